@@ -1,0 +1,28 @@
+"""closedform: linear layers at the exact minimiser, with a certificate, and why an optimizer did not get there."""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _version
+
+from closedform.certify import Certificate
+from closedform.errors import ClosedformError
+from closedform.layer import Gap, fit_, gap
+from closedform.outcome import Outcome
+from closedform.solution import Attempt, Solution
+from closedform.solve import solve
+
+try:
+    __version__ = _version("closedform")
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Attempt",
+    "Certificate",
+    "ClosedformError",
+    "Gap",
+    "Outcome",
+    "Solution",
+    "fit_",
+    "gap",
+    "solve",
+]

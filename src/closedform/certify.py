@@ -1,0 +1,332 @@
+"""The certificate: a check of given weights on a fresh pass over the rows, that shares nothing with the solvers."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from closedform.numerics.backward_error import backward_error
+from closedform.numerics.extremes import extreme_singular_values
+from closedform.numerics.rank import Rank, columns_involved
+from closedform.numerics.root import Root
+from closedform.rows import Design
+
+__all__ = ["TOLERANCE", "Certificate", "certify"]
+
+_EPS = sys.float_info.epsilon
+#: The largest backward error at which weights are accepted: a small multiple of eps, 7.1e-15.
+TOLERANCE = 32 * _EPS
+_PROBES = 2
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a fresh pass over the rows says about a set of weights.
+
+    All relative measures are taken on the design matrix with its columns scaled to comparable norms by powers of
+    two, so they hold for every column whatever its unit.
+
+    Attributes:
+        accepted: Whether the backward error is at most ``tolerance`` and the rank was dealt with.
+        backward_error: Estimate, within a factor of about sqrt(2) or from above, of the smallest relative change of
+            the data (Frobenius norm, X and Y weighted alike) for which the weights are the exact minimiser. Karlson
+            and Walden (1997); for several targets in the manner of Hallman (2020).
+        tolerance: What ``backward_error`` is held against.
+        forward_error: Estimated bound on the relative error of the weights of any target, in scaled columns;
+            1 or more means that the data do not determine the weights.
+        condition: Condition number of the design matrix as it came (with its column of ones, if it has one).
+        scaled_condition: The same after scaling the columns. Both are of the kept part where the rank is lower.
+        rank: Numerical rank.
+        columns: Number of columns of the design matrix, the bias included.
+        rank_cut: Relative singular value at or below which directions count as zero.
+        rank_gap: Ratio between the smallest kept and the largest dropped singular value.
+        ambiguous_rank: Whether that gap is not clear.
+        undetermined_columns: Features that take part in undetermined directions, most involved first (at most 32);
+            -1 stands for the bias.
+        loss: ``torch.nn.MSELoss()`` of the weights: mean over rows (weighted) and targets.
+        gradient_norm: Euclidean norm of the gradient of that loss, with the ridge term, in the user's units.
+        residual_norm: Frobenius norm of the (weighted) residual.
+        factor_error: How far ``S^-T A'A S^-1`` is from the identity on random probes, for the factor S that the
+            estimates use; nan where none was used.
+        r_squared: Coefficient of determination of each target.
+        residual_std: Residual standard deviation of each target, ``sqrt(sum of squares / (rows - rank))``; nan where
+            no degrees of freedom are left.
+    """
+
+    accepted: bool
+    backward_error: float
+    tolerance: float
+    forward_error: float
+    condition: float
+    scaled_condition: float
+    rank: int
+    columns: int
+    rank_cut: float
+    rank_gap: float
+    ambiguous_rank: bool
+    undetermined_columns: tuple[int, ...]
+    loss: float
+    gradient_norm: float
+    residual_norm: float
+    factor_error: float
+    r_squared: tuple[float, ...]
+    residual_std: tuple[float, ...]
+
+    @property
+    def digits(self) -> int:
+        """Decimal digits of the weights (in scaled columns) that the estimate of the forward error leaves."""
+        return 0 if not self.forward_error < 1 else min(15, int(-math.log10(max(self.forward_error, 1e-16))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain numbers, lists and strings for JSON; what is not finite becomes None."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)} | {"digits": self.digits}
+
+    def __str__(self) -> str:
+        rank = f"rank {self.rank} of {self.columns}" + (" (ambiguous)" if self.ambiguous_rank else "")
+        digits = f"about {self.digits} digits of the weights" if self.digits else "no digit of the weights"
+        verdict = "accepted" if self.accepted else "refused"
+        return (
+            f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}\n"
+            f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
+            f"are determined (forward error {self.forward_error:.1e})\n"
+            f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
+        )
+
+
+def certify(
+    design: Design,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    rank: Rank,
+    rank_settled: bool,
+    root: Root | None = None,
+    dual_solve: Callable[[Tensor], Tensor] | None = None,
+    extremes: tuple[float, float] | None = None,
+    undetermined: Tensor | None = None,
+    kept: Tensor | None = None,
+) -> Certificate:
+    """Check weights against the rows.
+
+    Args:
+        design: The problem; only its rows, norms and scales are used.
+        weight: ``(targets, features)``, float64.
+        bias: ``(targets,)`` or None.
+        rank: The rank claimed.
+        rank_settled: Whether the method dealt with that rank (False for one that assumes full rank and did not find
+            it).
+        root: Root of the normal matrix, checked here against the rows.
+        dual_solve: Solver with ``X X' + l2 I``, for wide problems with a ridge.
+        extremes: Largest and smallest singular value of the scaled matrix where the factor measured them.
+        undetermined: Undetermined directions as rows ``(directions, columns)``.
+        kept: Row space to which an explicit rcond restricts the problem; the gradient is measured inside it.
+    """
+    Z = design.from_weights(weight, bias)
+    probes = _probe_vectors(root) if root is not None else None
+    sums = _measure(design, weight, bias, probes)
+    gradient = sums.gradient - design.penalty.square().unsqueeze(1) * Z
+    penalised = design.penalty.unsqueeze(1) * Z
+    if kept is not None:
+        gradient = kept.T @ (kept @ gradient)
+    factor_error = math.nan
+    if root is not None and probes is not None and probes.numel():
+        image = sums.probe_product + design.penalty.square().unsqueeze(1) * probes
+        start = root.product(probes)
+        image = root.adjoint_solve(image)
+        factor_error = float(
+            (torch.linalg.vector_norm(image - start, dim=0) / torch.linalg.vector_norm(start, dim=0)).max()
+        )
+    parts = None
+    if root is None and dual_solve is not None:
+        parts = _dual_parts(design, gradient, dual_solve)
+    error = backward_error(
+        Z,
+        gradient,
+        sums.residual_gram,
+        penalised,
+        matrix_norm=design.frobenius_norm,
+        target_norm=float(torch.linalg.vector_norm(design.target_norms)),
+        root=root,
+        factor_error=factor_error,
+        parts=parts,
+        good_enough=TOLERANCE / 4,
+    )
+    scaled, raw = _conditions(design, root, extremes, rank)
+    residual = (sums.squares + penalised.square().sum(0)).sqrt()
+    forward = _forward_error(design, Z, residual, scaled[1], error)
+    if rank.ambiguous:
+        forward = math.inf
+    unscaled = sums.squares.sqrt() / design.target_scale
+    total = float(unscaled.square().sum())
+    count = design.scanned.weight_sum
+    true_gradient = gradient / design.scale.unsqueeze(1) / design.target_scale
+    freedom = design.scanned.positive_rows - rank.rank
+    return Certificate(
+        accepted=bool(error <= TOLERANCE) and rank_settled,
+        backward_error=error,
+        tolerance=TOLERANCE,
+        forward_error=forward,
+        condition=_ratio(raw),
+        scaled_condition=_ratio(scaled),
+        rank=rank.rank,
+        columns=rank.columns,
+        rank_cut=rank.cut,
+        rank_gap=rank.gap,
+        ambiguous_rank=rank.ambiguous,
+        undetermined_columns=tuple(
+            i - int(design.bias) for i in (columns_involved(undetermined) if undetermined is not None else ())[:32]
+        ),
+        loss=total / (count * design.n_targets),
+        gradient_norm=2.0 * float(torch.linalg.vector_norm(true_gradient)) / (count * design.n_targets),
+        residual_norm=math.sqrt(total),
+        factor_error=factor_error,
+        r_squared=tuple(_r_squared(design, sums)),
+        residual_std=tuple((unscaled / math.sqrt(freedom)).tolist() if freedom > 0 else [math.nan] * design.n_targets),
+    )
+
+
+@dataclass
+class _Sums:
+    """Sums over the rows, in scaled coordinates: gradient ``A'r``, residual Gram matrix and what statistics need."""
+
+    gradient: Tensor
+    residual_gram: Tensor
+    squares: Tensor
+    probe_product: Tensor
+    mean: Tensor
+    centred_squares: Tensor
+
+
+def _probe_vectors(root: Root) -> Tensor:
+    """Vectors v whose images S v are Gaussian, so that small singular directions are probed as well as large ones."""
+    generator = torch.Generator().manual_seed(20)
+    gaussian = torch.randn(root.shape[0], _PROBES, dtype=torch.float64, generator=generator)
+    return root.solve(gaussian.to(root.device)) if root.shape[0] else gaussian.to(root.device)
+
+
+def _measure(design: Design, weight: Tensor, bias: Tensor | None, probes: Tensor | None) -> _Sums:
+    p, k = design.n_columns, design.n_targets
+    scale = design.scale.unsqueeze(1)
+    vectors = weight.T * design.target_scale
+    offset = None if bias is None else bias * design.target_scale
+    tests = torch.zeros(p, 0, dtype=torch.float64, device=weight.device) if probes is None else probes * scale
+    tests_features, tests_offset = (tests[1:], tests[0]) if design.bias else (tests, None)
+    gradient = torch.zeros(p, k, dtype=torch.float64, device=weight.device)
+    probe_product = torch.zeros(p, tests.shape[1], dtype=torch.float64, device=weight.device)
+    gram = gradient.new_zeros(k, k)
+    mean, centred, seen = gradient.new_zeros(k), gradient.new_zeros(k), 0.0
+    for block in design.blocks(label="certifying"):
+        targets = block.Y * design.target_scale
+        residual = targets - block.X @ vectors
+        if offset is not None:
+            residual -= offset
+        images = block.X @ tests_features
+        if tests_offset is not None:
+            images += tests_offset
+        count = float(block.X.shape[0])
+        if block.weight is None:
+            weighted, block_mean = residual, targets.mean(0)
+            deviations = (targets - block_mean).square().sum(0)
+        else:
+            column = block.weight.unsqueeze(1)
+            count = float(block.weight.sum())
+            weighted, images = residual * column, images * column
+            block_mean = (targets * column).sum(0) / count if count else mean
+            deviations = ((targets - block_mean).square() * column).sum(0)
+        gram += residual.T @ weighted
+        both = block.X.T @ torch.cat([weighted, images], 1)
+        if design.bias:
+            both = torch.cat([torch.cat([weighted, images], 1).sum(0, keepdim=True), both])
+        gradient += both[:, :k]
+        probe_product += both[:, k:]
+        if count:
+            # Means and squares of blocks are merged as in Chan, Golub and LeVeque (1983): nothing cancels.
+            shift = block_mean - mean
+            centred += deviations + shift.square() * (seen * count / (seen + count))
+            mean = mean + shift * (count / (seen + count))
+            seen += count
+    squares = gram.diagonal().clamp(min=0.0)
+    return _Sums(gradient * scale, gram, squares, probe_product * scale, mean, centred)
+
+
+def _dual_parts(design: Design, gradient: Tensor, dual_solve: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Write the gradient as ``A't + P't2 + q`` and return ``[t; t2]`` and q; any such t bounds the error from above."""
+    raw = gradient / design.scale.unsqueeze(1)
+    features = raw[1:] if design.bias else raw
+    images = []
+    for block in design.blocks(label="certifying"):
+        image = block.X @ features
+        images.append(image if block.weight is None else image * block.weight.sqrt().unsqueeze(1))
+    t = dual_solve(torch.cat(images))
+    back = torch.zeros_like(raw)
+    for block in design.blocks(label="certifying"):
+        part = t[block.start : block.start + block.X.shape[0]]
+        if block.weight is not None:
+            part = part * block.weight.sqrt().unsqueeze(1)
+        back += torch.cat([part.sum(0, keepdim=True), block.X.T @ part]) if design.bias else block.X.T @ part
+    rest = raw - back
+    ridge = (rest[1:] if design.bias else rest) / math.sqrt(design.l2)
+    left = torch.zeros_like(gradient)
+    if design.bias:
+        left[0] = rest[0] * design.scale[0]
+    return torch.cat([t, ridge]), left
+
+
+def _conditions(
+    design: Design, root: Root | None, extremes: tuple[float, float] | None, rank: Rank
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Extreme singular values of the matrix with columns scaled, and as it came."""
+    if root is None:
+        found = extremes or (0.0, 0.0)
+        return found, found
+    if rank.full:
+        return extremes or extreme_singular_values(root), extreme_singular_values(root, design.scale)
+    values, vectors = root.spectrum()
+    if values.numel() == 0:
+        return (0.0, 0.0), (0.0, 0.0)
+    raw = torch.linalg.svdvals(values.unsqueeze(1) * vectors / design.scale)
+    return (float(values[0]), float(values[-1])), (float(raw[0]), float(raw[-1]))
+
+
+def _forward_error(design: Design, Z: Tensor, residual: Tensor, smallest: float, error: float) -> float:
+    """First-order bound from the backward error: Wedin (1973); Higham (2002), theorem 20.1."""
+    size = torch.linalg.vector_norm(Z, dim=0)
+    determined = size > 0
+    if not bool(determined.any()):
+        return 0.0
+    if not smallest > 0:
+        return math.inf
+    change = max(error, _EPS) * design.frobenius_norm
+    per_target = change / smallest * (1 + design.target_norms / (design.frobenius_norm * size)) + change * residual / (
+        smallest**2 * size
+    )
+    return float(per_target[determined].max())
+
+
+def _r_squared(design: Design, sums: _Sums) -> list[float]:
+    # As scikit-learn's r2_score: a constant target counts as explained fully or not at all.
+    total, left = sums.centred_squares, sums.squares
+    floor = (_EPS * design.target_norms) ** 2 * design.scanned.positive_rows
+    explained = 1 - left / torch.where(total > floor, total, 1.0)
+    constant = torch.where(left <= floor, 1.0, 0.0)
+    return [float(value) for value in torch.where(total > floor, explained, constant)]
+
+
+def _ratio(extremes: tuple[float, float]) -> float:
+    if extremes[0] == 0.0:
+        return 1.0
+    return extremes[0] / extremes[1] if extremes[1] > 0 else math.inf
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,131 @@
+"""What a factor is: facts it decides by, its predicted cost, and what it hands to refinement."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from closedform.numerics.rank import Rank
+from closedform.numerics.root import Root
+from closedform.rows import Design
+
+__all__ = ["Cost", "Factor", "Facts", "Method"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts about a problem by which a method is chosen.
+
+    Attributes:
+        n_rows: Rows with a positive weight.
+        n_columns: Columns of the design matrix, the bias included.
+        n_targets: Targets.
+        bias: Whether a column of ones stands first.
+        ridge: Whether l2 is positive.
+        weighted: Whether rows have weights.
+        rcond: The cut on relative singular values.
+        rcond_given: Whether the user asked for that cut.
+        nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
+    """
+
+    n_rows: int
+    n_columns: int
+    n_targets: int
+    bias: bool
+    ridge: bool
+    weighted: bool
+    rcond: float
+    rcond_given: bool
+    nearest: bool
+
+    @property
+    def wide(self) -> bool:
+        """Whether there are fewer equations than unknowns, so that residuals vanish and least norm decides."""
+        return self.n_rows < self.n_columns
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted work of one attempt.
+
+    Attributes:
+        flops: Floating point operations.
+        bytes: Bytes read from the rows.
+        seconds: Predicted time: the flops at the rate of their kind, or the reading, whichever is longer.
+    """
+
+    flops: float
+    bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A computed factor.
+
+    Attributes:
+        start: First solution in the coordinates of the design, ``(columns, targets)``.
+        rank: The numerical rank it found or relies on.
+        root: A root of the normal matrix, ``S'S ~ A'A``; None for a dual factor of a wide matrix.
+        correct: For methods that solve with the residual itself: maps a residual ``(rows, targets)`` to a
+            correction ``(columns, targets)``. None where refinement goes through the gradient and the root.
+        dual_solve: For a dual factor with ridge: solves ``(X X' + l2 I) u = v`` for the certificate.
+        undetermined: Undetermined directions as rows in the coordinates of the design, or None.
+        kept: Row space that an explicit rcond keeps, as rows, or None.
+        extremes: Largest and smallest singular value of the scaled matrix, where the factor measured them.
+    """
+
+    start: Tensor
+    rank: Rank
+    root: Root | None
+    correct: Callable[[Tensor], Tensor] | None = None
+    dual_solve: Callable[[Tensor], Tensor] | None = None
+    undetermined: Tensor | None = None
+    kept: Tensor | None = None
+    extremes: tuple[float, float] | None = None
+
+
+class Method(ABC):
+    """A way to factor a problem. Subclasses are final, hold no state, and stand in one ordered list."""
+
+    name: ClassVar[str]
+    #: The method is not tried on a matrix that is known to have a larger condition number.
+    condition_limit: ClassVar[float] = math.inf
+
+    @abstractmethod
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        """Return the reasons why this method cannot take the problem; empty where it can."""
+
+    @abstractmethod
+    def cost(self, facts: Facts) -> Cost:
+        """Predict the cost."""
+
+    @abstractmethod
+    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        """Compute the factor.
+
+        Args:
+            design: The problem.
+            facts: Its facts.
+            nearest: Coordinates ``(columns, targets)`` to be near to where the minimiser is not unique, or None
+                for the weights of least norm with the bias outside the norm.
+
+        Raises:
+            FactorBreakdown: the matrix does not allow this factor; the message says why.
+        """
+
+
+# Rates of one core pair, to rank methods before anything is measured: double and single precision matrix products,
+# QR and triangular work, singular values, in operations a second; and bytes a second from memory.
+GEMM64, GEMM32, QR64, SVD64, MEMORY = 7.5e10, 1.9e11, 3.0e10, 8.0e9, 2.0e10
+
+
+def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
+    """Return the cost of ``flops`` at ``rate`` with ``passes`` over float64 rows."""
+    read = 8.0 * facts.n_rows * (facts.n_columns + facts.n_targets) * passes
+    return Cost(flops=flops, bytes=read, seconds=max(flops / rate, read / MEMORY))

@@ -1,0 +1,60 @@
+"""Square systems: Cholesky where the matrix is symmetric positive definite, else LU."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.errors import FactorBreakdown
+from closedform.factors.base import GEMM64, Cost, Factor, Facts, Method, cost
+from closedform.factors.rank_check import require_full_rank
+from closedform.numerics.root import DenseRoot
+from closedform.rows import Design
+
+__all__ = ["Square"]
+
+
+@final
+class Square(Method):
+    """``X w = y`` solved directly, with fixed-precision refinement (Wilkinson 1963; Skeel 1980)."""
+
+    name = "square"
+
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        reasons = []
+        if facts.n_rows != facts.n_columns:
+            reasons.append(f"the matrix is not square: {facts.n_rows} rows, {facts.n_columns} columns")
+        if facts.bias:
+            reasons.append("with a bias there is one column more than the table has")
+        if facts.ridge:
+            reasons.append("with a ridge the equations are no longer met exactly")
+        if facts.weighted:
+            reasons.append("rows have weights")
+        return tuple(reasons)
+
+    def cost(self, facts: Facts) -> Cost:
+        return cost(2 / 3 * facts.n_columns**3 * 1.5, GEMM64, facts, passes=4)
+
+    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        matrix = design.rows.x.read(0, design.rows.n_rows).to(torch.float64)
+        root = _factor(matrix, design.scale)
+        rank, extremes = require_full_rank(root, facts)
+        right = design.rows.y.read(0, design.rows.n_rows).to(torch.float64) * design.target_scale
+        return Factor(start=root.solve(right), rank=rank, root=root, correct=root.solve, extremes=extremes)
+
+
+def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
+    if torch.equal(matrix, matrix.T):
+        cholesky, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) == 0 and bool(torch.isfinite(cholesky).all()):
+            return DenseRoot(matrix, scale, cholesky=cholesky)
+    # Scaled columns keep the pivots in range; where unscaled ones are, the pivots are the same.
+    lu, pivots, info = torch.linalg.lu_factor_ex(matrix * scale)
+    if int(info) != 0:
+        raise FactorBreakdown(
+            f"LU met a zero pivot at column {int(info) - 1}: the matrix is singular", condition=math.inf
+        )
+    return DenseRoot(matrix * scale, torch.ones_like(scale), lu=(lu, pivots))

@@ -1,0 +1,94 @@
+"""Singular value decomposition of the triangle: for numerically dependent columns, with the cut named."""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from closedform.factors.base import SVD64, Cost, Factor, Facts, Method, cost
+from closedform.numerics.least_norm import LeastNorm
+from closedform.numerics.rank import decide_rank
+from closedform.numerics.root import SpectralRoot
+from closedform.rows import Design
+
+__all__ = ["Svd", "SvdAtPrecision"]
+
+
+class _Svd(Method):
+    """Keep the singular directions above a cut; among the weights that agree on them, take those of least norm.
+
+    The rank is that of the column-scaled matrix, the norm that of the user's own units: with ``A D = U S V'``, the kept
+    part fixes ``V_r' z`` and a least-norm solve finds the shortest ``D z`` (Golub and Van Loan 2013, 5.5).
+    """
+
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        return ()
+
+    def cost(self, facts: Facts) -> Cost:
+        small = min(facts.n_rows, facts.n_columns)
+        flops = 2.5 * facts.n_rows * facts.n_columns * small + 4 * facts.n_columns * small**2
+        return cost(flops, SVD64, facts, passes=4)
+
+    def cut(self, facts: Facts) -> float:
+        raise NotImplementedError
+
+    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        triangle = design.triangle
+        p = design.n_columns
+        U, values, vectors = torch.linalg.svd(triangle.R, full_matrices=False)
+        rank = decide_rank(values, p, self.cut(facts))
+        r = rank.rank
+        root = SpectralRoot(values[:r], vectors[:r])
+        fixed = (U[:, :r].T @ triangle.C) / values[:r].unsqueeze(1)
+        start = root.vectors.T @ fixed if rank.full else _least_norm(design, root.vectors, fixed, nearest)
+        return Factor(
+            start=start,
+            rank=rank,
+            root=root,
+            undetermined=None if rank.full else vectors[r:],
+            kept=root.vectors if facts.rcond_given and not rank.full else None,
+            extremes=(float(values[0]), float(values[r - 1])) if r else (0.0, 0.0),
+        )
+
+
+def _least_norm(design: Design, vectors: Tensor, fixed: Tensor, nearest: Tensor | None) -> Tensor:
+    """Return the z with ``V_r' z = fixed`` whose weights D z are shortest, or nearest to those given."""
+    unscale = 1 / design.scale.unsqueeze(1)
+    if vectors.shape[0] == 0:
+        return (
+            torch.zeros(design.n_columns, design.n_targets, dtype=torch.float64, device=vectors.device)
+            if nearest is None
+            else nearest
+        )
+    least_norm = LeastNorm(vectors.T * unscale, free_first=design.bias and nearest is None)
+    if nearest is None:
+        return unscale * least_norm.solve(fixed)
+    return nearest + unscale * least_norm.solve(fixed - vectors @ nearest)
+
+
+@final
+class Svd(_Svd):
+    """Cut at rcond."""
+
+    name: ClassVar[str] = "svd"
+
+    def cut(self, facts: Facts) -> float:
+        return facts.rcond
+
+
+@final
+class SvdAtPrecision(_Svd):
+    """Cut nothing above rounding: where a cut at rcond would be seen in the residual, the data still speak there."""
+
+    name: ClassVar[str] = "svd at precision"
+
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        if facts.rcond_given:
+            return ("an explicit rcond says where to cut",)
+        return ()
+
+    def cut(self, facts: Facts) -> float:
+        return sys.float_info.epsilon

@@ -1,0 +1,1 @@
+"""Pure functions on tensors: no input or output, no policy."""

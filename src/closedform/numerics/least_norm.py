@@ -1,0 +1,77 @@
+"""Solutions of least norm: the shortest vector, or the one nearest to a given vector, that meets linear constraints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["LeastNorm"]
+
+
+class LeastNorm:
+    r"""Solve :math:`\min \|w - w_0\|` subject to ``M' w = c`` by Householder QR of M.
+
+    The first ``free`` entries of w can be left outside the norm (a bias). Then the constraints are reflected so that
+    the free entry stands in one of them alone; the others determine the rest of w, and that one determines the free
+    entry. Rows of M are sorted by decreasing size first, which keeps the factorization accurate for each row where
+    their sizes differ by orders (Powell and Reid 1969; Cox and Higham 1998). Backward stable: Higham (2002),
+    theorem 21.4.
+
+    Args:
+        M: Columns spanning the row space, ``(n, r)`` with r <= n, of full column rank.
+        free_first: Whether entry 0 of w is outside the norm.
+    """
+
+    def __init__(self, M: Tensor, *, free_first: bool) -> None:
+        self.free_first = free_first
+        if free_first:
+            self.pivot = M[0].clone()
+            self.reflector = _reflector(self.pivot)
+            M = _reflect(M[1:].T, self.reflector)
+            self.pivot_row = M[0].clone()
+            M = M[1:].T
+        sizes = M.abs().amax(1) if M.shape[1] else M.new_zeros(M.shape[0])
+        self.order: Tensor | None = None
+        positive = sizes[sizes > 0]
+        if positive.numel() and float(positive.max() / positive.min()) > 1e4:
+            self.order = torch.argsort(sizes, descending=True, stable=True)
+            M = M[self.order]
+        self.n = M.shape[0]
+        self.reflectors, self.tau = torch.geqrf(M)
+        self.R = self.reflectors[: M.shape[1]].triu()
+
+    def solve(self, c: Tensor) -> Tensor:
+        """Return the w of least norm with ``M' w = c``, shape ``(n, k)`` for c of shape ``(r, k)``."""
+        if self.free_first:
+            c = _reflect(c, self.reflector)
+            first, c = c[:1], c[1:]
+        short = torch.linalg.solve_triangular(self.R.T, c, upper=False) if c.shape[0] else c
+        padded = torch.cat([short, short.new_zeros(self.n - short.shape[0], c.shape[1])])
+        w = torch.ormqr(self.reflectors, self.tau, padded) if self.tau.numel() else padded
+        if self.order is not None:
+            unsorted = torch.empty_like(w)
+            unsorted[self.order] = w
+            w = unsorted
+        if self.free_first:
+            norm = torch.linalg.vector_norm(self.pivot) * -torch.copysign(torch.ones_like(self.pivot[0]), self.pivot[0])
+            w = torch.cat([(first - self.pivot_row.unsqueeze(0) @ w) / norm, w])
+        return w
+
+    def gram_solve(self, v: Tensor) -> Tensor:
+        """Return ``(M'M)^-1 v``, or with a free entry the same on the constraints that do not hold it."""
+        u = _reflect(v, self.reflector) if self.free_first else v
+        rest = u[1:] if self.free_first else u
+        half = torch.linalg.solve_triangular(self.R.T, rest, upper=False)
+        whole = torch.linalg.solve_triangular(self.R, half, upper=True)
+        return _reflect(torch.cat([torch.zeros_like(u[:1]), whole]), self.reflector) if self.free_first else whole
+
+
+def _reflector(v: Tensor) -> Tensor:
+    """Return the unit vector u of the reflection ``I - 2 u u'`` that maps v to ``-sign(v_0) |v| e_0``."""
+    u = v.clone()
+    u[0] += torch.copysign(torch.linalg.vector_norm(v), v[0])
+    return u / torch.linalg.vector_norm(u)
+
+
+def _reflect(M: Tensor, u: Tensor) -> Tensor:
+    return M - 2 * torch.outer(u, u @ M)

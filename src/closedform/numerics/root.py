@@ -1,0 +1,147 @@
+"""Roots S of the normal matrix, ``S'S ~ A'A``: what a factor offers to refinement and to the certificate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+__all__ = ["DenseRoot", "Root", "SpectralRoot", "TriangularRoot"]
+
+
+class Root(ABC):
+    """A matrix S with ``S'S ~ A'A`` that can be applied and inverted, ``(rank, columns)``, in float64.
+
+    ``shape`` is (rank, columns). ``solve`` is the (pseudo-)inverse.
+    """
+
+    shape: tuple[int, int]
+    device: torch.device
+
+    @abstractmethod
+    def product(self, V: Tensor) -> Tensor:
+        """Return ``S V``."""
+
+    @abstractmethod
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        """Return ``S' V``."""
+
+    @abstractmethod
+    def solve(self, V: Tensor) -> Tensor:
+        """Return ``S^-1 V``; for a root of lower rank the solution of least norm."""
+
+    @abstractmethod
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        """Return ``S^-T V``."""
+
+    @abstractmethod
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Return the singular values (descending) and the right singular vectors as rows, ``(rank, columns)``."""
+
+
+@final
+class TriangularRoot(Root):
+    """An upper triangular root: the R of a QR factorization or the transposed Cholesky factor."""
+
+    def __init__(self, R: Tensor) -> None:
+        self.R = R
+        self.shape = (R.shape[0], R.shape[1])
+        self.device = R.device
+
+    def product(self, V: Tensor) -> Tensor:
+        return self.R @ V
+
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        return self.R.T @ V
+
+    def solve(self, V: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.R, V, upper=True)
+
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.R.T, V, upper=False)
+
+    @cached_property
+    def _svd(self) -> tuple[Tensor, Tensor]:
+        _, values, vectors = torch.linalg.svd(self.R, full_matrices=False)
+        return values, vectors
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        return self._svd
+
+
+@final
+class DenseRoot(Root):
+    """A square matrix as its own root, ``S = M diag(scale)``, with the factorization of M that solves with it.
+
+    Exactly one of ``lu`` and ``cholesky`` (lower) is given.
+    """
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        scale: Tensor,
+        *,
+        lu: tuple[Tensor, Tensor] | None = None,
+        cholesky: Tensor | None = None,
+    ) -> None:
+        self.matrix = matrix
+        self.scale = scale.unsqueeze(1)
+        self.lu = lu
+        self.cholesky = cholesky
+        self.shape = (matrix.shape[0], matrix.shape[1])
+        self.device = matrix.device
+
+    def product(self, V: Tensor) -> Tensor:
+        return self.matrix @ (self.scale * V)
+
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        return self.scale * (self.matrix.T @ V)
+
+    def _inverse(self, V: Tensor, *, adjoint: bool) -> Tensor:
+        if self.cholesky is not None:
+            return torch.cholesky_solve(V, self.cholesky)
+        assert self.lu is not None
+        return torch.linalg.lu_solve(*self.lu, V, adjoint=adjoint)
+
+    def solve(self, V: Tensor) -> Tensor:
+        return self._inverse(V, adjoint=False) / self.scale
+
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        return self._inverse(V / self.scale, adjoint=True)
+
+    @cached_property
+    def _svd(self) -> tuple[Tensor, Tensor]:
+        _, values, vectors = torch.linalg.svd(self.matrix * self.scale.T, full_matrices=False)
+        return values, vectors
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        return self._svd
+
+
+@final
+class SpectralRoot(Root):
+    """The root ``diag(values) vectors`` given by a singular value decomposition cut at some rank."""
+
+    def __init__(self, values: Tensor, vectors: Tensor) -> None:
+        self.values = values
+        self.vectors = vectors
+        self.shape = (vectors.shape[0], vectors.shape[1])
+        self.device = values.device
+
+    def product(self, V: Tensor) -> Tensor:
+        return self.values.unsqueeze(1) * (self.vectors @ V)
+
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        return self.vectors.T @ (self.values.unsqueeze(1) * V)
+
+    def solve(self, V: Tensor) -> Tensor:
+        return self.vectors.T @ (V / self.values.unsqueeze(1))
+
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        return (self.vectors @ V) / self.values.unsqueeze(1)
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        return self.values, self.vectors

@@ -1,0 +1,42 @@
+"""How a fit ended, in the words a user reads."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Outcome"]
+
+
+class Outcome(Enum):
+    """How a fit ended. The value is the sentence shown to the user.
+
+    Example:
+        >>> from closedform import Outcome
+        >>> Outcome.CERTIFIED.certified
+        True
+        >>> print(Outcome.CERTIFIED)
+        certified: the weights minimise the loss, up to rounding
+    """
+
+    CERTIFIED = "certified: the weights minimise the loss, up to rounding"
+    CERTIFIED_NOT_UNIQUE = (
+        "certified, not unique: many weights minimise the loss; these are the ones nearest to the origin or "
+        "to the layer given"
+    )
+    AMBIGUOUS_RANK = (
+        "certified, ambiguous rank: the residual is minimal up to rounding, but the singular values show no "
+        "clear gap at the cut-off, so the data do not say which weights are right; a ridge (l2=...) or an "
+        "explicit rcond=... decides it"
+    )
+    NOT_CERTIFIED = (
+        "not certified: no method reached a backward error at rounding level; see the attempts, and do not "
+        "trust the weights as the minimiser"
+    )
+
+    @property
+    def certified(self) -> bool:
+        """Whether the weights are proven to minimise the loss up to rounding."""
+        return self is not Outcome.NOT_CERTIFIED
+
+    def __str__(self) -> str:
+        return self.value

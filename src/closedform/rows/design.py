@@ -1,0 +1,188 @@
+"""The design matrix of a fit: the rows with weights, bias column, ridge rows and column scaling applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.numerics.triangle import Triangle, fold
+from closedform.rows.scan import Scan, power_of_two_exponents, rows_per_block
+from closedform.rows.table import Block, Rows
+
+__all__ = ["Design"]
+
+
+@final
+class Design:
+    r"""The least-squares problem :math:`\min_Z \|B - A Z\|^2 + \|P Z\|^2` behind a fit.
+
+    ``A = diag(sqrt(weight)) [1 | X] D``, ``B = diag(sqrt(weight)) Y E`` and ``P = sqrt(l2) D`` with no entry for the
+    bias. D and E scale columns by exact powers of two to norms in [0.5, 1), so that no unit of measurement
+    decides anything. No product with A forms it: scaling is applied to the small side.
+
+    Attributes:
+        rows: The table.
+        scanned: Its norms and weights.
+        bias: Whether a column of ones stands first.
+        l2: Ridge strength of these targets, as in scikit-learn (sum of squares, bias not penalised).
+        scale: Diagonal of D, ``(columns,)``.
+        target_scale: Diagonal of E, ``(targets,)``.
+        penalty: Diagonal of P, ``(columns,)``.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        scanned: Scan,
+        *,
+        bias: bool,
+        l2: float,
+        tick: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.scanned = scanned
+        self.bias = bias
+        self.l2 = l2
+        self._tick = tick
+        norms = scanned.feature_norms
+        if l2 > 0:
+            norms = torch.hypot(norms, torch.full_like(norms, l2**0.5))
+        if bias:
+            norms = torch.cat([norms.new_tensor([scanned.weight_sum**0.5]), norms])
+        exponents = power_of_two_exponents(norms)
+        one = torch.ones_like(norms)
+        self.scale = torch.ldexp(one, -exponents)
+        #: Norms of the columns of A with the ridge rows under it.
+        self.column_norms = norms * self.scale
+        target_exponents = power_of_two_exponents(scanned.target_norms)
+        self.target_scale = torch.ldexp(torch.ones_like(scanned.target_norms), -target_exponents)
+        self.target_norms = scanned.target_norms * self.target_scale
+        self.penalty = self.scale * (l2**0.5)
+        if bias:
+            self.penalty[0] = 0.0
+
+    @property
+    def n_columns(self) -> int:
+        return self.rows.n_features + int(self.bias)
+
+    @property
+    def n_targets(self) -> int:
+        return self.rows.n_targets
+
+    @property
+    def frobenius_norm(self) -> float:
+        """Frobenius norm of A with the ridge rows under it."""
+        return float(torch.linalg.vector_norm(self.column_norms))
+
+    def blocks(self, size: int | None = None, label: str = "reading") -> Iterator[Block]:
+        """Walk the raw rows, telling the progress hook how far the pass has come."""
+        for block in self.rows.blocks(size or rows_per_block(self.rows)):
+            yield block
+            if self._tick is not None:
+                self._tick(label, min(1.0, (block.start + block.X.shape[0]) / self.rows.n_rows))
+
+    def matrix_blocks(self, size: int, label: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of A and B themselves, as new tensors."""
+        scale = self.scale[1:] if self.bias else self.scale
+        for block in self.blocks(size, label):
+            A = block.X * scale
+            if self.bias:
+                A = torch.cat([A.new_full((A.shape[0], 1), float(self.scale[0])), A], 1)
+            B = block.Y * self.target_scale
+            if block.weight is not None:
+                root = block.weight.sqrt().unsqueeze(1)
+                A.mul_(root)
+                B.mul_(root)
+            yield A, B
+
+    def raw(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return D Z split into the features' part ``(features, k)`` and the bias part ``(k,)`` or None."""
+        V = Z * self.scale.unsqueeze(1)
+        return (V[1:], V[0]) if self.bias else (V, None)
+
+    def _adjoint(self, features: Tensor, ones: Tensor | None) -> Tensor:
+        G = features if ones is None else torch.cat([ones.unsqueeze(0), features])
+        return G * self.scale.unsqueeze(1)
+
+    def normal_product(self, Z: Tensor) -> Tensor:
+        """Return ``(A'A + P'P) Z``, shape ``(columns, k)``; each block of rows is read once for both products."""
+        V, v0 = self.raw(Z)
+        features = torch.zeros_like(V)
+        ones = None if v0 is None else torch.zeros_like(v0)
+        for block in self.blocks(label="refining"):
+            product = block.X @ V
+            if v0 is not None:
+                product += v0
+            if block.weight is not None:
+                product *= block.weight.unsqueeze(1)
+            features.addmm_(block.X.T, product)
+            if ones is not None:
+                ones += product.sum(0)
+        return self._adjoint(features, ones) + self.penalty.square().unsqueeze(1) * Z
+
+    def gradient(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``A'(B - A Z) - P'P Z``, shape ``(columns, targets)``, and the squared residual norms ``(targets,)``.
+
+        The squared norms count the ridge rows as well.
+        """
+        V, v0 = self.raw(Z)
+        features = torch.zeros_like(V)
+        ones = None if v0 is None else torch.zeros_like(v0)
+        squares = torch.zeros(Z.shape[1], dtype=Z.dtype, device=Z.device)
+        for block in self.blocks(label="refining"):
+            residual = torch.addmm(block.Y * self.target_scale, block.X, V, alpha=-1.0)
+            if v0 is not None:
+                residual -= v0
+            if block.weight is None:
+                squares += residual.square().sum(0)
+            else:
+                weight = block.weight.unsqueeze(1)
+                squares += (residual.square() * weight).sum(0)
+                residual *= weight
+            features.addmm_(block.X.T, residual)
+            if ones is not None:
+                ones += residual.sum(0)
+        penalised = self.penalty.unsqueeze(1) * Z
+        squares += penalised.square().sum(0)
+        return self._adjoint(features, ones) - self.penalty.unsqueeze(1) * penalised, squares
+
+    def residual(self, Z: Tensor) -> Tensor:
+        """Return ``B - A Z`` as one tensor ``(rows, targets)``; for square and wide problems, where it is small."""
+        V, v0 = self.raw(Z)
+        parts = []
+        for block in self.blocks(label="refining"):
+            part = torch.addmm(block.Y * self.target_scale, block.X, V, alpha=-1.0)
+            if v0 is not None:
+                part -= v0
+            if block.weight is not None:
+                part *= block.weight.sqrt().unsqueeze(1)
+            parts.append(part)
+        return torch.cat(parts)
+
+    @cached_property
+    def triangle(self) -> Triangle:
+        """The rows compressed by Householder QR, folded block by block, with the ridge rows under them."""
+        p = self.n_columns
+        size = max(4 * p, rows_per_block(self.rows, p))
+        triangle: Triangle | None = None
+        for A, B in self.matrix_blocks(size, "factoring"):
+            triangle = fold(triangle, A, B)
+        assert triangle is not None
+        if self.l2 > 0:
+            penalty = torch.diag(self.penalty)[int(self.bias) :]
+            triangle = fold(triangle, penalty, penalty.new_zeros(penalty.shape[0], self.n_targets))
+        return triangle
+
+    def to_weights(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's weight ``(targets, features)`` and bias ``(targets,)`` of the coordinates Z."""
+        V, v0 = self.raw(Z)
+        return (V / self.target_scale).T.contiguous(), None if v0 is None else v0 / self.target_scale
+
+    def from_weights(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the coordinates Z ``(columns, targets)`` of a layer's weight and bias."""
+        V = weight.T if bias is None else torch.cat([bias.unsqueeze(0), weight.T])
+        return V.to(self.scale) * self.target_scale / self.scale.unsqueeze(1)

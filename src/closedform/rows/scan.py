@@ -1,0 +1,120 @@
+"""One pass over the rows at the public door: finite values, column norms, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from closedform.errors import InputError, NonFiniteError
+from closedform.rows.table import Rows
+
+__all__ = ["BLOCK_BYTES", "Scan", "rows_per_block", "scan"]
+
+#: A block of rows this large stays in the outer caches, so that two products with it cost one read of memory.
+BLOCK_BYTES = 8 * 2**20
+#: Blocks read from a file are larger: there the cost is the call.
+FILE_BLOCK_BYTES = 64 * 2**20
+
+# Squares of norms inside this range neither overflow nor lose digits to underflow.
+_SAFE_SQUARE = (1e-270, 1e290)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the rows tells.
+
+    Attributes:
+        feature_norms: Weighted Euclidean norm of each column of X, ``(features,)``, float64.
+        target_norms: Weighted Euclidean norm of each column of Y, ``(targets,)``, float64.
+        weight_sum: Sum of the sample weights (the number of rows where there are none).
+        positive_rows: Number of rows with a positive weight.
+    """
+
+    feature_norms: Tensor
+    target_norms: Tensor
+    weight_sum: float
+    positive_rows: int
+
+
+def rows_per_block(rows: Rows, columns: int | None = None) -> int:
+    """Return how many rows make a block of about :data:`BLOCK_BYTES` in float64."""
+    width = max(rows.n_features, 1) if columns is None else columns
+    size = BLOCK_BYTES if rows.in_memory else FILE_BLOCK_BYTES
+    return max(64, size // (8 * width))
+
+
+def scan(rows: Rows) -> Scan:
+    """Walk the rows once; check that every number is finite and measure the columns.
+
+    Raises:
+        NonFiniteError: NaN or an infinity, with the column and the first row it is found in.
+        InputError: a negative weight, or no positive weight at all.
+    """
+    size = rows_per_block(rows)
+    feature_squares = torch.zeros(rows.n_features, dtype=torch.float64, device=rows.device)
+    target_squares = torch.zeros(rows.n_targets, dtype=torch.float64, device=rows.device)
+    weight_sum, positive_rows = float(rows.n_rows), rows.n_rows
+    if rows.weight is not None:
+        weight_sum, positive_rows = _check_weights(rows, size)
+    for block in rows.blocks(size):
+        if block.weight is None:
+            feature_squares += (block.X * block.X).sum(0)
+            target_squares += (block.Y * block.Y).sum(0)
+        else:
+            # Rows of weight zero must still be finite: zero times NaN is NaN and is seen below.
+            root = block.weight.sqrt().unsqueeze(1)
+            feature_squares += (block.X * root).square_().sum(0)
+            target_squares += (block.Y * root).square_().sum(0)
+    squares = torch.cat([feature_squares, target_squares])
+    safe = ((squares > _SAFE_SQUARE[0]) & (squares < _SAFE_SQUARE[1])).all()
+    norms = squares.sqrt() if bool(safe) else _careful_norms(rows, size)
+    return Scan(norms[: rows.n_features], norms[rows.n_features :], weight_sum, positive_rows)
+
+
+def _check_weights(rows: Rows, size: int) -> tuple[float, int]:
+    total, positive = 0.0, 0
+    for block in rows.blocks(size):
+        assert block.weight is not None
+        bad = ~(torch.isfinite(block.weight) & (block.weight >= 0))
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise InputError(
+                f"sample_weight holds {float(block.weight[row])} in row {block.start + row}; "
+                "weights must be finite and not negative."
+            )
+        total += float(block.weight.sum())
+        positive += int((block.weight > 0).sum())
+    if positive == 0:
+        raise InputError("sample_weight is zero for every row; at least one positive weight is needed.")
+    return total, positive
+
+
+def _careful_norms(rows: Rows, size: int) -> Tensor:
+    """Norms where squares over- or underflow, or are zero; and the error message where a number is not finite."""
+    peaks = torch.zeros(rows.n_features + rows.n_targets, dtype=torch.float64, device=rows.device)
+    for block in rows.blocks(size):
+        for name, values in (("X", block.X), ("Y", block.Y)):
+            finite = torch.isfinite(values)
+            if not bool(finite.all()):
+                row, column = (int(i) for i in (~finite).nonzero()[0])
+                raise NonFiniteError(
+                    f"{name} holds {float(values[row, column])} in column {column}, first in row "
+                    f"{block.start + row}; drop or repair the rows that are not finite."
+                )
+        peaks = torch.maximum(peaks, torch.cat([block.X.abs().amax(0), block.Y.abs().amax(0)]))
+    exponents = power_of_two_exponents(peaks)
+    squares = torch.zeros_like(peaks)
+    for block in rows.blocks(size):
+        root = 1.0 if block.weight is None else block.weight.sqrt().unsqueeze(1)
+        values = torch.ldexp(torch.cat([block.X, block.Y], 1), -exponents)
+        squares += (values * root).square_().sum(0)
+    return torch.ldexp(squares.sqrt(), exponents)
+
+
+def power_of_two_exponents(norms: Tensor) -> Tensor:
+    """Return integers e with ``norm * 2**-e`` in [0.5, 1), and 0 where the norm is zero."""
+    exponents = torch.frexp(norms).exponent
+    # 2**-e itself has to be a normal number, or scaling would not be exact.
+    return torch.where(norms > 0, exponents, 0).clamp(-1000, 1000)

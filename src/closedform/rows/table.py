@@ -1,0 +1,177 @@
+"""Rows of a regression problem: blocks ``(X, Y, weight)`` in float64, wherever the numbers live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from closedform.errors import InputError
+from closedform.rows.source import Source
+from closedform.rows.tensors import TensorSource, as_tensor
+
+__all__ = ["Block", "Rows", "as_rows"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows in float64: ``X`` (rows, features), ``Y`` (rows, targets), ``weight`` (rows,) or None."""
+
+    start: int
+    X: Tensor
+    Y: Tensor
+    weight: Tensor | None
+
+
+@final
+@dataclass(frozen=True)
+class Rows:
+    """A table of features and targets that can be walked any number of times.
+
+    Attributes:
+        x: Source of the features, ``(rows, features)``.
+        y: Source of the targets, ``(rows, targets)``.
+        weight: Source of the sample weights, ``(rows,)``, or None.
+        single_target: Whether the user's targets were one-dimensional.
+        notes: What was done on the way in that the user should know.
+    """
+
+    x: Source
+    y: Source
+    weight: Source | None
+    single_target: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def n_targets(self) -> int:
+        return self.y.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype the weights are returned in: that of X, or float64 where X holds integers."""
+        return self.x.dtype if self.x.dtype.is_floating_point else torch.float64
+
+    @property
+    def in_memory(self) -> bool:
+        return self.x.in_memory
+
+    def blocks(self, rows_per_block: int) -> Iterator[Block]:
+        """Walk the table once, in order. Float64 tables in memory are handed out as views, never copied."""
+        for start in range(0, self.n_rows, rows_per_block):
+            stop = min(start + rows_per_block, self.n_rows)
+            yield Block(
+                start,
+                self.x.read(start, stop).to(torch.float64),
+                self.y.read(start, stop).to(torch.float64),
+                None if self.weight is None else self.weight.read(start, stop).to(torch.float64),
+            )
+
+
+def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
+    """Check shapes and kinds at the public door and return the table.
+
+    Args:
+        X: Features, ``(rows, features)`` or ``(..., features)`` as ``nn.Linear`` takes them; anything that
+            :func:`closedform.rows.tensors.as_tensor` reads, or a :class:`Source`.
+        Y: Targets, ``(rows,)`` or ``(rows, targets)``, or with the leading dimensions of X.
+        sample_weight: One non-negative weight per row, or None.
+
+    Raises:
+        InputError: empty tables, or shapes that do not belong together.
+        DataTypeError: data that are not dense real numbers.
+    """
+    x = _as_source(X, "X")
+    y = _as_source(Y, "Y")
+    if len(x.shape) == 1:
+        raise InputError(
+            f"X has shape {x.shape}, but features come as (rows, features). "
+            "Use X.reshape(-1, 1) for one feature, or X.reshape(1, -1) for one row."
+        )
+    if len(x.shape) == 0 or len(y.shape) == 0:
+        raise InputError(f"X has shape {x.shape} and Y has shape {y.shape}; a single number is not a table.")
+    leading, n_features = x.shape[:-1], x.shape[-1]
+    if 0 in x.shape:
+        raise InputError(f"X is empty: its shape is {x.shape}. At least one row and one feature are needed.")
+    single_target = y.shape == leading
+    if not single_target and y.shape[:-1] != leading:
+        hint = ""
+        if len(y.shape) == 2 and y.shape[1] == leading[0]:
+            hint = " Y looks transposed: pass Y.T."
+        raise InputError(
+            f"X has shape {x.shape} and Y has shape {y.shape}: the rows do not match. Y must be "
+            f"{leading} or {(*leading, 'targets')}.{hint}"
+        )
+    if 0 in y.shape:
+        raise InputError(f"Y is empty: its shape is {y.shape}. At least one target is needed.")
+    n_rows = 1
+    for size in leading:
+        n_rows *= size
+    n_targets = 1 if single_target else y.shape[-1]
+    weight = None if sample_weight is None else _as_source(sample_weight, "sample_weight")
+    if weight is not None and weight.shape not in (leading, (*leading, 1)):
+        raise InputError(f"sample_weight has shape {weight.shape}; one weight per row of X is needed: {leading}.")
+    sources = [x, y] + ([] if weight is None else [weight])
+    for source in sources[1:]:
+        if source.device != x.device:
+            raise InputError(
+                f"X is on {x.device} but {source.name} is on {source.device}; move both to the same device."
+            )
+    if x.device.type == "mps":
+        raise InputError("X is on the mps device, which has no float64; pass X.cpu() and Y.cpu().")
+    notes = [note for source in sources for note in source.notes]
+    notes += [
+        f"{source.name} holds {str(source.dtype).removeprefix('torch.')} values; they were converted to float64"
+        for source in sources
+        if not source.dtype.is_floating_point
+    ]
+    return Rows(
+        x=_reshape(x, (n_rows, n_features)),
+        y=_reshape(y, (n_rows, n_targets)),
+        weight=None if weight is None else _reshape(weight, (n_rows,)),
+        single_target=single_target,
+        notes=tuple(notes),
+    )
+
+
+def _as_source(data: Any, name: str) -> Source:
+    if isinstance(data, Source):
+        return data
+    tensor, notes = as_tensor(data, name)
+    return TensorSource(tensor, name, notes)
+
+
+@final
+class _ReshapedSource(Source):
+    """A source whose rows are read with other leading dimensions, where reading in place is possible."""
+
+    def __init__(self, source: Source, shape: tuple[int, ...]) -> None:
+        self.source = source
+        self.name, self.dtype, self.device = source.name, source.dtype, source.device
+        self.in_memory, self.notes = source.in_memory, source.notes
+        self.shape = shape
+        self.rows_per_outer_row = shape[0] // source.shape[0]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        inner = self.rows_per_outer_row
+        outer_start, outer_stop = start // inner, -(-stop // inner)
+        rows = self.source.read(outer_start, outer_stop).reshape(-1, *self.shape[1:])
+        return rows[start - outer_start * inner : stop - outer_start * inner]
+
+
+def _reshape(source: Source, shape: tuple[int, ...]) -> Source:
+    return source if source.shape == shape else _ReshapedSource(source, shape)
