@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from closedform.factors.base import SVD64, Cost, Factor, Facts, Method, cost
 from closedform.numerics.least_norm import LeastNorm
-from closedform.numerics.rank import decide_rank
+from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot
 from closedform.rows import Design
 
@@ -32,14 +34,14 @@ class _Svd(Method):
         flops = 2.5 * facts.n_rows * facts.n_columns * small + 4 * facts.n_columns * small**2
         return cost(flops, SVD64, facts, passes=4)
 
-    def cut(self, facts: Facts) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def decide(self, values: Tensor, facts: Facts) -> Rank:
+        """Decide how many of the singular values are kept."""
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         triangle = design.triangle
-        p = design.n_columns
         U, values, vectors = torch.linalg.svd(triangle.R, full_matrices=False)
-        rank = decide_rank(values, p, self.cut(facts))
+        rank = self.decide(values, facts)
         r = rank.rank
         root = SpectralRoot(values[:r], vectors[:r])
         fixed = (U[:, :r].T @ triangle.C) / values[:r].unsqueeze(1)
@@ -75,8 +77,8 @@ class Svd(_Svd):
 
     name: ClassVar[str] = "svd"
 
-    def cut(self, facts: Facts) -> float:
-        return facts.rcond
+    def decide(self, values: Tensor, facts: Facts) -> Rank:
+        return decide_rank(values, facts.n_columns, facts.rcond)
 
 
 @final
@@ -90,5 +92,8 @@ class SvdAtPrecision(_Svd):
             return ("an explicit rcond says where to cut",)
         return ()
 
-    def cut(self, facts: Facts) -> float:
-        return sys.float_info.epsilon
+    def decide(self, values: Tensor, facts: Facts) -> Rank:
+        rank = decide_rank(values, facts.n_columns, sys.float_info.epsilon)
+        usual = decide_rank(values, facts.n_columns, facts.rcond)
+        # Directions between the usual cut and rounding: the rows see them, the usual rule does not.
+        return replace(rank, ambiguous=rank.ambiguous or rank.rank > usual.rank)
