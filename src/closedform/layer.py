@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.errors import DataTypeError, InputError
+from closedform.errors import InputError
+from closedform.linear import check_finite, check_linear, round_to
 from closedform.rows import as_rows
 from closedform.rows.scan import rows_per_block
 from closedform.solution import Solution
@@ -56,7 +57,7 @@ def fit_(
         >>> bool((layer(X) - torch.tensor([[1.0], [2.0], [3.0]])).abs().max() < 1e-6)
         True
     """
-    _check_layer(layer)
+    check_linear(layer)
     rows = as_rows(X, Y, sample_weight)
     _check_fit(layer, rows.n_features, rows.n_targets)
     if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
@@ -73,10 +74,12 @@ def fit_(
         rcond=rcond,
         progress=progress,
     )
+    weight = round_to(solution.weight, layer.weight.dtype)
+    bias = None if solution.bias is None else round_to(solution.bias, layer.weight.dtype)
     with torch.no_grad():
-        layer.weight.copy_(solution.weight)
-        if layer.bias is not None and solution.bias is not None:
-            layer.bias.copy_(solution.bias)
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
     return solution
 
 
@@ -128,13 +131,10 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
         >>> g.loss, round(g.excess_loss, 12)
         (0.5, 0.5)
     """
-    _check_layer(layer)
+    check_linear(layer)
     rows = as_rows(X, Y, sample_weight)
     _check_fit(layer, rows.n_features, rows.n_targets)
-    if not bool(torch.isfinite(layer.weight).all()) or (
-        layer.bias is not None and not bool(torch.isfinite(layer.bias).all())
-    ):
-        raise InputError("the layer holds weights that are not finite; its distance to the minimiser is not defined.")
+    check_finite(layer)
     has_bias = layer.bias is not None
     solution = solve(X, Y, bias=has_bias, l2=l2, sample_weight=sample_weight, nearest_to=layer)
     weight, bias = _parameters(layer.weight, layer.bias, rows.device)
@@ -164,19 +164,6 @@ def _parameters(weight: Tensor, bias: Tensor | None, device: torch.device) -> tu
 
 def _length(weight: Tensor, bias: Tensor | None) -> float:
     return float(torch.hypot(weight.norm(), torch.zeros_like(weight[0, 0]) if bias is None else bias.norm()))
-
-
-def _check_layer(layer: Any) -> None:
-    if not isinstance(layer, nn.Linear):
-        raise DataTypeError(f"layer is a {type(layer).__name__}; a torch.nn.Linear is needed.")
-    if not isinstance(layer, nn.LazyLinear) and layer.weight.is_meta:
-        raise DataTypeError(
-            "the layer is on the meta device and has no storage; call layer.to_empty(device=...) first."
-        )
-    if isinstance(layer, nn.LazyLinear):
-        raise DataTypeError("the layer is lazy and has no weights yet; run one batch through it first.")
-    if not layer.weight.dtype.is_floating_point:
-        raise DataTypeError(f"the layer's weights are {layer.weight.dtype}; a real floating dtype is needed.")
 
 
 def _check_fit(layer: nn.Linear, n_features: int, n_targets: int) -> None:

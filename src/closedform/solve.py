@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from closedform.certify import Certificate, certify
 from closedform.errors import FactorBreakdown, InputError
 from closedform.factors import Facts, Method
+from closedform.linear import check_finite, check_linear, round_to
 from closedform.numerics.rank import default_rcond
 from closedform.outcome import Outcome
 from closedform.plan import Plan, make_plan
@@ -224,16 +225,12 @@ def _solution(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
         )
-    rounded = weight.to(rows.dtype)
+    rounded = round_to(weight, rows.dtype)
     if rows.dtype != torch.float64:
         notes.append(f"the weights were computed in float64 and rounded to {str(rows.dtype).removeprefix('torch.')}")
-    if not bool(torch.isfinite(rounded).all()):
-        notes.append(
-            f"some weights are beyond the range of {str(rows.dtype).removeprefix('torch.')} and became infinite"
-        )
     return Solution(
         weight=rounded,
-        bias=None if offset is None else offset.to(rows.dtype),
+        bias=None if offset is None else round_to(offset, rows.dtype),
         certificate=certificate,
         outcome=_outcome(certificate),
         plan=plan,
@@ -256,7 +253,10 @@ def _outcome(certificate: Certificate) -> Outcome:
 
 
 def _check_ridge(l2: Any, n_targets: int) -> list[float]:
-    values = torch.as_tensor(l2, dtype=torch.float64).reshape(-1).tolist()
+    try:
+        values = torch.as_tensor(l2, dtype=torch.float64).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"l2={l2!r} is not a number; give one number, or one per target.") from error
     if len(values) == 1:
         values = values * n_targets
     if len(values) != n_targets:
@@ -270,6 +270,7 @@ def _check_ridge(l2: Any, n_targets: int) -> list[float]:
 def _check_layer(layer: nn.Linear | None, rows: Rows, bias: bool) -> tuple[Tensor, Tensor | None] | None:
     if layer is None:
         return None
+    check_linear(layer, "nearest_to")
     if tuple(layer.weight.shape) != (rows.n_targets, rows.n_features):
         raise InputError(
             f"nearest_to has weights of shape {tuple(layer.weight.shape)}, but the data call for "
@@ -278,6 +279,7 @@ def _check_layer(layer: nn.Linear | None, rows: Rows, bias: bool) -> tuple[Tenso
     if (layer.bias is not None) != bias:
         has = "a bias" if layer.bias is not None else "no bias"
         raise InputError(f"nearest_to has {has} but bias={bias} was asked for; make them agree.")
+    check_finite(layer, "nearest_to")
     options: dict[str, Any] = {"dtype": torch.float64, "device": rows.device}
     return layer.weight.detach().to(**options), None if layer.bias is None else layer.bias.detach().to(**options)
 

@@ -71,7 +71,11 @@ class Dual(Method):
                 "a row depends exactly on the others: the equations may contradict each other", math.inf
             )
         root = TriangularRoot(least_norm.R)
-        row_rank, extremes = require_full_rank(root, facts)
+        size = float(torch.linalg.vector_norm(M, dim=0).max())
+        row_rank, (largest, smallest) = require_full_rank(root, facts, reference=size)
+        # In the measure of the design, whose Frobenius norm the certificate refers to.
+        unit = design.frobenius_norm / float(torch.linalg.matrix_norm(M))
+        extremes = largest * unit, (min(smallest, design.l2**0.5) if facts.ridge else smallest) * unit
         unscale = design.scale.unsqueeze(1)
         p = design.n_columns
 

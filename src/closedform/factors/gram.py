@@ -34,6 +34,8 @@ class _Gram(Method):
             reasons.append(
                 f"{facts.n_rows} rows cannot determine {facts.n_columns} columns, so the Gram matrix is singular"
             )
+        if facts.n_rows == facts.n_columns and not facts.ridge:
+            reasons.append("the matrix is square: elimination costs less than its Gram matrix and does not square it")
         if facts.rcond_given and not facts.ridge:
             reasons.append("an explicit rcond asks for singular values, which a Gram matrix squares")
         return tuple(reasons)
@@ -45,7 +47,7 @@ class _Gram(Method):
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
         gram = torch.zeros(p, p, dtype=self.dtype, device=design.scale.device)
-        size = max(p, 8192 if p <= 2048 else 2048)
+        size = max(1024, 2**22 // p)
         for A, _ in design.matrix_blocks(size, "factoring"):
             gram_update(gram, A.to(self.dtype))
         mirror(gram)

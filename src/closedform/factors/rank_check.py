@@ -14,8 +14,14 @@ __all__ = ["require_full_rank"]
 _MARGIN = 30.0
 
 
-def require_full_rank(root: Root, facts: Facts) -> tuple[Rank, tuple[float, float]]:
+def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple[Rank, tuple[float, float]]:
     """Return the rank and the extreme singular values of a root.
+
+    Args:
+        root: The root.
+        facts: Facts of the problem, with the cut.
+        reference: Size of the matrix before what stands in the root was split off from it; rounding is relative to
+            that, so it counts where it is larger than the root's own largest singular value.
 
     Raises:
         FactorBreakdown: the matrix is numerically rank deficient at the cut.
@@ -24,13 +30,14 @@ def require_full_rank(root: Root, facts: Facts) -> tuple[Rank, tuple[float, floa
     if columns == 0:
         return Rank(0, 0, facts.rcond, float("inf"), ambiguous=False), (1.0, 1.0)
     largest, smallest = extreme_singular_values(root)
-    if smallest > _MARGIN * facts.rcond * largest:
-        return Rank(columns, columns, facts.rcond, smallest / largest / facts.rcond, ambiguous=False), (
+    cut = facts.rcond * (max(1.0, reference / largest) if largest else 1.0)
+    if smallest > _MARGIN * cut * largest:
+        return Rank(columns, columns, cut, smallest / largest / cut, ambiguous=False), (
             largest,
             smallest,
         )
     values, _ = root.spectrum()
-    rank = decide_rank(values, columns, facts.rcond)
+    rank = decide_rank(values, columns, cut)
     if not rank.full:
         raise FactorBreakdown(
             f"numerical rank {rank.rank} of {columns}: {columns - rank.rank} singular values lie at or below "

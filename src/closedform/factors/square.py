@@ -51,10 +51,12 @@ def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
         cholesky, info = torch.linalg.cholesky_ex(matrix)
         if int(info) == 0 and bool(torch.isfinite(cholesky).all()):
             return DenseRoot(matrix, scale, cholesky=cholesky)
-    # Scaled columns keep the pivots in range; where unscaled ones are, the pivots are the same.
-    lu, pivots, info = torch.linalg.lu_factor_ex(matrix * scale)
+    # Scaled columns keep the pivots in range; the choice of pivots is the same without.
+    if bool((scale != 1).any()):
+        matrix = matrix * scale
+    lu, pivots, info = torch.linalg.lu_factor_ex(matrix)
     if int(info) != 0:
         raise FactorBreakdown(
             f"LU met a zero pivot at column {int(info) - 1}: the matrix is singular", condition=math.inf
         )
-    return DenseRoot(matrix * scale, torch.ones_like(scale), lu=(lu, pivots))
+    return DenseRoot(matrix, torch.ones_like(scale), lu=(lu, pivots))

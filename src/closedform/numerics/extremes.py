@@ -39,7 +39,12 @@ def extreme_singular_values(root: Root, scale: Tensor | None = None, seed: int =
     rank, columns = root.shape
     if rank == 0 or columns == 0:
         return 0.0, 0.0
-    D = 1.0 if scale is None else scale.unsqueeze(1)
+    unit = 1.0
+    D = torch.ones(1, 1, dtype=torch.float64, device=root.device)
+    if scale is not None:
+        # In the middle of its range, so that squares stay in that of float64.
+        unit = float(torch.sqrt(scale.min()) * torch.sqrt(scale.max()))
+        D = scale.unsqueeze(1) / unit
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(columns, min(_VECTORS, columns), dtype=torch.float64, generator=generator).to(root.device)
 
@@ -49,7 +54,9 @@ def extreme_singular_values(root: Root, scale: Tensor | None = None, seed: int =
     def inverse_squared(V: Tensor) -> Tensor:
         return D * root.solve(root.adjoint_solve(D * V))
 
-    return math.sqrt(_dominant(squared, start)), 1.0 / math.sqrt(_dominant(inverse_squared, start) or math.inf)
+    largest = math.sqrt(_dominant(squared, start))
+    smallest = 1.0 / math.sqrt(_dominant(inverse_squared, start) or math.inf)
+    return largest / unit, smallest / unit
 
 
 def _dominant(operator: Callable[[Tensor], Tensor], start: Tensor) -> float:
