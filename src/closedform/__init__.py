@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 
 from closedform.certify import Certificate
+from closedform.compare import Comparison, compare
 from closedform.errors import ClosedformError
 from closedform.layer import Gap, fit_, gap
 from closedform.outcome import Outcome
@@ -19,9 +20,11 @@ __all__ = [
     "Attempt",
     "Certificate",
     "ClosedformError",
+    "Comparison",
     "Gap",
     "Outcome",
     "Solution",
+    "compare",
     "fit_",
     "gap",
     "solve",

@@ -1,0 +1,84 @@
+"""The application: its commands, its errors and its exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from closedform.cli import compare, demo, solve
+from closedform.errors import ClosedformError
+
+__all__ = ["app"]
+
+# Typer's later versions carry their own copy of click, so its error class is taken from where it is inherited.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+class _Group(TyperGroup):
+    """Turns every expected error into one line on stderr and status 2, and Ctrl-C into 130."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        try:
+            status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _UsageError as error:
+            status = _fail(error.format_message())
+        except ClosedformError as error:
+            status = _fail(str(error))
+        if standalone_mode:
+            sys.exit(status or 0)
+        return status
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Put a linear layer at the exact least-squares minimiser, prove it, and see why an optimizer did not.",
+)
+app.command("compare")(compare.compare_command)
+app.command("solve")(solve.solve_command)
+app.command("demo")(demo.demo_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"closedform {import_module('closedform').__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)

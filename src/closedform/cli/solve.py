@@ -1,0 +1,49 @@
+"""``closedform solve``: the certified weights of a file's table, as a safetensors file."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from closedform.cli.options import Bias, Features, File, JsonFile, Targets, Weight
+
+__all__ = ["solve_command"]
+
+
+def solve_command(
+    file: File,
+    out: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Where the weights go: .safetensors, keys as in nn.Linear (weight, bias)."),
+    ],
+    x: Features = None,
+    y: Targets = None,
+    weight: Weight = None,
+    bias: Bias = False,
+    l2: Annotated[float, typer.Option(help="Ridge: sum of squared errors + l2 * ||weight||^2.")] = 0.0,
+    json: JsonFile = None,
+) -> None:
+    """Solve for the layer, print its certificate, and write its weights."""
+    from closedform.cli.output import OutputFile, json_bytes
+    from closedform.cli.sources import open_tables
+    from closedform.errors import MissingExtraError
+    from closedform.solve import solve
+
+    weights = OutputFile(out, "--out", (".safetensors",))
+    data = None if json is None else OutputFile(json, "--json")
+    if find_spec("safetensors") is None:
+        raise MissingExtraError("safetensors", "files", "--out")
+    from safetensors.torch import save
+
+    tables = open_tables(file, x=x, y=y, weight=weight)
+    solution = solve(tables.X, tables.Y, bias=bias, l2=l2, sample_weight=tables.weight)
+    typer.echo(str(solution))
+    tensors = {"weight": solution.weight.contiguous().cpu()}
+    if solution.bias is not None:
+        tensors["bias"] = solution.bias.contiguous().cpu()
+    weights.write(save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+    if data is not None:
+        data.write(json_bytes(solution.to_dict()))
+    raise typer.Exit(0 if solution.outcome.certified else 1)

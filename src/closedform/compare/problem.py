@@ -1,0 +1,139 @@
+"""The problem every method gets, and the measuring tape held to what it found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Measurement", "Problem", "Weights"]
+
+# Rows per block where a product is summed up block by block instead of held whole.
+_BLOCK = 4096
+
+
+@final
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a linear layer: ``weight`` (targets, features), ``bias`` (targets,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @staticmethod
+    def of(layer: nn.Linear) -> Weights:
+        """Return a detached float64 copy of a layer's weights."""
+        bias = None if layer.bias is None else layer.bias.detach().to(torch.float64, copy=True)
+        return Weights(layer.weight.detach().to(torch.float64, copy=True), bias)
+
+    def to(self, dtype: torch.dtype) -> Weights:
+        return Weights(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
+    def on(self, device: torch.device) -> Weights:
+        return Weights(self.weight.to(device), None if self.bias is None else self.bias.to(device))
+
+    def predict(self, X: Tensor) -> Tensor:
+        return nn.functional.linear(X, self.weight, self.bias)
+
+    def minus(self, other: Weights) -> Weights:
+        bias = None if self.bias is None or other.bias is None else self.bias - other.bias
+        return Weights(self.weight - other.weight, bias)
+
+    def abs(self) -> Weights:
+        return Weights(self.weight.abs(), None if self.bias is None else self.bias.abs())
+
+    def norm(self) -> float:
+        bias = 0.0 if self.bias is None else float(torch.linalg.vector_norm(self.bias))
+        return math.hypot(float(torch.linalg.vector_norm(self.weight)), bias)
+
+
+@final
+@dataclass(frozen=True)
+class Measurement:
+    """What one set of weights is worth; see :class:`closedform.report.MethodResult` for the words."""
+
+    train_mse: float
+    excess_loss: float
+    weight_distance: float
+    test_mae: float | None
+
+
+@final
+class Problem:
+    """Rows in memory with a known minimiser: trained on in the user's dtype, measured in float64.
+
+    Args:
+        X, Y: ``(rows, features)`` and ``(rows, targets)``, both of the dtype that is trained in.
+        row_weight: ``(rows, 1)`` with mean one, or None.
+        minimiser: The float64 minimiser.
+        test: X and Y of the test rows in float64, or None.
+    """
+
+    def __init__(
+        self,
+        X: Tensor,
+        Y: Tensor,
+        row_weight: Tensor | None,
+        minimiser: Weights,
+        test: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        self.X, self.Y, self.row_weight = X, Y, row_weight
+        self.minimiser = minimiser
+        self.test = test
+        self.loss_at_zero = self._mean_square(lambda X, Y: Y)
+        self.excess_at_zero = self._mean_square(lambda X, Y: minimiser.predict(X))
+        # X @ w carries a rounding error of about eps |X| |w|, so nothing below its square is seen in a loss.
+        magnitude = self._mean_square(lambda X, Y: minimiser.abs().predict(X.abs()) + Y.abs())
+        self.excess_floor = torch.finfo(torch.float64).eps ** 2 * magnitude
+        self.rounding_floor = torch.finfo(X.dtype).eps ** 2 * magnitude
+
+    def loss(self, layer: nn.Linear) -> Tensor:
+        """The loss that is trained: ``MSELoss()``, or its weighted mean."""
+        if self.row_weight is None:
+            return nn.functional.mse_loss(layer(self.X), self.Y)
+        residual: Tensor = layer(self.X) - self.Y
+        return (self.row_weight * residual.square()).mean()
+
+    def train_mse(self, weights: Weights) -> float:
+        """The loss at these weights, evaluated in float64."""
+        return self._mean_square(lambda X, Y: weights.predict(X) - Y)
+
+    def excess_loss(self, weights: Weights) -> float:
+        """The loss less the optimal loss, without subtracting one from the other.
+
+        The residual of the minimiser is orthogonal to the columns, so the difference is exactly the mean square
+        of ``X (w - w*) + (b - b*)``.
+        """
+        error = weights.minus(self.minimiser)
+        excess = self._mean_square(lambda X, Y: error.predict(X))
+        return max(excess, self.excess_floor) if math.isfinite(excess) else math.inf
+
+    def measure(self, weights: Weights) -> Measurement:
+        """Measure loss, excess loss, distance to the minimiser and test error, all in float64."""
+        train_mse = self.train_mse(weights)
+        distance = weights.minus(self.minimiser).norm() / (self.minimiser.norm() or 1.0)
+        return Measurement(
+            train_mse=train_mse if math.isfinite(train_mse) else math.inf,
+            excess_loss=self.excess_loss(weights),
+            weight_distance=distance if math.isfinite(distance) else math.inf,
+            test_mae=None if self.test is None else self._test_mae(weights, *self.test),
+        )
+
+    def _test_mae(self, weights: Weights, X: Tensor, Y: Tensor) -> float:
+        error = float((weights.predict(X) - Y).abs().mean())
+        return error if math.isfinite(error) else math.inf
+
+    def _mean_square(self, function: Callable[[Tensor, Tensor], Tensor]) -> float:
+        """Weighted mean over rows and targets of the square of a function of the float64 rows."""
+        total = 0.0
+        for start in range(0, self.X.shape[0], _BLOCK):
+            block = slice(start, start + _BLOCK)
+            square = function(self.X[block].double(), self.Y[block].double()).square()
+            if self.row_weight is not None:
+                square = square * self.row_weight[block].double()
+            total += float(square.sum())
+        return total / self.Y.numel()
