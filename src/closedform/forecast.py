@@ -36,7 +36,9 @@ def gradient_descent_steps(spectrum: Spectrum, lr: float, excess: float) -> floa
     if float(shares.sum()) == 0.0:
         return 0.0
     shares = shares / shares.sum()
-    rates = torch.log((1 - lr * spectrum.eigenvalues[: spectrum.rank]).abs())
+    progress = lr * spectrum.eigenvalues[: spectrum.rank]
+    # log|1 - x| keeps the smallest x, which 1 - x would lose; those directions are what takes long.
+    rates = torch.where(progress < 1, torch.log1p(-progress.clamp(max=1.0)), torch.log((progress - 1).abs()))
 
     def reached(steps: float) -> bool:
         return float((shares * torch.exp(2 * steps * rates)).sum()) <= excess

@@ -1,0 +1,6 @@
+"""``python -m closedform``."""
+
+from closedform.cli import main
+
+if __name__ == "__main__":
+    main()
