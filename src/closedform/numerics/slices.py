@@ -53,7 +53,7 @@ def cut(X: Tensor) -> list[Tensor]:
 
 
 def cut_expansion(expansion: Tensor, count: int) -> list[Tensor]:
-    """Cut expansions of absolute value at most 1 into ``count`` slices; what is left is below ``2**(-BITS * count)``."""
+    """Cut expansions of absolute value at most 1 into ``count`` slices; below ``2**(-BITS * count)`` may be left."""
     parts = list(expansion)
     slices = []
     for q in range(1, count + 1):
