@@ -4,10 +4,11 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 
 from closedform.certify import Certificate
-from closedform.compare import Comparison, compare
+from closedform.compare import compare
 from closedform.errors import ClosedformError
 from closedform.layer import Gap, fit_, gap
 from closedform.outcome import Outcome
+from closedform.report import Comparison
 from closedform.solution import Attempt, Solution
 from closedform.solve import solve
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from closedform.numerics.expansion import two_sum
+
 __all__ = ["BITS", "LENGTH", "cut", "cut_expansion", "exponents_of", "scaled", "slice_products"]
 
 #: Bits per slice.
@@ -30,10 +32,13 @@ def scaled(values: Tensor, exponents: Tensor) -> Tensor:
     return torch.ldexp(torch.ldexp(values, half), exponents - half)
 
 
-def cut(X: Tensor) -> list[Tensor]:
+def cut(*parts: Tensor) -> list[Tensor]:
     """Cut numbers of absolute value at most 1 into slices that add up to them exactly.
 
     Slice q (from 1) holds multiples of ``2**(-BITS * q)``.
+
+    Args:
+        parts: The numbers, or the parts of their expansions, largest first.
 
     Example:
         >>> import torch
@@ -42,31 +47,28 @@ def cut(X: Tensor) -> list[Tensor]:
         True
     """
     slices: list[Tensor] = []
-    rest = X
+    rest = list(parts)
     while True:
-        anchor = 1.5 * 2.0 ** (52 - BITS * (len(slices) + 1))
-        piece = (rest + anchor) - anchor
-        slices.append(piece)
-        rest = rest - piece
-        if not bool(rest.any()):
+        slices.append(_take(rest, len(slices) + 1))
+        if all(bool((part.amax() == 0) & (part.amin() == 0)) for part in rest):
             return slices
 
 
 def cut_expansion(expansion: Tensor, count: int) -> list[Tensor]:
     """Cut expansions of absolute value at most 1 into ``count`` slices; below ``2**(-BITS * count)`` may be left."""
     parts = list(expansion)
-    slices = []
-    for q in range(1, count + 1):
-        anchor = 1.5 * 2.0 ** (52 - BITS * q)
-        piece = (parts[0] + anchor) - anchor
-        parts[0] = parts[0] - piece
-        for i in range(len(parts) - 1):
-            total = parts[i] + parts[i + 1]
-            virtual = total - parts[i]
-            parts[i + 1] = (parts[i] - (total - virtual)) + (parts[i + 1] - virtual)
-            parts[i] = total
-        slices.append(piece)
-    return slices
+    return [_take(parts, q) for q in range(1, count + 1)]
+
+
+def _take(parts: list[Tensor], q: int) -> Tensor:
+    """Return slice q of an expansion and leave what remains in ``parts``."""
+    anchor = 1.5 * 2.0 ** (52 - BITS * q)
+    piece = parts[0] + anchor
+    piece -= anchor
+    parts[0] = parts[0] - piece
+    for i in range(len(parts) - 1):
+        parts[i], parts[i + 1] = two_sum(parts[i], parts[i + 1])
+    return piece
 
 
 def slice_products(left: Sequence[Tensor], right: Sequence[Tensor], last: int) -> list[Tensor]:
@@ -82,5 +84,5 @@ def slice_products(left: Sequence[Tensor], right: Sequence[Tensor], last: int) -
     for a, piece in enumerate(left, start=1):
         used = right[: max(0, last - a)]
         if used:
-            products += list((piece @ torch.cat(list(used), 1)).split(k, 1))
+            products += list(torch.split(piece @ torch.cat(list(used), 1), k, 1))
     return products
