@@ -123,7 +123,9 @@ BAD: list[tuple[str, dict[str, Any], type[ClosedformError], list[str]]] = [
     ("l2 is a word", {"l2": "strong"}, ClosedformError, ["l2"]),
     ("negative rcond", {"rcond": -1e-3}, InputError, ["rcond", "-0.001"]),
     ("NaN rcond", {"rcond": float("nan")}, InputError, ["rcond", "nan"]),
-    ("digits, which this version cannot promise", {"digits": 12}, InputError, ["digits", "not available"]),
+    ("more digits than float64 holds", {"digits": 16}, InputError, ["digits", "16", "15"]),
+    ("no digits", {"digits": 0}, InputError, ["digits", "0"]),
+    ("half a digit", {"digits": 2.5}, InputError, ["digits", "2.5"]),
     ("unknown method", {"method": "magic"}, InputError, ["method", "magic"]),
 ]
 

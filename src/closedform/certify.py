@@ -33,7 +33,7 @@ class Certificate:
     two, so they hold for every column whatever its unit.
 
     Attributes:
-        accepted: Whether the backward error is at most ``tolerance`` and the rank was dealt with.
+        accepted: Whether the backward error is at most ``tolerance``.
         backward_error: Estimate, within a factor of about sqrt(2) or from above, of the smallest relative change of
             the data (Frobenius norm, X and the target weighted alike) for which the weights of a target are its exact
             minimiser; the worst target counts (Karlson and Walden 1997).
@@ -60,6 +60,8 @@ class Certificate:
         r_squared: Coefficient of determination of each target.
         residual_std: Residual standard deviation of each target, ``sqrt(sum of squares / (rows - rank))``; nan where
             no degrees of freedom are left.
+        forward_bound: The largest proven relative error of any weight, where ``digits`` was asked for; inf where
+            nothing could be proven, None where it was not asked.
     """
 
     accepted: bool
@@ -81,11 +83,13 @@ class Certificate:
     factor_error: float
     r_squared: tuple[float, ...]
     residual_std: tuple[float, ...]
+    forward_bound: float | None = None
 
     @property
     def digits(self) -> int:
-        """Decimal digits of the weights (in scaled columns) that the estimate of the forward error leaves."""
-        return 0 if not self.forward_error < 1 else min(15, int(-math.log10(max(self.forward_error, 1e-16))))
+        """Decimal digits of the weights that are determined: proven where a bound was asked for, else estimated."""
+        error = self.forward_error if self.forward_bound is None else self.forward_bound
+        return 0 if not error < 1 else min(15, int(-math.log10(max(error, 1e-16))))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain numbers, lists and strings for JSON; what is not finite becomes None."""
@@ -95,10 +99,13 @@ class Certificate:
         rank = f"rank {self.rank} of {self.columns}" + (" (ambiguous)" if self.ambiguous_rank else "")
         digits = f"about {self.digits} digits of the weights" if self.digits else "no digit of the weights"
         verdict = "accepted" if self.accepted else "refused"
+        error = f"estimated error {self.forward_error:.1e}"
+        if self.forward_bound is not None:
+            error = f"proven error at most {self.forward_bound:.1e}"
         return (
             f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}\n"
             f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
-            f"are determined (forward error {self.forward_error:.1e})\n"
+            f"are determined ({error})\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
         )
 
@@ -109,7 +116,6 @@ def certify(
     bias: Tensor | None,
     *,
     rank: Rank,
-    rank_settled: bool,
     root: Root | None = None,
     dual_solve: Callable[[Tensor], Tensor] | None = None,
     extremes: tuple[float, float] | None = None,
@@ -123,8 +129,6 @@ def certify(
         weight: ``(targets, features)``, float64.
         bias: ``(targets,)`` or None.
         rank: The rank claimed.
-        rank_settled: Whether the method dealt with that rank (False for one that assumes full rank and did not find
-            it).
         root: Root of the normal matrix, checked here against the rows.
         dual_solve: Solver with ``X X' + l2 I``, for wide problems with a ridge.
         extremes: Largest and smallest singular value of the scaled matrix where the factor measured them.
@@ -172,7 +176,7 @@ def certify(
     true_gradient = gradient / design.scale.unsqueeze(1) / design.target_scale
     freedom = design.scanned.positive_rows - rank.rank
     return Certificate(
-        accepted=bool(error <= TOLERANCE) and rank_settled,
+        accepted=error <= TOLERANCE,
         backward_error=error,
         joint_backward_error=joint,
         tolerance=TOLERANCE,

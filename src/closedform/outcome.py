@@ -28,6 +28,10 @@ class Outcome(Enum):
         "clear gap at the cut-off, so the data do not say which weights are right; a ridge (l2=...) or an "
         "explicit rcond=... decides it"
     )
+    NOT_DETERMINED = (
+        "not certified to the digits asked: the data do not determine every weight to that many digits; "
+        "weight_bound says which are, and how well"
+    )
     NOT_CERTIFIED = (
         "not certified: no method reached a backward error at rounding level; see the attempts, and do not "
         "trust the weights as the minimiser"
@@ -35,8 +39,8 @@ class Outcome(Enum):
 
     @property
     def certified(self) -> bool:
-        """Whether the weights are proven to minimise the loss up to rounding."""
-        return self is not Outcome.NOT_CERTIFIED
+        """Whether the weights are what was asked for: at the minimum up to rounding, and to the digits asked."""
+        return self not in (Outcome.NOT_CERTIFIED, Outcome.NOT_DETERMINED)
 
     def __str__(self) -> str:
         return self.value

@@ -16,7 +16,7 @@ from closedform.outcome import Outcome
 from closedform.plan import Plan
 from closedform.rows.tensors import as_tensor
 
-__all__ = ["Attempt", "Solution"]
+__all__ = ["Attempt", "Solution", "outcome_of"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Solution:
         attempts: What was tried and why it was refused or accepted.
         notes: Everything that was done to the data on the way: casts, cuts, rounding.
         seconds: Wall time of the whole solve.
+        weight_low: With ``digits``: what rounding took from ``weight``, so that the sum of both has about 30 digits;
+            float64, else None. Likewise ``bias_low``.
+        weight_bound: With ``digits``: proven bound on the absolute error of ``weight + weight_low``, ``(targets,
+            features)``; inf where there is none. Likewise ``bias_bound``.
     """
 
     weight: Tensor
@@ -74,6 +78,10 @@ class Solution:
     seconds: float
     single_target: bool
     _standard_errors: Callable[[], tuple[Tensor, Tensor | None]] = field(compare=False)
+    weight_low: Tensor | None = None
+    bias_low: Tensor | None = None
+    weight_bound: Tensor | None = None
+    bias_bound: Tensor | None = None
 
     @property
     def r_squared(self) -> tuple[float, ...]:
@@ -158,3 +166,14 @@ class Solution:
         first, *rest = str(self).split("\n")
         body = "<br>".join(html.escape(line) for line in rest)
         return f"<div><strong>{html.escape(first)}</strong><br><code>{body}</code></div>"
+
+
+def outcome_of(certificate: Certificate) -> Outcome:
+    """Return the outcome that a certificate stands for."""
+    if not certificate.accepted:
+        return Outcome.NOT_CERTIFIED
+    if certificate.ambiguous_rank:
+        return Outcome.AMBIGUOUS_RANK
+    if certificate.rank < certificate.columns:
+        return Outcome.CERTIFIED_NOT_UNIQUE
+    return Outcome.CERTIFIED

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from closedform.certify import Certificate, certify
+from closedform.digits import extend_best, with_digits
+from closedform.door import check_digits, check_near, check_ridge
 from closedform.errors import FactorBreakdown, InputError
 from closedform.factors import Facts, Method
-from closedform.linear import check_finite, check_linear, round_to
+from closedform.groups import join, select_targets
+from closedform.linear import round_to
 from closedform.numerics.rank import default_rcond
-from closedform.outcome import Outcome
 from closedform.plan import Plan, make_plan
 from closedform.progress import Progress
 from closedform.refine import refine
-from closedform.rows import Design, Rows, Scan, TensorSource, as_rows, scan
-from closedform.solution import Attempt, Solution
+from closedform.rows import Design, Rows, as_rows, scan
+from closedform.solution import Attempt, Solution, outcome_of
 from closedform.statistics import standard_errors
 
 __all__ = ["solve"]
@@ -55,7 +57,10 @@ def solve(
         sample_weight: One weight for each row, not negative, ``(rows,)``.
         nearest_to: A layer; where the minimiser is not unique the one nearest to its weights and bias is returned,
             which is where gradient descent from there would end.
-        digits: Not available in this version: raises InputError unless None.
+        digits: Ask for this many correct decimal digits in every weight, 1 to 15: the weights are refined in extended
+            precision until a proven bound on their error says so (``weight_bound``, ``certificate.forward_bound``), or
+            the outcome says that the data do not determine them. A weight below eps times the largest of its
+            target, in scaled columns, is held to that absolute size.
         method: ``"auto"``, or the name of a method to use it alone.
         rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut. Default:
             eps of float64 times the larger dimension, and nothing is cut that the residual can see.
@@ -108,12 +113,9 @@ def solve_rows(
     started: float,
 ) -> Solution:
     """Solve for rows that passed the door; arguments as :func:`solve`."""
-    strengths = _check_ridge(l2, rows.n_targets)
-    near = _check_layer(nearest_to, rows, bias)
-    if digits is not None:
-        raise InputError(
-            "digits=... (refinement in extended precision) is not available in this version; leave it out."
-        )
+    strengths = check_ridge(l2, rows.n_targets)
+    near = check_near(nearest_to, rows, bias)
+    check_digits(digits, nearest_to)
     if rcond is not None and not 0 <= rcond < 1:
         raise InputError(f"rcond={rcond} must be at least 0 and less than 1.")
     with Progress(progress) as report:
@@ -121,11 +123,11 @@ def solve_rows(
         groups: list[tuple[Tensor, Solution]] = []
         for strength in sorted(set(strengths)):
             chosen = torch.tensor([i for i, value in enumerate(strengths) if value == strength])
-            part_rows, part_scan = _select_targets(rows, scanned, chosen)
+            part_rows, part_scan = select_targets(rows, scanned, chosen)
             design = Design(part_rows, part_scan, bias=bias, l2=strength, tick=report)
             part_near = None if near is None else (near[0][chosen], None if near[1] is None else near[1][chosen])
-            groups.append((chosen, _climb(design, method, rcond, part_near, started)))
-    solution = groups[0][1] if len(groups) == 1 else _join(groups)
+            groups.append((chosen, _climb(design, method, rcond, part_near, digits, started)))
+    solution = groups[0][1] if len(groups) == 1 else join(groups)
     return replace(solution, seconds=time.perf_counter() - started)
 
 
@@ -134,6 +136,7 @@ def _climb(
     method: str,
     rcond: float | None,
     near: tuple[Tensor, Tensor | None] | None,
+    digits: int | None,
     started: float,
 ) -> Solution:
     """Try the ladder from the cheapest method up, until a certificate is accepted."""
@@ -176,7 +179,15 @@ def _climb(
     if best is None:
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
         raise InputError(f"no method could factor this problem ({reasons}).")
-    return _solution(design, plan, best, tuple(attempts), started)
+    if digits is None:
+        return _solution(design, plan, best, tuple(attempts), started)
+    extension, attempt = extend_best(design, facts, best, digits)
+    if attempt.certificate is None:
+        best = (*best[:2], replace(best[2], forward_bound=float("inf")))
+    else:
+        best = (*design.to_weights(extension.high), attempt.certificate)
+    solution = _solution(design, plan, best, (*attempts, attempt), started)
+    return with_digits(solution, design, extension, digits)
 
 
 def _attempt(
@@ -195,7 +206,6 @@ def _attempt(
         weight,
         bias,
         rank=factor.rank,
-        rank_settled=True,
         root=factor.root,
         dual_solve=factor.dual_solve,
         extremes=factor.extremes,
@@ -232,108 +242,11 @@ def _solution(
         weight=rounded,
         bias=None if offset is None else round_to(offset, rows.dtype),
         certificate=certificate,
-        outcome=_outcome(certificate),
+        outcome=outcome_of(certificate),
         plan=plan,
         attempts=attempts,
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
         single_target=rows.single_target,
         _standard_errors=lambda: standard_errors(design, certificate),
-    )
-
-
-def _outcome(certificate: Certificate) -> Outcome:
-    if not certificate.accepted:
-        return Outcome.NOT_CERTIFIED
-    if certificate.ambiguous_rank:
-        return Outcome.AMBIGUOUS_RANK
-    if certificate.rank < certificate.columns:
-        return Outcome.CERTIFIED_NOT_UNIQUE
-    return Outcome.CERTIFIED
-
-
-def _check_ridge(l2: Any, n_targets: int) -> list[float]:
-    try:
-        values = torch.as_tensor(l2, dtype=torch.float64).reshape(-1).tolist()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"l2={l2!r} is not a number; give one number, or one per target.") from error
-    if len(values) == 1:
-        values = values * n_targets
-    if len(values) != n_targets:
-        raise InputError(f"l2 has {len(values)} values for {n_targets} targets; give one number, or one per target.")
-    for value in values:
-        if not (value >= 0 and value < float("inf")):
-            raise InputError(f"l2={value} must be finite and not negative.")
-    return values
-
-
-def _check_layer(layer: nn.Linear | None, rows: Rows, bias: bool) -> tuple[Tensor, Tensor | None] | None:
-    if layer is None:
-        return None
-    check_linear(layer, "nearest_to")
-    if tuple(layer.weight.shape) != (rows.n_targets, rows.n_features):
-        raise InputError(
-            f"nearest_to has weights of shape {tuple(layer.weight.shape)}, but the data call for "
-            f"{(rows.n_targets, rows.n_features)} (targets, features)."
-        )
-    if (layer.bias is not None) != bias:
-        has = "a bias" if layer.bias is not None else "no bias"
-        raise InputError(f"nearest_to has {has} but bias={bias} was asked for; make them agree.")
-    check_finite(layer, "nearest_to")
-    options: dict[str, Any] = {"dtype": torch.float64, "device": rows.device}
-    return layer.weight.detach().to(**options), None if layer.bias is None else layer.bias.detach().to(**options)
-
-
-def _select_targets(rows: Rows, scanned: Scan, chosen: Tensor) -> tuple[Rows, Scan]:
-    if chosen.numel() == rows.n_targets:
-        return rows, scanned
-    index = chosen.to(rows.device)
-    targets = rows.y.read(0, rows.n_rows)[:, index]
-    return (
-        replace(rows, y=TensorSource(targets, rows.y.name)),
-        replace(scanned, target_norms=scanned.target_norms[index]),
-    )
-
-
-def _join(groups: list[tuple[Tensor, Solution]]) -> Solution:
-    """Join the solutions of groups of targets with different ridge strengths; the worst certificate speaks."""
-    worst = max(
-        (solution for _, solution in groups),
-        key=lambda s: (not s.certificate.accepted, s.certificate.backward_error),
-    )
-    order = torch.argsort(torch.cat([chosen for chosen, _ in groups]))
-    weight = torch.cat([solution.weight for _, solution in groups])[order.to(worst.weight.device)]
-    biases = [solution.bias for _, solution in groups if solution.bias is not None]
-    bias = torch.cat(biases)[order.to(weight.device)] if biases else None
-    share = [chosen.numel() / weight.shape[0] for chosen, _ in groups]
-    certificates = [solution.certificate for _, solution in groups]
-
-    def per_target(name: str) -> tuple[float, ...]:
-        values = [value for certificate in certificates for value in getattr(certificate, name)]
-        return tuple(values[int(i)] for i in order)
-
-    certificate = replace(
-        worst.certificate,
-        forward_error=max(c.forward_error for c in certificates),
-        loss=sum(c.loss * part for c, part in zip(certificates, share, strict=True)),
-        gradient_norm=sum((c.gradient_norm * part) ** 2 for c, part in zip(certificates, share, strict=True)) ** 0.5,
-        residual_norm=sum(c.residual_norm**2 for c in certificates) ** 0.5,
-        r_squared=per_target("r_squared"),
-        residual_std=per_target("residual_std"),
-    )
-
-    def errors() -> tuple[Tensor, Tensor | None]:
-        parts = [solution.standard_errors() for _, solution in groups]
-        offsets = [part[1] for part in parts if part[1] is not None]
-        return torch.cat([part[0] for part in parts])[order], torch.cat(offsets)[order] if offsets else None
-
-    return replace(
-        worst,
-        weight=weight,
-        bias=bias,
-        certificate=certificate,
-        outcome=_outcome(certificate),
-        attempts=tuple(attempt for _, solution in groups for attempt in solution.attempts),
-        notes=tuple(dict.fromkeys(note for _, solution in groups for note in solution.notes)),
-        _standard_errors=errors,
     )

@@ -1,0 +1,89 @@
+"""What ``digits=`` adds to a fit: weights in extended precision, held against a proven bound."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from closedform.certify import Certificate, certify
+from closedform.extended import Extended, extend
+from closedform.factors import Facts
+from closedform.numerics.expansion import two_sum
+from closedform.numerics.rank import Rank
+from closedform.numerics.root import TriangularRoot
+from closedform.outcome import Outcome
+from closedform.rows import Design
+from closedform.solution import Attempt, Solution
+
+__all__ = ["extend_best", "with_digits"]
+
+
+def extend_best(
+    design: Design, facts: Facts, best: tuple[Tensor, Tensor | None, Certificate], digits: int
+) -> tuple[Extended, Attempt]:
+    """Refine the best weights in extended precision; a bound that holds also proves that the rank is full."""
+    begun = time.perf_counter()
+    certificate = best[2]
+    start = design.from_weights(best[0], best[1])
+    wide = facts.wide and not facts.ridge
+    if certificate.rank < certificate.columns and not wide:
+        start = _uncut(design, start)
+    extension = extend(design, start)
+    if not extension.delta < 1:
+        reason = f"nothing could be proven: |T'A'A T - I| is at most {extension.delta:.1e}, which has to be less than 1"
+        return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, None)
+    rank = Rank(
+        min(facts.n_rows, facts.n_columns) if wide else facts.n_columns, facts.n_columns, facts.rcond, math.inf, False
+    )
+    weight, bias = design.to_weights(extension.high)
+    root = None if wide else TriangularRoot(design.triangle.R)
+    checked = certify(design, weight, bias, rank=rank, root=root)
+    checked = replace(checked, forward_bound=_relative_bound(extension))
+    reason = f"every weight within {checked.forward_bound:.1e} (relative), {digits} digits asked"
+    return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, checked)
+
+
+def _uncut(design: Design, start: Tensor) -> Tensor:
+    """Return the solution of the triangle without any cut, where it has one."""
+    R = design.triangle.R
+    if R.shape[0] < R.shape[1] or bool((R.diagonal() == 0).any()):
+        return start
+    return torch.linalg.solve_triangular(R, design.triangle.C, upper=True)
+
+
+def _relative_bound(extension: Extended) -> float:
+    size = extension.high.abs()
+    floor = torch.finfo(size.dtype).eps * size.amax(0)
+    return float((extension.bound / torch.maximum(size, floor)).nan_to_num(nan=0.0, posinf=math.inf).max())
+
+
+def with_digits(solution: Solution, design: Design, extension: Extended, digits: int) -> Solution:
+    """Attach the low parts and the bounds, and hold the bound against the digits asked."""
+    weight, bias = design.to_weights(extension.high)
+    weight_low, bias_low = design.to_weights(extension.low)
+    weight_bound, bias_bound = design.to_weights(extension.bound)
+    bound = solution.certificate.forward_bound
+    outcome = solution.outcome
+    if outcome.certified and not (bound is not None and bound <= 10.0**-digits):
+        outcome = Outcome.NOT_DETERMINED
+    weight_low, weight_bound = _low_part(weight, solution.weight, weight_low, weight_bound)
+    if bias is not None and bias_low is not None and bias_bound is not None and solution.bias is not None:
+        bias_low, bias_bound = _low_part(bias, solution.bias, bias_low, bias_bound)
+    return replace(
+        solution,
+        outcome=outcome,
+        weight_low=weight_low,
+        bias_low=bias_low,
+        weight_bound=weight_bound,
+        bias_bound=bias_bound,
+    )
+
+
+def _low_part(value: Tensor, rounded: Tensor, low: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``value + low - rounded`` in double precision, and the bound with the rounding of that added."""
+    total, error = two_sum(value - rounded, low)
+    return total, bound + error.abs()
