@@ -47,7 +47,7 @@ class _Gram(Method):
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
         gram = torch.zeros(p, p, dtype=self.dtype, device=design.scale.device)
-        size = max(1024, 2**22 // p)
+        size = max(1024, 2**20 // p)
         for A, _ in design.matrix_blocks(size, "factoring"):
             gram_update(gram, A.to(self.dtype))
         mirror(gram)

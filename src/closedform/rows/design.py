@@ -167,7 +167,7 @@ class Design:
     def triangle(self) -> Triangle:
         """The rows compressed by Householder QR, folded block by block, with the ridge rows under them."""
         p = self.n_columns
-        size = max(2 * p, rows_per_block(self.rows, p))
+        size = max(2 * p, 2**19 // p)
         triangle: Triangle | None = None
         for A, B in self.matrix_blocks(size, "factoring"):
             triangle = fold(triangle, A, B)

@@ -13,7 +13,7 @@ from closedform.rows.table import Rows
 __all__ = ["BLOCK_BYTES", "Scan", "rows_per_block", "scan"]
 
 #: A block of rows this large stays in the outer caches, so that two products with it cost one read of memory.
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 2 * 2**20
 #: Blocks read from a file are larger: there the cost is the call.
 FILE_BLOCK_BYTES = 64 * 2**20
 

@@ -1,0 +1,37 @@
+"""What a solve costs beside its answer: memory, and what importing the package loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+MEASURE = """
+import json, resource, sys
+import torch
+import closedform as cf
+rows, columns, method = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+warm = torch.randn(300, 10, dtype=torch.float64)
+cf.solve(warm, warm[:, 0], method=method)
+X = torch.randn(rows, columns, dtype=torch.float64)
+y = X.sum(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sol = cf.solve(X, y, method=method)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"extra": (after - before) * 1024, "data": X.nbytes, "accepted": sol.certificate.accepted}))
+"""
+
+
+@pytest.mark.parametrize("method", ["gram32", "gram64", "householder", "svd"])
+def test_peak_memory_of_a_solve_in_memory(method: str) -> None:
+    """At most 0.3 of the data, beside work of the size of a few n-by-n matrices."""
+    rows, columns = 150_000, 100
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(rows), str(columns), method], capture_output=True, text=True, check=True
+    )
+    seen = json.loads(done.stdout)
+    assert seen["accepted"]
+    assert seen["extra"] <= 0.3 * seen["data"] + 10 * 8 * columns**2
