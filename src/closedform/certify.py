@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.backward_error import Evidence, backward_error, joint_backward_error
-from closedform.numerics.extremes import extreme_singular_values
+from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.rank import Rank, columns_involved
 from closedform.numerics.root import Root
 from closedform.rows import Design
@@ -118,7 +118,7 @@ def certify(
     rank: Rank,
     root: Root | None = None,
     dual_solve: Callable[[Tensor], Tensor] | None = None,
-    extremes: tuple[float, float] | None = None,
+    extremes: Extremes | None = None,
     undetermined: Tensor | None = None,
     kept: Tensor | None = None,
 ) -> Certificate:
@@ -167,7 +167,7 @@ def certify(
     joint = error if design.n_targets == 1 else _joint(evidence, sums.grams, penalised)
     scaled, raw = _conditions(design, root, extremes, rank)
     residual = (sums.squares + penalised.square().sum(0)).sqrt()
-    forward = _forward_error(design, Z, residual, scaled[1], error)
+    forward = _forward_error(design, Z, residual, scaled.smallest, error)
     if rank.ambiguous:
         forward = math.inf
     unscaled = sums.squares.sqrt() / design.target_scale
@@ -181,8 +181,8 @@ def certify(
         joint_backward_error=joint,
         tolerance=TOLERANCE,
         forward_error=forward,
-        condition=_ratio(raw),
-        scaled_condition=_ratio(scaled),
+        condition=raw.condition,
+        scaled_condition=scaled.condition,
         rank=rank.rank,
         columns=rank.columns,
         rank_cut=rank.cut,
@@ -310,20 +310,22 @@ def _dual_parts(design: Design, gradient: Tensor, dual_solve: Callable[[Tensor],
     return torch.cat([t, ridge]), left
 
 
-def _conditions(
-    design: Design, root: Root | None, extremes: tuple[float, float] | None, rank: Rank
-) -> tuple[tuple[float, float], tuple[float, float]]:
+def _conditions(design: Design, root: Root | None, extremes: Extremes | None, rank: Rank) -> tuple[Extremes, Extremes]:
     """Extreme singular values of the matrix with columns scaled, and as it came."""
     if root is None:
-        found = extremes or (0.0, 0.0)
+        found = extremes or Extremes(0.0, 0.0)
         return found, found
     if rank.full:
-        return extremes or extreme_singular_values(root), extreme_singular_values(root, design.scale)
+        found = extremes or extreme_singular_values(root)
+        if bool((design.scale == design.scale[0]).all()):
+            unit = float(design.scale[0])
+            return found, replace(found, largest=found.largest / unit, smallest=found.smallest / unit)
+        return found, extreme_singular_values(root, design.scale, start=found)
     values, vectors = root.spectrum()
     if values.numel() == 0:
-        return (0.0, 0.0), (0.0, 0.0)
+        return Extremes(0.0, 0.0), Extremes(0.0, 0.0)
     raw = torch.linalg.svdvals(values.unsqueeze(1) * vectors / design.scale)
-    return (float(values[0]), float(values[-1])), (float(raw[0]), float(raw[-1]))
+    return Extremes(float(values[0]), float(values[-1])), Extremes(float(raw[0]), float(raw[-1]))
 
 
 def _forward_error(design: Design, Z: Tensor, residual: Tensor, smallest: float, error: float) -> float:
@@ -354,12 +356,6 @@ def _length(values: Tensor) -> float:
     """Euclidean length, also where squares would overflow."""
     peak = float(values.abs().max())
     return peak * float(torch.linalg.vector_norm(values / peak)) if 0 < peak < math.inf else peak
-
-
-def _ratio(extremes: tuple[float, float]) -> float:
-    if extremes[0] == 0.0:
-        return 1.0
-    return extremes[0] / extremes[1] if extremes[1] > 0 else math.inf
 
 
 def _plain(value: Any) -> Any:

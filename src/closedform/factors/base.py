@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from closedform.numerics.extremes import Extremes
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import Root
 from closedform.rows import Design
@@ -87,7 +88,7 @@ class Factor:
     dual_solve: Callable[[Tensor], Tensor] | None = None
     undetermined: Tensor | None = None
     kept: Tensor | None = None
-    extremes: tuple[float, float] | None = None
+    extremes: Extremes | None = None
 
 
 class Method(ABC):

@@ -12,6 +12,7 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import QR64, Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
+from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
@@ -72,10 +73,11 @@ class Dual(Method):
             )
         root = TriangularRoot(least_norm.R)
         size = float(torch.linalg.vector_norm(M, dim=0).max())
-        row_rank, (largest, smallest) = require_full_rank(root, facts, reference=size)
+        row_rank, found = require_full_rank(root, facts, reference=size)
         # In the measure of the design, whose Frobenius norm the certificate refers to.
         unit = design.frobenius_norm / float(torch.linalg.matrix_norm(M))
-        extremes = largest * unit, (min(smallest, design.l2**0.5) if facts.ridge else smallest) * unit
+        smallest = min(found.smallest, design.l2**0.5) if facts.ridge else found.smallest
+        extremes = Extremes(found.largest * unit, smallest * unit)
         unscale = design.scale.unsqueeze(1)
         p = design.n_columns
 

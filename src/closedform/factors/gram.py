@@ -61,7 +61,7 @@ class _Gram(Method):
             )
         root = TriangularRoot(cholesky.T.to(torch.float64))
         extremes = extreme_singular_values(root)
-        condition = extremes[0] / extremes[1] if extremes[1] else float("inf")
+        condition = extremes.condition
         if not condition <= self.condition_limit:
             raise FactorBreakdown(
                 f"condition number about {condition:.1e}; a {_name(self.dtype)} Gram matrix serves up to "
@@ -70,7 +70,7 @@ class _Gram(Method):
             )
         start = torch.zeros(p, design.n_targets, dtype=torch.float64, device=root.device)
         rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond), ambiguous=False)
-        return Factor(start=start, rank=rank, root=root)
+        return Factor(start=start, rank=rank, root=root, extremes=extremes)
 
 
 @final

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Facts
-from closedform.numerics.extremes import extreme_singular_values
+from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import Root
 
@@ -14,7 +16,7 @@ __all__ = ["require_full_rank"]
 _MARGIN = 30.0
 
 
-def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple[Rank, tuple[float, float]]:
+def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple[Rank, Extremes]:
     """Return the rank and the extreme singular values of a root.
 
     Args:
@@ -28,14 +30,12 @@ def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple
     """
     columns = root.shape[1]
     if columns == 0:
-        return Rank(0, 0, facts.rcond, float("inf"), ambiguous=False), (1.0, 1.0)
-    largest, smallest = extreme_singular_values(root)
+        return Rank(0, 0, facts.rcond, float("inf"), ambiguous=False), Extremes(1.0, 1.0)
+    extremes = extreme_singular_values(root)
+    largest, smallest = extremes.largest, extremes.smallest
     cut = facts.rcond * (max(1.0, reference / largest) if largest else 1.0)
     if smallest > _MARGIN * cut * largest:
-        return Rank(columns, columns, cut, smallest / largest / cut, ambiguous=False), (
-            largest,
-            smallest,
-        )
+        return Rank(columns, columns, cut, smallest / largest / cut, ambiguous=False), extremes
     values, _ = root.spectrum()
     rank = decide_rank(values, columns, cut)
     if not rank.full:
@@ -44,4 +44,4 @@ def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple
             f"{facts.rcond:.1e} of the largest",
             condition=1 / facts.rcond,
         )
-    return rank, (float(values[0]), float(values[-1]))
+    return rank, replace(extremes, largest=float(values[0]), smallest=float(values[-1]))

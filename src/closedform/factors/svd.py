@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from closedform.factors.base import SVD64, Cost, Factor, Facts, Method, cost
+from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot
@@ -52,7 +53,7 @@ class _Svd(Method):
             root=root,
             undetermined=None if rank.full else vectors[r:],
             kept=root.vectors if facts.rcond_given and not rank.full else None,
-            extremes=(float(values[0]), float(values[r - 1])) if r else (0.0, 0.0),
+            extremes=Extremes(float(values[0]), float(values[r - 1])) if r else Extremes(0.0, 0.0),
         )
 
 

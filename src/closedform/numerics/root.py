@@ -38,6 +38,10 @@ class Root(ABC):
         """Return ``S^-T V``."""
 
     @abstractmethod
+    def dense(self) -> Tensor:
+        """Return S itself, ``(rank, columns)``."""
+
+    @abstractmethod
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Return the singular values (descending) and the right singular vectors as rows, ``(rank, columns)``."""
 
@@ -62,6 +66,9 @@ class TriangularRoot(Root):
 
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.R.T, V, upper=False)
+
+    def dense(self) -> Tensor:
+        return self.R
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
@@ -112,9 +119,12 @@ class DenseRoot(Root):
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return self._inverse(V / self.scale, adjoint=True)
 
+    def dense(self) -> Tensor:
+        return self.matrix * self.scale.T
+
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
-        _, values, vectors = torch.linalg.svd(self.matrix * self.scale.T, full_matrices=False)
+        _, values, vectors = torch.linalg.svd(self.dense(), full_matrices=False)
         return values, vectors
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
@@ -142,6 +152,9 @@ class SpectralRoot(Root):
 
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return (self.vectors @ V) / self.values.unsqueeze(1)
+
+    def dense(self) -> Tensor:
+        return self.values.unsqueeze(1) * self.vectors
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self.values, self.vectors
