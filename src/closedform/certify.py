@@ -50,6 +50,8 @@ class Certificate:
         rank_cut: Relative singular value at or below which directions count as zero.
         rank_gap: Ratio between the smallest kept and the largest dropped singular value.
         ambiguous_rank: Whether that gap is not clear.
+        truncated: Whether an rcond that was asked for cut directions that are more than rounding; the backward error is
+            then that of the problem restricted to the directions kept.
         undetermined_columns: Features that take part in undetermined directions, most involved first (at most 32);
             -1 stands for the bias.
         loss: ``torch.nn.MSELoss()`` of the weights: mean over rows (weighted) and targets.
@@ -76,6 +78,7 @@ class Certificate:
     rank_cut: float
     rank_gap: float
     ambiguous_rank: bool
+    truncated: bool
     undetermined_columns: tuple[int, ...]
     loss: float
     gradient_norm: float
@@ -97,7 +100,9 @@ class Certificate:
 
     def __str__(self) -> str:
         rank = f"rank {self.rank} of {self.columns}" + (" (ambiguous)" if self.ambiguous_rank else "")
-        digits = f"about {self.digits} digits of the weights" if self.digits else "no digit of the weights"
+        digits = "no digit of the weights is"
+        if self.digits:
+            digits = f"about {self.digits} digit{'s' if self.digits > 1 else ''} of the weights are"
         verdict = "accepted" if self.accepted else "refused"
         error = f"estimated error {self.forward_error:.1e}"
         if self.forward_bound is not None:
@@ -105,7 +110,7 @@ class Certificate:
         return (
             f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}\n"
             f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
-            f"are determined ({error})\n"
+            f"determined ({error})\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
         )
 
@@ -168,7 +173,7 @@ def certify(
     scaled, raw = _conditions(design, root, extremes, rank)
     residual = (sums.squares + penalised.square().sum(0)).sqrt()
     forward = _forward_error(design, Z, residual, scaled.smallest, error)
-    if rank.ambiguous:
+    if rank.ambiguous or rank.rank == 0:
         forward = math.inf
     unscaled = sums.squares.sqrt() / design.target_scale
     total = float(unscaled.square().sum())
@@ -188,6 +193,7 @@ def certify(
         rank_cut=rank.cut,
         rank_gap=rank.gap,
         ambiguous_rank=rank.ambiguous,
+        truncated=kept is not None,
         undetermined_columns=tuple(
             i - int(design.bias) for i in (columns_involved(undetermined) if undetermined is not None else ())[:32]
         ),

@@ -11,7 +11,7 @@ from closedform.errors import InputError
 from closedform.linear import check_finite, check_linear
 from closedform.rows import Rows
 
-__all__ = ["check_digits", "check_near", "check_ridge"]
+__all__ = ["check_digits", "check_near", "check_rcond", "check_ridge"]
 
 
 def check_ridge(l2: Any, n_targets: int) -> list[float]:
@@ -44,6 +44,18 @@ def check_near(layer: nn.Linear | None, rows: Rows, bias: bool) -> tuple[Tensor,
     check_finite(layer, "nearest_to")
     options: dict[str, Any] = {"dtype": torch.float64, "device": rows.device}
     return layer.weight.detach().to(**options), None if layer.bias is None else layer.bias.detach().to(**options)
+
+
+def check_rcond(rcond: float | None) -> None:
+    """Refuse a cut that is not a number from 0 to 1.
+
+    Raises:
+        InputError: another value or type.
+    """
+    if rcond is None:
+        return
+    if isinstance(rcond, bool) or not isinstance(rcond, int | float) or not 0 <= rcond < 1:
+        raise InputError(f"rcond={rcond!r} must be a number of at least 0 and less than 1.")
 
 
 def check_digits(digits: int | None, nearest_to: nn.Linear | None) -> None:

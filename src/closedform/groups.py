@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import final
 
 import torch
 from torch import Tensor
 
+from closedform.outcome import Outcome
 from closedform.rows import Rows, Scan, TensorSource
 from closedform.solution import Solution
 
 __all__ = ["join", "select_targets"]
+
+_SEVERITY = (
+    Outcome.CERTIFIED,
+    Outcome.CERTIFIED_NOT_UNIQUE,
+    Outcome.AMBIGUOUS_RANK,
+    Outcome.TRUNCATED,
+    Outcome.NOT_DETERMINED,
+    Outcome.NOT_CERTIFIED,
+)
 
 
 def select_targets(rows: Rows, scanned: Scan, chosen: Tensor) -> tuple[Rows, Scan]:
@@ -24,11 +35,26 @@ def select_targets(rows: Rows, scanned: Scan, chosen: Tensor) -> tuple[Rows, Sca
     )
 
 
+@final
+class JoinedErrors:
+    """The standard errors of the groups, in the order of the targets."""
+
+    def __init__(self, solutions: list[Solution], order: Tensor) -> None:
+        self._solutions = solutions
+        self._order = order
+
+    def __call__(self) -> tuple[Tensor, Tensor | None]:
+        parts = [solution.standard_errors() for solution in self._solutions]
+        offsets = [part[1] for part in parts if part[1] is not None]
+        weight = torch.cat([part[0] for part in parts])[self._order]
+        return weight, torch.cat(offsets)[self._order] if offsets else None
+
+
 def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
     """Join the solutions of groups of targets with different ridge strengths; the worst certificate speaks."""
     worst = max(
         (solution for _, solution in groups),
-        key=lambda s: (not s.outcome.certified, not s.certificate.accepted, s.certificate.backward_error),
+        key=lambda s: (_SEVERITY.index(s.outcome), s.certificate.backward_error),
     )
     order = torch.argsort(torch.cat([chosen for chosen, _ in groups]))
     weight = torch.cat([solution.weight for _, solution in groups])[order.to(worst.weight.device)]
@@ -43,6 +69,8 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
 
     certificate = replace(
         worst.certificate,
+        backward_error=max(c.backward_error for c in certificates),
+        joint_backward_error=max(c.joint_backward_error for c in certificates),
         forward_error=max(c.forward_error for c in certificates),
         loss=sum(c.loss * part for c, part in zip(certificates, share, strict=True)),
         gradient_norm=sum((c.gradient_norm * part) ** 2 for c, part in zip(certificates, share, strict=True)) ** 0.5,
@@ -58,20 +86,15 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
         values = [getattr(solution, name) for _, solution in groups]
         return None if any(value is None for value in values) else torch.cat(values)[order.to(weight.device)]
 
-    def errors() -> tuple[Tensor, Tensor | None]:
-        parts = [solution.standard_errors() for _, solution in groups]
-        offsets = [part[1] for part in parts if part[1] is not None]
-        return torch.cat([part[0] for part in parts])[order], torch.cat(offsets)[order] if offsets else None
-
     return replace(
         worst,
         weight=weight,
+        _standard_errors=JoinedErrors([solution for _, solution in groups], order),
         bias=bias,
         certificate=certificate,
         outcome=worst.outcome,
         attempts=tuple(attempt for _, solution in groups for attempt in solution.attempts),
         notes=tuple(dict.fromkeys(note for _, solution in groups for note in solution.notes)),
-        _standard_errors=errors,
         weight_low=joined("weight_low"),
         bias_low=joined("bias_low"),
         weight_bound=joined("weight_bound"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from closedform.door import check_ridge
 from closedform.errors import InputError
-from closedform.linear import check_finite, check_linear, round_to
+from closedform.linear import check_finite, check_linear, check_writable, write
 from closedform.rows import as_rows
 from closedform.rows.scan import rows_per_block
 from closedform.solution import Solution
-from closedform.solve import solve
+from closedform.solve import solve_rows
 
 __all__ = ["Gap", "fit_", "gap"]
 
@@ -57,29 +60,26 @@ def fit_(
         >>> bool((layer(X) - torch.tensor([[1.0], [2.0], [3.0]])).abs().max() < 1e-6)
         True
     """
+    started = time.perf_counter()
     check_linear(layer)
+    check_writable(layer)
     rows = as_rows(X, Y, sample_weight)
     _check_fit(layer, rows.n_features, rows.n_targets)
     if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
         raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
-    solution = solve(
-        X,
-        Y,
+    solution = solve_rows(
+        rows,
         bias=layer.bias is not None,
         l2=l2,
-        sample_weight=sample_weight,
         nearest_to=nearest_to,
         digits=digits,
         method=method,
         rcond=rcond,
         progress=progress,
+        dtype=layer.weight.dtype,
+        started=started,
     )
-    weight = round_to(solution.weight, layer.weight.dtype)
-    bias = None if solution.bias is None else round_to(solution.bias, layer.weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
+    write(layer, solution.weight, solution.bias)
     return solution
 
 
@@ -135,8 +135,19 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
     rows = as_rows(X, Y, sample_weight)
     _check_fit(layer, rows.n_features, rows.n_targets)
     check_finite(layer)
-    has_bias = layer.bias is not None
-    solution = solve(X, Y, bias=has_bias, l2=l2, sample_weight=sample_weight, nearest_to=layer)
+    strength = check_ridge(l2, 1)[0]
+    solution = solve_rows(
+        rows,
+        bias=layer.bias is not None,
+        l2=strength,
+        nearest_to=layer,
+        digits=None,
+        method="auto",
+        rcond=None,
+        progress=None,
+        dtype=torch.float64,
+        started=time.perf_counter(),
+    )
     weight, bias = _parameters(layer.weight, layer.bias, rows.device)
     best_weight, best_bias = _parameters(solution.weight, solution.bias, rows.device)
     step, shift = weight - best_weight, None if bias is None or best_bias is None else bias - best_bias
@@ -150,9 +161,11 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
         count += block.X.shape[0] if block.weight is None else float(block.weight.sum())
     count *= rows.n_targets
     # At the minimiser the gradient vanishes, so the excess is the squared length of the step and nothing cancels.
-    excess += l2 * float(step.square().sum())
-    loss += l2 * float(weight.square().sum())
-    optimal = solution.certificate.loss + l2 * float(best_weight.square().sum()) / count
+    excess += strength * float(step.square().sum())
+    loss += strength * float(weight.square().sum())
+    optimal = solution.certificate.loss + strength * float(best_weight.square().sum()) / count
+    if not math.isfinite(loss):
+        raise InputError("the loss is beyond the range of float64; scale the targets and the layer down.")
     distance = _length(step, shift) / (_length(best_weight, best_bias) or 1.0)
     return Gap(loss / count, optimal, excess / count, distance, solution)
 

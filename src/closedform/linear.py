@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from closedform.errors import DataTypeError, InputError
 
-__all__ = ["check_finite", "check_linear", "round_to"]
+__all__ = ["check_finite", "check_linear", "check_range", "check_writable", "round_to", "write"]
 
 
 def check_linear(layer: Any, name: str = "layer") -> None:
@@ -28,6 +28,43 @@ def check_linear(layer: Any, name: str = "layer") -> None:
         raise DataTypeError(f"{name} has {layer.weight.dtype} weights; a real floating dtype is needed.")
 
 
+def check_writable(layer: nn.Linear, name: str = "layer") -> None:
+    """Refuse a layer whose weights are computed from something else, or cannot be written in place.
+
+    Raises:
+        InputError: a weight or bias that is parametrized, normalised or pruned, an inference tensor, or memory that
+            several entries share.
+    """
+    for parameter in ("weight", "bias"):
+        value: Tensor | None = getattr(layer, parameter)
+        if value is None:
+            continue
+        if layer._parameters.get(parameter) is not value:
+            raise InputError(
+                f"the {parameter} of {name} is computed from other parameters (a parametrization, weight_norm or "
+                "pruning), so writing it would not last; remove that first."
+            )
+        if value.is_inference() and not torch.is_inference_mode_enabled():
+            raise InputError(f"the {parameter} of {name} was made under torch.inference_mode and cannot be written.")
+        if any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)):
+            raise InputError(
+                f"the {parameter} of {name} is an expanded view whose entries share memory; clone it first."
+            )
+
+
+def write(layer: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    """Write both or neither."""
+    before = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        try:
+            if bias is not None:
+                layer.bias.copy_(bias)
+        except BaseException:
+            layer.weight.copy_(before)
+            raise
+
+
 def check_finite(layer: nn.Linear, name: str = "layer") -> None:
     """Refuse a layer that holds NaN or infinities.
 
@@ -40,6 +77,26 @@ def check_finite(layer: nn.Linear, name: str = "layer") -> None:
             raise InputError(f"{name} holds {bad} in its {parameter}; reset it to finite values first.")
 
 
+def check_range(Z: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Refuse weights that left the range of float64 when they were brought back to the user's units.
+
+    Args:
+        Z: The coordinates they came from, ``(columns, targets)``.
+        weight: ``(targets, features)``.
+        bias: ``(targets,)`` or None.
+
+    Raises:
+        InputError: all weights of a target underflow, or one overflows.
+    """
+    size = weight.abs().amax(1) if bias is None else torch.maximum(weight.abs().amax(1), bias.abs())
+    wanted = Z.abs().amax(0) > 0
+    tiny = torch.finfo(weight.dtype).tiny
+    if bool((wanted & (size < tiny)).any()) or not bool(torch.isfinite(size).all() | ~torch.isfinite(Z).all()):
+        raise InputError(
+            "the minimiser has weights beyond the range of float64 (about 1e-308 to 1e308); scale X or Y by a constant."
+        )
+
+
 def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Round weights to a narrower dtype.
 
@@ -47,9 +104,16 @@ def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
         InputError: a weight is beyond the range of that dtype.
     """
     rounded = value.to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    peak = float(value.abs().max())
+    if 0 < peak < torch.finfo(dtype).tiny:
+        raise InputError(
+            f"all weights of the minimiser are below {peak:.1e}, which {name} cannot hold; "
+            "use a wider dtype or scale the data."
+        )
     if not bool(torch.isfinite(rounded).all()):
         raise InputError(
-            f"the minimiser has weights as large as {float(value.abs().max()):.3g}, which "
-            f"{str(dtype).removeprefix('torch.')} cannot hold; use a wider dtype or scale the data."
+            f"the minimiser has weights as large as {peak:.3g}, which {name} cannot hold; "
+            "use a wider dtype or scale the data."
         )
     return rounded

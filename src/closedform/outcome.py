@@ -23,6 +23,10 @@ class Outcome(Enum):
         "certified, not unique: many weights minimise the loss; these are the ones nearest to the origin or "
         "to the layer given"
     )
+    TRUNCATED = (
+        "certified for the directions that rcond keeps: the weights minimise the loss among those; what was cut is "
+        "more than rounding, and without the cut the loss is lower"
+    )
     AMBIGUOUS_RANK = (
         "certified, ambiguous rank: the residual is minimal up to rounding, but the singular values show no "
         "clear gap at the cut-off, so the data do not say which weights are right; a ridge (l2=...) or an "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Attempt:
         }
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Solution:
     """Weights at the minimiser, and the evidence.
 
@@ -77,7 +77,7 @@ class Solution:
     notes: tuple[str, ...]
     seconds: float
     single_target: bool
-    _standard_errors: Callable[[], tuple[Tensor, Tensor | None]] = field(compare=False)
+    _standard_errors: Callable[[], tuple[Tensor, Tensor | None]]
     weight_low: Tensor | None = None
     bias_low: Tensor | None = None
     weight_bound: Tensor | None = None
@@ -152,11 +152,11 @@ class Solution:
         bias = " + bias" if self.bias is not None else ""
         lines = [
             str(self.outcome),
-            f"{features} features{bias} -> {targets} target{'s' if targets > 1 else ''}, "
+            f"{_count(features, 'feature')}{bias} -> {_count(targets, 'target')}, "
             f"{self.seconds:.3g} s by {self.attempts[-1].method}",
             str(self.certificate),
         ]
-        lines += [f"tried {a.method}: {a.reason}" for a in self.attempts[:-1]]
+        lines += dict.fromkeys(f"tried {a.method}: {a.reason}" for a in self.attempts[:-1])
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -168,10 +168,16 @@ class Solution:
         return f"<div><strong>{html.escape(first)}</strong><br><code>{body}</code></div>"
 
 
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def outcome_of(certificate: Certificate) -> Outcome:
     """Return the outcome that a certificate stands for."""
     if not certificate.accepted:
         return Outcome.NOT_CERTIFIED
+    if certificate.truncated:
+        return Outcome.TRUNCATED
     if certificate.ambiguous_rank:
         return Outcome.AMBIGUOUS_RANK
     if certificate.rank < certificate.columns:

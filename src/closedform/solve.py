@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from closedform.certify import Certificate, certify
 from closedform.digits import extend_best, with_digits
-from closedform.door import check_digits, check_near, check_ridge
+from closedform.door import check_digits, check_near, check_rcond, check_ridge
 from closedform.errors import FactorBreakdown, InputError
 from closedform.factors import Facts, Method
 from closedform.groups import join, select_targets
-from closedform.linear import round_to
+from closedform.linear import check_range, round_to
 from closedform.numerics.rank import default_rcond
 from closedform.plan import Plan, make_plan
 from closedform.progress import Progress
 from closedform.refine import refine
 from closedform.rows import Design, Rows, as_rows, scan
 from closedform.solution import Attempt, Solution, outcome_of
-from closedform.statistics import standard_errors
+from closedform.statistics import StandardErrors
 
 __all__ = ["solve"]
 
@@ -96,6 +96,7 @@ def solve(
         method=method,
         rcond=rcond,
         progress=progress,
+        dtype=rows.dtype,
         started=started,
     )
 
@@ -110,14 +111,14 @@ def solve_rows(
     method: str,
     rcond: float | None,
     progress: Callable[[str, float], None] | bool | None,
+    dtype: torch.dtype,
     started: float,
 ) -> Solution:
-    """Solve for rows that passed the door; arguments as :func:`solve`."""
+    """Solve for rows that passed the door and round the weights to ``dtype``; arguments as :func:`solve`."""
     strengths = check_ridge(l2, rows.n_targets)
     near = check_near(nearest_to, rows, bias)
     check_digits(digits, nearest_to)
-    if rcond is not None and not 0 <= rcond < 1:
-        raise InputError(f"rcond={rcond} must be at least 0 and less than 1.")
+    check_rcond(rcond)
     with Progress(progress) as report:
         scanned = scan(rows)
         groups: list[tuple[Tensor, Solution]] = []
@@ -126,7 +127,7 @@ def solve_rows(
             part_rows, part_scan = select_targets(rows, scanned, chosen)
             design = Design(part_rows, part_scan, bias=bias, l2=strength, tick=report)
             part_near = None if near is None else (near[0][chosen], None if near[1] is None else near[1][chosen])
-            groups.append((chosen, _climb(design, method, rcond, part_near, digits, started)))
+            groups.append((chosen, _climb(design, method, rcond, part_near, digits, dtype, started)))
     solution = groups[0][1] if len(groups) == 1 else join(groups)
     return replace(solution, seconds=time.perf_counter() - started)
 
@@ -137,6 +138,7 @@ def _climb(
     rcond: float | None,
     near: tuple[Tensor, Tensor | None] | None,
     digits: int | None,
+    dtype: torch.dtype,
     started: float,
 ) -> Solution:
     """Try the ladder from the cheapest method up, until a certificate is accepted."""
@@ -180,13 +182,13 @@ def _climb(
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
         raise InputError(f"no method could factor this problem ({reasons}).")
     if digits is None:
-        return _solution(design, plan, best, tuple(attempts), started)
+        return _solution(design, plan, best, tuple(attempts), dtype, started)
     extension, attempt = extend_best(design, facts, best, digits)
     if attempt.certificate is None:
         best = (*best[:2], replace(best[2], forward_bound=float("inf")))
     else:
         best = (*design.to_weights(extension.high), attempt.certificate)
-    solution = _solution(design, plan, best, (*attempts, attempt), started)
+    solution = _solution(design, plan, best, (*attempts, attempt), dtype, started)
     return with_digits(solution, design, extension, digits)
 
 
@@ -201,6 +203,7 @@ def _attempt(
         return None, None, failed, breakdown.condition
     Z, passes = refine(design, factor)
     weight, bias = design.to_weights(Z)
+    check_range(Z, weight, bias)
     certificate = certify(
         design,
         weight,
@@ -225,6 +228,7 @@ def _solution(
     plan: Plan,
     best: tuple[Tensor, Tensor | None, Certificate],
     attempts: tuple[Attempt, ...],
+    dtype: torch.dtype,
     started: float,
 ) -> Solution:
     weight, offset, certificate = best
@@ -235,12 +239,12 @@ def _solution(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
         )
-    rounded = round_to(weight, rows.dtype)
-    if rows.dtype != torch.float64:
-        notes.append(f"the weights were computed in float64 and rounded to {str(rows.dtype).removeprefix('torch.')}")
+    rounded = round_to(weight, dtype)
+    if dtype != torch.float64:
+        notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
     return Solution(
         weight=rounded,
-        bias=None if offset is None else round_to(offset, rows.dtype),
+        bias=None if offset is None else offset.to(dtype),
         certificate=certificate,
         outcome=outcome_of(certificate),
         plan=plan,
@@ -248,5 +252,5 @@ def _solution(
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
         single_target=rows.single_target,
-        _standard_errors=lambda: standard_errors(design, certificate),
+        _standard_errors=StandardErrors(design, certificate),
     )

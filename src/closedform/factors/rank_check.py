@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from closedform.errors import FactorBreakdown
@@ -35,13 +36,13 @@ def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple
     largest, smallest = extremes.largest, extremes.smallest
     cut = facts.rcond * (max(1.0, reference / largest) if largest else 1.0)
     if smallest > _MARGIN * cut * largest:
-        return Rank(columns, columns, cut, smallest / largest / cut, ambiguous=False), extremes
+        return Rank(columns, columns, cut, smallest / largest / cut if cut else math.inf, ambiguous=False), extremes
     values, _ = root.spectrum()
     rank = decide_rank(values, columns, cut)
     if not rank.full:
         raise FactorBreakdown(
             f"numerical rank {rank.rank} of {columns}: {columns - rank.rank} singular values lie at or below "
             f"{facts.rcond:.1e} of the largest",
-            condition=1 / facts.rcond,
+            condition=1 / facts.rcond if facts.rcond else math.inf,
         )
     return rank, replace(extremes, largest=float(values[0]), smallest=float(values[-1]))

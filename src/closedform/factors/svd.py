@@ -13,7 +13,7 @@ from torch import Tensor
 from closedform.factors.base import SVD64, Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
-from closedform.numerics.rank import Rank, decide_rank
+from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.root import SpectralRoot
 from closedform.rows import Design
 
@@ -52,9 +52,16 @@ class _Svd(Method):
             rank=rank,
             root=root,
             undetermined=None if rank.full else vectors[r:],
-            kept=root.vectors if facts.rcond_given and not rank.full else None,
+            kept=root.vectors if _loses(values, rank, facts) else None,
             extremes=Extremes(float(values[0]), float(values[r - 1])) if r else Extremes(0.0, 0.0),
         )
+
+
+def _loses(values: Tensor, rank: Rank, facts: Facts) -> bool:
+    """Whether a cut that was asked for drops directions that are more than rounding."""
+    if not facts.rcond_given or rank.rank == values.numel():
+        return False
+    return bool(values[rank.rank] > default_rcond(facts.n_rows, facts.n_columns) * values[0])
 
 
 def _least_norm(design: Design, vectors: Tensor, fixed: Tensor, nearest: Tensor | None) -> Tensor:

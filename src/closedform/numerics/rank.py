@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def decide_rank(values: Tensor, columns: int, cut: float) -> Rank:
         gap = kept / max(float(relative[rank]), _EPS)
         return Rank(rank, columns, cut, gap, ambiguous=gap < CLEAR_GAP)
     # Everything the matrix could hold is kept: only a value right at the cut is in doubt.
-    return Rank(rank, columns, cut, kept / cut, ambiguous=kept < 10 * cut)
+    return Rank(rank, columns, cut, kept / cut if cut else math.inf, ambiguous=kept < 10 * cut)
 
 
 def columns_involved(null_vectors: Tensor, share: float = 0.1) -> tuple[int, ...]:

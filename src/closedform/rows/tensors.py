@@ -81,6 +81,10 @@ def _check_tensor(tensor: Tensor, name: str) -> Tensor:
         raise DataTypeError(f"{name} is a nested or quantized tensor; pass an ordinary dense tensor.")
     if tensor.is_meta:
         raise DataTypeError(f"{name} is on the meta device and holds no numbers; load it on a real device first.")
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 2:
+        raise DataTypeError(
+            f"{name} holds {tensor.dtype} values, which have no arithmetic of their own; pass {name}.half()."
+        )
     if tensor.is_complex():
         raise DataTypeError(f"{name} is complex ({tensor.dtype}). Split it into real and imaginary columns.")
     return tensor.detach()
@@ -125,18 +129,29 @@ def array_to_tensor(array: np.ndarray[Any, Any], name: str) -> tuple[Tensor, tup
 
 
 def _pandas_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    columns = data.to_frame() if data.ndim == 1 else data
-    for label, dtype in columns.dtypes.items():
-        if getattr(dtype, "kind", "O") not in "fiub":
+    from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
+
+    frame = data.to_frame() if data.ndim == 1 else data
+    dtypes = list(frame.dtypes)
+    # By position: labels may repeat.
+    for position, (label, dtype) in enumerate(zip(frame.columns, dtypes, strict=True)):
+        if is_complex_dtype(dtype) or not (is_numeric_dtype(dtype) or is_bool_dtype(dtype)):
             raise DataTypeError(
                 f"column {label!r} of {name} holds {dtype} values; drop it or turn it into numbers first."
             )
-        if columns[label].isna().any():
-            row = int(columns[label].isna().to_numpy().argmax())
+        missing = frame.iloc[:, position].isna().to_numpy()
+        if missing.any():
             raise InputError(
-                f"column {label!r} of {name} has a missing value, first in row {row}; drop or fill those rows."
+                f"column {label!r} of {name} has a missing value, first in row {int(missing.argmax())}; "
+                "drop or fill those rows."
             )
-    return array_to_tensor(np.asarray(data.to_numpy()), name)
+    array = np.asarray(data.to_numpy())
+    if array.dtype.kind == "O":
+        # Columns of several kinds, or nullable ones, have no common NumPy dtype; they are numbers all the same.
+        kinds = ", ".join(dict.fromkeys(str(dtype) for dtype in dtypes))
+        tensor, notes = array_to_tensor(data.to_numpy(dtype=np.float64), name)
+        return tensor, (*notes, f"{name} has columns of {kinds}; they were converted to float64")
+    return array_to_tensor(array, name)
 
 
 def _polars_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
