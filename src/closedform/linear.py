@@ -36,10 +36,11 @@ def check_writable(layer: nn.Linear, name: str = "layer") -> None:
             several entries share.
     """
     for parameter in ("weight", "bias"):
-        value: Tensor | None = getattr(layer, parameter)
-        if value is None:
+        value = getattr(layer, parameter)
+        if not isinstance(value, Tensor):
             continue
-        if layer._parameters.get(parameter) is not value:
+        plain = layer._parameters.get(parameter) is value
+        if not plain:
             raise InputError(
                 f"the {parameter} of {name} is computed from other parameters (a parametrization, weight_norm or "
                 "pruning), so writing it would not last; remove that first."

@@ -24,6 +24,10 @@ _EPS = sys.float_info.epsilon
 _GOAL = 2 * _EPS
 _MAX_ROUNDS = 8
 _MAX_STEPS = 30
+#: Below this contraction plain steps with the factor do; above, conjugate gradients pay.
+_PLAIN = 1e-2
+#: How much worse than expected a last step may be that is not looked at again before the certificate.
+_MARGIN = 30.0
 #: A round hands over to the next, with a fresh gradient, once it has gained this much.
 _ROUND_GAIN = 1e-9
 
@@ -36,7 +40,7 @@ def refine(design: Design, factor: Factor) -> tuple[Tensor, int]:
     if factor.correct is not None:
         return _by_residual(design, factor)
     if factor.root is not None and factor.rank.full:
-        return _by_gradient(design, factor.start, factor.root)
+        return _by_gradient(design, factor.start, factor.root, factor.contraction)
     # Refining inside the kept row space would leave the least norm; the certificate decides on the start itself.
     return factor.start, 0
 
@@ -62,21 +66,27 @@ def _by_residual(design: Design, factor: Factor) -> tuple[Tensor, int]:
     return Z, passes
 
 
-def _by_gradient(design: Design, start: Tensor, root: Root) -> tuple[Tensor, int]:
+def _by_gradient(design: Design, start: Tensor, root: Root, contraction: float) -> tuple[Tensor, int]:
     Z = start
     G, squares = design.gradient(Z)
     left, passes = _left(root, G, squares) / _magnitude(design, Z), 1
     for _ in range(_MAX_ROUNDS):
-        if bool((left <= _GOAL).all()):
+        worst = float(left.max())
+        if worst <= _GOAL:
             break
-        step, steps = _conjugate_gradients(design, root, G)
+        plain = contraction < _PLAIN
+        step, steps = (root.solve(root.adjoint_solve(G)), 0) if plain else _conjugate_gradients(design, root, G)
         candidate = Z + step
+        if plain and worst * contraction * _MARGIN <= _GOAL:
+            # What this step leaves is far below rounding; the certificate looks at it anyway.
+            return candidate, passes
         new_G, new_squares = design.gradient(candidate)
         passes += steps + 1
         new_left = _left(root, new_G, new_squares) / _magnitude(design, candidate)
         better = new_left < left
         Z, G = torch.where(better, candidate, Z), torch.where(better, new_G, G)
         halved = new_left < 0.5 * left
+        contraction = float((new_left / left.clamp(min=_GOAL)).max()) if plain else contraction
         left = torch.where(better, new_left, left)
         if not bool(halved.any()):
             break

@@ -79,6 +79,7 @@ class Factor:
         undetermined: Undetermined directions as rows in the coordinates of the design, or None.
         kept: Row space that an explicit rcond keeps, as rows, or None.
         extremes: Largest and smallest singular value of the scaled matrix, where the factor measured them.
+        contraction: By what factor one step with the root is expected to shrink the error.
     """
 
     start: Tensor
@@ -89,6 +90,7 @@ class Factor:
     undetermined: Tensor | None = None
     kept: Tensor | None = None
     extremes: Extremes | None = None
+    contraction: float = 1.0
 
 
 class Method(ABC):

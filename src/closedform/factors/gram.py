@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, final
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import GEMM32, GEMM64, Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import extreme_singular_values
-from closedform.numerics.gram import gram_update, mirror
+from closedform.numerics.gram import BLAS_COLUMNS, gram_update, mirror
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
@@ -46,12 +47,7 @@ class _Gram(Method):
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
-        gram = torch.zeros(p, p, dtype=self.dtype, device=design.scale.device)
-        size = max(1024, 2**20 // p)
-        for A, _ in design.matrix_blocks(size, "factoring"):
-            gram_update(gram, A.to(self.dtype))
-        mirror(gram)
-        gram.diagonal().add_(design.penalty.square().to(self.dtype))
+        gram, cross = _normal_equations(design, self.dtype)
         cholesky, info = torch.linalg.cholesky_ex(gram)
         if int(info) != 0:
             raise FactorBreakdown(
@@ -68,9 +64,54 @@ class _Gram(Method):
                 f"{self.condition_limit:.0e}",
                 condition=condition,
             )
-        start = torch.zeros(p, design.n_targets, dtype=torch.float64, device=root.device)
-        rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond), ambiguous=False)
-        return Factor(start=start, rank=rank, root=root, extremes=extremes)
+        rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond) if facts.rcond else math.inf, ambiguous=False)
+        # Rounding of the Gram matrix, as the preconditioned matrix sees it.
+        contraction = condition**2 * torch.finfo(self.dtype).eps * p**0.5
+        start = root.solve(root.adjoint_solve(cross))
+        return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
+
+
+def _normal_equations(design: Design, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return ``A'A + P'P`` in ``dtype`` and ``A'B`` in float64, both of the scaled design.
+
+    Scaling by powers of two changes no digit, so it is applied to the sums, not to the rows, unless the numbers would
+    leave the range of ``dtype``.
+    """
+    n, k, device = design.rows.n_features, design.n_targets, design.scale.device
+    feature_scale = design.scale[1:] if design.bias else design.scale
+    largest, smallest = float(feature_scale.max()), float(feature_scale.min())
+    before = feature_scale if largest > 1e15 or smallest < 1e-15 else None
+    gram = torch.zeros(n, n, dtype=dtype, device=device)
+    # The last columns of the right-hand side are the ones, which give the bias its row.
+    cross = torch.zeros(n, k + int(design.bias), dtype=torch.float64, device=device)
+    corner = torch.zeros(k + 1, dtype=torch.float64, device=device)
+    size = max(2048, 2**23 // n) if n >= BLAS_COLUMNS else max(1024, 2**18 // n)
+    size = min(size, max(2048, design.rows.n_rows // 16))
+    for block in design.blocks(size, "factoring"):
+        X, Y = block.X, block.Y * design.target_scale
+        if before is not None:
+            X = X * before
+        if design.bias:
+            Y = torch.cat([Y, Y.new_ones(Y.shape[0], 1)], 1)
+        if block.weight is not None:
+            root = block.weight.sqrt().unsqueeze(1)
+            X, Y = X * root, Y * root
+        if design.bias:
+            corner += Y.T @ Y[:, -1]
+        cross.addmm_(X.T, Y)
+        gram_update(gram, X.to(dtype))
+    after = torch.ones_like(feature_scale) if before is not None else feature_scale
+    gram = mirror(gram) * after.to(dtype) * after.to(dtype).unsqueeze(1)
+    cross *= after.unsqueeze(1)
+    if design.bias:
+        unit = float(design.scale[0])
+        ones = cross[:, -1:].to(dtype) * unit
+        gram = torch.cat(
+            [torch.cat([corner[-1:].reshape(1, 1).to(dtype) * unit**2, ones.T], 1), torch.cat([ones, gram], 1)]
+        )
+        cross = torch.cat([corner[:-1].reshape(1, k) * unit, cross[:, :-1]])
+    gram.diagonal().add_(design.penalty.square().to(dtype))
+    return gram, cross
 
 
 @final

@@ -5,19 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["gram_update", "mirror"]
+__all__ = ["BLAS_COLUMNS", "gram_update", "mirror"]
+
+#: From this many columns on, the symmetric update of BLAS on a CPU beats a full product by torch.
+BLAS_COLUMNS = 384
 
 
 def gram_update(gram: Tensor, A: Tensor) -> None:
-    """Add the upper triangle of ``A'A`` to ``gram`` in place; what stands below the diagonal is left unspecified.
+    """Add ``A'A`` to ``gram`` in place; below the diagonal nothing is promised until :func:`mirror`.
 
-    On a CPU the symmetric rank-k update of BLAS does it in half the operations, which torch does not offer.
+    On a CPU the symmetric rank-k update of BLAS takes half the operations; torch does not offer it.
 
     Args:
         gram: ``(columns, columns)``, float32 or float64, contiguous.
         A: ``(rows, columns)`` of the same dtype.
     """
-    if gram.device.type != "cpu":
+    # In double precision nothing of torch's runs between two updates; in single precision the conversion does, and its
+    # threads and those of BLAS wait for each other, which only a large update makes up for.
+    small = gram.shape[0] < BLAS_COLUMNS and gram.dtype == torch.float32
+    if gram.device.type != "cpu" or small:
         gram.addmm_(A.T, A)
         return
     from scipy.linalg.blas import dsyrk, ssyrk
@@ -30,6 +36,7 @@ def gram_update(gram: Tensor, A: Tensor) -> None:
         gram.copy_(torch.from_numpy(updated).T)
 
 
-def mirror(gram: Tensor) -> None:
-    """Copy the upper triangle onto the lower one, in place."""
-    gram.copy_(gram.triu() + gram.triu(1).T)
+def mirror(gram: Tensor) -> Tensor:
+    """Return the symmetric matrix whose upper triangle is that of ``gram``."""
+    upper = gram.triu()
+    return upper + upper.triu(1).T
