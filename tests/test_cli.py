@@ -214,7 +214,7 @@ def test_a_missing_extra_is_named(table: Path, tmp_path: Path, monkeypatch: pyte
     import importlib.util
 
     found = importlib.util.find_spec
-    gone = ("matplotlib", "sklearn")
+    gone = ("matplotlib", "sklearn", "jinja2")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in gone else found(name, *rest))
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     for option, name in (("--plot", "loss.png"), ("--html", "page.html")):

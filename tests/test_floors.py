@@ -34,7 +34,8 @@ ROOMS: dict[str, tuple[float, str]] = {
     "spectrum": (4, "explain"),
     "forecast": (4, "explain"),
     "rehearse": (4, "explain"),
-    "diagnose": (4, "explain"),
+    # Above the report, which it hands itself to on request.
+    "diagnose": (4.7, "diagnose"),
     **{name: (5, name) for name in ("layer", "optim", "estimators", "stream", "distributed")},
     "compare": (5, "compare"),
     # Doors hand their data to the report, and the report knows no door.

@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 
 from closedform.certify import Certificate
 from closedform.compare import compare
+from closedform.diagnose import Diagnosis, diagnose
 from closedform.errors import ClosedformError
 from closedform.layer import Gap, fit_, gap
 from closedform.outcome import Outcome
@@ -22,10 +23,12 @@ __all__ = [
     "Certificate",
     "ClosedformError",
     "Comparison",
+    "Diagnosis",
     "Gap",
     "Outcome",
     "Solution",
     "compare",
+    "diagnose",
     "fit_",
     "gap",
     "solve",

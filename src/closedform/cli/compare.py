@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,7 @@ from closedform.cli.options import (
 
 if TYPE_CHECKING:
     from closedform.cli.output import OutputFile
+    from closedform.diagnose import Diagnosis
     from closedform.report import Comparison
 
 __all__ = ["compare_command", "finish", "plot_output", "show"]
@@ -42,23 +44,28 @@ def compare_command(
     budget: Budget = 30.0,
     seed: Seed = 0,
     plot: PlotFile = None,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the page, with the plot.")] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the report: one page, offline, measured curves on the forecast."),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Train the layer with real optimizers, and set what they reach beside the closed form.
 
     The keys are found in FILE where they are not given. Ctrl-C while training prints what there is.
     """
+    from closedform.cli.diagnose import as_model, fresh_layer, page_output
     from closedform.cli.output import OutputFile, json_bytes
     from closedform.cli.sources import open_tables
     from closedform.compare import OPTIMIZERS, compare
-    from closedform.report.sections import comparison_page
 
     image = plot_output(plot)
-    page = plot_output(html, "--html", (".html", ".htm"))
+    page = page_output(html)
     data = None if json is None else OutputFile(json, "--json")
     names = OPTIMIZERS if optimizers is None else tuple(filter(None, map(str.strip, optimizers.split(","))))
     tables = open_tables(file, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
+    # Forecast and runs start from the same weights.
+    layer = None if page is None else fresh_layer(tables.X, tables.Y, bias, seed)
     comparison = compare(
         tables.X,
         tables.Y,
@@ -68,22 +75,60 @@ def compare_command(
         sample_weight=tables.weight,
         optimizers=names,
         budget=budget,
+        layer=layer,
         seed=seed,
     )
     show(comparison)
-    if page is not None:
-        from closedform.report.figure import draw_comparison
-        from closedform.report.html import render_html_document
+    if page is not None and layer is not None:
+        from closedform.diagnose import diagnose
+        from closedform.report import comparison_html
 
-        svg = draw_comparison(comparison, "svg").decode()
-        title = f"closedform compare {file}"
-        page.write(render_html_document(comparison_page(comparison), title, svg[svg.index("<svg") :]).encode())
+        diagnosis = diagnose(
+            tables.X, tables.Y, bias=bias, sample_weight=tables.weight, model=as_model(layer, tables.Y)
+        )
+        found = {**diagnosis.to_dict(), "forecasts": _same_runs(comparison, diagnosis)}
+        page.write(comparison_html(comparison, found).encode())
     if data is not None:
         data.write(json_bytes(comparison.to_dict()))
     finish(comparison, image)
 
 
-def plot_output(path: str | None, option: str = "--plot", suffixes: tuple[str, ...] = _IMAGES) -> OutputFile | None:
+def _same_runs(comparison: Comparison, diagnosis: Diagnosis) -> list[dict[str, Any]]:
+    """Forecast the runs of the comparison that have a closed form, at the steps at which they were measured."""
+    from torch import nn
+    from torch.optim import SGD
+
+    from closedform.compare.contenders import CONTENDERS
+
+    goal = diagnosis.facts.goal_excess
+    curves = {method.name: method.curve for method in comparison.methods if method.curve}
+    forecasts = []
+    for contender in CONTENDERS:
+        # The settings are those of the optimizer itself, made for a layer that is never trained.
+        optimizer = contender.make(nn.Linear(1, 1, device="meta"), contender.rates(comparison.learning_rate_limit)[0])
+        if contender.name not in curves or not isinstance(optimizer, SGD):
+            continue
+        settings = {key: optimizer.param_groups[0][key] for key in ("lr", "momentum", "nesterov")}
+        steps = [point.steps for point in curves[contender.name]]
+        curve = diagnosis.forecast("sgd", **settings, steps=steps)
+        finite = [excess if math.isfinite(excess) else None for excess in curve.excess.tolist()]
+        needed = curve.steps_to(goal)
+        forecasts.append(
+            {
+                **settings,
+                "name": contender.name,
+                "weight_decay": 0.0,
+                "steps": steps,
+                "excess": finite,
+                "steps_to_goal": needed if math.isfinite(needed) else None,
+                "emphasised": False,
+                "text": "",
+            }
+        )
+    return forecasts
+
+
+def plot_output(path: str | None) -> OutputFile | None:
     """Check the path of a drawing, and that it can be drawn, before anything is computed."""
     from importlib.util import find_spec
 
@@ -92,9 +137,9 @@ def plot_output(path: str | None, option: str = "--plot", suffixes: tuple[str, .
 
     if path is None:
         return None
-    output = OutputFile(path, option, suffixes)
+    output = OutputFile(path, "--plot", _IMAGES)
     if find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "report", option)
+        raise MissingExtraError("matplotlib", "report", "--plot")
     return output
 
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from closedform.compare.cause import EXCESS, cause
 from closedform.compare.contenders import CONTENDERS, SAFETY, Contender
 from closedform.compare.direct import direct_row, exact_solution, fit_scikit_learn, timed_solve
+from closedform.compare.obstacle import obstacle
 from closedform.compare.problem import Weights
 from closedform.compare.race import INTERRUPTED, Lane, race
-from closedform.compare.tables import held_out_rows, in_memory, make_problem
+from closedform.compare.tables import casts, held_out_rows, in_memory, make_problem
 from closedform.errors import InputError
 from closedform.forecast import gradient_descent_steps
+from closedform.linear import check_finite, check_linear
 from closedform.progress import Progress
 from closedform.report import Comparison, MethodResult
+from closedform.report.sections import plural
 from closedform.rows import Rows, as_rows
-from closedform.spectrum import spectrum
+from closedform.rows.scan import power_of_two_exponents
+from closedform.spectrum import Spectrum, spectrum
 
 __all__ = ["OPTIMIZERS", "compare"]
 
 OPTIMIZERS = tuple(contender.name for contender in CONTENDERS)
+
+_SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
 
 
 def compare(
@@ -47,12 +55,13 @@ def compare(
     Every optimizer gets its own fresh layer with the same starting weights, the whole table as one batch,
     ``MSELoss()`` and an equal share of the budget. Only training is billed; losses are measured off the clock, in
     float64. Training stops early where nothing more can come: converged to rounding, diverged, or stuck. Ctrl-C ends
-    the training and returns what is there, with ``interrupted`` set. Neither the arguments nor the global random
-    number generator are changed.
+    the training and returns what is there, with ``interrupted`` set. Where the numbers are beyond the range of the
+    dtype no optimizer is run, and the sentence says so. Neither the arguments nor the global random number generator
+    are changed; autocast, ``no_grad`` and inference mode of the caller are switched off for the time of the call.
 
     Args:
         X: Features, ``(rows, features)``; trained on in their own floating dtype, float64 if they are integers.
-        Y: Targets, ``(rows,)`` or ``(rows, targets)``.
+        Y: Targets, ``(rows,)`` or ``(rows, targets)``; trained on in the dtype of X, measured as they are.
         X_test: Features of test rows, or None.
         Y_test: Their targets, or None.
         bias: Whether the layer has a bias.
@@ -69,9 +78,10 @@ def compare(
         ``LinearRegression`` if it is installed. Print it, or ``.plot()`` it.
 
     Raises:
-        InputError: shapes that do not belong together, an unknown optimizer, or a budget that is not positive.
+        InputError: shapes that do not belong together, an unknown optimizer, a budget that is not positive, a seed
+            that torch does not take, or weights of the minimiser that the dtype of X cannot hold.
         NonFiniteError: NaN or infinity in the data.
-        DataTypeError: data that are not dense real numbers.
+        DataTypeError: data that are not dense real numbers, or a layer that is no ``nn.Linear``.
 
     Example:
         >>> import torch
@@ -84,14 +94,34 @@ def compare(
     contenders = _choose(optimizers)
     if not (math.isfinite(budget) and budget > 0):
         raise InputError(f"budget is {budget}; it is the number of seconds to train for and must be positive.")
-    rows = in_memory(as_rows(X, Y, sample_weight))
-    if layer is not None and (layer.in_features, layer.out_features) != (rows.n_features, rows.n_targets):
-        raise InputError(
-            f"layer maps {layer.in_features} features to {layer.out_features} targets, but the data have "
-            f"{rows.n_features} and {rows.n_targets}."
-        )
-    test = held_out_rows(X_test, Y_test, rows)
+    if not _SEEDS[0] <= seed <= _SEEDS[1]:
+        raise InputError(f"seed is {seed}; torch takes integers from -2**63 to 2**64 - 1.")
+    with torch.inference_mode(False):
+        rows = in_memory(as_rows(X, Y, sample_weight))
+        if layer is not None:
+            _check_layer(layer, rows)
+        test = held_out_rows(X_test, Y_test, rows)
+    with _plain_training(rows.device):
+        return _compare(rows, test, bias, contenders, budget, layer, seed, progress)
 
+
+@contextmanager
+def _plain_training(device: torch.device) -> Iterator[None]:
+    """Train in the dtype of the layer and with gradients, whatever the caller has switched on."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _compare(
+    rows: Rows,
+    test: tuple[Tensor, Tensor] | None,
+    bias: bool,
+    contenders: Sequence[Contender],
+    budget: float,
+    layer: nn.Linear | None,
+    seed: int,
+    progress: Callable[[str, float], None] | bool | None,
+) -> Comparison:
     solution, seconds = timed_solve(rows, bias)
     # In float32 the weights are rounded to the layer; what they are measured against is not.
     exact = solution if rows.dtype == torch.float64 else exact_solution(rows, bias)
@@ -105,15 +135,16 @@ def compare(
     scikit_learn = fit_scikit_learn(rows, bias, problem)
     make_layer = partial(_fresh_layer, rows, bias, layer, seed)
     trained: list[MethodResult] = []
+    blocked = obstacle(problem, make_layer(), spectral)
     with Progress(progress) as report:
-        for index, contender in enumerate(contenders):
+        for index, contender in enumerate([] if blocked else contenders):
             lane = Lane(report, contender.name, index, len(contenders), budget / len(contenders))
             trained.append(race(contender, make_layer, problem, stable, lane))
             if trained[-1].stopped_because == INTERRUPTED:
                 break
 
     optimal_loss = exact.certificate.loss
-    steps_needed = gradient_descent_steps(spectral, SAFETY * stable, EXCESS)
+    steps_needed = _steps_needed(spectral)
     return Comparison(
         methods=(closed_form, *trained, *scikit_learn),
         condition=spectral.condition,
@@ -122,14 +153,24 @@ def compare(
         steps_needed=steps_needed,
         optimal_loss=optimal_loss,
         excess_floor=problem.excess_floor,
+        rounding_floor=problem.rounding_floor,
+        dtype=str(rows.dtype).removeprefix("torch."),
         n_rows=rows.n_rows,
         n_features=rows.n_features,
         n_targets=rows.n_targets,
         bias=bias,
         budget=budget,
         outcome=solution.outcome,
-        sentence=cause(spectral.condition, rate_limit, steps_needed, problem.excess_at_zero, trained),
-        notes=rows.notes,
+        sentence=cause(
+            spectral.condition,
+            rate_limit,
+            steps_needed,
+            problem.excess_at_zero,
+            trained,
+            rounding=(str(rows.dtype).removeprefix("torch."), problem.rounding_floor),
+            obstacle=blocked,
+        ),
+        notes=rows.notes + casts(rows),
         interrupted=any(row.stopped_because == INTERRUPTED for row in trained),
     )
 
@@ -141,6 +182,24 @@ def _choose(names: Sequence[str]) -> list[Contender]:
         if name not in known:
             raise InputError(f"unknown optimizer {name!r}; choose from: {', '.join(known)}.")
     return [known[name] for name in dict.fromkeys(names)]
+
+
+def _check_layer(layer: nn.Linear, rows: Rows) -> None:
+    check_linear(layer)
+    check_finite(layer)
+    if (layer.in_features, layer.out_features) != (rows.n_features, rows.n_targets):
+        raise InputError(
+            f"layer maps {plural(layer.in_features, 'feature')} to {plural(layer.out_features, 'target')}, but the "
+            f"data have {rows.n_features} and {rows.n_targets}."
+        )
+
+
+def _steps_needed(spectrum: Spectrum) -> float:
+    """Steps of gradient descent at a safe step; they do not depend on the unit of X, which might overflow."""
+    values = spectrum.singular_values
+    scaled = replace(spectrum, singular_values=torch.ldexp(values, -power_of_two_exponents(values[:1])))
+    limit = scaled.learning_rate_limit
+    return gradient_descent_steps(scaled, SAFETY * (limit if math.isfinite(limit) else 1.0), EXCESS)
 
 
 def _fresh_layer(rows: Rows, bias: bool, start: nn.Linear | None, seed: int) -> nn.Linear:

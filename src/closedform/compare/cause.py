@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from closedform.compare.race import INTERRUPTED, TIME_IS_UP
 from closedform.report import MethodResult
 
 __all__ = ["EXCESS", "cause"]
@@ -21,6 +22,9 @@ def cause(
     steps_needed: float,
     excess_at_zero: float,
     methods: Sequence[MethodResult],
+    *,
+    rounding: tuple[str, float] = ("float64", 0.0),
+    obstacle: str | None = None,
 ) -> str:
     """Return the sentence.
 
@@ -30,30 +34,37 @@ def cause(
         steps_needed: Steps of gradient descent, at 0.9 of that limit, until ``EXCESS`` is left.
         excess_at_zero: Excess loss of zero weights, which ``EXCESS`` is relative to.
         methods: The rows of the optimizers, without the direct methods.
+        rounding: The dtype that was trained in, and the excess loss below which that dtype rounds.
+        obstacle: Why no optimizer could be run; None where they were.
 
     Example:
         >>> print(cause(6.7e8, 1.2e-7, 3e17, 1.0, []))  # doctest: +NORMALIZE_WHITESPACE
         Condition 6.7e8: SGD is stable only below lr 1.2e-7 (MSELoss, mean) and would need about 3e17 steps to
         come within 1e-6 of the optimum.
     """
-    return " ".join(
-        part
-        for part in (_forecast(condition, rate_limit, steps_needed, methods), _count(excess_at_zero, methods))
-        if part
-    )
-
-
-def _forecast(condition: float, rate_limit: float, steps_needed: float, methods: Sequence[MethodResult]) -> str:
     opening = f"Condition {_short(condition)}: "
+    if obstacle is not None:
+        return f"{opening}no optimizer was run: {obstacle}."
+    goal = EXCESS * excess_at_zero
+    arrived = sum(method.excess_loss <= goal for method in methods)
+    forecast = opening + _forecast(rate_limit, steps_needed, methods, everyone=arrived == len(methods))
+    if not methods or excess_at_zero == 0:
+        return forecast
+    why = "" if steps_needed > _PATIENT else _what_stopped_them(goal, methods, *rounding)
+    return f"{forecast} {_count(arrived, len(methods))}{why}."
+
+
+def _forecast(rate_limit: float, steps_needed: float, methods: Sequence[MethodResult], everyone: bool) -> str:
     if steps_needed == 0:
-        return f"{opening}zero weights are as good as the optimum already."
+        return "zero weights are as good as the optimum already."
     if steps_needed <= _PATIENT:
+        number = f"about {_short(steps_needed)} steps" if steps_needed != 1 else "1 step"
         return (
-            f"{opening}SGD is stable below lr {_short(rate_limit)} (MSELoss, mean) and needs only about "
-            f"{_short(steps_needed)} steps to come within {_short(EXCESS)} of the optimum; any of these methods gets "
-            "there."
+            f"SGD is stable below lr {_short(rate_limit)} (MSELoss, mean) and needs only {number} "
+            f"to come within {_short(EXCESS)} of the optimum"
+            + ("; any of these methods gets there." if everyone else " in exact arithmetic.")
         )
-    limit = f"{opening}SGD is stable only below lr {_short(rate_limit)} (MSELoss, mean) and would "
+    limit = f"SGD is stable only below lr {_short(rate_limit)} (MSELoss, mean) and would "
     if not math.isfinite(steps_needed):
         return f"{limit}never come within {_short(EXCESS)} of the optimum in float64."
     speed = ""
@@ -63,15 +74,26 @@ def _forecast(condition: float, rate_limit: float, steps_needed: float, methods:
     return f"{limit}need about {_short(steps_needed)} steps{speed} to come within {_short(EXCESS)} of the optimum."
 
 
-def _count(excess_at_zero: float, methods: Sequence[MethodResult]) -> str:
-    if not methods or excess_at_zero == 0:
+def _count(arrived: int, number: int) -> str:
+    if number == 1:
+        return "The optimizer came that close" if arrived else "The optimizer did not come that close"
+    if arrived == number:
+        return f"All {number} optimizers came that close"
+    return f"{arrived or 'None'} of the {number} optimizers came that close"
+
+
+def _what_stopped_them(goal: float, methods: Sequence[MethodResult], dtype: str, rounding_floor: float) -> str:
+    """Return why an easy problem was not solved by all: the dtype, the budget, or what each row says."""
+    late = [method for method in methods if method.excess_loss > goal]
+    if not late:
         return ""
-    arrived = sum(method.excess_loss <= EXCESS * excess_at_zero for method in methods)
-    if arrived == len(methods):
-        return (
-            f"All {len(methods)} optimizers came that close." if len(methods) > 1 else "The optimizer came that close."
-        )
-    return f"{arrived or 'None'} of the {len(methods)} optimizers came that close."
+    if rounding_floor > goal:
+        return f": {dtype} rounds at an excess of {_short(rounding_floor)}, and that close is {_short(goal)}"
+    if any(method.stopped_because == INTERRUPTED for method in late):
+        return ": the training was interrupted"
+    if all(method.stopped_because.startswith(TIME_IS_UP) for method in late):
+        return ": the budget ended first"
+    return ": the rows say why each one stopped"
 
 
 def _short(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import statistics
 import time
 import warnings
@@ -10,7 +11,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from closedform.compare.problem import Problem, Weights
+from closedform.compare.problem import Problem, Weights, failure
 from closedform.report import MethodResult
 from closedform.rows import Rows, TensorSource
 from closedform.solution import Solution
@@ -18,6 +19,7 @@ from closedform.solve import solve
 
 __all__ = ["direct_row", "exact_solution", "fit_scikit_learn", "timed_solve"]
 
+_SCIKIT_LEARN = "sklearn LinearRegression"
 _FAST = 0.5  # seconds; a solve below this is timed three times and the median taken
 
 
@@ -61,13 +63,16 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem) -> tuple[MethodRe
         return ()
     from sklearn.linear_model import LinearRegression
 
-    x, y = (_array(table) for table in (problem.X, problem.Y))
+    x, y = (_array(table) for table in (problem.given_X, problem.given_Y))
     weight = None if rows.weight is None else rows.weight.read(0, rows.n_rows).double().cpu().numpy()
     model = LinearRegression(fit_intercept=bias)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it would warn of is measured and stands in its row
-        model.fit(x, y, sample_weight=weight)
+        try:
+            model.fit(x, y, sample_weight=weight)
+        except Exception as error:  # whatever a peer raises is its result, not an end to the comparison
+            return (_failed_row(time.perf_counter() - start, problem, failure(error)),)
     seconds = time.perf_counter() - start
     found = Weights(
         torch.as_tensor(model.coef_, dtype=torch.float64).reshape(rows.n_targets, rows.n_features),
@@ -75,10 +80,25 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem) -> tuple[MethodRe
     )
     tolerance = model.get_params().get("tol")
     reason = "done" if tolerance is None else f"done; singular values below its tol={tolerance:g} are cut"
-    return (direct_row("sklearn LinearRegression", seconds, found.on(problem.X.device), problem, reason),)
+    return (direct_row(_SCIKIT_LEARN, seconds, found.on(problem.X.device), problem, reason),)
+
+
+def _failed_row(seconds: float, problem: Problem, reason: str) -> MethodResult:
+    return MethodResult(
+        name=_SCIKIT_LEARN,
+        settings="",
+        seconds=seconds,
+        steps=None,
+        train_mse=math.inf,
+        excess_loss=math.inf,
+        weight_distance=math.inf,
+        test_mae=None if problem.test is None else math.inf,
+        stopped_because=reason,
+    )
 
 
 def _array(table: Tensor) -> object:
     # scikit-learn works in float32 and float64; narrower types would only be widened there.
-    wide = table if table.dtype in (torch.float32, torch.float64) else table.float()
+    narrow = table.dtype.is_floating_point and table.dtype not in (torch.float32, torch.float64)
+    wide = table.float() if narrow else table
     return wide.cpu().numpy()

@@ -10,10 +10,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Measurement", "Problem", "Weights"]
+__all__ = ["Measurement", "Problem", "Weights", "failure"]
 
 # Rows per block where a product is summed up block by block instead of held whole.
 _BLOCK = 4096
+_JITTER = 16  # times the excess loss that rounding alone makes: momentum keeps on jittering there
 
 
 @final
@@ -47,8 +48,24 @@ class Weights:
         return Weights(self.weight.abs(), None if self.bias is None else self.bias.abs())
 
     def norm(self) -> float:
-        bias = 0.0 if self.bias is None else float(torch.linalg.vector_norm(self.bias))
-        return math.hypot(float(torch.linalg.vector_norm(self.weight)), bias)
+        parts = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return math.hypot(*(_norm(part) for part in parts))
+
+
+def _norm(values: Tensor) -> float:
+    """Euclidean norm, also where the squares would overflow or underflow."""
+    peak = float(values.abs().max())
+    return peak * float(torch.linalg.vector_norm(values / peak)) if 0 < peak < math.inf else peak
+
+
+def failure(error: Exception) -> str:
+    """Why a method that raised an exception stopped, on one line.
+
+    Example:
+        >>> failure(ValueError("Input y contains infinity\\nor a value too large."))
+        'it raised ValueError: Input y contains infinity or a value too large'
+    """
+    return f"it raised {type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
 
 
 @final
@@ -64,13 +81,18 @@ class Measurement:
 
 @final
 class Problem:
-    """Rows in memory with a known minimiser: trained on in the user's dtype, measured in float64.
+    """Rows in memory with a known minimiser: trained on in the dtype of X, measured in float64 on what was given.
 
     Args:
-        X, Y: ``(rows, features)`` and ``(rows, targets)``, both of the dtype that is trained in.
-        row_weight: ``(rows, 1)`` with mean one, or None.
+        X, Y: ``(rows, features)`` and ``(rows, targets)`` as they were given, in any real dtype.
+        row_weight: Float64 ``(rows, 1)`` with mean one, or None.
+        dtype: What is trained in.
         minimiser: The float64 minimiser.
         test: X and Y of the test rows in float64, or None.
+
+    Attributes:
+        excess_floor: An excess loss below this cannot be measured, whatever was trained.
+        rounding_floor: Training in ``dtype`` is not expected to get below this.
     """
 
     def __init__(
@@ -78,10 +100,14 @@ class Problem:
         X: Tensor,
         Y: Tensor,
         row_weight: Tensor | None,
+        dtype: torch.dtype,
         minimiser: Weights,
         test: tuple[Tensor, Tensor] | None,
     ) -> None:
-        self.X, self.Y, self.row_weight = X, Y, row_weight
+        self.given_X, self.given_Y, self._given_weight = X, Y, row_weight
+        self.X, self.Y = X.to(dtype), Y.to(dtype)
+        self.row_weight = None if row_weight is None else row_weight.to(dtype)
+        self.dtype = dtype
         self.minimiser = minimiser
         self.test = test
         self.loss_at_zero = self._mean_square(lambda X, Y: Y)
@@ -89,7 +115,17 @@ class Problem:
         # X @ w carries a rounding error of about eps |X| |w|, so nothing below its square is seen in a loss.
         magnitude = self._mean_square(lambda X, Y: minimiser.abs().predict(X.abs()) + Y.abs())
         self.excess_floor = torch.finfo(torch.float64).eps ** 2 * magnitude
-        self.rounding_floor = torch.finfo(X.dtype).eps ** 2 * magnitude
+        self.rounding_floor = self._rounding_floor(magnitude)
+
+    def _rounding_floor(self, magnitude: float) -> float:
+        eps = torch.finfo(self.dtype).eps
+        if self.dtype in (torch.float32, torch.float64):
+            return _JITTER * eps**2 * magnitude
+        # Products of half precision are summed in float32: what is lost is in the weights, an ulp in each.
+        squares = Weights(
+            self.minimiser.weight.square(), None if self.minimiser.bias is None else self.minimiser.bias.square()
+        )
+        return self._mean_square(lambda X, Y: eps * squares.predict(X.square()).sqrt())
 
     def loss(self, layer: nn.Linear) -> Tensor:
         """The loss that is trained: ``MSELoss()``, or its weighted mean."""
@@ -130,10 +166,10 @@ class Problem:
     def _mean_square(self, function: Callable[[Tensor, Tensor], Tensor]) -> float:
         """Weighted mean over rows and targets of the square of a function of the float64 rows."""
         total = 0.0
-        for start in range(0, self.X.shape[0], _BLOCK):
+        for start in range(0, self.given_X.shape[0], _BLOCK):
             block = slice(start, start + _BLOCK)
-            square = function(self.X[block].double(), self.Y[block].double()).square()
-            if self.row_weight is not None:
-                square = square * self.row_weight[block].double()
+            square = function(self.given_X[block].double(), self.given_Y[block].double()).square()
+            if self._given_weight is not None:
+                square = square * self._given_weight[block]
             total += float(square.sum())
-        return total / self.Y.numel()
+        return total / self.given_Y.numel()

@@ -13,22 +13,20 @@ from torch import Tensor, nn
 from torch.optim import LBFGS
 
 from closedform.compare.contenders import Contender
-from closedform.compare.problem import Problem, Weights
+from closedform.compare.problem import Problem, Weights, failure
 from closedform.report import CurvePoint, MethodResult
 
-__all__ = ["INTERRUPTED", "Lane", "race"]
+__all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race"]
 
+CONVERGED = "converged to rounding"
 INTERRUPTED = "interrupted"
+TIME_IS_UP = "time is up"
 
 _SEARCH_SHARE = 0.05  # of the method's time, for each learning rate tried
 _SPACING = 1.25  # between the steps at which the loss is measured
 _TICK = 0.1  # seconds between two calls of the progress callback
 _PATIENCE = 100  # steps without the change of a single bit
 _DIVERGED = 1e6  # times the loss at the start
-_ROUNDING = 16  # times the excess loss that rounding alone makes: momentum keeps on jittering there
-
-_TIME_IS_UP = "time is up"
-_CONVERGED = "converged to rounding"
 
 
 class _Stop(Exception):
@@ -90,7 +88,7 @@ class _Run:
 
     def train(self, until: float) -> None:
         """Train until ``until`` seconds of training are billed in all, or until there is a reason to stop."""
-        if self.stopped_because and not self.stopped_because.startswith(_TIME_IS_UP):
+        if self.stopped_because and not self.stopped_because.startswith(TIME_IS_UP):
             return
         self._deadline = until
         self.clock.run()
@@ -101,6 +99,8 @@ class _Run:
             self.stopped_because = str(stop)
         except KeyboardInterrupt:
             self.stopped_because = INTERRUPTED
+        except RuntimeError as error:  # of torch: out of memory, or an operation that this dtype does not have
+            self.stopped_because = failure(error)
         finally:
             self.clock.halt()
         self._record()
@@ -149,8 +149,8 @@ class _Run:
             if record:
                 self._next_record = max(self.steps + 1, math.ceil(_SPACING * self.steps))
                 self._record()
-                if self.curve[-1].excess_loss <= _ROUNDING * self.problem.rounding_floor:
-                    raise _Stop(_CONVERGED)
+                if self.curve[-1].excess_loss <= self.problem.rounding_floor:
+                    raise _Stop(CONVERGED)
         finally:
             self.clock.run()
 
@@ -184,10 +184,10 @@ class _Run:
             tolerance = self.optimizer.param_groups[0]["tolerance_change"]
             if tolerance > 0:
                 return (
-                    f"{_TIME_IS_UP}; each step() ended after one iteration: "
+                    f"{TIME_IS_UP}; each step() ended after one iteration: "
                     f"change below tolerance_change {tolerance:g} (absolute)"
                 )
-        return _TIME_IS_UP
+        return TIME_IS_UP
 
     def _stuck(self) -> str:
         if not isinstance(self.optimizer, LBFGS):

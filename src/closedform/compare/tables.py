@@ -9,11 +9,12 @@ from torch import Tensor
 
 from closedform.compare.problem import Problem, Weights
 from closedform.errors import InputError, NonFiniteError
+from closedform.report.sections import plural
 from closedform.rows import Rows, Source, TensorSource, as_rows
 from closedform.rows.tensors import as_tensor
 from closedform.solution import Solution
 
-__all__ = ["held_out_rows", "in_memory", "make_problem"]
+__all__ = ["casts", "held_out_rows", "in_memory", "make_problem"]
 
 
 def in_memory(rows: Rows) -> Rows:
@@ -23,7 +24,9 @@ def in_memory(rows: Rows) -> Rows:
 
 
 def _read(source: Source) -> TensorSource:
-    return TensorSource(source.read(0, source.shape[0]), source.name)
+    values = source.read(0, source.shape[0])
+    # Autograd does not save tensors that were made under torch.inference_mode(); a copy made here it does.
+    return TensorSource(values.clone() if values.is_inference() else values, source.name)
 
 
 def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor] | None:
@@ -43,8 +46,8 @@ def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor]
     seen, trained = (test.n_features, test.n_targets), (rows.n_features, rows.n_targets)
     if seen != trained:
         raise InputError(
-            f"X_test and Y_test have {seen[0]} features and {seen[1]} targets, but the training rows have "
-            f"{trained[0]} and {trained[1]}."
+            f"X_test and Y_test have {plural(seen[0], 'feature')} and {plural(seen[1], 'target')}, but the training "
+            f"rows have {trained[0]} and {trained[1]}."
         )
     return _finite(test.x, rows.device), _finite(test.y, rows.device)
 
@@ -70,10 +73,21 @@ def _finite(source: Source, device: torch.device) -> Tensor:
 
 
 def make_problem(rows: Rows, exact: Solution, test: tuple[Tensor, Tensor] | None) -> Problem:
-    """Return the problem that is trained on: the user's dtype, weights scaled to a mean of one."""
-    X, Y = (source.read(0, rows.n_rows).to(rows.dtype) for source in (rows.x, rows.y))
+    """Return the problem that is trained on: in the dtype of X, weights scaled to a mean of one."""
+    X, Y = (source.read(0, rows.n_rows) for source in (rows.x, rows.y))
     row_weight = None
     if rows.weight is not None:
         weight = rows.weight.read(0, rows.n_rows).double()
-        row_weight = (weight / weight.mean()).to(rows.dtype).unsqueeze(1)
-    return Problem(X, Y, row_weight, Weights(exact.weight, exact.bias), test)
+        row_weight = (weight / weight.mean()).unsqueeze(1)
+    return Problem(X, Y, row_weight, rows.dtype, Weights(exact.weight, exact.bias), test)
+
+
+def casts(rows: Rows) -> tuple[str, ...]:
+    """Say which tables are trained on in another dtype than they came in (integers in float64 the rows tell)."""
+    trained = str(rows.dtype).removeprefix("torch.")
+    return tuple(
+        f"the optimizers train in {trained}, the dtype of X, so {source.name} was cast from "
+        f"{str(source.dtype).removeprefix('torch.')}; losses are measured in float64 on the numbers as given"
+        for source in (rows.x, rows.y)
+        if source.dtype != rows.dtype and (source.dtype.is_floating_point or rows.dtype != torch.float64)
+    )

@@ -96,6 +96,8 @@ class Comparison:
             the excess loss is left; infinite if it never gets there.
         optimal_loss: The mean squared error at the minimiser.
         excess_floor: An excess loss below this cannot be told from zero in float64.
+        rounding_floor: An excess loss below this is rounding of the dtype that was trained in.
+        dtype: What the optimizers trained in, such as ``float32``.
         n_rows, n_features, n_targets, bias: The layer and its table.
         budget: Seconds shared by all optimizers.
         outcome: How the closed form ended.
@@ -111,6 +113,8 @@ class Comparison:
     steps_needed: float
     optimal_loss: float
     excess_floor: float
+    rounding_floor: float
+    dtype: str
     n_rows: int
     n_features: int
     n_targets: int
@@ -139,6 +143,8 @@ class Comparison:
             "steps_needed": self.steps_needed,
             "optimal_loss": self.optimal_loss,
             "excess_floor": self.excess_floor,
+            "rounding_floor": self.rounding_floor,
+            "dtype": self.dtype,
             "n_rows": self.n_rows,
             "n_features": self.n_features,
             "n_targets": self.n_targets,
@@ -166,7 +172,6 @@ class Comparison:
         return render_text(comparison_page(self))
 
     def _repr_html_(self) -> str:
-        from closedform.report.html import render_html
-        from closedform.report.sections import comparison_page
+        from closedform.report.comparison_html import comparison_fragment
 
-        return render_html(comparison_page(self))
+        return comparison_fragment(self)

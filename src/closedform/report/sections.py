@@ -8,7 +8,7 @@ from typing import final
 
 from closedform.report.comparison import Comparison, MethodResult
 
-__all__ = ["Column", "Page", "Table", "comparison_page", "number"]
+__all__ = ["Column", "Page", "Table", "comparison_page", "number", "plural"]
 
 
 @final
@@ -62,6 +62,16 @@ def number(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def plural(value: int, word: str) -> str:
+    """Return a number and a word, in the plural but for one.
+
+    Example:
+        >>> plural(1, "feature"), plural(0, "row")
+        ('1 feature', '0 rows')
+    """
+    return f"{value} {word}" if value == 1 else f"{value} {word}s"
+
+
 def count(value: int) -> str:
     """Format a number of steps in at most six characters.
 
@@ -76,8 +86,8 @@ def comparison_page(comparison: Comparison) -> Page:
     """Lay out a comparison: the cause, the table, and how to read it."""
     tested = any(method.test_mae is not None for method in comparison.methods)
     columns = ["method", "seconds", "steps", "MSE", "excess", "weights"] + ["test MAE"] * tested
-    matrix = f"{comparison.n_rows} rows, {comparison.n_features} features"
-    targets = "1 target" if comparison.n_targets == 1 else f"{comparison.n_targets} targets"
+    matrix = f"{plural(comparison.n_rows, 'row')}, {plural(comparison.n_features, 'feature')}"
+    targets = plural(comparison.n_targets, "target")
     caption = (
         f"{matrix}, {targets}, {'with' if comparison.bias else 'without'} a bias; rank {comparison.rank}; "
         f"optimal MSE {number(comparison.optimal_loss)}; budget {number(comparison.budget)} s"
@@ -86,7 +96,8 @@ def comparison_page(comparison: Comparison) -> Page:
     unique = comparison.rank == comparison.n_features + comparison.bias
     footnotes = (
         "steps: evaluations of loss and gradient; weights: relative distance to the minimiser.",
-        f"excess: training MSE above the optimal one; below {number(comparison.excess_floor)} it is rounding.",
+        f"excess: training MSE above the optimal one; below {number(comparison.rounding_floor)} it is rounding of "
+        f"{comparison.dtype}.",
         *(() if unique else ("the minimiser is not unique: the distance is to the one of least norm.",)),
         f"closed form: {comparison.outcome}.",
         *(f"note: {note}." for note in comparison.notes),

@@ -10,7 +10,8 @@ from pathlib import Path
 from closedform.errors import SourceError
 from closedform.rows.files import file_format, split_spec
 from closedform.rows.formats import Entry, UnknownKey, describe, key_error, table_name
-from closedform.rows.naming import INDEX_COLUMNS, TARGET_COLUMNS, WEIGHT_NAMES, is_test, pair_rank, stem
+from closedform.rows.misfit import misfit
+from closedform.rows.naming import INDEX_COLUMNS, LAYER_NAMES, TARGET_COLUMNS, WEIGHT_NAMES, is_test, pair_rank, stem
 from closedform.rows.tables import join_columns, split_columns
 
 __all__ = ["Discovery", "discover"]
@@ -99,6 +100,8 @@ def _table(path: Path, key: str | None) -> _Table:
         return _Table(path, key or "", (n_rows, len(columns)))
     if key is None:
         numeric = [name for name, entry in entries.items() if entry.numeric]
+        if len(entries) == 1 and not numeric:
+            raise SourceError(f"{path} holds {describe(entries)} values, which are not real numbers.")
         if len(numeric) != 1:
             raise SourceError(f"{path} is not one table: {describe(entries)}. Name one as {path}::KEY.")
         key = numeric[0]
@@ -116,7 +119,7 @@ def _given(path: Path, key: str) -> _Table:
     try:
         return _table(path, key)
     except SourceError:
-        if not other.is_file():
+        if not os.path.isfile(other):
             raise
     return _table(other, None)
 
@@ -127,7 +130,8 @@ def _find_tables(
     tables = [_Table(path, key, entry.shape) for key, entry in entries.items() if entry.numeric]
     weights = [table for table in tables if table.key.rsplit("/", 1)[-1].lower() in WEIGHT_NAMES]
     given = [table for table in (x, y, weight) if table is not None]
-    free = [table for table in tables if table not in weights + given and not is_test(table.key)]
+    taken = [table.key for table in weights + given if table.path == path]
+    free = [_Table(path, key, entry.shape) for key, entry in entries.items() if key not in taken and _is_data(key)]
     if x is not None and y is not None:
         how = "As given"
     else:
@@ -141,29 +145,56 @@ def _pair(
     path: Path, entries: dict[str, Entry], free: list[_Table], x: _Table | None, y: _Table | None
 ) -> tuple[str, _Table, _Table]:
     """Return what told (names or shapes) and the one reading of the free tables, x or y as given."""
-    readings = [
-        (some_x, some_y)
-        for some_x in ([x] if x else free)
-        for some_y in ([y] if y else free)
-        if some_x != some_y and _fits(some_x, some_y)
-    ]
-    ranked = []
-    for pair in readings:
-        rank = pair_rank(pair[0].key, pair[1].key, x_given=x is not None, y_given=y is not None)
-        if rank is not None:
-            ranked.append((rank, pair))
-    best = min((rank for rank, _ in ranked), default=None)
-    named = [pair for rank, pair in ranked if rank == best]
+    pairs = [(some_x, some_y) for some_x in ([x] if x else free) for some_y in ([y] if y else free) if some_x != some_y]
+    reasons = [_misfit(path, entries, *pair) for pair in pairs]
+    readings = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
+    ranks = [pair_rank(a.key, b.key, x_given=x is not None, y_given=y is not None) for a, b in pairs]
+    best = min((rank for rank, reason in zip(ranks, reasons, strict=True) if rank and reason is None), default=None)
+    named = [pair for pair, rank in zip(pairs, ranks, strict=True) if rank == best and best and pair in readings]
     if len(named) == 1:
         return "By name", *named[0]
+    if not named:
+        # Tables whose names say what they are are not passed over for others that happen to fit.
+        misnamed = [reason for rank, reason in zip(ranks, reasons, strict=True) if reason and rank and rank[0] == 0]
+        if misnamed:
+            raise SourceError(f"{path}: {misnamed[0]}. It holds: {describe(entries)}.")
     # A table of one column beside a wider one is the target.
     shaped = [pair for pair in readings if _width(pair[0]) > 1 or _width(pair[1]) == 1]
     if len(named) == 0 and len(shaped) == 1:
         return "By shape", *shaped[0]
     if list(entries) == [""]:
+        if not entries[""].numeric:
+            raise SourceError(f"{path} holds {describe(entries)} values, which are not real numbers.")
         raise SourceError(f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE.")
+    if not readings and (reason := _only_reason(free, pairs, reasons)):
+        raise SourceError(f"{path}: {reason}. It holds: {describe(entries)}.")
     found = "more than one reading as" if named or shaped else "no"
     raise SourceError(f"{path} has {found} features and targets; it holds: {describe(entries)}. Pass --x KEY --y KEY.")
+
+
+def _is_data(key: str) -> bool:
+    """Whether a key may be taken without being named: no test rows, no sample weights, no parameters of a layer."""
+    last = key.replace(".", "/").rsplit("/", 1)[-1].lower()
+    return not is_test(key) and last not in WEIGHT_NAMES | LAYER_NAMES
+
+
+def _misfit(path: Path, entries: dict[str, Entry], x: _Table, y: _Table) -> str | None:
+    """Why two tables do not fit; a table of another file, which the user named, is checked when it is opened."""
+    x_entry, y_entry = (
+        entries[table.key] if table.path == path and table.key in entries else Entry(table.shape, "", numeric=True)
+        for table in (x, y)
+    )
+    return misfit(x.key or str(x.path), x_entry, y.key or str(y.path), y_entry)
+
+
+def _only_reason(free: list[_Table], pairs: list[tuple[_Table, _Table]], reasons: list[str | None]) -> str | None:
+    """Why the only two tables that could be the features and the targets are not; None where there are more."""
+    if len(pairs) == 1:
+        return reasons[0]
+    if len(free) != 2 or len(pairs) != 2:
+        return None
+    # Of two tables without telling names the wider one would be the features.
+    return reasons[0 if len(pairs[0][0].shape) >= len(pairs[0][1].shape) else 1]
 
 
 def _fits(x: _Table, y: _Table) -> bool:
@@ -228,7 +259,7 @@ def _find_test(
 def _given_test(path: Path, key: str, train: _Table) -> _Table:
     """Return a test table named by the user; a file alone is read by the key of the training table."""
     other, other_key = split_spec(key)
-    if other_key is None and other.is_file():
+    if other_key is None and os.path.isfile(other):
         form = file_format(other)
         if train.key and (form.columns or train.key in form.entries(other)):
             return _table(other, train.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from closedform.errors import InputError, SourceError
@@ -39,7 +40,7 @@ def split_spec(spec: str | os.PathLike[str]) -> tuple[Path, str | None]:
     text = os.fspath(spec)
     file, separator, key = text.partition("::")
     # A file that really is called so comes first.
-    if not separator or Path(text).exists():
+    if not separator or os.path.exists(text):
         return Path(text), None
     return Path(file), key or None
 
@@ -143,10 +144,19 @@ def file_format(path: Path) -> FileFormat:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise SourceError(f"{path} is a link to {os.readlink(path)}, where there is no file.") from None
+        raise SourceError(f"there is no file {path}; check the path (looked in {Path.cwd()}).") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    if stat.S_ISDIR(kind):
         raise SourceError(f"{path} is a directory; name a file in it.")
-    if not path.exists():
-        raise SourceError(f"there is no file {path}; check the path (looked in {Path.cwd()}).")
+    if not stat.S_ISREG(kind):
+        # A pipe would block until somebody writes to it, and none of the formats can be read in one go.
+        raise SourceError(f"{path} is not a regular file (a pipe, socket or device); save the data to a file first.")
     try:
         with path.open("rb") as file:
             first = file.read(1)

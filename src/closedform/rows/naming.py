@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["INDEX_COLUMNS", "TARGET_COLUMNS", "WEIGHT_NAMES", "is_test", "pair_rank", "stem"]
+__all__ = ["INDEX_COLUMNS", "LAYER_NAMES", "TARGET_COLUMNS", "WEIGHT_NAMES", "is_test", "pair_rank", "stem"]
 
 # The words that tell the features from the targets. Both keys may hold other words, but the same ones.
 PAIRS: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
@@ -24,6 +24,8 @@ TRAIN_WORDS = frozenset({"train", "training"})
 TEST_WORDS = frozenset({"test", "testing"})
 TARGET_COLUMNS = frozenset({"y", "target", "targets", "label", "labels"})
 WEIGHT_NAMES = frozenset({"sample_weight", "sample_weights"})
+# What nn.Linear calls its parameters: a state_dict holds no data.
+LAYER_NAMES = frozenset({"weight", "bias"})
 # Row numbers that pandas writes beside the data; they are not features.
 INDEX_COLUMNS = frozenset({"", "Unnamed: 0", "__index_level_0__"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, final
@@ -155,7 +156,10 @@ def _load(path: Path) -> dict[str, Tensor]:
     with reading(path, PtFormat.title, Exception):
         mapped = zipfile.is_zipfile(path)
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            with warnings.catch_warnings():
+                # Torch warns of what it is about to refuse; the error says it on one line.
+                warnings.simplefilter("ignore")
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:
             if "weights_only" not in str(error) and "Weights only" not in str(error):
                 raise

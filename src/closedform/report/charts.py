@@ -1,0 +1,162 @@
+"""Charts as geometry: scales, ticks and paths, which a template only has to set in SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+__all__ = ["Chart", "Mark", "Rule", "Scale", "Series", "decades"]
+
+#: User units of every drawing; the page scales it to its column.
+WIDTH = 760.0
+LEFT, RIGHT = 74.0, 732.0
+_OUTSIDE = 0.05  # of the plot: how far a clipped line may leave it
+
+
+@final
+@dataclass(frozen=True)
+class Scale:
+    """Places numbers along an axis.
+
+    Attributes:
+        low, high: The numbers at the two ends; on a logarithmic scale their decimal logarithms.
+        first, last: Where these stand, in user units.
+        logarithmic: Whether the scale is logarithmic.
+
+    Example:
+        >>> scale = Scale(-2.0, 2.0, 0.0, 100.0)
+        >>> scale.place(1.0), [label for _, label in scale.ticks()]
+        (50.0, ['0.01', '0.1', '1', '10', '100'])
+    """
+
+    low: float
+    high: float
+    first: float
+    last: float
+    logarithmic: bool = True
+
+    def place(self, value: float) -> float:
+        """Return where ``value`` stands, held just outside the ends; what has no logarithm stands below the low end."""
+        if self.logarithmic:
+            value = math.log10(value) if value > 0 else -math.inf
+        share = (value - self.low) / (self.high - self.low)
+        share = min(max(share, -_OUTSIDE), 1 + _OUTSIDE)
+        return round(self.first + share * (self.last - self.first), 2)
+
+    def ticks(self, most: int = 7) -> list[tuple[float, str]]:
+        """Return at most about ``most`` ticks: where each stands, and its label."""
+        span = self.high - self.low
+        if self.logarithmic:
+            step = next(s for s in (1, 2, 3, 4, 5, 10, 20, 50, 100, 200) if span / s <= most - 1 or s == 200)
+            exponents = [e for e in range(math.ceil(self.low), math.floor(self.high) + 1) if e % step == 0]
+            return [(self.place(10.0**e), _power_of_ten(e)) for e in exponents if -308 < e < 309]
+        rough = span / (most - 1)
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = max(1, round(unit * next(m for m in (1, 2, 5, 10) if m * unit >= rough)))
+        start = math.ceil(self.low / step) * step
+        return [(self.place(v), f"{v:,}") for v in range(start, math.floor(self.high) + 1, step)]
+
+
+def decades(values: Sequence[float], *, least: int = 1) -> tuple[float, float]:
+    """Return the whole decades that hold all positive finite ``values``, at least ``least`` of them.
+
+    Example:
+        >>> decades([0.002, 30.0, 0.0, float("inf")])
+        (-3.0, 2.0)
+    """
+    logs = [math.log10(value) for value in values if 0 < value < math.inf]
+    low, high = (math.floor(min(logs)), math.ceil(max(logs))) if logs else (0, 1)
+    return float(low), float(max(high, low + least))
+
+
+@final
+@dataclass(frozen=True)
+class Series:
+    """Numbers drawn as one line or as marks; its CSS class gives colour and dashes."""
+
+    name: str
+    css: str
+    x: Sequence[float | None]
+    y: Sequence[float | None]
+    marks: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Rule:
+    """A horizontal line across the plot, with a label."""
+
+    value: float
+    label: str
+    css: str = "rule"
+
+
+@final
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line at a number of the horizontal axis, with a label."""
+
+    value: float
+    label: str
+
+
+@final
+@dataclass(frozen=True)
+class Chart:
+    """One plot.
+
+    Attributes:
+        key: Its id in the page.
+        title: What it shows, also for readers who do not see it.
+        x_title, y_title: What is measured along the axes, with units.
+        x, y: The scales; their user units are those of the drawing.
+        height: Height of the drawing in user units.
+        series, rules, marks: What is drawn.
+        live: Names and CSS classes of the series that the page fills in itself.
+    """
+
+    key: str
+    title: str
+    x_title: str
+    y_title: str
+    x: Scale
+    y: Scale
+    height: float
+    series: tuple[Series, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    live: tuple[tuple[str, str], ...] = field(default=())
+
+    def path(self, series: Series) -> str:
+        """Return the ``d`` of an SVG path: a line broken where a number is missing, or one dot per number.
+
+        Example:
+            >>> x, y = Scale(0.0, 1.0, 0.0, 10.0), Scale(0.0, 1.0, 10.0, 0.0)
+            >>> chart = Chart("k", "t", "x", "y", x, y, 20.0)
+            >>> chart.path(Series("a", "c0", [1.0, 10.0], [1.0, 10.0]))
+            'M0 10L10 0'
+        """
+        parts: list[str] = []
+        pen = "M"
+        for x, y in zip(series.x, series.y, strict=True):
+            if x is None or y is None or (series.marks and not y > 0):
+                pen = "M"
+                continue
+            parts.append(f"{pen}{self.x.place(x):g} {self.y.place(y):g}")
+            if series.marks:
+                parts.append("h0")
+            else:
+                pen = "L"
+        return "".join(parts)
+
+    def heights(self) -> list[tuple[float, Rule]]:
+        """Return the rules that fall inside the plot, and where each stands."""
+        places = [(self.y.place(rule.value), rule) for rule in self.rules]
+        top, bottom = min(self.y.first, self.y.last), max(self.y.first, self.y.last)
+        return [(place, rule) for place, rule in places if top <= place <= bottom]
+
+
+def _power_of_ten(exponent: int) -> str:
+    return f"{10.0**exponent:g}" if abs(exponent) <= 3 else f"1e{exponent}"

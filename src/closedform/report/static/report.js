@@ -1,0 +1,172 @@
+// What the reader can move and press. Charts, ranges and words come with the page.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+function shortNumber(value) {
+  if (value === Infinity) return "never";
+  if (Number.isInteger(value) && Math.abs(value) < 1e5) return value.toLocaleString("en");
+  if (Math.abs(value) >= 1e-3 && Math.abs(value) < 999.5) return value.toPrecision(3);
+  return value.toExponential(1).replace("e+", "e");
+}
+
+// ---- light and dark -------------------------------------------------------------------------------------------
+const themeButton = byId("theme");
+const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+const labelTheme = () => (themeButton.textContent = dark() ? "light" : "dark");
+themeButton.addEventListener("click", () => {
+  document.documentElement.dataset.theme = dark() ? "light" : "dark";
+  labelTheme();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", labelTheme);
+labelTheme();
+
+// ---- copy and save --------------------------------------------------------------------------------------------
+// Some browsers refuse the clipboard to a page opened from a file: the older way often works there, and where it does
+// not the text is left selected.
+function copySelection(element) {
+  getSelection().selectAllChildren(element);
+  return document.execCommand("copy") ? "copied" : "selected";
+}
+for (const button of document.querySelectorAll("button.copy")) {
+  button.addEventListener("click", async () => {
+    const code = button.nextElementSibling;
+    const said = await navigator.clipboard.writeText(code.textContent).then(() => "copied", () => copySelection(code));
+    button.textContent = said;
+    setTimeout(() => (button.textContent = "copy"), 1500);
+  });
+}
+byId("save").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(data, null, 2)], { type: "application/json" }));
+  link.download = "closedform.json";
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+
+// ---- the forecast that the reader moves -----------------------------------------------------------------------
+function axis(text) {
+  const { low, high, first, last, logarithmic } = JSON.parse(text);
+  const measure = logarithmic ? Math.log10 : Number;
+  return (value) => first + clamp((measure(value) - low) / (high - low), -0.05, 1.05) * (last - first);
+}
+
+function forecastControls(simulation, goal) {
+  const chart = byId("forecast").querySelector("svg[data-x]");
+  const leftChart = byId("left").querySelector("svg[data-x]");
+  const [x, y] = [axis(chart.dataset.x), axis(chart.dataset.y)];
+  const [leftX, leftY] = [axis(leftChart.dataset.x), axis(leftChart.dataset.y)];
+  const [done, beyond] = chart.querySelectorAll("path.live");
+  const input = { lr: byId("lr"), momentum: byId("momentum"), steps: byId("steps"), nesterov: byId("nesterov") };
+  const slider = { lr: byId("lr-slider"), momentum: byId("momentum-slider"), steps: byId("steps-slider") };
+  // How a slider's place becomes a number, and back.
+  const toNumber = {
+    lr: (place) => Number((10 ** place).toPrecision(4)),
+    momentum: (place) => Number((1 - 10 ** -place).toPrecision(4)),
+    steps: (place) => Math.round(10 ** place),
+  };
+  const toPlace = {
+    lr: (lr) => Math.log10(lr),
+    momentum: (momentum) => -Math.log10(1 - momentum),
+    steps: (steps) => Math.log10(Math.max(steps, 1)),
+  };
+  const lastDecade = JSON.parse(chart.dataset.x).high;
+  const group = Math.ceil(simulation.eigenvalues.length / data.marks);
+
+  const presets = [...document.querySelectorAll("button.preset")];
+  const rates = [simulation.lr, ...presets.map((preset) => Number(preset.dataset.lr))].filter((lr) => lr > 0);
+  const stable = 2 / simulation.eigenvalues[0];
+  slider.lr.min = Math.log10(Math.min(stable * 1e-4, ...rates));
+  slider.lr.max = Math.log10(Math.max(stable * 4, ...rates));
+  slider.momentum.max = Math.max(4, ...presets.map((preset) => toPlace.momentum(Number(preset.dataset.momentum))));
+
+  function settings() {
+    return {
+      lr: Math.max(0, Number(input.lr.value)),
+      momentum: clamp(Number(input.momentum.value), 0, Number(input.momentum.max)),
+      nesterov: input.nesterov.checked,
+      steps: clamp(Math.round(Number(input.steps.value)), 0, 1e18),
+    };
+  }
+
+  function draw() {
+    const chosen = settings();
+    const run = simulate(simulation.eigenvalues, simulation.start_excess, chosen);
+    const points = clamp(Math.round(1e6 / simulation.eigenvalues.length), 40, 240);
+    const steps = new Set(Array.from({ length: points }, (_, i) => Math.round(10 ** ((i * lastDecade) / (points - 1)))));
+    const sorted = [...steps.add(chosen.steps)].sort((a, b) => a - b);
+    const curve = { steps: sorted, excess: sorted.map(run.excess) };
+    const path = (keep) =>
+      sorted.map((t, i) => (keep(t) ? `${x(t).toFixed(1)} ${y(curve.excess[i]).toFixed(1)}` : "")).filter(Boolean);
+    const line = (corners) => (corners.length > 1 ? `M${corners.join("L")}` : "");
+    done.setAttribute("d", line(path((t) => t <= chosen.steps)));
+    beyond.setAttribute("d", line(path((t) => t >= chosen.steps)));
+
+    const excess = run.excess(chosen.steps);
+    const cursor = chart.querySelector(".cursor");
+    cursor.setAttribute("x1", x(chosen.steps));
+    cursor.setAttribute("x2", x(chosen.steps));
+    chart.querySelector("circle.live").setAttribute("cx", x(chosen.steps));
+    chart.querySelector("circle.live").setAttribute("cy", y(excess));
+
+    const left = run.left(chosen.steps);
+    const dots = [];
+    for (let i = 0; i < left.length; i += group) {
+      const some = left.slice(i, i + group);
+      const sum = some.reduce((a, b) => a + b, 0);
+      if (sum > 0) dots.push(`M${leftX(i + (some.length + 1) / 2).toFixed(1)} ${leftY(sum).toFixed(1)}h0`);
+    }
+    leftChart.querySelector("path.live").setAttribute("d", dots.join(""));
+
+    const stepsToGoal = run.stepsTo(goal);
+    const shown = { excess, loss: simulation.optimal_loss + excess, goal: stepsToGoal, limit: run.limit };
+    for (const [name, value] of Object.entries(shown)) {
+      byId(`live-${name}`).textContent = shortNumber(value);
+      byId(`live-${name}`).dataset.value = value;
+    }
+    window.closedform = { ...chosen, ...shown, curve };
+  }
+
+  let waiting = 0;
+  function redraw() {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(draw);
+  }
+  function place(name) {
+    const value = Number(input[name].value);
+    if (value > 0 || name !== "lr") slider[name].value = toPlace[name](value);
+  }
+  for (const name of Object.keys(slider)) {
+    slider[name].addEventListener("input", () => {
+      input[name].value = toNumber[name](Number(slider[name].value));
+      redraw();
+    });
+    input[name].addEventListener("input", () => {
+      place(name);
+      redraw();
+    });
+    place(name);
+  }
+  input.nesterov.addEventListener("change", redraw);
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  function choose({ lr, momentum, nesterov, steps = input.steps.value }) {
+    for (const [name, value] of Object.entries({ lr, momentum, steps })) input[name].value = value;
+    input.nesterov.checked = nesterov;
+    Object.keys(slider).forEach(place);
+    redraw();
+  }
+  byId("controls").addEventListener("reset", (event) => {
+    event.preventDefault();
+    choose(simulation);
+  });
+  for (const preset of presets) {
+    preset.addEventListener("click", () => {
+      const { lr, momentum, nesterov } = preset.dataset;
+      choose({ lr, momentum, nesterov: nesterov === "true" });
+      chart.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    });
+  }
+  draw();
+}
+
+if (byId("controls")) forecastControls(data.diagnosis.simulation, data.diagnosis.problem.goal * data.diagnosis.simulation.excess_at_zero);

@@ -1,0 +1,185 @@
+"""Rehearsals on the triangle against the same optimizers on all rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from closedform.diagnose import diagnose
+from closedform.errors import InputError
+from closedform.rehearse import TriangleLoss, rehearse
+from closedform.rows import as_rows
+from closedform.spectrum import Compressed, compress
+
+F64 = torch.float64
+Make = Callable[[Any], torch.optim.Optimizer]
+
+OPTIMIZERS: dict[str, Make] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-2),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3),
+}
+
+
+def problem(rows: int = 3000, features: int = 12, targets: int = 3) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, features, dtype=F64, generator=g) * torch.logspace(0, -1, features, dtype=F64) + 0.3
+    noise = 0.1 * torch.randn(rows, targets, dtype=F64, generator=g)
+    return X, X @ torch.randn(features, targets, dtype=F64, generator=g) + noise
+
+
+def layer_for(X: Tensor, Y: Tensor, bias: bool) -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(X.shape[1], Y.shape[1], bias=bias, dtype=F64)
+
+
+def full_run(X: Tensor, Y: Tensor, layer: nn.Linear, make: Make, steps: int) -> Tensor:
+    optimizer = make(layer.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(layer(X), Y)
+        loss.backward()
+        return loss
+
+    losses = [float(optimizer.step(closure).detach()) for _ in range(steps)]
+    return torch.tensor([*losses, float(nn.functional.mse_loss(layer(X), Y).detach())], dtype=F64)
+
+
+def compressed(X: Tensor, Y: Tensor, bias: bool) -> Compressed:
+    return compress(as_rows(X, Y), bias=bias, l2=0.0)
+
+
+def start_of(layer: nn.Linear) -> dict[str, Any]:
+    bias = None if layer.bias is None else layer.bias.detach().clone()
+    return {"weight": layer.weight.detach().clone(), "bias": bias}
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_hundred_steps_follow_the_full_run(name: str, bias: bool) -> None:
+    X, Y = problem()
+    layer = layer_for(X, Y, bias)
+    run = rehearse(compressed(X, Y, bias), OPTIMIZERS[name], steps=100, **start_of(layer))
+    losses = full_run(X, Y, layer, OPTIMIZERS[name], 100)
+    torch.testing.assert_close(run.loss, losses, rtol=1e-8, atol=0)
+    torch.testing.assert_close(run.weight, layer.weight.detach(), rtol=1e-8, atol=1e-10)
+    if bias:
+        assert run.bias is not None
+        torch.testing.assert_close(run.bias, layer.bias.detach(), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
+def test_lbfgs_follows_as_far_as_the_same_rows_in_another_order(line_search: str | None) -> None:
+    """LBFGS amplifies rounding: after some 14 iterations even two full runs with rows in another order part."""
+    X, Y = problem(features=6)
+
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(parameters, max_iter=1, line_search_fn=line_search)
+
+    layer = layer_for(X, Y, True)
+    run = rehearse(compressed(X, Y, True), make, steps=40, **start_of(layer))
+    losses = full_run(X, Y, layer, make, 40)
+    order = torch.randperm(X.shape[0], generator=torch.Generator().manual_seed(2))
+    shuffled = full_run(X[order], Y[order], layer_for(X, Y, True), make, 40)
+    torch.testing.assert_close(run.loss[:13], losses[:13], rtol=1e-8, atol=0)
+    apart = (shuffled - losses).abs() / losses
+    assert float(((run.loss - losses).abs() / losses).max()) < 100 * float(apart.max())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_loss_and_gradients_are_those_of_all_rows(bias: bool) -> None:
+    X, Y = problem(500)
+    layer = layer_for(X, Y, bias)
+    loss = TriangleLoss(compressed(X, Y, bias), **start_of(layer))
+    full = nn.functional.mse_loss(layer(X), Y)
+    torch.testing.assert_close(loss().detach(), full.detach(), rtol=1e-13, atol=0)
+    expected = torch.autograd.grad(full, list(layer.parameters()))
+    for found, wanted in zip(torch.autograd.grad(loss(), loss.parameters), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_weighted_rows_and_the_sum_as_loss() -> None:
+    X, Y = problem(200)
+    weight = torch.rand(200, dtype=F64, generator=torch.Generator().manual_seed(3))
+    rows = compress(as_rows(X, Y, weight), bias=False, l2=0.0)
+    layer = layer_for(X, Y, False)
+    loss = TriangleLoss(rows, **start_of(layer), factor=float(weight.sum()) * 3)
+    squares = (layer(X) - Y).square() * weight.unsqueeze(1)
+    torch.testing.assert_close(loss().detach(), squares.sum().detach(), rtol=1e-12, atol=0)
+
+
+def test_wide_tables() -> None:
+    X, Y = problem(rows=10, features=40)
+    layer = layer_for(X, Y, True)
+    run = rehearse(compressed(X, Y, True), OPTIMIZERS["adam"], steps=50, **start_of(layer))
+    torch.testing.assert_close(run.loss, full_run(X, Y, layer, OPTIMIZERS["adam"], 50), rtol=1e-8, atol=0)
+
+
+def test_a_rehearsal_costs_less_than_a_tenth() -> None:
+    X, Y = problem(rows=100_000, features=40)
+    layer, rows = layer_for(X, Y, True), compressed(X, Y, True)
+    make = OPTIMIZERS["sgd"]
+    rehearse(rows, make, steps=5, **start_of(layer))
+    begun = time.perf_counter()
+    rehearse(rows, make, steps=20, **start_of(layer))
+    small = time.perf_counter() - begun
+    begun = time.perf_counter()
+    full_run(X, Y, layer, make, 20)
+    assert small < 0.1 * (time.perf_counter() - begun)
+
+
+def test_forecast_and_rehearsal_agree() -> None:
+    X, Y = problem()
+    d = diagnose(X, Y, bias=True)
+    lr = 0.5 * d.learning_rate_limit
+    run = d.rehearse(lambda p: torch.optim.SGD(p, lr=lr, momentum=0.8), steps=60)
+    torch.testing.assert_close(run.loss, d.forecast("momentum", lr=lr, momentum=0.8, steps=60).loss, rtol=1e-9, atol=0)
+
+
+def test_a_diverging_run_says_where_it_stopped() -> None:
+    X, Y = problem(100)
+    run = diagnose(X, Y).rehearse(lambda p: torch.optim.SGD(p, lr=1e9), steps=1000)
+    assert "no longer finite" in run.stopped
+    assert run.loss.numel() < 1000
+
+
+def test_the_random_generator_and_the_start_stay_as_they_were() -> None:
+    X, Y = problem(100)
+    layer = layer_for(X, Y, True)
+    before, state = layer.weight.detach().clone(), torch.random.get_rng_state()
+
+    class Noisy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            torch.rand(1)
+            return super().step(closure)
+
+    diagnose(X, Y, model=layer).rehearse(lambda p: Noisy(p, lr=0.1), steps=3)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(layer.weight.detach(), before)
+
+
+def test_what_cannot_be_rehearsed_is_refused_with_the_reason() -> None:
+    X, Y = problem(100)
+    layer = layer_for(X, Y, False)
+    d = diagnose(X, Y)
+    with pytest.raises(InputError, match="other parameters"):
+        d.rehearse(lambda _: torch.optim.SGD(layer.parameters(), lr=0.1), steps=1)
+    with pytest.raises(InputError, match=r"returned a function|returned a str"):
+        d.rehearse(lambda _: "sgd", steps=1)  # type: ignore[arg-type,return-value]
+    with pytest.raises(InputError, match="could not be made"):
+        d.rehearse(lambda p: torch.optim.SGD(p, lr=-1.0), steps=1)
+    with pytest.raises(InputError, match="steps"):
+        d.rehearse(OPTIMIZERS["sgd"], steps=-1)
+    with pytest.raises(InputError, match="squared error"):
+        diagnose(X, Y, criterion=nn.L1Loss()).rehearse(OPTIMIZERS["sgd"], steps=1)
+    with pytest.raises(InputError, match="triangle knows only all"):
+        diagnose(X, Y, batch_size=10).rehearse(OPTIMIZERS["sgd"], steps=1)
