@@ -67,6 +67,10 @@ def with_digits(solution: Solution, design: Design, extension: Extended, digits:
     weight_low, bias_low = design.to_weights(extension.low)
     weight_bound, bias_bound = design.to_weights(extension.bound)
     bound = solution.certificate.forward_bound
+    if bound is not None and solution.weight.dtype != torch.float64:
+        # The low part, in double precision, is itself rounded relative to what the narrow dtype left.
+        bound += torch.finfo(solution.weight.dtype).eps * torch.finfo(torch.float64).eps
+        solution = replace(solution, certificate=replace(solution.certificate, forward_bound=bound))
     outcome = solution.outcome
     if outcome.certified and not (bound is not None and bound <= 10.0**-digits):
         outcome = Outcome.NOT_DETERMINED

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 from closedform.numerics.expansion import accumulate, multiply, renormalise, two_sum
 from closedform.numerics.slices import LENGTH, cut, cut_expansion, exponents_of, scaled, slice_products
 from closedform.rows import Design
+from closedform.rows.scan import power_of_two_exponents
 
 __all__ = ["Extended", "extend"]
 
@@ -74,10 +75,20 @@ def extend(design: Design, start: Tensor) -> Extended:
         start: Coordinates, ``(columns, targets)``.
     """
     if design.scanned.positive_rows < design.n_columns and design.l2 == 0:
-        return _extend_wide(design)
-    R = design.triangle.R
-    z, bound, delta, passes = _refine(_Tall(design), start, _inverse(R), _GOAL)
-    return Extended(z[0], z[1], bound + z[2].abs(), delta, passes)
+        found = _extend_wide(design)
+    else:
+        z, bound, delta, passes = _refine(_Tall(design), start, _inverse(design.triangle.R), _GOAL)
+        found = Extended(z[0], z[1], bound + z[2].abs(), delta, passes)
+    # Targets that are zero have zero weights, exactly.
+    zero = design.target_norms == 0
+    if not found.delta < 1 or not bool(zero.any()):
+        return found
+    return replace(
+        found,
+        high=torch.where(zero, 0.0, found.high),
+        low=torch.where(zero, 0.0, found.low),
+        bound=torch.where(zero, 0.0, found.bound),
+    )
 
 
 def _inverse(R: Tensor) -> Tensor:
@@ -163,7 +174,12 @@ class _Wide(_Operand):
         self.offset[0] = Y[:-1] if design.bias else Y
         if design.bias:
             accumulate(self.offset, (-self.last_target).expand_as(self.offset[0]))
-        self.frobenius_norm = sum(float(block.rounded.square().sum()) for block in self.blocks()) ** 0.5
+        # Equations can be scaled; powers of two put them on a par exactly.
+        self.unit = torch.ones(self.columns, dtype=torch.float64, device=X.device)
+        norms = torch.stack([block.rounded.square().sum(0) for block in self.blocks()]).sum(0).sqrt()
+        self.unit = torch.ldexp(self.unit, -power_of_two_exponents(norms))
+        self.offset *= self.unit.unsqueeze(1)
+        self.frobenius_norm = float(torch.linalg.vector_norm(norms * self.unit))
 
     def blocks(self) -> Iterator[_Block]:
         size = min(LENGTH, max(64, 2**21 // max(self.columns, 1)))
@@ -172,6 +188,7 @@ class _Wide(_Operand):
             parts = [B, torch.zeros_like(B)]
             if self.bias:
                 parts = list(two_sum(B, (-self.last_row[start : start + size]).unsqueeze(1).expand_as(B)))
+            parts = [part * self.unit for part in parts]
             exponents = exponents_of(parts[0].abs().amax(1)).unsqueeze(1)
             slices = cut(*(scaled(part, -exponents) for part in parts))
             yield _Block(slices, exponents, parts[0], B.new_zeros(B.shape[0], self.targets), None)
