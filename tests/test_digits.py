@@ -20,31 +20,11 @@ from gallery import Problem, problems
 GALLERY = list(problems())
 WAMPLER = np.arange(21.0)
 #: The disturbance of Wampler-3 to -5, a published NIST series; 4 and 5 take it 100 and 10000 times.
-DISTURBANCE = np.array(
+DISTURBANCE = np.hstack(
     [
-        759,
-        -2048,
-        2048,
-        -2048,
-        2523,
-        -2048,
-        2048,
-        -2048,
-        1838,
-        -2048,
-        2048,
-        -2048,
-        1838,
-        -2048,
-        2048,
-        -2048,
-        2523,
-        -2048,
-        2048,
-        -2048,
-        759,
-    ],
-    dtype=float,
+        [759.0, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 1838, -2048, 2048],
+        [-2048.0, 1838, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 759],
+    ]
 )
 #: NIST StRD Longley: employment, and the deflator, GNP, unemployment, armed forces, population and year.
 LONGLEY = np.array(
