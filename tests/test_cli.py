@@ -271,3 +271,15 @@ def test_as_a_process_importing_closedform_loads_nothing_heavy(table: Path) -> N
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: ")
     assert "Traceback" not in failed.stderr
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "xy.safetensors"
+    save_file({"X": torch.randn(20, 3), "y": torch.randn(20)}, path)
+    before = path.read_bytes()
+    result = run("solve", str(path), "--out", str(path))
+    assert result.exit_code == 2
+    assert "is the file that is read" in result.output
+    assert path.read_bytes() == before

@@ -90,7 +90,6 @@ def test_by_shape(tmp_path: Path, shapes: dict[str, tuple[int, ...]], expected: 
         {"one": (9, 4), "two": (9,), "three": (9,)},
         {"features": (9, 4), "targets": (9,), "labels": (9,)},
         {"a__X": (9, 4), "a__y": (9,), "b__X": (9, 4), "b__y": (9,)},
-        {"one": (9,)},
         {"X_test": (9, 4), "y_test": (9,)},
     ],
 )
@@ -199,4 +198,10 @@ def test_columns_without_one_target(tmp_path: Path) -> None:
 def test_rows_that_do_not_match_are_named_at_once(tmp_path: Path) -> None:
     path = save(tmp_path / "data.h5", X=(9, 4), y=(8,))
     with pytest.raises(SourceError, match=r"the rows of X \(9, 4\) and y \(8,\) do not match"):
+        discover(path)
+
+
+def test_a_single_table_asks_for_the_other_one(tmp_path: Path) -> None:
+    path = save(tmp_path / "data.h5", one=(9,))
+    with pytest.raises(SourceError, match="Pass the other one with --y"):
         discover(path)

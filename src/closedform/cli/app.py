@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -33,10 +34,13 @@ class _Group(TyperGroup):
     ) -> Any:
         try:
             status = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
         except _UsageError as error:
             status = _fail(error.format_message())
         except ClosedformError as error:
             status = _fail(str(error))
+        except OSError as error:
+            status = _output_failed(error)
         if standalone_mode:
             sys.exit(status or 0)
         return status
@@ -52,6 +56,18 @@ class _Group(TyperGroup):
 def _fail(message: str) -> int:
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     return 2
+
+
+def _output_failed(error: OSError) -> int:
+    """Report a file system that fails under a command; stdout, which has no file name, may be full or closed."""
+    if error.filename is not None:
+        return _fail(f"{error.filename}: {error.strerror}.")
+    # What is left in the buffer would fail once more when Python exits.
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # head or less has read enough
+        return 128 + 13
+    return _fail(f"writing to the standard output failed ({error.strerror}).")
 
 
 app = typer.Typer(

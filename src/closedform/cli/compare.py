@@ -55,14 +55,18 @@ def compare_command(
     The keys are found in FILE where they are not given. Ctrl-C while training prints what there is.
     """
     from closedform.cli.diagnose import as_model, fresh_layer, page_output
-    from closedform.cli.output import OutputFile, json_bytes
+    from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
     from closedform.cli.sources import open_tables
     from closedform.compare import OPTIMIZERS, compare
+    from closedform.errors import InputError
 
     image = plot_output(plot)
     page = page_output(html)
     data = None if json is None else OutputFile(json, "--json")
+    refuse_overwriting((file, x, y, x_test, y_test, weight), image, page, data)
     names = OPTIMIZERS if optimizers is None else tuple(filter(None, map(str.strip, optimizers.split(","))))
+    if not names:
+        raise InputError(f"--optimizers names none; choose from: {', '.join(OPTIMIZERS)}.")
     tables = open_tables(file, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
     # Forecast and runs start from the same weights.
     layer = None if page is None else fresh_layer(tables.X, tables.Y, bias, seed)

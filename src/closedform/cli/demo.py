@@ -17,15 +17,13 @@ print(cf.compare(X, Y, X_test, Y_test, budget=15))    # this page"""
 
 def demo_command(budget: Budget = 15.0, plot: PlotFile = None) -> None:
     """Compare on real data that comes with scikit-learn: a kernel without regularisation."""
-    from rich.console import Console
-    from rich.text import Text
-
+    from closedform.cli.output import print_wrapped
     from closedform.compare import compare
     from closedform.rows.example import kernel_example
 
     image = plot_output(plot)
     example = kernel_example()
-    Console(highlight=False).print(Text(example.sentence))
+    print_wrapped(example.sentence)
     comparison = compare(example.X, example.Y, example.X_test, example.Y_test, budget=budget)
     show(comparison)
     typer.echo(f"The same in Python:\n\n{_PYTHON}\n")

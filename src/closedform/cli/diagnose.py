@@ -48,12 +48,13 @@ def diagnose_command(
     With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged. The keys are found in FILE
     where they are not given.
     """
-    from closedform.cli.output import OutputFile, json_bytes
+    from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
     from closedform.cli.sources import open_tables
     from closedform.diagnose import diagnose
 
     page = page_output(html)
     data = None if json is None else OutputFile(json, "--json")
+    refuse_overwriting((file, x, y, weight), page, data)
     name = _optimizer_name(optimizer, lr, momentum, nesterov)
     tables = open_tables(file, x=x, y=y, weight=weight)
     model = trained = None

@@ -21,7 +21,11 @@ Targets = Annotated[str | None, typer.Option("--y", metavar="KEY", help=f"Target
 Weight = Annotated[str | None, typer.Option("--weight", metavar="KEY", help=f"Sample weights: {_TABLE}.")]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="Whether the layer has a bias.")]
 Budget = Annotated[float, typer.Option("--budget", metavar="SECONDS", help="Training time, shared equally.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the starting weights.")]
+Seed = Annotated[
+    int,
+    # What torch.manual_seed takes.
+    typer.Option("--seed", metavar="N", min=-(2**63), max=2**64 - 1, help="Seed of the starting weights."),
+]
 PlotFile = Annotated[
     str | None, typer.Option("--plot", metavar="FILE", help="Draw loss against time: .png, .svg or .pdf.")
 ]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
+import typer
+
 from closedform.errors import InputError
 
-__all__ = ["OutputFile", "json_bytes"]
+__all__ = ["OutputFile", "json_bytes", "print_wrapped", "refuse_overwriting"]
 
 
 @final
@@ -23,11 +27,16 @@ class OutputFile:
         suffixes: The suffixes allowed; empty for any.
 
     Raises:
-        InputError: another suffix, no such folder, a folder, or no permission.
+        InputError: another suffix, no such folder, a folder, a loop of links, a name too long, or no permission.
     """
 
     def __init__(self, path: str, option: str, suffixes: tuple[str, ...] = ()) -> None:
-        self.path = Path(path).expanduser().resolve()
+        try:
+            self.path = Path(path).expanduser().resolve()
+            exists = self.path.exists()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or a home folder that is not known
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{option} {path}: this path cannot be used ({reason}).") from error
         self.suffix = self.path.suffix.lower()
         self._option = option
         folder = self.path.parent
@@ -39,17 +48,20 @@ class OutputFile:
             raise InputError(f"{option} {path}: there is no folder {folder}; make it first.")
         if self.path.is_dir():
             raise InputError(f"{option} {path}: this is a folder; give the name of a file.")
-        if self.path.exists() and not self.path.is_file():
+        if exists and not self.path.is_file():
             raise InputError(f"{option} {path}: this is not a regular file; give the name of one.")
         # Asking the system is not enough: it answers yes to root for a file system that is read-only.
-        self._temporary = folder / f".{self.path.name}.{os.getpid()}.part"
-        if self.path.exists() and not os.access(self.path, os.W_OK):
+        self._temporary = folder / f".closedform.{os.getpid()}.part"
+        if exists and not os.access(self.path, os.W_OK):
             raise InputError(f"{option} {path}: the file is write-protected; choose another name.")
         try:
             self._temporary.touch()
             self._temporary.unlink()
         except OSError as error:
             raise InputError(f"{option} {path}: cannot write in {folder} ({error.strerror}).") from error
+
+    def __str__(self) -> str:
+        return f"{self._option} {self.path}"
 
     def write(self, data: bytes) -> None:
         """Write all of ``data`` and only then put it in place.
@@ -64,6 +76,44 @@ class OutputFile:
             raise InputError(f"{self._option} {self.path}: writing failed ({error.strerror}).") from error
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+def refuse_overwriting(inputs: Sequence[str | None], *outputs: OutputFile | None) -> None:
+    """Check, before anything is computed, that no output is one of the inputs or another output.
+
+    Args:
+        inputs: What the command reads, each ``FILE``, ``FILE::KEY``, a key alone, or None.
+        outputs: What it writes.
+
+    Raises:
+        InputError: two of them are the same file, by whatever name.
+    """
+    from closedform.rows.files import split_spec
+
+    read = [split_spec(spec)[0] for spec in inputs if spec is not None]
+    written: list[OutputFile] = []
+    for output in outputs:
+        if output is None:
+            continue
+        for path in read:
+            if os.path.exists(path) and output.path.exists() and output.path.samefile(path):
+                raise InputError(f"{output} is the file that is read ({path}); choose another name.")
+        for other in written:
+            if output.path == other.path or (
+                output.path.exists() and other.path.exists() and output.path.samefile(other.path)
+            ):
+                raise InputError(f"{output} is the file of {other} too; choose another name for one of them.")
+        written.append(output)
+
+
+def print_wrapped(text: str, *, err: bool = False) -> None:
+    """Print text on stdout (or stderr), long lines wrapped between words, with what goes on set in."""
+    from rich.console import Console
+
+    width = Console(stderr=err).width
+    for line in text.splitlines():
+        wrapped = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        typer.echo(wrapped, err=err)
 
 
 def json_bytes(data: Any) -> bytes:

@@ -26,20 +26,21 @@ def solve_command(
     json: JsonFile = None,
 ) -> None:
     """Solve for the layer, print its certificate, and write its weights."""
-    from closedform.cli.output import OutputFile, json_bytes
+    from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
     from closedform.cli.sources import open_tables
     from closedform.errors import MissingExtraError
     from closedform.solve import solve
 
     weights = OutputFile(out, "--out", (".safetensors",))
     data = None if json is None else OutputFile(json, "--json")
+    refuse_overwriting((file, x, y, weight), weights, data)
     if find_spec("safetensors") is None:
         raise MissingExtraError("safetensors", "files", "--out")
     from safetensors.torch import save
 
     tables = open_tables(file, x=x, y=y, weight=weight)
     solution = solve(tables.X, tables.Y, bias=bias, l2=l2, sample_weight=tables.weight)
-    typer.echo(str(solution))
+    print_wrapped(str(solution))
     tensors = {"weight": solution.weight.contiguous().cpu()}
     if solution.bias is not None:
         tensors["bias"] = solution.bias.contiguous().cpu()

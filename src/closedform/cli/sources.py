@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from rich.console import Console
-from rich.text import Text
-
+from closedform.cli.output import print_wrapped
 from closedform.errors import InputError
 from closedform.rows import Source
 
@@ -51,6 +49,6 @@ def open_tables(
     if key is not None and x is not None:
         raise InputError(f"the features are named twice, by {file} and by --x {x}; drop one.")
     found = discover(path, x=key if x is None else x, y=y, x_test=x_test, y_test=y_test, weight=weight)
-    Console(stderr=True, highlight=False).print(Text(found.sentence))
+    print_wrapped(found.sentence, err=True)
     test = [None if spec is None else open_source(spec) for spec in (found.x_test, found.y_test, found.weight)]
     return Tables(open_source(found.x), open_source(found.y), *test)

@@ -168,6 +168,8 @@ def _pair(
         raise SourceError(f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE.")
     if not readings and (reason := _only_reason(free, pairs, reasons)):
         raise SourceError(f"{path}: {reason}. It holds: {describe(entries)}.")
+    if len(free) == 1 and not pairs:
+        raise SourceError(f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE::KEY.")
     found = "more than one reading as" if named or shaped else "no"
     raise SourceError(f"{path} has {found} features and targets; it holds: {describe(entries)}. Pass --x KEY --y KEY.")
 
