@@ -283,3 +283,108 @@ def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "is the file that is read" in result.output
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["solve", "xy.safetensors", "--out", "sub/../xy.safetensors"], "is the file that is read"),
+        (["solve", "xy.safetensors", "--out", "link.safetensors"], "is the file that is read"),
+        (
+            ["solve", "xy.safetensors::X", "--out", "w.safetensors", "--json", "xy.safetensors"],
+            "is the file that is read",
+        ),
+        (
+            ["solve", "xy.safetensors", "--y", "y.npy", "--out", "w.safetensors", "--json", "y.npy"],
+            "is the file that is",
+        ),
+        (["solve", "xy.safetensors", "--out", "s.safetensors", "--json", "s.safetensors"], "is the file of --out"),
+        (["compare", "xy.safetensors", "--json", "xy.safetensors"], "is the file that is read"),
+        (["compare", "xy.safetensors", "--plot", "p.png", "--json", "p.png"], "is the file of --plot"),
+        (["diagnose", "xy.safetensors", "--json", "xy.safetensors"], "is the file that is read"),
+    ],
+)
+def test_two_files_of_a_command_are_never_one(
+    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    monkeypatch.chdir(tmp_path)
+    save_file({"X": torch.randn(20, 3), "y": torch.randn(20)}, "xy.safetensors")
+    np.save("y.npy", np.ones(20))
+    Path("sub").mkdir()
+    Path("link.safetensors").symlink_to("xy.safetensors")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    result = run(*args)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert message in result.stderr
+    assert not result.stdout
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["solve", "data.npz", "--out", "loop.safetensors"], "--out loop.safetensors: this path cannot be used"),
+        (["solve", "data.npz", "--out", "a" * 300 + ".safetensors"], "File name too long"),
+        (["solve", "a" * 300 + ".npz", "--out", "w.safetensors"], "File name too long"),
+        (["solve", "loop.safetensors", "--out", "w.safetensors"], "symbolic links"),
+        (["solve", "pipe.npy", "--out", "w.safetensors"], "not a regular file"),
+        (["compare", "data.npz", "--optimizers", ""], "--optimizers names none; choose from: sgd"),
+        (["compare", "data.npz", "--optimizers", " , "], "--optimizers names none"),
+        (["compare", "data.npz", "--seed", "99999999999999999999999"], "--seed"),
+    ],
+)
+def test_odd_paths_and_values_fail_in_one_line(
+    args: list[str], message: str, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(table.parent)
+    Path("loop.safetensors").symlink_to("back.safetensors")
+    Path("back.safetensors").symlink_to("loop.safetensors")
+    os.mkfifo("pipe.npy")
+    result = run(*args)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert message in result.stderr
+    assert not result.stdout
+
+
+@pytest.mark.parametrize("args", [["solve", "--out"], ["compare", "--budget", "0.1", "--json"], ["--help"]])
+def test_a_full_disk_behind_stdout_is_one_line(args: list[str], table: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    if args != ["--help"]:
+        args = [args[0], str(table), *args[1:], str(table.parent / "w.safetensors")]
+    with open("/dev/full", "w") as full:
+        code = "from closedform.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: writing to the standard output failed (No space left on device)."
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_numbers_are_whole_at_any_width_and_no_line_ends_in_blanks(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = (
+        ("compare", table, "--budget", "0.3"),
+        ("solve", table, "--out", tmp_path / "w.safetensors", "--bias"),
+    )
+    for width in (30, 40, 60, 79, 100, 130):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for command in commands:
+            result = run(*command)
+            assert result.exit_code == 0
+            assert "…" not in result.stdout
+            lines = result.stdout.splitlines()
+            assert max(map(len, lines)) <= width
+            assert lines == [line.rstrip() for line in lines]
+            assert result.stderr.splitlines() == [line.rstrip() for line in result.stderr.splitlines()]
+
+
+def test_a_narrow_screen_shows_every_number(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run("compare", table, "--budget", "0.1", "--optimizers", "sgd").stdout.splitlines()
+    titles = [line.split("  ")[1] for line in lines[lines.index("sgd") + 1 : lines.index("sgd") + 7]]
+    assert [title.strip() for title in titles] == ["seconds", "steps", "MSE", "excess", "weights", "test MAE"]

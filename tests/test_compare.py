@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+import closedform as cf
 from closedform.compare import OPTIMIZERS, compare
+from closedform.compare.cause import EXCESS
 from closedform.compare.contenders import CONTENDERS, SAFETY
 from closedform.errors import DataTypeError, InputError, NonFiniteError
 from closedform.outcome import Outcome
@@ -293,3 +295,167 @@ def test_nothing_to_learn_is_no_error() -> None:
     assert result["closed form"].train_mse == 0
     assert "as good as the optimum already" in result.sentence
     assert result["sgd"].excess_loss < 1e-12
+
+
+def test_targets_of_a_wider_dtype_are_trained_on_rounded_and_judged_as_given() -> None:
+    X, Y = easy(targets=1)
+    X, Y = X.float(), Y + 1e8
+    result = compare(X, Y, bias=True, optimizers=["lbfgs strong wolfe"], budget=0.5)
+    (note,) = result.notes
+    assert "train in float32" in note
+    assert "Y was cast from float64" in note
+    design = torch.cat([torch.ones(len(X), 1, dtype=F64), X.double()], 1)
+    best = torch.linalg.lstsq(design, Y).solution
+    assert result.optimal_loss == pytest.approx(float((design @ best - Y).square().mean()), rel=1e-5)
+    # The layer's own float32 weights, on the numbers that were given: the rounded bias is what costs.
+    solution = cf.solve(X, Y, bias=True)
+    assert solution.bias is not None
+    predicted = nn.functional.linear(X.double(), solution.weight.double(), solution.bias.double())
+    expected = float((predicted - Y).square().mean())
+    assert result["closed form"].train_mse == pytest.approx(expected, rel=1e-9)
+    assert compare(X, Y.float(), optimizers=[], budget=0.1).notes == ()
+    (note,) = compare(X, torch.arange(60), optimizers=[], budget=0.1).notes[1:]
+    assert "Y was cast from int64" in note
+
+
+def test_a_peer_that_raises_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    X, Y = easy()
+    X, Y = X.float() * 1e10, Y * 1e39
+    result = compare(X, Y, optimizers=["sgd"], budget=0.1)
+    row = result["sklearn LinearRegression"]
+    assert row.stopped_because.startswith("it raised ValueError: Input contains infinity")
+    assert math.isinf(row.train_mse)
+    assert "no optimizer was run: Y holds numbers as large as" in result.sentence
+    assert result["closed form"].excess_loss < 1e-12 * result["closed form"].train_mse
+
+    class Broken(linear_model.LinearRegression):  # type: ignore[misc, name-defined]
+        def fit(self, *args: object, **options: object) -> None:
+            raise RuntimeError("first line\nsecond line.")
+
+    monkeypatch.setattr(linear_model, "LinearRegression", Broken)
+    row = compare(*easy(), optimizers=[], budget=0.1)["sklearn LinearRegression"]
+    assert row.stopped_because == "it raised RuntimeError: first line second line"
+
+
+def test_an_optimizer_that_raises_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, closure: object) -> None:
+        raise RuntimeError('"addmm" not implemented')
+
+    monkeypatch.setattr(torch.optim.Adam, "step", fail)
+    result = compare(*easy(), optimizers=["adam", "sgd"], budget=0.4)
+    assert result["adam"].stopped_because == 'it raised RuntimeError: "addmm" not implemented'
+    assert result["sgd"].excess_loss < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_floor_of_half_precision_is_its_own(dtype: torch.dtype) -> None:
+    X, Y = easy(dtype=dtype)
+    result = compare(X, Y, budget=1.0)
+    name = str(dtype).removeprefix("torch.")
+    assert result.dtype == name
+    # One unit in the last place of every weight, and no more: the closed form, rounded once, is below it.
+    best = torch.linalg.lstsq(X.double(), Y.double()).solution
+    ulps = torch.finfo(dtype).eps ** 2 * float((X.double().square() @ best.square()).mean())
+    assert result.rounding_floor == pytest.approx(ulps, rel=1e-6)
+    assert result.rounding_floor > 1e6 * result.excess_floor
+    assert result["closed form"].excess_loss < result.rounding_floor
+    for row in result.methods:
+        if row.stopped_because == "converged to rounding":
+            assert row.excess_loss <= result.rounding_floor
+    assert f"it is rounding of {name}." in " ".join(str(result).split())
+    assert {"dtype", "rounding_floor"} <= result.to_dict().keys()
+
+
+def test_the_sentence_agrees_with_the_table() -> None:
+    X, Y = easy(dtype=torch.bfloat16)
+    rounded = compare(X, Y, optimizers=["sgd", "momentum"], budget=0.5)
+    assert rounded["sgd"].excess_loss > EXCESS * rounded.optimal_loss
+    assert "None of the 2 optimizers came that close: bfloat16 rounds at an excess of" in rounded.sentence
+    assert "gets there" not in rounded.sentence
+    X, Y = easy()
+    short = compare(X, Y, optimizers=["momentum", "adam"], budget=1e-4)
+    assert short.sentence.endswith("None of the 2 optimizers came that close: the budget ended first.")
+    assert "gets there" not in short.sentence
+    assert compare(X, Y, optimizers=["adam"], budget=1e-4).sentence.endswith(
+        "The optimizer did not come that close: the budget ended first."
+    )
+    assert compare(X, Y, optimizers=["sgd"], budget=5.0).sentence.endswith("The optimizer came that close.")
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "rate", "factor"),
+    [(1e200, F64, "1e-400", "1e-200"), (1e-200, F64, "1e400", "1e200"), (1e-30, torch.float32, "1e60", "1e30")],
+)
+def test_numbers_beyond_the_range_run_nothing_and_say_so(
+    scale: float, dtype: torch.dtype, rate: str, factor: str
+) -> None:
+    X, Y = easy()
+    result = compare((X * scale).to(dtype), Y, budget=0.3)
+    assert {row.name for row in result.methods}.isdisjoint(OPTIMIZERS)
+    assert f"no optimizer was run: the largest stable learning rate, about {rate}, is beyond" in result.sentence
+    assert f"multiply X by about {factor}." in result.sentence
+    assert "lr " not in result.sentence
+    assert result["closed form"].weight_distance < 4 * torch.finfo(dtype).eps
+    # How many steps it takes does not depend on the unit of X.
+    assert result.steps_needed == compare(X, Y, optimizers=[], budget=0.1).steps_needed < 100
+
+
+def test_a_loss_that_overflows_at_the_start_runs_nothing() -> None:
+    X, Y = easy(dtype=torch.float16)
+    result = compare(X, 1000 * Y, budget=0.3)
+    assert "MSELoss() of the starting weights is inf in float16" in result.sentence
+    assert {row.name for row in result.methods}.isdisjoint(OPTIMIZERS)
+
+
+def test_the_state_of_the_caller_does_not_reach_the_training() -> None:
+    X, Y = easy(dtype=torch.float32)
+    names = ["sgd", "lbfgs strong wolfe"]
+    plain = compare(X, Y, optimizers=names, budget=3.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        autocast = compare(X, Y, optimizers=names, budget=3.0)
+        assert torch.is_autocast_enabled("cpu")
+    with torch.inference_mode():
+        layer = nn.Linear(4, 2)
+        inference = compare(X.clone(), Y.clone(), optimizers=names, budget=3.0)
+        assert torch.is_inference_mode_enabled()
+        compare(X.clone(), Y.clone(), X.clone(), Y.clone(), layer=layer, sample_weight=torch.ones(60), budget=0.1)
+    with torch.no_grad():
+        without = compare(X, Y, optimizers=names, budget=3.0)
+    for other in (autocast, inference, without):
+        for name in names:
+            assert other[name].steps == plain[name].steps
+            assert other[name].train_mse == plain[name].train_mse
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"layer": nn.Conv1d(4, 2, 1)}, DataTypeError, "layer is a Conv1d; a torch.nn.Linear is needed"),
+        ({"layer": nn.Linear(4, 2, device="meta")}, DataTypeError, "meta device"),
+        ({"layer": nn.Linear(4, 1)}, InputError, "layer maps 4 features to 1 target, but"),
+        ({"layer": nn.Linear(1, 2)}, InputError, "layer maps 1 feature to 2 targets, but"),
+        ({"X_test": torch.ones(3, 1), "Y_test": torch.ones(3)}, InputError, "have 1 feature and 1 target, but"),
+        ({"seed": 2**64}, InputError, "seed is 18446744073709551616"),
+    ],
+)
+def test_more_bad_input(change: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        compare(*easy(), **{"budget": 0.1, **change})  # type: ignore[arg-type]
+
+
+def test_one_of_each_is_in_the_singular() -> None:
+    text = " ".join(str(compare([[2.0]], [4.0], optimizers=["sgd"], budget=0.1)).split())
+    assert "1 row, 1 feature, 1 target, without a bias" in text
+    assert "the 1 optimizers" not in text
+
+
+def test_what_is_not_finite_is_none_in_the_dictionary() -> None:
+    X, Y = easy()
+    result = compare(X.float() * 1e10, Y * 1e39, torch.ones(2, 4), torch.ones(2, 2), budget=0.1)
+    data = result.to_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    if "sklearn LinearRegression" in [row["name"] for row in data["methods"]]:
+        row = data["methods"][-1]
+        assert (row["train_mse"], row["excess_loss"], row["weight_distance"], row["test_mae"]) == (None,) * 4
+    assert "no optimizer was run" in result._repr_html_()

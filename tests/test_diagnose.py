@@ -468,3 +468,8 @@ def test_features_of_zeros_and_targets_of_zeros() -> None:
         assert d.verdict.severity in (Severity.OK, Severity.WARNING)
         json.dumps(d.to_dict(), allow_nan=False)
         str(d)
+
+
+def test_no_text_of_the_record_holds_an_unfilled_template() -> None:
+    X = torch.randn(40, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert "{" not in "".join(item["text"] for item in diagnose(X, X.sum(1)).to_dict()["forecasts"])

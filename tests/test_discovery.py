@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -203,5 +204,53 @@ def test_rows_that_do_not_match_are_named_at_once(tmp_path: Path) -> None:
 
 def test_a_single_table_asks_for_the_other_one(tmp_path: Path) -> None:
     path = save(tmp_path / "data.h5", one=(9,))
+    with pytest.raises(SourceError, match="Pass the other one with --y"):
+        discover(path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "reason"),
+    [
+        (np.ones((9, 4), complex), np.ones(9), r"X \(9, 4\) holds complex128 values; split it"),
+        (np.full((9, 4), b"a"), np.ones(9), r"X \(9, 4\) holds bytes8 values"),
+        (np.ones((9, 4)), np.full(9, "a"), r"y \(9,\) holds str32 values"),
+        (np.full((9, 4), None), np.ones(9), r"X \(9, 4\) holds object values"),
+        (np.ones((4, 9)), np.ones(9), r"X \(4, 9\) looks transposed beside y \(9,\); save X.T"),
+        (np.ones((9, 4)), np.ones((2, 9)), r"y \(2, 9\) looks transposed beside X \(9, 4\); save y.T"),
+        (np.ones(9), np.ones(9), r"X has shape \(9,\).*save X.reshape\(-1, 1\)"),
+        (np.ones((9, 4)), np.ones(()), r"y is a single number"),
+    ],
+)
+def test_tables_that_do_not_fit_say_why(
+    tmp_path: Path, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], reason: str
+) -> None:
+    path = tmp_path / "data.npz"
+    # A third table that would fit by shape does not make up for the one that is called y.
+    np.savez(path, X=x, y=y, spare=np.ones((7, 2)))
+    with pytest.raises(SourceError, match=reason) as caught:
+        discover(path)
+    assert "Pass --x" not in str(caught.value)
+
+
+def test_two_tables_without_telling_names_say_why_they_do_not_fit(tmp_path: Path) -> None:
+    path = save(tmp_path / "data.npz", one=(9, 3), two=(8,))
+    with pytest.raises(SourceError, match=r"the rows of one \(9, 3\) and two \(8,\) do not match"):
+        discover(path)
+    np.save(tmp_path / "c.npy", np.ones((3, 3), complex))
+    with pytest.raises(SourceError, match=r"complex128 values, which are not real numbers"):
+        discover(tmp_path / "c.npy")
+    np.savez(path, X=np.ones((9, 4)))
+    with pytest.raises(SourceError, match=r"c\.npy holds .*complex128"):
+        discover(path, y=str(tmp_path / "c.npy"))
+
+
+def test_the_parameters_of_a_layer_are_no_data_unless_they_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "layer.pt"
+    torch.save(torch.nn.Linear(3, 1).state_dict(), path)
+    with pytest.raises(SourceError, match="parameters of a layer"):
+        discover(path)
+    found = discover(path, x="weight", y="bias")
+    assert (found.x, found.y) == (f"{path}::weight", f"{path}::bias")
+    torch.save({"head.weight": torch.ones(9, 3), "head.bias": torch.ones(9), "X": torch.ones(9, 2), "b": 1}, path)
     with pytest.raises(SourceError, match="Pass the other one with --y"):
         discover(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import sys
 import warnings
@@ -329,6 +330,35 @@ def test_no_file_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(SourceError, match=r"cannot be read.*Permission denied.*permissions"):
         open_source(tmp_path / "x.npy")
+
+
+def test_paths_that_lead_to_no_regular_file(tmp_path: Path) -> None:
+    loop, other, dangling, pipe = (tmp_path / name for name in ("a.h5", "b.h5", "c.h5", "d.npy"))
+    loop.symlink_to(other)
+    other.symlink_to(loop)
+    dangling.symlink_to(tmp_path / "gone.h5")
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match="Too many levels of symbolic links"):
+        open_source(loop)
+    with pytest.raises(SourceError, match=r"is a link to .*gone\.h5, where there is no file"):
+        open_source(dangling)
+    with pytest.raises(SourceError, match="not a regular file"):
+        open_source(pipe)
+    with pytest.raises(SourceError, match="File name too long"):
+        open_source("a" * 300 + ".npy")
+
+
+def test_a_damaged_pt_file_warns_of_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt"
+    path.write_bytes(b"\x80\x02garbage")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(SourceError):
+            open_source(path)
+        torch.save({"a": torch.ones(3, 2), "b": np.ones(3)}, path)
+        with pytest.raises(SourceError, match="never unpickles"):
+            open_source(path)
+    assert not caught
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npy", ".npz", ".safetensors", ".parquet", ".pt"])

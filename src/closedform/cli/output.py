@@ -33,7 +33,11 @@ class OutputFile:
     def __init__(self, path: str, option: str, suffixes: tuple[str, ...] = ()) -> None:
         try:
             self.path = Path(path).expanduser().resolve()
-            exists = self.path.exists()
+            # Unlike exists(), this tells a path that cannot be used from one where there is nothing yet.
+            self.path.stat()
+            exists = True
+        except (FileNotFoundError, NotADirectoryError):
+            exists = False
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or a home folder that is not known
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{option} {path}: this path cannot be used ({reason}).") from error

@@ -96,7 +96,7 @@ def compare(
         raise InputError(f"budget is {budget}; it is the number of seconds to train for and must be positive.")
     if not _SEEDS[0] <= seed <= _SEEDS[1]:
         raise InputError(f"seed is {seed}; torch takes integers from -2**63 to 2**64 - 1.")
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.no_grad():
         rows = in_memory(as_rows(X, Y, sample_weight))
         if layer is not None:
             _check_layer(layer, rows)

@@ -182,7 +182,7 @@ def _curve(facts: Facts, name: str, forecast: Forecast, emphasised: bool) -> dic
         "steps_to_goal": needed,
         "emphasised": emphasised,
         "text": f"{name}: {short(share)} of the excess loss is left after {count(last)} steps; the goal: "
-        "{steps_text(needed)}.",
+        f"{steps_text(needed)}.",
     }
 
 

@@ -87,6 +87,8 @@ class Followed(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         keywords = kwargs or {}
+        if torch.compiler.is_compiling():  # a compiled loss has no second derivative: let it run, step() will refuse
+            return super().__torch_function__(func, types, args, keywords)  # type: ignore[no-untyped-call]
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **keywords)
             if isinstance(result, Tensor | tuple | list):
@@ -146,7 +148,7 @@ def _note(calls: tuple[Call, ...], source: Tensor, result: Tensor, given: list[T
 
 def _divisor(name: str, source: Tensor, result: Tensor, keywords: dict[str, Any]) -> float | None:
     """By what the sum over elements was divided, where the function is a sum or mean over elements; else None."""
-    if name == "mse_loss":
+    if name in ("mse_loss", "gaussian_nll_loss"):
         if keywords.get("reduction", "mean") == "sum":
             return 1.0
         weight = keywords.get("weight")

@@ -202,7 +202,9 @@ def _nearest(R: Tensor, C: Tensor, weights: Tensor) -> Tensor:
     # Made without memory: the usual initialisation would draw from the user's random numbers.
     before = nn.Linear(n, k, bias=False, dtype=torch.float64, device="meta")
     before.weight = nn.Parameter(weights.T.to(torch.float64))
-    solution = solve(R[used].contiguous(), C[used].contiguous(), nearest_to=before, progress=False)
+    # A triangle in float32 says nothing below its own rounding; in float64 the usual cut of solve() is right.
+    rcond = n * torch.finfo(R.dtype).eps if R.dtype == torch.float32 else None
+    solution = solve(R[used].double(), C[used].double(), nearest_to=before, rcond=rcond, progress=False)
     return solution.weight.to(weights.dtype).T.contiguous()
 
 

@@ -134,6 +134,7 @@ class RecursiveLeastSquares(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         pending, self._pending = self._pending, []
+        self._check_parameters()
         for item in pending:
             if isinstance(item, ClosedformError):
                 raise item
@@ -149,7 +150,6 @@ class RecursiveLeastSquares(Optimizer):
     def _update(self, batches: list[Batch]) -> None:
         group, layer = self.param_groups[0], self.layer
         _check_group(group, self.l2)
-        self._check_parameters()
         weight = torch.cat([batch.weight for batch in batches])
         state = self.state[layer.weight]
         row_weight, target_weight = _separate(weight, state.get("target_weight"), self.l2, layer.weight.dtype)

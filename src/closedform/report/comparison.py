@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -62,8 +63,8 @@ class MethodResult:
     curve: tuple[CurvePoint, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain numbers and strings, the curve as one list per quantity."""
-        return {
+        """Return the row as plain numbers and strings, the curve as one list per quantity, infinities as None."""
+        row = {
             "name": self.name,
             "settings": self.settings,
             "seconds": self.seconds,
@@ -80,6 +81,7 @@ class MethodResult:
                 "excess_loss": [point.excess_loss for point in self.curve],
             },
         }
+        return _finite(row)
 
 
 @final
@@ -133,8 +135,8 @@ class Comparison:
         raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in self.methods)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers, strings, lists and dicts, ready for ``json.dumps``."""
-        return {
+        """Return everything as plain numbers, strings, lists and dicts, infinities as None, as JSON has it."""
+        data = {
             "sentence": self.sentence,
             "outcome": self.outcome.name.lower(),
             "condition": self.condition,
@@ -154,6 +156,7 @@ class Comparison:
             "notes": list(self.notes),
             "methods": [method.to_dict() for method in self.methods],
         }
+        return _finite(data)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw excess loss against seconds, both logarithmic, one line per method, and return the axes.
@@ -175,3 +178,16 @@ class Comparison:
         from closedform.report.comparison_html import comparison_fragment
 
         return comparison_fragment(self)
+
+
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    """Replace what JSON has no number for, in a dict of numbers, strings, lists and such dicts."""
+    return {key: _plain(value) for key, value in data.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return _finite(value) if isinstance(value, dict) else value

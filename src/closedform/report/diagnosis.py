@@ -110,7 +110,7 @@ def diagnosis_page(d: Mapping[str, Any], measured: Sequence[MeasuredCurve] = (),
         folklore=_folklore(d["folklore"]),
         step_limits=_step_limits(d["step_limits"]),
         notes=tuple(d["notes"]),
-        environment=tuple((name, str(value)) for name, value in d["environment"].items()),
+        environment=tuple((name, str(value)) for name, value in d["environment"].items() if value is not None),
         code=d["code"],
     )
 

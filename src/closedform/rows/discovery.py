@@ -170,14 +170,22 @@ def _pair(
         raise SourceError(f"{path}: {reason}. It holds: {describe(entries)}.")
     if len(free) == 1 and not pairs:
         raise SourceError(f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE::KEY.")
+    if not free and any(_last_part(key) in LAYER_NAMES for key in entries):
+        raise SourceError(
+            f"{path} holds the parameters of a layer, not data: {describe(entries)}. If they are what you mean, pass "
+            "--x KEY --y KEY."
+        )
     found = "more than one reading as" if named or shaped else "no"
     raise SourceError(f"{path} has {found} features and targets; it holds: {describe(entries)}. Pass --x KEY --y KEY.")
 
 
 def _is_data(key: str) -> bool:
     """Whether a key may be taken without being named: no test rows, no sample weights, no parameters of a layer."""
-    last = key.replace(".", "/").rsplit("/", 1)[-1].lower()
-    return not is_test(key) and last not in WEIGHT_NAMES | LAYER_NAMES
+    return not is_test(key) and _last_part(key) not in WEIGHT_NAMES | LAYER_NAMES
+
+
+def _last_part(key: str) -> str:
+    return key.replace(".", "/").rsplit("/", 1)[-1].lower()
 
 
 def _misfit(path: Path, entries: dict[str, Entry], x: _Table, y: _Table) -> str | None:

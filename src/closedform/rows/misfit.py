@@ -30,7 +30,7 @@ def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
         return f"{x} {x_entry.shape} looks transposed beside {y} {targets}; save {x}.T"
     if len(rows) == 1 and len(targets) == 2 and targets[1] == rows[0]:
         return f"{y} {targets} looks transposed beside {x} {x_entry.shape}; save {y}.T"
-    return f"the rows of {x} {x_entry.shape} and {y} {targets} do not match; save one target row for each row"
+    return f"the rows of {x} {x_entry.shape} and {y} {targets} do not match; save a row of targets for each of features"
 
 
 def _remedy(dtype: str) -> str:
