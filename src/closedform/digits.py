@@ -21,6 +21,11 @@ from closedform.solution import Attempt, Solution
 
 __all__ = ["extend_best", "with_digits"]
 
+#: Four times the spacing of the smallest doubles, which a weight and its low part may each be rounded by.
+_GRID = 2e-323
+#: Weights below this have low parts near that spacing.
+_SMALL = 1e-270
+
 
 def extend_best(
     design: Design, facts: Facts, best: tuple[Tensor, Tensor | None, Certificate], digits: int
@@ -71,12 +76,19 @@ def with_digits(solution: Solution, design: Design, extension: Extended, digits:
         # The low part, in double precision, is itself rounded relative to what the narrow dtype left.
         bound += torch.finfo(solution.weight.dtype).eps * torch.finfo(torch.float64).eps
         solution = replace(solution, certificate=replace(solution.certificate, forward_bound=bound))
-    outcome = solution.outcome
-    if outcome.certified and not (bound is not None and bound <= 10.0**-digits):
-        outcome = Outcome.NOT_DETERMINED
+    lost = bool(((extension.high[int(design.bias) :] != 0).T & (weight == 0)).any())
+    least = float(weight[weight != 0].abs().min()) if bool((weight != 0).any()) else 1.0
+    if bound is not None and (lost or least < _SMALL):
+        bound = math.inf if lost else bound + _GRID / least
+        solution = replace(solution, certificate=replace(solution.certificate, forward_bound=bound))
+    weight_bound = weight_bound + _GRID
+    bias_bound = None if bias_bound is None else bias_bound + _GRID
     weight_low, weight_bound = _low_part(weight, solution.weight, weight_low, weight_bound)
     if bias is not None and bias_low is not None and bias_bound is not None and solution.bias is not None:
         bias_low, bias_bound = _low_part(bias, solution.bias, bias_low, bias_bound)
+    outcome = solution.outcome
+    if outcome.certified and not (bound is not None and bound <= 10.0**-digits):
+        outcome = Outcome.NOT_DETERMINED
     return replace(
         solution,
         outcome=outcome,
@@ -90,4 +102,6 @@ def with_digits(solution: Solution, design: Design, extension: Extended, digits:
 def _low_part(value: Tensor, rounded: Tensor, low: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``value + low - rounded`` in double precision, and the bound with the rounding of that added."""
     total, error = two_sum(value - rounded, low)
-    return total, bound + error.abs()
+    bound = (bound + error.abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+    # Without a bound there is nothing to add that would mean something.
+    return torch.where(torch.isfinite(bound), total, 0.0), bound

@@ -40,6 +40,8 @@ _SLICES, _LAST_PAIR = 8, 10
 # Relative bounds on what slicing and summing leave out of the residual and of the gradient. They are far above what is
 # left out (2**-152 and 2**-158), so that nothing in their derivation has to be sharp.
 _RESIDUAL_ERROR, _GRADIENT_ERROR = 2.0**-140, 2.0**-150
+# What rows far below the others may lose at the lower end of the range; all coordinates are of the order of 1.
+_UNDERFLOW = 1e-290
 # Norms and bounds are themselves computed in double precision: more than their rounding.
 _SLACK = 1.0 + 1e-6
 
@@ -74,11 +76,15 @@ def extend(design: Design, start: Tensor) -> Extended:
         design: The problem; its rows, weights and ridge strength are taken as exact numbers.
         start: Coordinates, ``(columns, targets)``.
     """
-    if design.scanned.positive_rows < design.n_columns and design.l2 == 0:
-        found = _extend_wide(design)
-    else:
-        z, bound, delta, passes = _refine(_Tall(design), start, _inverse(design.triangle.R), _GOAL)
-        found = Extended(z[0], z[1], bound + z[2].abs(), delta, passes)
+    try:
+        if design.scanned.positive_rows < design.n_columns and design.l2 == 0:
+            found = _extend_wide(design)
+        else:
+            z, bound, delta, passes = _refine(_Tall(design), start, _inverse(design.triangle.R), _GOAL)
+            found = Extended(z[0], z[1], bound + z[2].abs(), delta, passes)
+    except _OutOfRange:
+        return Extended(start, torch.zeros_like(start), torch.full_like(start, torch.inf), torch.inf, 0)
+    found = replace(found, bound=found.bound.nan_to_num(nan=torch.inf, posinf=torch.inf))
     # Targets that are zero have zero weights, exactly.
     zero = design.target_norms == 0
     if not found.delta < 1 or not bool(zero.any()):
@@ -109,6 +115,18 @@ class _Block:
     weight: Tensor | None
 
 
+class _OutOfRange(Exception):
+    """A number cannot be scaled or split without losing bits to the ends of the range of doubles."""
+
+
+def _exactly(values: Tensor, scale: Tensor) -> Tensor:
+    """Return ``values * scale`` for powers of two, or raise where that is not exact."""
+    result = values * scale
+    if not torch.equal(result / scale, values):
+        raise _OutOfRange
+    return result
+
+
 class _Operand(ABC):
     """The matrix A of ``g = offset + A'W(b - A z) - penalty z``, by blocks of its rows."""
 
@@ -135,18 +153,28 @@ class _Tall(_Operand):
         self.frobenius_norm = design.frobenius_norm
         if design.l2 > 0:
             # The root of l2 is not exact, l2 itself and the powers of two are.
-            self.penalty = design.scale.square() * design.l2
+            self.penalty = design.scale * (design.scale * design.l2)
             self.penalty[: int(design.bias)] = 0.0
+            _check_splittable(self.penalty)
 
     def blocks(self) -> Iterator[_Block]:
         design = self.design
         for block in design.blocks(min(LENGTH, max(64, 2**21 // self.columns)), "extending"):
-            A = block.X * (design.scale[1:] if design.bias else design.scale)
+            A = _exactly(block.X, design.scale[1:] if design.bias else design.scale)
             if design.bias:
                 A = torch.cat([A.new_full((A.shape[0], 1), float(design.scale[0])), A], 1)
             exponents = exponents_of(A.abs().amax(1)).unsqueeze(1)
             weight = None if block.weight is None else block.weight.unsqueeze(1)
-            yield _Block(cut(scaled(A, -exponents)), exponents, A, block.Y * design.target_scale, weight)
+            if weight is not None:
+                _check_splittable(weight)
+            yield _Block(cut(scaled(A, -exponents)), exponents, A, _exactly(block.Y, design.target_scale), weight)
+
+
+def _check_splittable(factor: Tensor) -> None:
+    """Products by splitting are exact well inside the range of doubles; zero is exact everywhere."""
+    size = factor.abs()
+    if bool(((size != 0) & ((size < 1e-100) | (size > 1e100))).any()):
+        raise _OutOfRange
 
 
 @final
@@ -162,10 +190,13 @@ class _Wide(_Operand):
     def __init__(self, design: Design) -> None:
         rows = design.rows
         X = rows.x.read(0, rows.n_rows).to(torch.float64)
-        Y = rows.y.read(0, rows.n_rows).to(torch.float64) * design.target_scale
+        Y = _exactly(rows.y.read(0, rows.n_rows).to(torch.float64), design.target_scale)
         if rows.weight is not None:
             kept = rows.weight.read(0, rows.n_rows) > 0
             X, Y = X[kept], Y[kept]
+        #: One power of two for all features; the weights are that much larger.
+        self.feature_unit = torch.ldexp(X.new_ones(()), -power_of_two_exponents(X.abs().max()))
+        X = _exactly(X, self.feature_unit)
         self.last_row, self.last_target = X[-1], Y[-1]
         self.X = X[:-1] if design.bias else X
         self.bias = design.bias
@@ -176,10 +207,11 @@ class _Wide(_Operand):
             accumulate(self.offset, (-self.last_target).expand_as(self.offset[0]))
         # Equations can be scaled; powers of two put them on a par exactly.
         self.unit = torch.ones(self.columns, dtype=torch.float64, device=X.device)
-        norms = torch.stack([block.rounded.square().sum(0) for block in self.blocks()]).sum(0).sqrt()
-        self.unit = torch.ldexp(self.unit, -power_of_two_exponents(norms))
-        self.offset *= self.unit.unsqueeze(1)
-        self.frobenius_norm = float(torch.linalg.vector_norm(norms * self.unit))
+        peaks = torch.stack([block.rounded.abs().amax(0) for block in self.blocks()]).amax(0)
+        self.unit = torch.ldexp(self.unit, -power_of_two_exponents(peaks))
+        self.offset = _exactly(self.offset, self.unit.unsqueeze(1))
+        squares = torch.stack([block.rounded.square().sum() for block in self.blocks()])
+        self.frobenius_norm = float(squares.sum().sqrt())
 
     def blocks(self) -> Iterator[_Block]:
         size = min(LENGTH, max(64, 2**21 // max(self.columns, 1)))
@@ -188,7 +220,7 @@ class _Wide(_Operand):
             parts = [B, torch.zeros_like(B)]
             if self.bias:
                 parts = list(two_sum(B, (-self.last_row[start : start + size]).unsqueeze(1).expand_as(B)))
-            parts = [part * self.unit for part in parts]
+            parts = [_exactly(part, self.unit) for part in parts]
             exponents = exponents_of(parts[0].abs().amax(1)).unsqueeze(1)
             slices = cut(*(scaled(part, -exponents) for part in parts))
             yield _Block(slices, exponents, parts[0], B.new_zeros(B.shape[0], self.targets), None)
@@ -269,7 +301,7 @@ def _gradient(operand: _Operand, z: Tensor) -> _Gradient:
         r_slices = cut_expansion(scaled(values, -peaks), _SLICES)
         for product in slice_products([s.T for s in block.slices], r_slices, _LAST_PAIR):
             accumulate(value, scaled(product, peaks))
-        error += block.right.shape[0] * _GRADIENT_ERROR * scaled(torch.ones_like(error), peaks)
+        error += block.right.shape[0] * _GRADIENT_ERROR * scaled(torch.ones_like(error), peaks) + _UNDERFLOW
     if operand.penalty is not None:
         ridge = multiply(torch.cat([z, torch.zeros_like(z[:1])]), operand.penalty.unsqueeze(1))
         for part in ridge:
@@ -362,6 +394,10 @@ def _extend_wide(design: Design) -> Extended:
     if design.bias:
         first, first_bound = _offset(operand, x, bound)
         x, bound = torch.cat([first, x], 1), torch.cat([first_bound, bound])
+    # Back to the units of the features; a bias has none.
+    units = torch.ones(design.n_columns, 1, dtype=torch.float64, device=x.device)
+    units[int(design.bias) :] = operand.feature_unit
+    x, bound = x * units, bound * units
     scale = design.scale.unsqueeze(1)
     return Extended(x[0] / scale, x[1] / scale, (bound + x[2].abs()) / scale, delta, passes)
 

@@ -48,13 +48,19 @@ class Dual(Method):
         rows = design.rows
         m = rows.n_rows
         M = torch.cat([block.X.T for block in design.blocks(label="factoring")], 1)
+        unit = 1.0
+        if not facts.ridge and nearest is None:
+            # Only the ratio between features decides which weights are shortest: one power of two for all of them
+            # keeps squares in range.
+            unit = float(torch.ldexp(M.new_ones(()), -power_of_two_exponents(M.abs().max())))
+            M *= unit
         row_scale = torch.ones(m, dtype=torch.float64, device=M.device)
         if rows.weight is not None:
             row_scale = rows.weight.read(0, m).to(torch.float64).sqrt()
         if not facts.ridge:
             # Where the equations can be met, their scale is free: powers of two put them on a par.
-            norms = torch.linalg.vector_norm(M, dim=0)
-            exact = torch.ldexp(torch.ones_like(norms), -power_of_two_exponents(norms))
+            peaks = M.abs().amax(0)
+            exact = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
             row_scale = torch.where(row_scale > 0, exact, 0.0)
             kept = row_scale > 0
             M, row_scale = (M, row_scale) if bool(kept.all()) else (M[:, kept], row_scale[kept])
@@ -82,7 +88,9 @@ class Dual(Method):
         p = design.n_columns
 
         def coordinates(right: Tensor) -> Tensor:
-            return least_norm.solve(row_scale.unsqueeze(1) * right[kept])[:p] / unscale
+            weights = least_norm.solve(row_scale.unsqueeze(1) * right[kept])[:p]
+            weights[int(design.bias) :] *= unit
+            return weights / unscale
 
         right = rows.y.read(0, m).to(torch.float64) * design.target_scale
         if nearest is None or facts.ridge:

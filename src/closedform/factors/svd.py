@@ -10,6 +10,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from closedform.errors import FactorBreakdown
 from closedform.factors.base import SVD64, Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
@@ -41,6 +42,8 @@ class _Svd(Method):
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         triangle = design.triangle
+        if not bool(torch.isfinite(triangle.R).all()):
+            raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
         U, values, vectors = torch.linalg.svd(triangle.R, full_matrices=False)
         rank = self.decide(values, facts)
         r = rank.rank

@@ -56,10 +56,12 @@ class Design:
         exponents = power_of_two_exponents(norms)
         one = torch.ones_like(norms)
         self.scale = torch.ldexp(one, -exponents)
+        self._exponents = exponents
         #: Norms of the columns of A with the ridge rows under it.
         self.column_norms = norms * self.scale
         target_exponents = power_of_two_exponents(scanned.target_norms)
         self.target_scale = torch.ldexp(torch.ones_like(scanned.target_norms), -target_exponents)
+        self._target_exponents = target_exponents
         self.target_norms = scanned.target_norms * self.target_scale
         self.penalty = self.scale * (l2**0.5)
         if bias:
@@ -179,8 +181,11 @@ class Design:
 
     def to_weights(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the layer's weight ``(targets, features)`` and bias ``(targets,)`` of the coordinates Z."""
-        V, v0 = self.raw(Z)
-        return (V / self.target_scale).T.contiguous(), None if v0 is None else v0 / self.target_scale
+        # One exponent for both scales, in halves: neither alone may take the weights out of the range of doubles.
+        exponents = self._target_exponents - self._exponents.unsqueeze(1)
+        half = exponents // 2
+        W = torch.ldexp(torch.ldexp(Z, half), exponents - half)
+        return W[int(self.bias) :].T.contiguous(), W[0].clone() if self.bias else None
 
     def from_weights(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the coordinates Z ``(columns, targets)`` of a layer's weight and bias."""
