@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from closedform.cli import compare, demo, diagnose, solve
+from closedform.cli import accuracy, compare, demo, diagnose, solve
 from closedform.errors import ClosedformError
 
 __all__ = ["app"]
@@ -79,6 +79,7 @@ app = typer.Typer(
 app.command("compare")(compare.compare_command)
 app.command("solve")(solve.solve_command)
 app.command("diagnose")(diagnose.diagnose_command)
+app.command("accuracy")(accuracy.accuracy_command)
 app.command("demo")(demo.demo_command)
 
 

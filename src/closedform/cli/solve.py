@@ -11,6 +11,9 @@ from closedform.cli.options import Bias, Features, File, JsonFile, Targets, Weig
 
 __all__ = ["solve_command"]
 
+#: Weights printed with --digits.
+_LINES = 20
+
 
 def solve_command(
     file: File,
@@ -23,9 +26,16 @@ def solve_command(
     weight: Weight = None,
     bias: Bias = False,
     l2: Annotated[float, typer.Option(help="Ridge: sum of squared errors + l2 * ||weight||^2.")] = 0.0,
+    digits: Annotated[
+        int | None,
+        typer.Option(help="Correct digits wanted in every weight, 1 to 15; prints each with the digits proven."),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Solve for the layer, print its certificate, and write its weights."""
+    from itertools import islice
+
+    from closedform.cli.certain import certain_lines
     from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
     from closedform.cli.sources import open_tables
     from closedform.errors import MissingExtraError
@@ -39,8 +49,15 @@ def solve_command(
     from safetensors.torch import save
 
     tables = open_tables(file, x=x, y=y, weight=weight)
-    solution = solve(tables.X, tables.Y, bias=bias, l2=l2, sample_weight=tables.weight)
+    solution = solve(tables.X, tables.Y, bias=bias, l2=l2, sample_weight=tables.weight, digits=digits)
     print_wrapped(str(solution))
+    if digits is not None:
+        typer.echo("\nDigits before a parenthesis are certain, up to one unit of the last; those inside are not:")
+        lines = certain_lines(solution)
+        for line in islice(lines, _LINES):
+            typer.echo(line)
+        if next(lines, None) is not None:
+            typer.echo("...")
     tensors = {"weight": solution.weight.contiguous().cpu()}
     if solution.bias is not None:
         tensors["bias"] = solution.bias.contiguous().cpu()
