@@ -176,3 +176,22 @@ def test_eight_bit_floats_are_refused() -> None:
     X, Y = data()
     with pytest.raises(DataTypeError, match="float8"):
         cf.solve(X.to(torch.float8_e4m3fn), Y)
+
+
+@pytest.mark.parametrize("method", ["dual", "svd"])
+@pytest.mark.parametrize("near", [False, True])
+def test_a_wide_solution_is_the_nearest_one_by_every_method(method: str, near: bool) -> None:
+    """A wrong choice among the minimisers has no residual, so no backward error shows it."""
+    X, Y = data(rows=4, features=8)
+    layer = nn.Linear(8, 2, dtype=F64)
+    start = np.vstack([layer.bias.detach().numpy(), layer.weight.detach().numpy().T])
+    A = np.column_stack([np.ones(4), X.numpy()])
+    expected = start + np.linalg.pinv(A) @ (Y.numpy() - A @ start)
+    if not near:
+        centred = X.numpy() - X.numpy().mean(0)
+        weight = np.linalg.pinv(centred) @ (Y.numpy() - Y.numpy().mean(0))
+        expected = np.vstack([Y.numpy().mean(0) - X.numpy().mean(0) @ weight, weight])
+    sol = cf.solve(X, Y, bias=True, nearest_to=layer if near else None, method=method)
+    assert sol.outcome is cf.Outcome.CERTIFIED_NOT_UNIQUE
+    np.testing.assert_allclose(sol.weight.T, expected[1:], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(sol.bias, expected[0], rtol=1e-11, atol=1e-13)

@@ -48,12 +48,12 @@ class Dual(Method):
         rows = design.rows
         m = rows.n_rows
         M = torch.cat([block.X.T for block in design.blocks(label="factoring")], 1)
-        unit = 1.0
+        feature_unit = 1.0
         if not facts.ridge and nearest is None:
             # Only the ratio between features decides which weights are shortest: one power of two for all of them
             # keeps squares in range.
-            unit = float(torch.ldexp(M.new_ones(()), -power_of_two_exponents(M.abs().max())))
-            M *= unit
+            feature_unit = float(torch.ldexp(M.new_ones(()), -power_of_two_exponents(M.abs().max())))
+            M *= feature_unit
         row_scale = torch.ones(m, dtype=torch.float64, device=M.device)
         if rows.weight is not None:
             row_scale = rows.weight.read(0, m).to(torch.float64).sqrt()
@@ -89,7 +89,7 @@ class Dual(Method):
 
         def coordinates(right: Tensor) -> Tensor:
             weights = least_norm.solve(row_scale.unsqueeze(1) * right[kept])[:p]
-            weights[int(design.bias) :] *= unit
+            weights[int(design.bias) :] *= feature_unit
             return weights / unscale
 
         right = rows.y.read(0, m).to(torch.float64) * design.target_scale
