@@ -35,3 +35,14 @@ def test_peak_memory_of_a_solve_in_memory(method: str) -> None:
     seen = json.loads(done.stdout)
     assert seen["accepted"]
     assert seen["extra"] <= 0.3 * seen["data"] + 10 * 8 * columns**2
+
+
+def test_optim_is_there_and_loaded_only_when_asked_for() -> None:
+    code = (
+        "import sys, torch, closedform as cf\n"
+        "assert 'closedform.optim' not in sys.modules\n"
+        "layer = torch.nn.Linear(2, 1)\n"
+        "assert isinstance(cf.optim.RecursiveLeastSquares(layer), torch.optim.Optimizer)\n"
+        "assert all(hasattr(cf, name) for name in cf.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,7 +1,9 @@
 """closedform: linear layers at the exact minimiser, with a certificate, and why an optimizer did not get there."""
 
+import importlib
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
+from types import ModuleType
 
 from closedform.certify import Certificate
 from closedform.compare import compare
@@ -31,5 +33,13 @@ __all__ = [
     "diagnose",
     "fit_",
     "gap",
+    "optim",
     "solve",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Optimizers load torch's compiler machinery, which takes as long as torch itself: only who asks pays for it.
+    if name == "optim":
+        return importlib.import_module("closedform.optim")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

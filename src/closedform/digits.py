@@ -71,32 +71,35 @@ def with_digits(solution: Solution, design: Design, extension: Extended, digits:
     weight, bias = design.to_weights(extension.high)
     weight_low, bias_low = design.to_weights(extension.low)
     weight_bound, bias_bound = design.to_weights(extension.bound)
-    bound = solution.certificate.forward_bound
-    if bound is not None and solution.weight.dtype != torch.float64:
-        # The low part, in double precision, is itself rounded relative to what the narrow dtype left.
-        bound += torch.finfo(solution.weight.dtype).eps * torch.finfo(torch.float64).eps
-        solution = replace(solution, certificate=replace(solution.certificate, forward_bound=bound))
     lost = bool(((extension.high[int(design.bias) :] != 0).T & (weight == 0)).any())
-    least = float(weight[weight != 0].abs().min()) if bool((weight != 0).any()) else 1.0
-    if bound is not None and (lost or least < _SMALL):
-        bound = math.inf if lost else bound + _GRID / least
-        solution = replace(solution, certificate=replace(solution.certificate, forward_bound=bound))
+    bound = math.inf
+    if solution.certificate.forward_bound is not None and not lost:
+        bound = solution.certificate.forward_bound + _rounding_of_low_parts(weight, solution.weight.dtype)
     weight_bound = weight_bound + _GRID
     bias_bound = None if bias_bound is None else bias_bound + _GRID
     weight_low, weight_bound = _low_part(weight, solution.weight, weight_low, weight_bound)
     if bias is not None and bias_low is not None and bias_bound is not None and solution.bias is not None:
         bias_low, bias_bound = _low_part(bias, solution.bias, bias_low, bias_bound)
     outcome = solution.outcome
-    if outcome.certified and not (bound is not None and bound <= 10.0**-digits):
+    if outcome.certified and not bound <= 10.0**-digits:
         outcome = Outcome.NOT_DETERMINED
     return replace(
         solution,
         outcome=outcome,
+        certificate=replace(solution.certificate, forward_bound=bound),
         weight_low=weight_low,
         bias_low=bias_low,
         weight_bound=weight_bound,
         bias_bound=bias_bound,
     )
+
+
+def _rounding_of_low_parts(weight: Tensor, dtype: torch.dtype) -> float:
+    """Return what the low parts lose, relative to the weights, because they are doubles themselves."""
+    loss = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps * torch.finfo(torch.float64).eps
+    sizes = weight[weight != 0].abs()
+    least = float(sizes.min()) if sizes.numel() else 1.0
+    return loss + _GRID / least if least < _SMALL else loss
 
 
 def _low_part(value: Tensor, rounded: Tensor, low: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:

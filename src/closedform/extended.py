@@ -37,8 +37,10 @@ _GOAL = 2.0**-70
 
 # Slices of the weights and of the residual (160 bits), and the last pair of slices that counts.
 _SLICES, _LAST_PAIR = 8, 10
-# Relative bounds on what slicing and summing leave out of the residual and of the gradient. They are far above what is
-# left out (2**-152 and 2**-158), so that nothing in their derivation has to be sharp.
+# Parts of the sums of their products. The last part alone is rounded: with N terms that is N**parts * u**parts.
+_RESIDUAL_PARTS, _GRADIENT_PARTS = 4, 5
+# Relative bounds on what slicing and summing leave out of a product and of the gradient. They are far above what is
+# left out (2**-160), so that nothing in their derivation has to be sharp.
 _RESIDUAL_ERROR, _GRADIENT_ERROR = 2.0**-140, 2.0**-150
 # What rows far below the others may lose at the lower end of the range; all coordinates are of the order of 1.
 _UNDERFLOW = 1e-290
@@ -201,7 +203,7 @@ class _Wide(_Operand):
         self.X = X[:-1] if design.bias else X
         self.bias = design.bias
         self.columns, self.targets, self.device = self.X.shape[0], Y.shape[1], X.device
-        self.offset = torch.zeros(4, self.columns, self.targets, dtype=torch.float64, device=X.device)
+        self.offset = torch.zeros(_GRADIENT_PARTS, self.columns, self.targets, dtype=torch.float64, device=X.device)
         self.offset[0] = Y[:-1] if design.bias else Y
         if design.bias:
             accumulate(self.offset, (-self.last_target).expand_as(self.offset[0]))
@@ -258,15 +260,15 @@ def _refine(operand: _Operand, start: Tensor, T: Tensor, goal: float) -> tuple[T
 class _Gradient:
     """``g`` as expansions, with bounds on what is missing: from g itself, and from the residual behind it."""
 
-    value: Tensor  # (4, columns, targets)
+    value: Tensor  # (parts, columns, targets)
     error: Tensor  # (targets,), on every entry
     residual_error: Tensor  # (targets,), Euclidean norm over the rows, each times the root of its weight
 
 
 def _residual(block: _Block, z_slices: list[Tensor], z_exponents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``b - A z`` of a block as expansions ``(3, rows, targets)``, and a bound on its error."""
+    """Return ``b - A z`` of a block as expansions ``(parts, rows, targets)``, and a bound on its error."""
     exponents = block.exponents + z_exponents
-    residual = torch.zeros(3, *block.right.shape, dtype=torch.float64, device=block.right.device)
+    residual = torch.zeros(_RESIDUAL_PARTS, *block.right.shape, dtype=torch.float64, device=block.right.device)
     residual[0] = block.right
     columns = z_slices[0].shape[0]
     for start in range(0, columns, LENGTH):
@@ -285,7 +287,7 @@ def _slice_weights(z: Tensor) -> tuple[list[Tensor], Tensor]:
 def _gradient(operand: _Operand, z: Tensor) -> _Gradient:
     """Return ``offset + A'W(b - A z) - penalty z`` for an expansion z from exact products of slices."""
     z_slices, z_exponents = _slice_weights(z)
-    value = torch.zeros(4, *z[0].shape, dtype=torch.float64, device=z.device)
+    value = torch.zeros(_GRADIENT_PARTS, *z[0].shape, dtype=torch.float64, device=z.device)
     if operand.offset is not None:
         value += operand.offset
     error = _GRADIENT_ERROR * value[0].abs().amax(0)
@@ -303,7 +305,7 @@ def _gradient(operand: _Operand, z: Tensor) -> _Gradient:
             accumulate(value, scaled(product, peaks))
         error += block.right.shape[0] * _GRADIENT_ERROR * scaled(torch.ones_like(error), peaks) + _UNDERFLOW
     if operand.penalty is not None:
-        ridge = multiply(torch.cat([z, torch.zeros_like(z[:1])]), operand.penalty.unsqueeze(1))
+        ridge = multiply(torch.cat([z, torch.zeros_like(value[len(z) :])]), operand.penalty.unsqueeze(1))
         for part in ridge:
             accumulate(value, -part)
         error += _GRADIENT_ERROR * ridge[0].abs().amax(0)
@@ -317,7 +319,7 @@ def _projected(operand: _Operand, T: Tensor, z: Tensor, delta: float) -> tuple[T
     projected = T.T @ rounded
     # Rounding of the product, of g to double, and what is missing from g; A'e for an error e of the residual is bounded
     # through |A T| <= sqrt(1 + delta), which keeps the condition number out of it.
-    missing = T.abs().T @ ((T.shape[0] + 4) * _U * rounded.abs() + gradient.error)
+    missing = T.abs().T @ ((T.shape[0] + 8) * _U * rounded.abs() + gradient.error)
     size = torch.linalg.vector_norm(projected, dim=0) + torch.linalg.vector_norm(missing, dim=0)
     return projected, (size + (1 + delta) ** 0.5 * gradient.residual_error) * _SLACK
 
@@ -342,7 +344,7 @@ def _orthogonality(operand: _Operand, T: Tensor) -> float:
     gram.diagonal().sub_(1.0)
     defect = float(torch.linalg.matrix_norm(gram)) + (rows + 10) * _U * squares
     # Rounding of Y itself: of its last addition, of the root of a weight, of the root of the ridge strength.
-    change = product_error + 6 * _U * squares**0.5
+    change = product_error + 10 * _U * squares**0.5
     return float((defect + 2 * (1 + defect) ** 0.5 * change + change**2) * _SLACK)
 
 
@@ -357,12 +359,12 @@ def _exact_products(operand: _Operand, T: Tensor) -> Iterator[Tensor]:
     exponents = exponents_of(T.abs().amax(0))
     T_slices = cut(scaled(T, -exponents))
     for block in operand.blocks():
-        total = torch.zeros(2, block.rounded.shape[0], T.shape[1], dtype=torch.float64, device=T.device)
+        total = torch.zeros(_RESIDUAL_PARTS, block.rounded.shape[0], T.shape[1], dtype=torch.float64, device=T.device)
         for start in range(0, T.shape[0], LENGTH):
             part = slice(start, start + LENGTH)
             for product in slice_products([s[:, part] for s in block.slices], [s[part] for s in T_slices], _LAST_PAIR):
                 accumulate(total, product)
-        Y = scaled(total.sum(0), block.exponents + exponents)
+        Y = scaled(renormalise(total).sum(0), block.exponents + exponents)
         yield Y if block.weight is None else Y * block.weight.sqrt()
 
 
@@ -399,7 +401,7 @@ def _extend_wide(design: Design) -> Extended:
     units[int(design.bias) :] = operand.feature_unit
     x, bound = x * units, bound * units
     scale = design.scale.unsqueeze(1)
-    return Extended(x[0] / scale, x[1] / scale, (bound + x[2].abs()) / scale, delta, passes)
+    return Extended(x[0] / scale, x[1] / scale, (bound + x[2:].abs().sum(0)) / scale, delta, passes)
 
 
 def _one_row(design: Design) -> Extended:
@@ -414,7 +416,7 @@ def _one_row(design: Design) -> Extended:
 
 
 def _offset(operand: _Wide, x: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the bias that meets the last equation, as an expansion ``(3, 1, targets)``, and a bound on it."""
+    """Return the bias that meets the last equation, as an expansion ``(parts, 1, targets)``, and a bound on it."""
     row = operand.last_row
     exponent = exponents_of(row.abs().amax().reshape(1, 1))
     block = _Block(cut(scaled(row.unsqueeze(0), -exponent)), exponent, row, operand.last_target.unsqueeze(0), None)

@@ -11,7 +11,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from closedform.compare.problem import Problem, Weights, failure
+from closedform.compare.problem import Measurement, Problem, Weights, failure
 from closedform.report import MethodResult
 from closedform.rows import Rows, TensorSource
 from closedform.solution import Solution
@@ -43,7 +43,10 @@ def exact_solution(rows: Rows, bias: bool) -> Solution:
 
 def direct_row(name: str, seconds: float, weights: Weights, problem: Problem, stopped_because: str) -> MethodResult:
     """Measure the weights of a direct method."""
-    measured = problem.measure(weights.to(torch.float64))
+    return _row(name, seconds, problem.measure(weights.to(torch.float64)), stopped_because)
+
+
+def _row(name: str, seconds: float, measured: Measurement, stopped_because: str) -> MethodResult:
     return MethodResult(
         name=name,
         settings="",
@@ -84,17 +87,8 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem) -> tuple[MethodRe
 
 
 def _failed_row(seconds: float, problem: Problem, reason: str) -> MethodResult:
-    return MethodResult(
-        name=_SCIKIT_LEARN,
-        settings="",
-        seconds=seconds,
-        steps=None,
-        train_mse=math.inf,
-        excess_loss=math.inf,
-        weight_distance=math.inf,
-        test_mae=None if problem.test is None else math.inf,
-        stopped_because=reason,
-    )
+    nothing = Measurement(math.inf, math.inf, math.inf, None if problem.test is None else math.inf)
+    return _row(_SCIKIT_LEARN, seconds, nothing, reason)
 
 
 def _array(table: Tensor) -> object:
