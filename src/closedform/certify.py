@@ -13,6 +13,7 @@ from torch import Tensor
 
 from closedform.numerics.backward_error import Evidence, backward_error, joint_backward_error
 from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.passes import pass_sums, residual_pass
 from closedform.numerics.rank import Rank, columns_involved
 from closedform.numerics.root import Root
 from closedform.rows import Design
@@ -211,7 +212,7 @@ class _Sums:
     """Sums over the rows, in scaled coordinates: gradient ``A'r``, residual Gram matrices and what statistics need."""
 
     gradient: Tensor
-    grams: list[Tensor]
+    grams: tuple[Tensor, ...]
     squares: Tensor
     probe_product: Tensor
     mean: Tensor
@@ -227,57 +228,43 @@ def _probe_vectors(root: Root) -> Tensor:
 
 def _measure(design: Design, weight: Tensor, bias: Tensor | None, probes: Tensor | None) -> _Sums:
     p, k = design.n_columns, design.n_targets
-    scale = design.scale.unsqueeze(1)
     vectors = weight.T * design.target_scale
-    offset = None if bias is None else bias * design.target_scale
-    tests = torch.zeros(p, 0, dtype=torch.float64, device=weight.device) if probes is None else probes * scale
-    tests_features, tests_offset = (tests[1:], tests[0]) if design.bias else (tests, None)
-    gradient = torch.zeros(p, k, dtype=torch.float64, device=weight.device)
-    probe_product = torch.zeros(p, tests.shape[1], dtype=torch.float64, device=weight.device)
+    offset = weight.new_zeros(k) if bias is None else bias * design.target_scale
+    tests = weight.new_zeros(p, 0) if probes is None else -probes * design.scale.unsqueeze(1)
+    tests_features, tests_offset = (tests[1:], tests[0]) if design.bias else (tests, tests.new_zeros(tests.shape[1]))
+    V, shift = torch.cat([vectors, tests_features], 1), torch.cat([offset, tests_offset])
     # One Gram matrix per group of targets, so that their cost stays below that of the gradient.
-    grams = [gradient.new_zeros(len(group), len(group)) for group in _groups(design)]
-    mean, centred, seen = gradient.new_zeros(k), gradient.new_zeros(k), 0.0
-    for block in design.blocks(label="certifying"):
+    sums = pass_sums(vectors.shape[0], V.shape[1], weight.device, _groups(design) if k > 1 else ())
+    mean, centred, seen = weight.new_zeros(k), weight.new_zeros(k), 0.0
+    for block in design.pass_blocks("certifying"):
         targets = block.Y * design.target_scale
-        residual = targets - block.X @ vectors
-        if offset is not None:
-            residual -= offset
-        images = block.X @ tests_features
-        if tests_offset is not None:
-            images += tests_offset
+        residual_pass(sums, block.X, targets, V, shift, block.weight)
         count = float(block.X.shape[0])
         if block.weight is None:
-            weighted, block_mean = residual, targets.mean(0)
+            block_mean = targets.mean(0)
             deviations = (targets - block_mean).square().sum(0)
         else:
             column = block.weight.unsqueeze(1)
             count = float(block.weight.sum())
-            weighted, images = residual * column, images * column
             block_mean = (targets * column).sum(0) / count if count else mean
             deviations = ((targets - block_mean).square() * column).sum(0)
-        for group, gram in zip(_groups(design), grams, strict=True):
-            gram.addmm_(residual[:, group.start : group.stop].T, weighted[:, group.start : group.stop])
-        both = block.X.T @ torch.cat([weighted, images], 1)
-        if design.bias:
-            both = torch.cat([torch.cat([weighted, images], 1).sum(0, keepdim=True), both])
-        gradient += both[:, :k]
-        probe_product += both[:, k:]
         if count:
             # Means and squares of blocks are merged as in Chan, Golub and LeVeque (1983): nothing cancels.
-            shift = block_mean - mean
-            centred += deviations + shift.square() * (seen * count / (seen + count))
-            mean = mean + shift * (count / (seen + count))
+            shift_of_mean = block_mean - mean
+            centred += deviations + shift_of_mean.square() * (seen * count / (seen + count))
+            mean = mean + shift_of_mean * (count / (seen + count))
             seen += count
-    squares = torch.cat([gram.diagonal() for gram in grams]).clamp(min=0.0)
-    return _Sums(gradient * scale, grams, squares, probe_product * scale, mean, centred)
+    both = torch.cat([sums.ones.unsqueeze(0), sums.features]) if design.bias else sums.features
+    both = both * design.scale.unsqueeze(1)
+    return _Sums(both[:, :k], sums.grams, sums.squares[:k], both[:, k:], mean, centred)
 
 
-def _groups(design: Design) -> list[range]:
+def _groups(design: Design) -> tuple[range, ...]:
     size = max(design.n_columns, 32)
-    return [range(s, min(s + size, design.n_targets)) for s in range(0, design.n_targets, size)]
+    return tuple(range(s, min(s + size, design.n_targets)) for s in range(0, design.n_targets, size))
 
 
-def _joint(evidence: Evidence, grams: list[Tensor], penalised: Tensor) -> float:
+def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
     worst, start = 0.0, 0
     for gram in grams:
         part = slice(start, start + gram.shape[0])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import GEMM32, GEMM64, Cost, Factor, Facts, Method, cost
-from closedform.numerics.extremes import extreme_singular_values
-from closedform.numerics.gram import BLAS_COLUMNS, gram_update, mirror
+from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.gram import cholesky, gram_update, product_update, round_rows
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
@@ -47,71 +47,80 @@ class _Gram(Method):
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
-        gram, cross = _normal_equations(design, self.dtype)
-        cholesky, info = torch.linalg.cholesky_ex(gram)
-        if int(info) != 0:
-            raise FactorBreakdown(
-                f"Cholesky met a pivot that is not positive at column {int(info) - 1}: the condition number is "
-                f"beyond what a {_name(self.dtype)} Gram matrix can hold",
-                condition=self.condition_limit,
-            )
-        root = TriangularRoot(cholesky.T.to(torch.float64))
-        extremes = extreme_singular_values(root)
+        if design.rows.in_memory and facts.n_rows >= _SAMPLED * _SAMPLE * p:
+            # A few rows tell whether all of them are worth the work.
+            self._root(*_normal_equations(design, self.dtype, stride=facts.n_rows // (_SAMPLE * p)), sampled=True)
+        root, extremes, cross = self._root(*_normal_equations(design, self.dtype), sampled=False)
         condition = extremes.condition
-        if not condition <= self.condition_limit:
-            raise FactorBreakdown(
-                f"condition number about {condition:.1e}; a {_name(self.dtype)} Gram matrix serves up to "
-                f"{self.condition_limit:.0e}",
-                condition=condition,
-            )
         rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond) if facts.rcond else math.inf, ambiguous=False)
         # Rounding of the Gram matrix, as the preconditioned matrix sees it.
         contraction = condition**2 * torch.finfo(self.dtype).eps * p**0.5
         start = root.solve(root.adjoint_solve(cross))
         return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
 
+    def _root(self, gram: Tensor, cross: Tensor, *, sampled: bool) -> tuple[TriangularRoot, Extremes, Tensor]:
+        where = " in a sample of the rows" if sampled else ""
+        R, info = cholesky(gram)
+        if info != 0:
+            raise FactorBreakdown(
+                f"Cholesky met a pivot that is not positive at column {info - 1}{where}: the condition number is "
+                f"beyond what a {_name(self.dtype)} Gram matrix can hold",
+                condition=self.condition_limit,
+            )
+        root = TriangularRoot(R.to(torch.float64).contiguous())
+        extremes = extreme_singular_values(root)
+        # A sample makes the condition number larger than it is, by a factor that depends on its size.
+        limit = self.condition_limit * (_SAMPLE_INFLATION if sampled else 1.0)
+        if not extremes.condition <= limit:
+            raise FactorBreakdown(
+                f"condition number about {extremes.condition:.1e}{where}; a {_name(self.dtype)} Gram matrix serves up "
+                f"to {self.condition_limit:.0e}",
+                condition=extremes.condition / (_SAMPLE_INFLATION if sampled else 1.0),
+            )
+        return root, extremes, cross
 
-def _normal_equations(design: Design, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return ``A'A + P'P`` in ``dtype`` and ``A'B`` in float64, both of the scaled design.
+
+#: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, and how many times
+#: more rows there have to be for it to pay.
+_SAMPLE, _SAMPLE_INFLATION, _SAMPLED = 2, 6.0, 16
+#: Bytes of the block that is rounded and multiplied at once: enough for BLAS to reach its speed.
+_BUFFER_BYTES = 32 * 2**20
+
+
+def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """Return the upper triangle of ``A'A + P'P`` in ``dtype`` and ``A'B`` in float64, both of the scaled design.
 
     Scaling by powers of two changes no digit, so it is applied to the sums, not to the rows, unless the numbers would
-    leave the range of ``dtype``.
+    leave the range of ``dtype``. With a stride only every so manieth row counts.
     """
-    n, k, device = design.rows.n_features, design.n_targets, design.scale.device
-    feature_scale = design.scale[1:] if design.bias else design.scale
-    largest, smallest = float(feature_scale.max()), float(feature_scale.min())
-    before = feature_scale if largest > 1e15 or smallest < 1e-15 else None
-    gram = torch.zeros(n, n, dtype=dtype, device=device)
-    # The last columns of the right-hand side are the ones, which give the bias its row.
-    cross = torch.zeros(n, k + int(design.bias), dtype=torch.float64, device=device)
-    corner = torch.zeros(k + 1, dtype=torch.float64, device=device)
-    size = max(2048, 2**23 // n) if n >= BLAS_COLUMNS else max(1024, 2**18 // n)
-    size = min(size, max(2048, design.rows.n_rows // 16))
-    for block in design.blocks(size, "factoring"):
-        X, Y = block.X, block.Y * design.target_scale
+    device, first = design.scale.device, int(design.bias)
+    scale = design.scale
+    largest, smallest = float(scale.max()), float(scale.min())
+    before = scale[first:] if largest > 1e15 or smallest < 1e-15 else None
+    rows = max(64, _BUFFER_BYTES // (dtype.itemsize * design.n_columns))
+    rows = min(rows, -(-design.rows.n_rows // stride))
+    gram = torch.zeros(design.n_columns, design.n_columns, dtype=dtype, device=device)
+    cross = torch.zeros(design.n_columns, design.n_targets, dtype=dtype, device=device)
+    A = torch.empty(rows, design.n_columns, dtype=dtype, device=device)
+    B = torch.empty(rows, design.n_targets, dtype=dtype, device=device)
+    for block in design.blocks(rows * stride, "factoring", as_stored=True):
+        X, Y = block.X[::stride], block.Y[::stride]
         if before is not None:
-            X = X * before
+            X = X.to(torch.float64) * before
+        root = None if block.weight is None else block.weight[::stride].sqrt()
+        n = X.shape[0]
+        round_rows(X, root, A[:n, first:])
+        round_rows(Y * design.target_scale, root, B[:n])
         if design.bias:
-            Y = torch.cat([Y, Y.new_ones(Y.shape[0], 1)], 1)
-        if block.weight is not None:
-            root = block.weight.sqrt().unsqueeze(1)
-            X, Y = X * root, Y * root
-        if design.bias:
-            corner += Y.T @ Y[:, -1]
-        cross.addmm_(X.T, Y)
-        gram_update(gram, X.to(dtype))
-    after = torch.ones_like(feature_scale) if before is not None else feature_scale
-    gram = mirror(gram) * after.to(dtype) * after.to(dtype).unsqueeze(1)
-    cross *= after.unsqueeze(1)
-    if design.bias:
-        unit = float(design.scale[0])
-        ones = cross[:, -1:].to(dtype) * unit
-        gram = torch.cat(
-            [torch.cat([corner[-1:].reshape(1, 1).to(dtype) * unit**2, ones.T], 1), torch.cat([ones, gram], 1)]
-        )
-        cross = torch.cat([corner[:-1].reshape(1, k) * unit, cross[:, :-1]])
+            A[:n, 0] = 1.0 if root is None else root
+        gram_update(gram, A[:n])
+        product_update(cross, A[:n], B[:n])
+    after = scale if before is None else torch.cat([scale[:first], torch.ones_like(before)])
+    if stride > 1:
+        after = after * stride**0.5
+    gram *= torch.outer(after, after).to(dtype)
     gram.diagonal().add_(design.penalty.square().to(dtype))
-    return gram, cross
+    return gram, cross.to(torch.float64) * after.unsqueeze(1)
 
 
 @final

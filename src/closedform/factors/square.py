@@ -11,6 +11,8 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import GEMM64, Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
+from closedform.numerics.gram import cholesky
+from closedform.numerics.lu import LU
 from closedform.numerics.root import DenseRoot
 from closedform.rows import Design
 
@@ -48,15 +50,15 @@ class Square(Method):
 
 def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
     if torch.equal(matrix, matrix.T):
-        cholesky, info = torch.linalg.cholesky_ex(matrix)
-        if int(info) == 0 and bool(torch.isfinite(cholesky).all()):
-            return DenseRoot(matrix, scale, cholesky=cholesky)
+        R, info = cholesky(matrix)
+        if info == 0 and bool(torch.isfinite(R.diagonal()).all()):
+            return DenseRoot(matrix, scale, cholesky=R)
     # Scaled columns keep the pivots in range; the choice of pivots is the same without.
     if bool((scale != 1).any()):
         matrix = matrix * scale
-    lu, pivots, info = torch.linalg.lu_factor_ex(matrix)
-    if int(info) != 0:
+    lu = LU(matrix)
+    if lu.zero_pivot:
         raise FactorBreakdown(
-            f"LU met a zero pivot at column {int(info) - 1}: the matrix is singular", condition=math.inf
+            f"LU met a zero pivot at column {lu.zero_pivot - 1}: the matrix is singular", condition=math.inf
         )
-    return DenseRoot(matrix, torch.ones_like(scale), lu=(lu, pivots))
+    return DenseRoot(matrix, torch.ones_like(scale), lu=lu)

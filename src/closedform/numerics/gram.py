@@ -1,18 +1,17 @@
-"""Gram matrices by blocks of rows."""
+"""Gram matrices by blocks of rows, and their Cholesky factor."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["BLAS_COLUMNS", "gram_update", "mirror"]
+from closedform.numerics import kernels
 
-#: From this many columns on, the symmetric update of BLAS on a CPU beats a full product by torch.
-BLAS_COLUMNS = 384
+__all__ = ["cholesky", "gram_update", "product_update", "round_rows"]
 
 
 def gram_update(gram: Tensor, A: Tensor) -> None:
-    """Add ``A'A`` to ``gram`` in place; below the diagonal nothing is promised until :func:`mirror`.
+    """Add the upper triangle of ``A'A`` to that of ``gram`` in place; nothing is promised below the diagonal.
 
     On a CPU the symmetric rank-k update of BLAS takes half the operations; torch does not offer it.
 
@@ -20,10 +19,7 @@ def gram_update(gram: Tensor, A: Tensor) -> None:
         gram: ``(columns, columns)``, float32 or float64, contiguous.
         A: ``(rows, columns)`` of the same dtype.
     """
-    # In double precision nothing of torch's runs between two updates; in single precision the conversion does, and its
-    # threads and those of BLAS wait for each other, which only a large update makes up for.
-    small = gram.shape[0] < BLAS_COLUMNS and gram.dtype == torch.float32
-    if gram.device.type != "cpu" or small:
+    if gram.device.type != "cpu":
         gram.addmm_(A.T, A)
         return
     from scipy.linalg.blas import dsyrk, ssyrk
@@ -36,7 +32,38 @@ def gram_update(gram: Tensor, A: Tensor) -> None:
         gram.copy_(torch.from_numpy(updated).T)
 
 
-def mirror(gram: Tensor) -> Tensor:
-    """Return the symmetric matrix whose upper triangle is that of ``gram``."""
-    upper = gram.triu()
-    return upper + upper.triu(1).T
+def product_update(product: Tensor, A: Tensor, B: Tensor) -> None:
+    """Add ``A'B`` to ``product`` in place, by the BLAS that :func:`gram_update` uses: its threads are awake."""
+    if product.device.type != "cpu":
+        product.addmm_(A.T, B)
+        return
+    product.numpy()[...] += A.numpy().T @ B.numpy()
+
+
+def round_rows(A: Tensor, row_scale: Tensor | None, out: Tensor) -> None:
+    """Write the rows of A, each times its scale, into ``out`` in its dtype."""
+    if out.dtype == torch.float32 and kernels.serves(A):
+        kernels.narrow(A, row_scale, out)
+        return
+    out.copy_(A if row_scale is None else A.to(torch.float64) * row_scale.unsqueeze(1))
+
+
+def cholesky(gram: Tensor) -> tuple[Tensor, int]:
+    """Return the upper triangular R with ``R'R = gram``, and 0 or the place of the first pivot that is not positive.
+
+    Only the upper triangle of ``gram`` is read.
+
+    Example:
+        >>> import torch
+        >>> cholesky(torch.tensor([[4.0, 2.0], [0.0, 5.0]]))
+        (tensor([[2., 1.],
+                [0., 2.]]), 0)
+    """
+    if gram.device.type != "cpu":
+        R, info = torch.linalg.cholesky_ex(gram, upper=True)
+        return R, int(info)
+    from scipy.linalg.lapack import dpotrf, spotrf
+
+    factor = spotrf if gram.dtype == torch.float32 else dpotrf
+    lower, info = factor(gram.numpy().T, lower=1, clean=1, overwrite_a=0)
+    return torch.from_numpy(lower).T, int(info)

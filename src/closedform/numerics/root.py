@@ -9,6 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.numerics.lu import LU
+
 __all__ = ["DenseRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
 
@@ -83,7 +85,7 @@ class TriangularRoot(Root):
 class DenseRoot(Root):
     """A square matrix as its own root, ``S = M diag(scale)``, with the factorization of M that solves with it.
 
-    Exactly one of ``lu`` and ``cholesky`` (lower) is given.
+    Exactly one of ``lu`` and ``cholesky`` (upper) is given.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class DenseRoot(Root):
         matrix: Tensor,
         scale: Tensor,
         *,
-        lu: tuple[Tensor, Tensor] | None = None,
+        lu: LU | None = None,
         cholesky: Tensor | None = None,
     ) -> None:
         self.matrix = matrix
@@ -109,9 +111,10 @@ class DenseRoot(Root):
 
     def _inverse(self, V: Tensor, *, adjoint: bool) -> Tensor:
         if self.cholesky is not None:
-            return torch.cholesky_solve(V, self.cholesky)
+            half = torch.linalg.solve_triangular(self.cholesky.T, V, upper=False)
+            return torch.linalg.solve_triangular(self.cholesky, half, upper=True)
         assert self.lu is not None
-        return torch.linalg.lu_solve(*self.lu, V, adjoint=adjoint)
+        return self.lu.solve(V, adjoint=adjoint)
 
     def solve(self, V: Tensor) -> Tensor:
         return self._inverse(V, adjoint=False) / self.scale

@@ -9,8 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.numerics.passes import PassSums, pass_sums, residual_pass
 from closedform.numerics.triangle import Triangle, fold
-from closedform.rows.scan import Scan, power_of_two_exponents, rows_per_block
+from closedform.rows.scan import Scan, pass_rows, power_of_two_exponents, rows_per_block
 from closedform.rows.table import Block, Rows
 
 __all__ = ["Design"]
@@ -80,12 +81,16 @@ class Design:
         """Frobenius norm of A with the ridge rows under it."""
         return float(torch.linalg.vector_norm(self.column_norms))
 
-    def blocks(self, size: int | None = None, label: str = "reading") -> Iterator[Block]:
+    def blocks(self, size: int | None = None, label: str = "reading", *, as_stored: bool = False) -> Iterator[Block]:
         """Walk the raw rows, telling the progress hook how far the pass has come."""
-        for block in self.rows.blocks(size or rows_per_block(self.rows)):
+        for block in self.rows.blocks(size or rows_per_block(self.rows), as_stored=as_stored):
             yield block
             if self._tick is not None:
                 self._tick(label, min(1.0, (block.start + block.X.shape[0]) / self.rows.n_rows))
+
+    def pass_blocks(self, label: str) -> Iterator[Block]:
+        """Walk the rows in the large blocks that passes take, X in its own dtype."""
+        return self.blocks(pass_rows(self.rows), label, as_stored=True)
 
     def matrix_blocks(self, size: int, label: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield blocks of A and B themselves, as new tensors."""
@@ -106,25 +111,18 @@ class Design:
         V = Z * self.scale.unsqueeze(1)
         return (V[1:], V[0]) if self.bias else (V, None)
 
-    def _adjoint(self, features: Tensor, ones: Tensor | None) -> Tensor:
-        G = features if ones is None else torch.cat([ones.unsqueeze(0), features])
+    def _adjoint(self, sums: PassSums) -> Tensor:
+        G = torch.cat([sums.ones.unsqueeze(0), sums.features]) if self.bias else sums.features
         return G * self.scale.unsqueeze(1)
 
     def normal_product(self, Z: Tensor) -> Tensor:
         """Return ``(A'A + P'P) Z``, shape ``(columns, k)``; each block of rows is read once for both products."""
         V, v0 = self.raw(Z)
-        features = torch.zeros_like(V)
-        ones = None if v0 is None else torch.zeros_like(v0)
-        for block in self.blocks(label="refining"):
-            product = block.X @ V
-            if v0 is not None:
-                product += v0
-            if block.weight is not None:
-                product *= block.weight.unsqueeze(1)
-            features.addmm_(block.X.T, product)
-            if ones is not None:
-                ones += product.sum(0)
-        return self._adjoint(features, ones) + self.penalty.square().unsqueeze(1) * Z
+        sums = pass_sums(V.shape[0], V.shape[1], V.device)
+        offset = None if v0 is None else -v0
+        for block in self.pass_blocks("refining"):
+            residual_pass(sums, block.X, None, -V, offset, block.weight)
+        return self._adjoint(sums) + self.penalty.square().unsqueeze(1) * Z
 
     def gradient(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``A'(B - A Z) - P'P Z``, shape ``(columns, targets)``, and the squared residual norms ``(targets,)``.
@@ -132,25 +130,11 @@ class Design:
         The squared norms count the ridge rows as well.
         """
         V, v0 = self.raw(Z)
-        features = torch.zeros_like(V)
-        ones = None if v0 is None else torch.zeros_like(v0)
-        squares = torch.zeros(Z.shape[1], dtype=Z.dtype, device=Z.device)
-        for block in self.blocks(label="refining"):
-            residual = torch.addmm(block.Y * self.target_scale, block.X, V, alpha=-1.0)
-            if v0 is not None:
-                residual -= v0
-            if block.weight is None:
-                squares += residual.square().sum(0)
-            else:
-                weight = block.weight.unsqueeze(1)
-                squares += (residual.square() * weight).sum(0)
-                residual *= weight
-            features.addmm_(block.X.T, residual)
-            if ones is not None:
-                ones += residual.sum(0)
+        sums = pass_sums(V.shape[0], V.shape[1], V.device)
+        for block in self.pass_blocks("refining"):
+            residual_pass(sums, block.X, block.Y * self.target_scale, V, v0, block.weight)
         penalised = self.penalty.unsqueeze(1) * Z
-        squares += penalised.square().sum(0)
-        return self._adjoint(features, ones) - self.penalty.unsqueeze(1) * penalised, squares
+        return self._adjoint(sums) - self.penalty.unsqueeze(1) * penalised, sums.squares + penalised.square().sum(0)
 
     def residual(self, Z: Tensor) -> Tensor:
         """Return ``B - A Z`` as one tensor ``(rows, targets)``; for square and wide problems, where it is small."""

@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from closedform.errors import InputError, NonFiniteError
+from closedform.numerics.passes import column_squares
 from closedform.rows.table import Rows
 
-__all__ = ["BLOCK_BYTES", "Scan", "rows_per_block", "scan"]
+__all__ = ["BLOCK_BYTES", "Scan", "pass_rows", "rows_per_block", "scan"]
 
 #: A block of rows this large stays in the outer caches, so that two products with it cost one read of memory.
 BLOCK_BYTES = 2 * 2**20
 #: Blocks read from a file are larger: there the cost is the call.
 FILE_BLOCK_BYTES = 64 * 2**20
+#: A compiled pass blocks for itself: it takes as many rows as keep threads busy, and few enough to be interrupted.
+PASS_BYTES = 128 * 2**20
 
 # Squares of norms inside this range neither overflow nor lose digits to underflow.
 _SAFE_SQUARE = (1e-270, 1e290)
@@ -45,6 +48,12 @@ def rows_per_block(rows: Rows, columns: int | None = None) -> int:
     return max(64, size // (8 * width))
 
 
+def pass_rows(rows: Rows) -> int:
+    """Return how many rows one call of a pass takes."""
+    size = PASS_BYTES if rows.in_memory else FILE_BLOCK_BYTES
+    return max(64, size // (8 * (rows.n_features + rows.n_targets)))
+
+
 def scan(rows: Rows) -> Scan:
     """Walk the rows once; check that every number is finite and measure the columns.
 
@@ -58,15 +67,10 @@ def scan(rows: Rows) -> Scan:
     weight_sum, positive_rows = float(rows.n_rows), rows.n_rows
     if rows.weight is not None:
         weight_sum, positive_rows = _check_weights(rows, size)
-    for block in rows.blocks(size):
-        if block.weight is None:
-            feature_squares += (block.X * block.X).sum(0)
-            target_squares += (block.Y * block.Y).sum(0)
-        else:
-            # Rows of weight zero must still be finite: zero times NaN is NaN and is seen below.
-            root = block.weight.sqrt().unsqueeze(1)
-            feature_squares += (block.X * root).square_().sum(0)
-            target_squares += (block.Y * root).square_().sum(0)
+    for block in rows.blocks(pass_rows(rows), as_stored=True):
+        # Rows of weight zero must be finite as well: zero times NaN is NaN and is seen below.
+        column_squares(feature_squares, block.X, block.weight)
+        column_squares(target_squares, block.Y, block.weight)
     squares = torch.cat([feature_squares, target_squares])
     safe = ((squares > _SAFE_SQUARE[0]) & (squares < _SAFE_SQUARE[1])).all()
     norms = squares.sqrt() if bool(safe) else _careful_norms(rows, size)

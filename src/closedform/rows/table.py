@@ -18,7 +18,7 @@ __all__ = ["Block", "Rows", "as_rows"]
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows in float64: ``X`` (rows, features), ``Y`` (rows, targets), ``weight`` (rows,) or None."""
+    """Consecutive rows: ``X`` (rows, features), ``Y`` (rows, targets), ``weight`` (rows,) or None; float64."""
 
     start: int
     X: Tensor
@@ -70,13 +70,17 @@ class Rows:
     def in_memory(self) -> bool:
         return self.x.in_memory
 
-    def blocks(self, rows_per_block: int) -> Iterator[Block]:
-        """Walk the table once, in order. Float64 tables in memory are handed out as views, never copied."""
+    def blocks(self, rows_per_block: int, *, as_stored: bool = False) -> Iterator[Block]:
+        """Walk the table once, in order. Float64 tables in memory are handed out as views, never copied.
+
+        ``as_stored`` leaves X in its own dtype, for passes that convert as they read.
+        """
         for start in range(0, self.n_rows, rows_per_block):
             stop = min(start + rows_per_block, self.n_rows)
+            X = self.x.read(start, stop)
             yield Block(
                 start,
-                self.x.read(start, stop).to(torch.float64),
+                X if as_stored else X.to(torch.float64),
                 self.y.read(start, stop).to(torch.float64),
                 None if self.weight is None else self.weight.read(start, stop).to(torch.float64),
             )

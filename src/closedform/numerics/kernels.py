@@ -1,0 +1,94 @@
+"""The compiled passes over a table in memory, where they were built; :mod:`closedform.numerics.passes` chooses."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+library: ModuleType | None
+try:
+    from closedform.numerics import _kernels
+
+    library = _kernels
+except ImportError:  # no C compiler at installation: passes.py does the same with matrix products
+    library = None
+
+__all__ = ["available", "column_squares", "narrow", "residual_pass", "serves", "sketch_add"]
+
+#: Below this many numbers a thread costs more than it saves.
+_PER_THREAD = 2**19
+
+
+def available() -> bool:
+    """Whether the compiled passes were built with this installation."""
+    return library is not None
+
+
+def serves(X: Tensor) -> bool:
+    """Whether the compiled passes can read this table: float32 or float64 rows on a CPU, each row contiguous."""
+    return (
+        library is not None
+        and X.device.type == "cpu"
+        and X.dtype in (torch.float32, torch.float64)
+        and X.dim() == 2
+        and (X.stride(1) == 1 or X.shape[1] == 1)
+        and X.stride(0) >= X.shape[1]
+    )
+
+
+def _table(X: Tensor) -> tuple[int, int, int, int, int]:
+    return X.data_ptr(), int(X.dtype == torch.float32), X.shape[0], X.shape[1], X.stride(0)
+
+
+def _threads(X: Tensor, vectors: int = 1) -> int:
+    return max(1, min(torch.get_num_threads(), X.numel() * vectors // _PER_THREAD))
+
+
+def _address(values: Tensor | None) -> int:
+    return 0 if values is None else values.data_ptr()
+
+
+def residual_pass(
+    X: Tensor, Y: Tensor | None, V: Tensor, offset: Tensor, weight: Tensor | None, sums: Tensor, *, with_gram: bool
+) -> None:
+    """Add ``X'T``, ``1'T`` and the squares of T to ``sums``; see :func:`closedform.numerics.passes.residual_pass`.
+
+    ``V`` is ``(q, features)`` and ``sums`` ``q * (features + 2)`` numbers, with k * k more for the products ``T'T``;
+    both are float64 and contiguous, as are Y, offset and weight.
+    """
+    q, k = V.shape[0], 0 if Y is None else Y.shape[1]
+    assert library is not None
+    library.residual_pass(
+        *_table(X),
+        _address(Y),
+        k,
+        _address(weight),
+        V.data_ptr(),
+        offset.data_ptr(),
+        q,
+        int(with_gram),
+        sums.data_ptr(),
+        _threads(X, q),
+    )
+
+
+def column_squares(X: Tensor, weight: Tensor | None, squares: Tensor) -> None:
+    """Add the weighted squares of each column to ``squares``, float64."""
+    assert library is not None
+    library.column_squares(*_table(X), _address(weight), squares.data_ptr(), _threads(X))
+
+
+def narrow(X: Tensor, row_scale: Tensor | None, out: Tensor) -> None:
+    """Round the scaled rows into ``out``, float32 with contiguous rows."""
+    assert library is not None
+    library.narrow(*_table(X), _address(row_scale), out.data_ptr(), out.stride(0), _threads(X))
+
+
+def sketch_add(X: Tensor, target: Tensor, factor: Tensor, sketch: Tensor) -> None:
+    """Add each row, times its factors ``(rows, nonzeros)``, to the rows ``target`` (int32) of the sketch."""
+    assert library is not None
+    library.sketch_add(
+        *_table(X), target.data_ptr(), factor.data_ptr(), target.shape[1], sketch.data_ptr(), _threads(X)
+    )

@@ -1,0 +1,164 @@
+"""Passes over a block of rows that form several sums at once, each number of X read once where that can be.
+
+On a CPU the compiled kernels do it, or blocks small enough to stay in cache; elsewhere matrix products of torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from closedform.numerics import kernels
+
+__all__ = ["PassSums", "column_squares", "pass_sums", "residual_pass"]
+
+#: Up to this many vectors at once a compiled pass beats two matrix products.
+_KERNEL_VECTORS = 16
+#: A block of this many bytes stays in the outer caches, so that two products with it cost one read of memory.
+_CACHE_BYTES = 2 * 2**20
+#: Matrix products with many vectors are bound by arithmetic: larger blocks, fewer calls.
+_GEMM_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class PassSums:
+    """Sums over rows, all float64: ``features = X'T`` (features, q), ``ones = 1'T`` (q,), ``squares`` of T (q,).
+
+    ``grams`` are products ``T'T`` of groups of columns of T, where they were asked for; with one group, it and the
+    others are views of ``flat``.
+    """
+
+    flat: Tensor
+    features: Tensor
+    ones: Tensor
+    squares: Tensor
+    groups: tuple[range, ...]
+    grams: tuple[Tensor, ...]
+
+
+def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple[range, ...] = ()) -> PassSums:
+    """Return sums of zero; ``groups`` are the ranges of targets whose products are wanted."""
+    size = vectors * n_features
+    first = len(groups[0]) if len(groups) == 1 else 0
+    flat = torch.zeros(size + 2 * vectors + first**2, dtype=torch.float64, device=device)
+    grams = tuple(flat.new_zeros(len(group), len(group)) for group in groups)
+    if first:
+        grams = (flat[size + 2 * vectors :].view(first, first),)
+    return PassSums(
+        flat,
+        flat[:size].view(vectors, n_features).T,
+        flat[size : size + vectors],
+        flat[size + vectors : size + 2 * vectors],
+        groups,
+        grams,
+    )
+
+
+def residual_pass(
+    sums: PassSums, X: Tensor, Y: Tensor | None, V: Tensor, offset: Tensor | None = None, weight: Tensor | None = None
+) -> None:
+    r"""Add a block of rows to ``sums``: with ``T = w (Y - X V - offset)``, the sums X'T, 1'T and those of T^2 / w.
+
+    Args:
+        sums: Where the sums go, for q vectors.
+        X: ``(rows, features)``, any floating dtype.
+        Y: ``(rows, k)``, float64, k <= q; further vectors have a target of zero. None for none at all.
+        V: ``(features, q)``, float64.
+        offset: ``(q,)`` or None.
+        weight: ``(rows,)``, float64, or None for ones.
+
+    Example:
+        >>> import torch
+        >>> X = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+        >>> sums = pass_sums(1, 1, X.device)
+        >>> residual_pass(sums, X, X + 1, torch.ones(1, 1, dtype=torch.float64))
+        >>> sums.features.item(), sums.ones.item(), sums.squares.item()
+        (3.0, 2.0, 2.0)
+    """
+    q = V.shape[1]
+    if q <= _KERNEL_VECTORS and len(sums.groups) <= 1 and kernels.serves(X):
+        shift = V.new_zeros(q) if offset is None else offset.contiguous()
+        kernels.residual_pass(
+            X,
+            None if Y is None else Y.contiguous(),
+            V.T.contiguous(),
+            shift,
+            None if weight is None else weight.contiguous(),
+            sums.flat,
+            with_gram=bool(sums.groups),
+        )
+        return
+    if kernels.serves(X):
+        _gemm_pass(sums, X, Y, V, offset, weight)
+        return
+    n_rows, n_features = X.shape
+    rows = max(64, _CACHE_BYTES // (8 * max(n_features, 1)))
+    if X.device.type != "cpu":
+        rows = max(rows, _GEMM_ROWS)
+    for start in range(0, n_rows, rows):
+        part = slice(start, start + rows)
+        block = X[part].to(torch.float64)
+        T = block @ V
+        T.neg_()
+        if Y is not None:
+            T[:, : Y.shape[1]] += Y[part]
+        if offset is not None:
+            T -= offset
+        residuals = T
+        if weight is not None:
+            T = T * weight[part].unsqueeze(1)
+        sums.squares.add_((residuals * T).sum(0))
+        for group, gram in zip(sums.groups, sums.grams, strict=True):
+            gram.addmm_(residuals[:, group.start : group.stop].T, T[:, group.start : group.stop])
+        sums.features.add_(block.T @ T)
+        sums.ones.add_(T.sum(0))
+
+
+def _gemm_pass(
+    sums: PassSums, X: Tensor, Y: Tensor | None, V: Tensor, offset: Tensor | None, weight: Tensor | None
+) -> None:
+    """The same by matrix products of NumPy's BLAS; nothing of torch runs in between, whose threads would wait on it."""
+    x, v = X.numpy(), V.numpy()
+    y, shift, w = (None if values is None else values.numpy() for values in (Y, offset, weight))
+    features, ones, squares = sums.features.numpy(), sums.ones.numpy(), sums.squares.numpy()
+    grams = [gram.numpy() for gram in sums.grams]
+    for start in range(0, x.shape[0], _GEMM_ROWS):
+        part = slice(start, start + _GEMM_ROWS)
+        block = x[part].astype(np.float64, copy=False)
+        T = block @ v
+        np.negative(T, out=T)
+        if y is not None:
+            T[:, : y.shape[1]] += y[part]
+        if shift is not None:
+            T -= shift
+        residuals = T
+        if w is not None:
+            T = T * w[part, None]
+        squares += np.einsum("ij,ij->j", residuals, T)
+        for group, gram in zip(sums.groups, grams, strict=True):
+            gram += residuals[:, group.start : group.stop].T @ T[:, group.start : group.stop]
+        features += block.T @ T
+        ones += T.sum(0)
+
+
+def column_squares(squares: Tensor, X: Tensor, weight: Tensor | None = None) -> None:
+    """Add the (weighted) squares of each column of X to ``squares``, float64; not finite where X is not.
+
+    Example:
+        >>> import torch
+        >>> squares = torch.zeros(2, dtype=torch.float64)
+        >>> column_squares(squares, torch.tensor([[3.0, 1.0], [4.0, 1.0]]))
+        >>> squares
+        tensor([25.,  2.], dtype=torch.float64)
+    """
+    if kernels.serves(X):
+        kernels.column_squares(X, None if weight is None else weight.contiguous(), squares)
+        return
+    rows = max(64, _CACHE_BYTES // (8 * max(X.shape[1], 1)))
+    for start in range(0, X.shape[0], rows):
+        part = X[start : start + rows].to(torch.float64)
+        product = part * part
+        squares += (product if weight is None else product * weight[start : start + rows].unsqueeze(1)).sum(0)

@@ -1,0 +1,157 @@
+"""The passes over rows, compiled and not, against sums in extended precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from closedform.numerics import kernels, passes
+from closedform.numerics.gram import cholesky, gram_update, round_rows
+from closedform.numerics.lu import LU
+from closedform.numerics.passes import column_squares, pass_sums, residual_pass
+
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no C compiler built the passes here")
+
+
+@pytest.fixture(params=[pytest.param("compiled", marks=needs_kernels), "matrix products", "torch alone"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "compiled":
+        monkeypatch.setattr(kernels, "_PER_THREAD", 100)
+    elif request.param == "matrix products":
+        monkeypatch.setattr(passes, "_KERNEL_VECTORS", 0)
+    else:
+        monkeypatch.setattr(kernels, "library", None)
+    return str(request.param)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def wide(values: torch.Tensor) -> np.ndarray:
+    return values.numpy().astype(np.longdouble)
+
+
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("layout", ["contiguous", "rows of a wider table", "transposed"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize(("m", "n", "k", "extra"), [(1, 1, 1, 0), (1031, 7, 1, 2), (515, 33, 5, 0), (300, 4, 2, 3)])
+def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, m: int, n: int, k: int, extra: int) -> None:
+    generator = torch.Generator().manual_seed(m + n)
+
+    def gaussian(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    X = gaussian(m, n + 3).to(dtype)[:, :n]
+    X = {"contiguous": X.contiguous(), "transposed": X.T.contiguous().T}.get(layout, X)
+    Y, V, offset = gaussian(m, k), gaussian(n, k + extra), gaussian(k + extra)
+    weight = gaussian(m).square() if weighted else None
+    sums = pass_sums(n, k + extra, X.device, (range(k),))
+    residual_pass(sums, X[: m // 2], Y[: m // 2], V, offset, None if weight is None else weight[: m // 2])
+    residual_pass(sums, X[m // 2 :], Y[m // 2 :], V, offset, None if weight is None else weight[m // 2 :])
+    T = -(wide(X) @ wide(V)) - wide(offset)
+    T[:, :k] += wide(Y)
+    W = T if weight is None else T * wide(weight)[:, None]
+    size = 1e-14 * m
+    np.testing.assert_allclose(sums.features.numpy(), (wide(X).T @ W).astype(float), rtol=1e-12, atol=size)
+    np.testing.assert_allclose(sums.ones.numpy(), W.sum(0).astype(float), rtol=1e-12, atol=size)
+    np.testing.assert_allclose(sums.squares.numpy(), (T * W).sum(0).astype(float), rtol=1e-12)
+    np.testing.assert_allclose(sums.grams[0].numpy(), (T[:, :k].T @ W[:, :k]).astype(float), rtol=1e-12, atol=size)
+
+
+@pytest.mark.usefixtures("way")
+def test_products_of_several_groups_of_targets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X, Y = (torch.randn(400, n, dtype=torch.float64, generator=generator) for n in (3, 40))
+    groups = (range(32), range(32, 40))
+    sums = pass_sums(3, 40, X.device, groups)
+    residual_pass(sums, X, Y, torch.zeros(3, 40, dtype=torch.float64))
+    for group, gram in zip(groups, sums.grams, strict=True):
+        part = wide(Y[:, group.start : group.stop])
+        np.testing.assert_allclose(gram.numpy(), (part.T @ part).astype(float), rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_column_squares(dtype: torch.dtype, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    X = torch.randn(1501, 5, generator=generator).to(dtype)
+    weight = torch.rand(1501, dtype=torch.float64, generator=generator) if weighted else None
+    squares = torch.zeros(5, dtype=torch.float64)
+    column_squares(squares, X, weight)
+    expected = wide(X) ** 2 if weight is None else wide(X) ** 2 * wide(weight)[:, None]
+    np.testing.assert_allclose(squares.numpy(), expected.sum(0).astype(float), rtol=1e-13)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_column_squares_tell_what_is_not_finite(bad: float) -> None:
+    X = torch.ones(600, 3)
+    X[599, 1] = bad
+    squares = torch.zeros(3, dtype=torch.float64)
+    column_squares(squares, X, torch.zeros(600, dtype=torch.float64))
+    assert torch.isfinite(squares).tolist() == [True, False, True]
+
+
+@needs_kernels
+def test_compiled_passes_give_the_same_bits_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_PER_THREAD", 100)
+    torch.set_num_threads(4)
+    X = torch.randn(5000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    results = []
+    for _ in range(2):
+        sums = pass_sums(20, 1, X.device)
+        residual_pass(sums, X, X[:, :1], torch.ones(20, 1, dtype=torch.float64))
+        results.append(sums.flat)
+    torch.set_num_threads(1)
+    assert torch.equal(*results)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_round_rows(scaled: bool) -> None:
+    X = torch.randn(700, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    scale = torch.rand(700, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) if scaled else None
+    out = torch.empty(700, 8)
+    round_rows(X, scale, out[:, 2:])
+    assert torch.equal(out[:, 2:], (X if scale is None else X * scale.unsqueeze(1)).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_gram_and_cholesky(dtype: torch.dtype) -> None:
+    A = torch.randn(200, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).to(dtype)
+    gram = torch.zeros(30, 30, dtype=dtype)
+    for part in A.split(64):
+        gram_update(gram, part)
+    expected = wide(A).T @ wide(A)
+    eps = torch.finfo(dtype).eps
+    np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(expected).astype(float), atol=200 * 200 * eps)
+    R, info = cholesky(gram)
+    assert info == 0
+    assert torch.equal(R, R.triu())
+    np.testing.assert_allclose((wide(R).T @ wide(R)).astype(float), expected.astype(float), atol=200 * 200 * eps)
+    assert cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=dtype))[1] == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_lu(dtype: torch.dtype, adjoint: bool) -> None:
+    generator = torch.Generator().manual_seed(6)
+    M = torch.randn(40, 40, dtype=torch.float64, generator=generator).to(dtype)
+    V = torch.randn(40, 3, dtype=torch.float64, generator=generator)
+    lu = LU(M)
+    assert lu.zero_pivot == 0
+    solution = lu.solve(V, adjoint=adjoint)
+    assert solution.dtype == torch.float64
+    matrix = (M.T if adjoint else M).double()
+    np.testing.assert_allclose((matrix @ solution).numpy(), V.numpy(), atol=1e4 * torch.finfo(dtype).eps)
+    assert LU(torch.zeros(2, 2, dtype=dtype)).zero_pivot == 1
