@@ -31,6 +31,7 @@ ROOMS: dict[str, tuple[float, str]] = {
     "statistics": (4, "fit"),
     "progress": (0, "words"),
     "linear": (1, "linear"),
+    "machine": (1.2, "machine"),
     "spectrum": (4, "explain"),
     "forecast": (4, "explain"),
     "rehearse": (4, "explain"),

@@ -517,3 +517,34 @@ def test_oracle_joint_backward_error_is_the_least_perturbation_to_first_order() 
     least = np.linalg.lstsq(np.array(columns).T, -(problem.A.T @ R).ravel(), rcond=None)[0]
     expected = np.linalg.norm(least) / np.linalg.norm(problem.A)
     assert_allclose(backward_error_joint(problem, weight, None), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e9, 1e11])
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("n", [30, 120])
+def test_a_sketch_serves_at_any_condition_and_the_certificate_measures_it(condition: float, bias: bool, n: int) -> None:
+    rng = np.random.default_rng(5)
+    U, _ = np.linalg.qr(rng.standard_normal((3000, n)))
+    V, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    X = U * np.geomspace(1, 1 / condition, n) @ V.T
+    Y = X @ rng.standard_normal((n, 2)) + 0.1 * rng.standard_normal((3000, 2))
+    sol = cf.solve(X, Y, bias=bias, method="sketched")
+    assert sol.outcome is cf.Outcome.CERTIFIED
+    A = np.column_stack([np.ones(3000), X]) if bias else X
+    assert_allclose(sol.certificate.condition, np.linalg.cond(A), rtol=0.15)
+    assert_allclose(sol.certificate.loss, ((A @ np.linalg.lstsq(A, Y)[0] - Y) ** 2).mean(), rtol=1e-12)
+
+
+def test_a_wide_system_is_solved_without_a_copy_of_its_rows() -> None:
+    rng = np.random.default_rng(6)
+    X, Y = rng.standard_normal((40, 900)), rng.standard_normal((40, 2))
+    sol = cf.solve(X, Y, bias=True)
+    assert sol.attempts[-1].method == "dual gram32"
+    centred = X - X.mean(0)
+    assert_allclose(sol.weight.numpy(), (np.linalg.pinv(centred) @ (Y - Y.mean(0))).T, rtol=1e-11, atol=1e-13)
+    near = torch.nn.Linear(900, 2, dtype=torch.float64)
+    close = cf.solve(X, Y, bias=True, nearest_to=near)
+    A = np.column_stack([np.ones(40), X])
+    Z = np.vstack([near.bias.detach().numpy(), near.weight.detach().numpy().T])
+    Z = Z + np.linalg.pinv(A) @ (Y - A @ Z)
+    assert_allclose(close.weight.numpy(), Z[1:].T, rtol=1e-11, atol=1e-13)

@@ -24,6 +24,8 @@ _EPS = sys.float_info.epsilon
 #: The largest backward error at which weights are accepted: a small multiple of eps, 7.1e-15.
 TOLERANCE = 32 * _EPS
 _PROBES = 2
+#: A factor further from the matrix than this, as probed, only tells where its extreme singular values are found.
+_CLOSE = 0.02
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ def certify(
     error = backward_error(evidence, sums.squares + penalised.square().sum(0))
     joint = error if design.n_targets == 1 else _joint(evidence, sums.grams, penalised)
     scaled, raw = _conditions(design, root, extremes, rank)
+    if factor_error > _CLOSE and rank.full:
+        scaled, raw = _measured(design, scaled, raw)
     residual = (sums.squares + penalised.square().sum(0)).sqrt()
     forward = _forward_error(design, Z, residual, scaled.smallest, error)
     if rank.ambiguous or rank.rank == 0:
@@ -319,6 +323,23 @@ def _conditions(design: Design, root: Root | None, extremes: Extremes | None, ra
         return Extremes(0.0, 0.0), Extremes(0.0, 0.0)
     raw = torch.linalg.svdvals(values.unsqueeze(1) * vectors / design.scale)
     return Extremes(float(values[0]), float(values[-1])), Extremes(float(raw[0]), float(raw[-1]))
+
+
+def _measured(design: Design, scaled: Extremes, raw: Extremes) -> tuple[Extremes, Extremes]:
+    """Measure the extreme singular values on the rows themselves, in the directions where the factor found them."""
+    found = [scaled.dominant, scaled.recessive, raw.dominant, raw.recessive]
+    vectors = [v for v in found if v is not None]
+    # Beyond that the image of a recessive direction is rounding, and larger than the singular value.
+    if len(vectors) < len(found) or not max(scaled.condition, raw.condition) * _EPS < 1e-3:
+        return scaled, raw
+    directions = torch.cat(vectors, 1)
+    lengths = torch.cat([directions[:, :2], directions[:, 2:] * design.scale.unsqueeze(1)], 1)
+    sizes = design.image_norms(directions) / torch.linalg.vector_norm(lengths, dim=0)
+    values = [float(size) for size in sizes]
+    return (
+        replace(scaled, largest=values[0], smallest=values[1]),
+        replace(raw, largest=values[2], smallest=values[3]),
+    )
 
 
 def _forward_error(design: Design, Z: Tensor, residual: Tensor, smallest: float, error: float) -> float:

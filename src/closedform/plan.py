@@ -47,6 +47,11 @@ class Plan:
         able = sorted((step for step in self.steps if not step.refusals), key=lambda step: step.cost.seconds)
         return tuple(methods[step.name] for step in able)
 
+    @property
+    def seconds(self) -> float:
+        """Predicted time of the cheapest method."""
+        return min(step.cost.seconds for step in self.steps if not step.refusals)
+
     def to_dict(self) -> dict[str, Any]:
         """Return facts and steps as plain values for JSON."""
         return {
@@ -56,12 +61,17 @@ class Plan:
 
     def __str__(self) -> str:
         lines = []
-        for step in self.steps:
+        for step in sorted(self.steps, key=lambda step: (bool(step.refusals), step.cost.seconds)):
             if step.refusals:
                 lines.append(f"  {step.name:<17} not tried: {'; '.join(step.refusals)}")
             else:
                 lines.append(f"  {step.name:<17} {step.cost.flops:.1e} flops, about {step.cost.seconds:.2g} s")
-        return "\n".join(["plan, cheapest first:", *lines])
+        rates = self.facts.rates
+        speed = (
+            f"  (A'A at {rates.gram32 / 1e9:.0f} and {rates.gram64 / 1e9:.0f} GFlop/s in float32 and float64, QR at "
+            f"{rates.qr64 / 1e9:.0f}, reading at {rates.memory / 1e9:.0f} GB/s: {rates.source})"
+        )
+        return "\n".join(["plan, cheapest first:", *lines, speed])
 
 
 def make_plan(facts: Facts, method: str = "auto") -> Plan:

@@ -17,6 +17,7 @@ from closedform.errors import FactorBreakdown, InputError
 from closedform.factors import Facts, Method
 from closedform.groups import join, select_targets
 from closedform.linear import check_range, round_to
+from closedform.machine import known_rates, measured_rates
 from closedform.numerics.rank import default_rcond
 from closedform.plan import Plan, make_plan
 from closedform.progress import Progress
@@ -26,6 +27,9 @@ from closedform.solution import Attempt, Solution, outcome_of
 from closedform.statistics import StandardErrors
 
 __all__ = ["solve"]
+
+#: From this predicted time on, the choice of a method is worth the third of a second that measuring the machine takes.
+_WORTH_MEASURING = 1.0
 
 
 def solve(
@@ -153,8 +157,13 @@ def _climb(
         rcond=default_rcond(rows.n_rows, design.n_columns) if rcond is None else rcond,
         rcond_given=rcond is not None,
         nearest=near is not None,
+        row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
+        rates=known_rates(rows.device),
     )
     plan = make_plan(facts, method)
+    if plan.seconds > _WORTH_MEASURING:
+        facts = replace(facts, rates=measured_rates(rows.device))
+        plan = make_plan(facts, method)
     nearest = None if near is None else design.from_weights(*near)
     attempts: list[Attempt] = []
     best: tuple[Tensor, Tensor | None, Certificate] | None = None

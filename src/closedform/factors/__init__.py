@@ -2,8 +2,10 @@
 
 from closedform.factors.base import Cost, Factor, Facts, Method
 from closedform.factors.dual import Dual
+from closedform.factors.dual_gram import DualGram32, DualGram64
 from closedform.factors.gram import Gram32, Gram64
 from closedform.factors.householder import Householder
+from closedform.factors.sketched import Sketched
 from closedform.factors.square import Square
 from closedform.factors.svd import Svd, SvdAtPrecision
 
@@ -14,7 +16,10 @@ METHODS: tuple[Method, ...] = (
     Square(),
     Gram32(),
     Gram64(),
+    DualGram32(),
+    DualGram64(),
     Dual(),
+    Sketched(),
     Householder(),
     Svd(),
     SvdAtPrecision(),

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from closedform.machine import Rates
 from closedform.numerics.extremes import Extremes
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import Root
@@ -32,6 +33,8 @@ class Facts:
         rcond: The cut on relative singular values.
         rcond_given: Whether the user asked for that cut.
         nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
+        row_bytes: Bytes of one row as it is stored.
+        rates: How fast this machine is.
     """
 
     n_rows: int
@@ -43,6 +46,8 @@ class Facts:
     rcond: float
     rcond_given: bool
     nearest: bool
+    row_bytes: float
+    rates: Rates
 
     @property
     def wide(self) -> bool:
@@ -57,7 +62,7 @@ class Cost:
     Attributes:
         flops: Floating point operations.
         bytes: Bytes read from the rows.
-        seconds: Predicted time: the flops at the rate of their kind, or the reading, whichever is longer.
+        seconds: Predicted time: the factor's flops at the rate of their kind, and the passes over the rows.
     """
 
     flops: float
@@ -123,12 +128,10 @@ class Method(ABC):
         """
 
 
-# Rates of one core pair, to rank methods before anything is measured: double and single precision matrix products,
-# QR and triangular work, singular values, in operations a second; and bytes a second from memory.
-GEMM64, GEMM32, QR64, SVD64, MEMORY = 7.5e10, 1.9e11, 3.0e10, 8.0e9, 2.0e10
-
-
 def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
-    """Return the cost of ``flops`` at ``rate`` with ``passes`` over float64 rows."""
-    read = 8.0 * facts.n_rows * (facts.n_columns + facts.n_targets) * passes
-    return Cost(flops=flops, bytes=read, seconds=max(flops / rate, read / MEMORY))
+    """Return the cost of ``flops`` at ``rate`` with ``passes`` over the rows, and the arithmetic on targets there."""
+    read = facts.row_bytes * facts.n_rows * passes
+    # A pass forms two products with as many vectors as there are targets; few of them hide behind the reading.
+    products = 4.0 * facts.n_rows * facts.n_columns * facts.n_targets * passes
+    seconds = flops / rate + max(read / facts.rates.memory, products / facts.rates.gram64)
+    return Cost(flops=flops + products, bytes=read, seconds=seconds)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import QR64, Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
 from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
@@ -42,7 +42,7 @@ class Dual(Method):
         return tuple(reasons)
 
     def cost(self, facts: Facts) -> Cost:
-        return cost(4 * facts.n_columns * facts.n_rows**2, QR64, facts, passes=4)
+        return cost(4 * facts.n_columns * facts.n_rows**2, facts.rates.qr64, facts, passes=4)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         rows = design.rows

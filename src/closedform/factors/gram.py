@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import GEMM32, GEMM64, Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.gram import cholesky, gram_update, product_update, round_rows
 from closedform.numerics.rank import Rank
@@ -27,7 +27,6 @@ class _Gram(Method):
     """
 
     dtype: ClassVar[torch.dtype]
-    rate: ClassVar[float]
 
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
@@ -41,9 +40,13 @@ class _Gram(Method):
             reasons.append("an explicit rcond asks for singular values, which a Gram matrix squares")
         return tuple(reasons)
 
+    def rate(self, facts: Facts) -> float:
+        """Operations a second in the precision of the Gram matrix."""
+        return facts.rates.gram32 if self.dtype == torch.float32 else facts.rates.gram64
+
     def cost(self, facts: Facts) -> Cost:
         flops = facts.n_rows * facts.n_columns**2 + facts.n_columns**3 / 3
-        return cost(flops, self.rate, facts, passes=6)
+        return cost(flops, self.rate(facts), facts, passes=6)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
@@ -127,7 +130,6 @@ def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tu
 class Gram32(_Gram):
     name = "gram32"
     dtype = torch.float32
-    rate = GEMM32
     #: Beyond, the preconditioned matrix is no longer near the identity.
     condition_limit = 1e3
 
@@ -136,7 +138,6 @@ class Gram32(_Gram):
 class Gram64(_Gram):
     name = "gram64"
     dtype = torch.float64
-    rate = GEMM64
     condition_limit = 3e6
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import QR64, Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
 from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
@@ -29,7 +29,7 @@ class Householder(Method):
         return ()
 
     def cost(self, facts: Facts) -> Cost:
-        return cost(2.5 * facts.n_rows * facts.n_columns**2, QR64, facts, passes=4)
+        return cost(2.5 * facts.n_rows * facts.n_columns**2, facts.rates.qr64, facts, passes=4)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         triangle = design.triangle

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import GEMM64, Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
 from closedform.numerics.gram import cholesky
 from closedform.numerics.lu import LU
@@ -38,7 +38,7 @@ class Square(Method):
         return tuple(reasons)
 
     def cost(self, facts: Facts) -> Cost:
-        return cost(2 / 3 * facts.n_columns**3 * 1.5, GEMM64, facts, passes=4)
+        return cost(2 / 3 * facts.n_columns**3, facts.rates.lu64, facts, passes=4)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         matrix = design.rows.x.read(0, design.rows.n_rows).to(torch.float64)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import SVD64, Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
@@ -33,8 +33,9 @@ class _Svd(Method):
 
     def cost(self, facts: Facts) -> Cost:
         small = min(facts.n_rows, facts.n_columns)
-        flops = 2.5 * facts.n_rows * facts.n_columns * small + 4 * facts.n_columns * small**2
-        return cost(flops, SVD64, facts, passes=4)
+        triangle = cost(2.5 * facts.n_rows * facts.n_columns * small, facts.rates.qr64, facts, passes=4)
+        flops = 4.0 * facts.n_columns * small**2
+        return Cost(triangle.flops + flops, triangle.bytes, triangle.seconds + flops / facts.rates.svd64)
 
     @abstractmethod
     def decide(self, values: Tensor, facts: Facts) -> Rank:

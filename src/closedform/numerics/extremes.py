@@ -27,8 +27,9 @@ class Extremes:
     Attributes:
         largest: Largest singular value; where it is estimated, from below.
         smallest: Smallest singular value; where it is estimated, from above.
-        dominant: A vector near the leading right singular vector, ``(columns, 1)``, or None.
-        recessive: A vector near the last one, or None.
+        dominant: The vector z whose ``diag(scale) z`` is near the leading right singular vector of ``S diag(1/scale)``,
+            ``(columns, 1)``, or None.
+        recessive: The same for the last one, or None.
     """
 
     largest: float
@@ -70,8 +71,9 @@ def extreme_singular_values(
     if rank == 0 or columns == 0:
         return Extremes(0.0, 0.0)
     if columns <= SMALL:
-        values = root.spectrum()[0] if scale is None else torch.linalg.svdvals(root.dense() / scale)
-        return Extremes(float(values[0]), float(values[-1]))
+        values, vectors = root.spectrum() if scale is None else torch.linalg.svd(root.dense() / scale)[1:]
+        unscale = 1.0 if scale is None else 1 / scale.unsqueeze(1)
+        return Extremes(float(values[0]), float(values[-1]), vectors[:1].T * unscale, vectors[-1:].T * unscale)
     unit = 1.0
     D = torch.ones(1, 1, dtype=torch.float64, device=root.device)
     if scale is not None:
@@ -90,9 +92,13 @@ def extreme_singular_values(
         return D * root.solve(root.adjoint_solve(D * V))
 
     largest, dominant = _dominant(squared, first * D)
-    inverse, recessive = _dominant(inverse_squared, last / D)
+    inverse, recessive = _dominant(inverse_squared, last * D)
     smallest = 1.0 / math.sqrt(inverse) if inverse > 0 else 0.0
-    return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant / D, recessive * D)
+    if 0 < inverse < math.inf:
+        # The start vector stands in the Krylov space; once more through the inverse rids the vector of what is left of
+        # its large directions, in which its image would be dominated by them.
+        recessive = inverse_squared(recessive) / inverse
+    return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant / D, recessive / D)
 
 
 def _dominant(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float, Tensor]:

@@ -17,7 +17,7 @@ def gram_update(gram: Tensor, A: Tensor) -> None:
 
     Args:
         gram: ``(columns, columns)``, float32 or float64, contiguous.
-        A: ``(rows, columns)`` of the same dtype.
+        A: ``(rows, columns)`` of the same dtype; a transposed view is not copied either.
     """
     if gram.device.type != "cpu":
         gram.addmm_(A.T, A)
@@ -27,7 +27,10 @@ def gram_update(gram: Tensor, A: Tensor) -> None:
     update = ssyrk if gram.dtype == torch.float32 else dsyrk
     # Seen through Fortran order, the transposed arrays are the same memory: nothing is copied, the update is in place
     # and its lower triangle is our upper one.
-    updated = update(1.0, A.contiguous().numpy().T, beta=1.0, c=gram.numpy().T, lower=1, overwrite_c=1)
+    transposed = not A.is_contiguous() and A.T.is_contiguous()
+    array = A.T.numpy().T if transposed else A.contiguous().numpy()
+    options = {"a": array, "trans": 1} if transposed else {"a": array.T, "trans": 0}
+    updated = update(1.0, beta=1.0, c=gram.numpy().T, lower=1, overwrite_c=1, **options)
     if updated.ctypes.data != gram.data_ptr():
         gram.copy_(torch.from_numpy(updated).T)
 

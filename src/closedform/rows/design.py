@@ -136,6 +136,14 @@ class Design:
         penalised = self.penalty.unsqueeze(1) * Z
         return self._adjoint(sums) - self.penalty.unsqueeze(1) * penalised, sums.squares + penalised.square().sum(0)
 
+    def image_norms(self, Z: Tensor) -> Tensor:
+        """Return the lengths of the columns of A Z with those of P Z under them, ``(k,)``."""
+        V, v0 = self.raw(Z)
+        sums = pass_sums(V.shape[0], V.shape[1], V.device)
+        for block in self.pass_blocks("certifying"):
+            residual_pass(sums, block.X, None, V, v0, block.weight)
+        return (sums.squares + (self.penalty.unsqueeze(1) * Z).square().sum(0)).sqrt()
+
     def residual(self, Z: Tensor) -> Tensor:
         """Return ``B - A Z`` as one tensor ``(rows, targets)``; for square and wide problems, where it is small."""
         V, v0 = self.raw(Z)

@@ -1,0 +1,102 @@
+"""Sketch and precondition: QR of a random sketch of the rows, repaired by conjugate gradients on all of them."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.errors import FactorBreakdown
+from closedform.factors.base import Cost, Factor, Facts, Method, cost
+from closedform.factors.rank_check import require_full_rank
+from closedform.numerics.root import TriangularRoot
+from closedform.numerics.sketch import NONZEROS, sketch_update, sparse_signs
+from closedform.rows import Design
+
+__all__ = ["Sketched"]
+
+#: Sizes of the sketch that are considered, in rows for each column.
+_RATIOS = (3, 4, 6, 8, 12, 16)
+_DIGITS = 16.0
+_SEED = 7
+
+
+def _steps(ratio: float) -> float:
+    """Steps of conjugate gradients for all digits: a sketch of r rows a column distorts lengths by ``r ** -0.5``."""
+    return _DIGITS / (0.5 * math.log10(ratio))
+
+
+@final
+class Sketched(Method):
+    """The triangle of ``S [A | B]`` with a sparse sign embedding S preconditions refinement, whatever the condition.
+
+    The sketch-and-solve weights are the start, and refinement restarts from the residual of the true rows, which is
+    what makes it backward stable: Rokhlin and Tygert (2008); Epperly, Meier and Nakatsukasa (2024).
+    """
+
+    name = "sketched"
+
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        reasons = []
+        if facts.n_rows < 2 * _RATIOS[0] * facts.n_columns:
+            reasons.append(
+                f"{facts.n_rows} rows for {facts.n_columns} columns: a sketch of {_RATIOS[0]} rows a column would not "
+                "be much smaller"
+            )
+        if facts.rcond_given:
+            reasons.append("an explicit rcond asks for singular values, which a sketch only estimates")
+        return tuple(reasons)
+
+    def cost(self, facts: Facts) -> Cost:
+        return min((_cost(facts, ratio) for ratio in _ratios(facts)), key=lambda cost: cost.seconds)
+
+    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        ratio = min(_ratios(facts), key=lambda ratio: _cost(facts, ratio).seconds)
+        A, B = _sketch(design, ratio * design.n_columns)
+        reflectors, tau = torch.geqrf(A)
+        p = design.n_columns
+        R = reflectors[:p].triu()
+        if bool((R.diagonal() == 0).any()):
+            raise FactorBreakdown("a column of the sketch depends exactly on those before it", math.inf)
+        root = TriangularRoot(R)
+        rank, extremes = require_full_rank(root, facts)
+        start = root.solve(torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p])
+        return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=1.0)
+
+
+def _ratios(facts: Facts) -> tuple[int, ...]:
+    return tuple(ratio for ratio in _RATIOS if 2 * ratio * facts.n_columns <= facts.n_rows) or _RATIOS[:1]
+
+
+def _cost(facts: Facts, ratio: int) -> Cost:
+    triangle = 2.0 * ratio * facts.n_columns**3
+    # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows.
+    return cost(triangle, facts.rates.qr64, facts, passes=NONZEROS / 2 + _steps(ratio))
+
+
+def _sketch(design: Design, sketch_rows: int) -> tuple[Tensor, Tensor]:
+    """Return the sketch of A, with the ridge rows under it as they are, and that of B."""
+    device, first = design.scale.device, int(design.bias)
+    generator = torch.Generator().manual_seed(_SEED)
+    X = torch.zeros(sketch_rows, design.rows.n_features, dtype=torch.float64, device=device)
+    B = torch.zeros(sketch_rows, design.n_targets + first, dtype=torch.float64, device=device)
+    for block in design.pass_blocks("factoring"):
+        n = block.X.shape[0]
+        targets, factors = sparse_signs(n, sketch_rows, generator, device)
+        if block.weight is not None:
+            factors *= block.weight.sqrt().unsqueeze(1)
+        Y = block.Y * design.target_scale
+        if design.bias:
+            Y = torch.cat([Y, Y.new_ones(n, 1)], 1)
+        sketch_update(X, block.X, targets, factors)
+        sketch_update(B, Y, targets, factors)
+    A = X * design.scale[first:]
+    if design.bias:
+        A = torch.cat([B[:, -1:] * design.scale[0], A], 1)
+        B = B[:, :-1]
+    if design.l2 > 0:
+        penalty = torch.diag(design.penalty)[first:]
+        A, B = torch.cat([A, penalty]), torch.cat([B, penalty.new_zeros(penalty.shape[0], B.shape[1])])
+    return A, B

@@ -1,0 +1,157 @@
+"""How fast this machine is: what the plan predicts costs by. Measured once, kept in the user's cache, overridable."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from closedform.errors import InputError
+from closedform.numerics.gram import gram_update
+from closedform.numerics.lu import LU
+from closedform.numerics.passes import column_squares
+
+__all__ = ["DEFAULT", "Rates", "cache_file", "known_rates", "measure", "measured_rates"]
+
+#: Names a file with rates to use instead of measured ones.
+VARIABLE = "CLOSEDFORM_RATES"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Speeds by which costs are predicted.
+
+    Attributes:
+        gram32: Operations a second of a Gram matrix ``A'A`` in float32, counted as rows * columns^2.
+        gram64: The same in float64.
+        lu64: Operations a second of LU factorization in float64.
+        qr64: Operations a second of Householder QR in float64.
+        svd64: Operations a second of a singular value decomposition, counted as 4 * columns^3 for a square matrix.
+        memory: Bytes a second at which a pass reads the rows.
+        source: Where the numbers are from.
+    """
+
+    gram32: float
+    gram64: float
+    lu64: float
+    qr64: float
+    svd64: float
+    memory: float
+    source: str
+
+
+#: Two cores of a present-day server; used until this machine was measured.
+DEFAULT = Rates(3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual speeds of two cores, not measured here")
+
+
+def cache_file(device: torch.device) -> Path:
+    """Return where the rates of this machine, this many threads and this device are kept."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    name = "-".join(["rates", platform.node() or "machine", device.type, kind, f"torch {torch.__version__}"])
+    return base / "closedform" / ("".join(c if c.isalnum() or c in "-._" else "_" for c in name) + ".json")
+
+
+def known_rates(device: torch.device) -> Rates:
+    """Return the rates that the user gave, else those measured before on this machine, else the usual ones.
+
+    Raises:
+        InputError: the file named by ``CLOSEDFORM_RATES`` does not hold rates.
+    """
+    if given := os.environ.get(VARIABLE):
+        return _read(Path(given))
+    path = cache_file(device)
+    if not path.is_file():
+        return DEFAULT
+    try:
+        return _read(path)
+    except InputError:
+        # A damaged cache is no more than a cache that is not there; the next measurement writes it anew.
+        return DEFAULT
+
+
+def measured_rates(device: torch.device) -> Rates:
+    """Return the rates that are known; where none are, measure them (about a third of a second) and keep them."""
+    rates = known_rates(device)
+    if rates is not DEFAULT:
+        return rates
+    rates = measure(device)
+    path = cache_file(device)
+    # Where nothing can be kept, the next process measures again.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".part") as file:
+            json.dump(asdict(rates), file, indent=1)
+        os.replace(file.name, path)
+    return rates
+
+
+def _read(path: Path) -> Rates:
+    try:
+        record = json.loads(path.read_text())
+        values = {field.name: record[field.name] for field in fields(Rates)}
+        speeds = [value for name, value in values.items() if name != "source"]
+        if not all(isinstance(speed, (int, float)) and 0 < speed < math.inf for speed in speeds):
+            raise ValueError("speeds must be positive numbers")
+        return Rates(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        names = ", ".join(field.name for field in fields(Rates))
+        raise InputError(f"{path} does not hold the rates {names} as JSON: {error!r}.") from error
+
+
+def measure(device: torch.device) -> Rates:
+    """Time each kind of work on small problems, the best of three runs each.
+
+    Example:
+        >>> import torch
+        >>> measure(torch.device("cpu")).memory > 0
+        True
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def gaussian(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.randn(*shape, dtype=dtype, generator=generator).to(device)
+
+    n = 512
+    tall, square, long = gaussian(4096, n), gaussian(n, n), gaussian(2**21, 8).view(-1, 256)
+    tall32 = tall.float()
+    gram, gram32 = torch.zeros_like(square), torch.zeros(n, n, device=device)
+    squares = torch.zeros(long.shape[1], dtype=torch.float64, device=device)
+
+    def best(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(3):
+            _finish(device)
+            begun = time.perf_counter()
+            work()
+            _finish(device)
+            times.append(time.perf_counter() - begun)
+        return max(min(times), 1e-9)
+
+    return Rates(
+        gram32=tall.shape[0] * n**2 / best(lambda: gram_update(gram32, tall32)),
+        gram64=tall.shape[0] * n**2 / best(lambda: gram_update(gram, tall)),
+        lu64=2 / 3 * n**3 / best(lambda: LU(square)),
+        qr64=2 * (tall.shape[0] - n / 3) * n**2 / best(lambda: torch.geqrf(tall)),
+        svd64=4 * n**3 / best(lambda: torch.linalg.svd(square)),
+        memory=long.numel() * 8 / best(lambda: column_squares(squares, long)),
+        source=f"measured on {time.strftime('%Y-%m-%d')}",
+    )
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,66 @@
+"""The rates by which costs are predicted: given, kept, measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import closedform as cf
+from closedform import machine
+from closedform.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv(machine.VARIABLE)
+    monkeypatch.setattr(machine, "cache_file", lambda device: tmp_path / "new" / "rates.json")
+    return tmp_path / "new" / "rates.json"
+
+
+def test_measured_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.known_rates(CPU) is machine.DEFAULT
+    rates = machine.measured_rates(CPU)
+    assert "measured on" in rates.source
+    monkeypatch.setattr(machine, "measure", lambda device: pytest.fail("measured twice"))
+    assert machine.measured_rates(CPU) == rates
+    assert [path.name for path in cache.parent.iterdir()] == ["rates.json"]
+
+
+def test_a_damaged_cache_is_written_anew(cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_text("{")
+    assert machine.known_rates(CPU) is machine.DEFAULT
+    machine.measured_rates(CPU)
+    assert json.loads(cache.read_text())["memory"] > 0
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(cache: Path) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    assert machine.measured_rates(CPU).gram64 > 0
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "nonsense", json.dumps(asdict(replace(machine.DEFAULT, memory=-1.0)))])
+def test_rates_that_are_given_must_be_rates(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(text)
+    monkeypatch.setenv(machine.VARIABLE, str(file))
+    with pytest.raises(InputError, match="does not hold the rates gram32"):
+        cf.solve(torch.eye(3), torch.ones(3))
+
+
+def test_rates_decide_the_order_and_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = torch.randn(400, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "mine.json"
+    slow_gram = replace(machine.DEFAULT, gram32=1.0, gram64=1.0, qr64=1e15, source="a machine of my own")
+    file.write_text(json.dumps(asdict(slow_gram)))
+    monkeypatch.setenv(machine.VARIABLE, str(file))
+    sol = cf.solve(X, X[:, 0])
+    assert sol.attempts[0].method in ("householder", "sketched")
+    assert "a machine of my own" in str(sol.plan)
+    assert sol.to_dict()["plan"]["facts"]["rates"]["qr64"] == 1e15
