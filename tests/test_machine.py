@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv(machine.VARIABLE)
-    monkeypatch.setattr(machine, "cache_file", lambda device: tmp_path / "new" / "rates.json")
+    monkeypatch.setattr(machine, "cache_file", lambda device: str(tmp_path / "new" / "rates.json"))
     return tmp_path / "new" / "rates.json"
 
 

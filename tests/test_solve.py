@@ -549,3 +549,33 @@ def test_a_wide_system_is_solved_without_a_copy_of_its_rows() -> None:
     Z = np.vstack([near.bias.detach().numpy(), near.weight.detach().numpy().T])
     Z = Z + np.linalg.pinv(A) @ (Y - A @ Z)
     assert_allclose(close.weight.numpy(), Z[1:].T, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("near", [False, True], ids=["least norm", "nearest"])
+def test_a_sketch_finds_the_rank_and_the_least_norm(bias: bool, near: bool) -> None:
+    rng = np.random.default_rng(8)
+    n, r = 40, 25
+    X = rng.standard_normal((2000, r)) @ np.diag(np.geomspace(1, 1e-4, r)) @ rng.standard_normal((r, n))
+    X = X * np.ldexp(1.0, rng.integers(-6, 6, n))
+    Y = rng.standard_normal((2000, 2))
+    layer = torch.nn.Linear(n, 2, bias=bias, dtype=torch.float64)
+    sol = cf.solve(X, Y, bias=bias, method="sketched", nearest_to=layer if near else None)
+    assert sol.outcome is cf.Outcome.CERTIFIED_NOT_UNIQUE
+    assert sol.certificate.rank == r + bias
+    assert sol.certificate.columns == n + bias
+    oracle = cf.solve(X, Y, bias=bias, method="svd", nearest_to=layer if near else None)
+    assert_allclose(sol.weight.numpy(), oracle.weight.numpy(), atol=1e-10 * oracle.weight.abs().max().item())
+    assert_allclose(sol.certificate.condition, oracle.certificate.condition, rtol=0.1)
+    if not near:
+        centred = X - X.mean(0) if bias else X
+        pinv = (np.linalg.pinv(centred, rcond=1e-11) @ (Y - Y.mean(0) * bias)).T
+        assert_allclose(sol.weight.numpy(), pinv, atol=1e-9 * np.abs(pinv).max())
+
+
+def test_small_weights_under_a_strong_ridge_have_all_their_digits() -> None:
+    # The ridge dwarfs the rows: normwise, a start in single precision passes; the weights would have seven digits.
+    rng = np.random.default_rng(9)
+    X, Y = rng.standard_normal((300, 4)) * 1e-9, rng.standard_normal(300)
+    sol = cf.solve(X, Y, l2=3.0)
+    assert_allclose(sol.weight.numpy()[0], np.linalg.solve(X.T @ X + 3.0 * np.eye(4), X.T @ Y), rtol=1e-13)

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 from types import ModuleType
 
+from closedform.batched import BatchedSolution, solve_batched
 from closedform.certify import Certificate
 from closedform.compare import compare
 from closedform.diagnose import Diagnosis, diagnose
@@ -22,6 +23,7 @@ except PackageNotFoundError:  # a source tree that was not installed
 
 __all__ = [
     "Attempt",
+    "BatchedSolution",
     "Certificate",
     "ClosedformError",
     "Comparison",
@@ -35,6 +37,7 @@ __all__ = [
     "gap",
     "optim",
     "solve",
+    "solve_batched",
 ]
 
 

@@ -174,7 +174,7 @@ def certify(
     error = backward_error(evidence, sums.squares + penalised.square().sum(0))
     joint = error if design.n_targets == 1 else _joint(evidence, sums.grams, penalised)
     scaled, raw = _conditions(design, root, extremes, rank)
-    if factor_error > _CLOSE and rank.full:
+    if factor_error > _CLOSE:
         scaled, raw = _measured(design, scaled, raw)
     residual = (sums.squares + penalised.square().sum(0)).sqrt()
     forward = _forward_error(design, Z, residual, scaled.smallest, error)
@@ -321,8 +321,12 @@ def _conditions(design: Design, root: Root | None, extremes: Extremes | None, ra
     values, vectors = root.spectrum()
     if values.numel() == 0:
         return Extremes(0.0, 0.0), Extremes(0.0, 0.0)
-    raw = torch.linalg.svdvals(values.unsqueeze(1) * vectors / design.scale)
-    return Extremes(float(values[0]), float(values[-1])), Extremes(float(raw[0]), float(raw[-1]))
+    raw, directions = torch.linalg.svd(values.unsqueeze(1) * vectors / design.scale, full_matrices=False)[1:]
+    unscaled = (directions / design.scale).T
+    return (
+        Extremes(float(values[0]), float(values[-1]), vectors[:1].T, vectors[-1:].T),
+        Extremes(float(raw[0]), float(raw[-1]), unscaled[:, :1], unscaled[:, -1:]),
+    )
 
 
 def _measured(design: Design, scaled: Extremes, raw: Extremes) -> tuple[Extremes, Extremes]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,15 +54,25 @@ class Rates:
 DEFAULT = Rates(3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual speeds of two cores, not measured here")
 
 
-def cache_file(device: torch.device) -> Path:
+def cache_file(device: torch.device) -> str:
     """Return where the rates of this machine, this many threads and this device are kept."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    name = "-".join(["rates", platform.node() or "machine", device.type, kind, f"torch {torch.__version__}"])
-    return base / "closedform" / ("".join(c if c.isalnum() or c in "-._" else "_" for c in name) + ".json")
+    return _cache_file(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"), device.type, kind)
+
+
+@functools.cache
+def _cache_file(base: str | None, device: str, kind: str) -> str:
+    name = "-".join(["rates", platform.node() or "machine", device, kind, f"torch {torch.__version__}"])
+    name = "".join(c if c.isalnum() or c in "-._" else "_" for c in name) + ".json"
+    return os.path.join(base or os.path.join(os.path.expanduser("~"), ".cache"), "closedform", name)
+
+
+def _changed(path: str) -> int:
+    """When the file was last written, or 0 where there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def known_rates(device: torch.device) -> Rates:
@@ -72,12 +82,13 @@ def known_rates(device: torch.device) -> Rates:
         InputError: the file named by ``CLOSEDFORM_RATES`` does not hold rates.
     """
     if given := os.environ.get(VARIABLE):
-        return _read(Path(given))
+        return _read(given, _changed(given))
     path = cache_file(device)
-    if not path.is_file():
+    changed = _changed(path)
+    if not changed:
         return DEFAULT
     try:
-        return _read(path)
+        return _read(path, changed)
     except InputError:
         # A damaged cache is no more than a cache that is not there; the next measurement writes it anew.
         return DEFAULT
@@ -89,7 +100,7 @@ def measured_rates(device: torch.device) -> Rates:
     if rates is not DEFAULT:
         return rates
     rates = measure(device)
-    path = cache_file(device)
+    path = Path(cache_file(device))
     # Where nothing can be kept, the next process measures again.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,9 +110,11 @@ def measured_rates(device: torch.device) -> Rates:
     return rates
 
 
-def _read(path: Path) -> Rates:
+@functools.lru_cache(maxsize=8)
+def _read(path: str, changed: int) -> Rates:
+    """Read the rates in a file; ``changed`` tells one content of it from another."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(Path(path).read_text())
         values = {field.name: record[field.name] for field in fields(Rates)}
         speeds = [value for name, value in values.items() if name != "source"]
         if not all(isinstance(speed, (int, float)) and 0 < speed < math.inf for speed in speeds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class Factor:
         undetermined: Undetermined directions as rows in the coordinates of the design, or None.
         kept: Row space that an explicit rcond keeps, as rows, or None.
         extremes: Largest and smallest singular value of the scaled matrix, where the factor measured them.
+        finish: For methods of lower rank whose refinement stays in the kept row space: maps what it found to those
+            weights that are wanted among all that fit as well.
         contraction: By what factor one step with the root is expected to shrink the error.
     """
 
@@ -95,6 +98,7 @@ class Factor:
     undetermined: Tensor | None = None
     kept: Tensor | None = None
     extremes: Extremes | None = None
+    finish: Callable[[Tensor], Tensor] | None = None
     contraction: float = 1.0
 
 
@@ -126,6 +130,11 @@ class Method(ABC):
         Raises:
             FactorBreakdown: the matrix does not allow this factor; the message says why.
         """
+
+
+def rounding_contraction(extremes: Extremes, columns: int) -> float:
+    """By what factor a step with a backward stable triangle shrinks the error: rounding over the smallest direction."""
+    return 10 * sys.float_info.epsilon * columns**0.5 * extremes.condition
 
 
 def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:

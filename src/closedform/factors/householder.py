@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.factors.rank_check import require_full_rank
 from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
@@ -40,4 +40,5 @@ class Householder(Method):
         root = TriangularRoot(triangle.R)
         rank, extremes = require_full_rank(root, facts)
         start = torch.linalg.solve_triangular(triangle.R, triangle.C, upper=True)
-        return Factor(start=start, rank=rank, root=root, extremes=extremes)
+        contraction = rounding_contraction(extremes, design.n_columns)
+        return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)

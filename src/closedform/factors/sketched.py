@@ -11,7 +11,9 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
-from closedform.numerics.root import TriangularRoot
+from closedform.factors.svd import of_least_norm
+from closedform.numerics.rank import decide_rank
+from closedform.numerics.root import SpectralRoot, TriangularRoot
 from closedform.numerics.sketch import NONZEROS, sketch_update, sparse_signs
 from closedform.rows import Design
 
@@ -20,6 +22,8 @@ __all__ = ["Sketched"]
 #: Sizes of the sketch that are considered, in rows for each column.
 _RATIOS = (3, 4, 6, 8, 12, 16)
 _DIGITS = 16.0
+#: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
+_CLEAR = 1e3
 _SEED = 7
 
 
@@ -58,12 +62,38 @@ class Sketched(Method):
         reflectors, tau = torch.geqrf(A)
         p = design.n_columns
         R = reflectors[:p].triu()
-        if bool((R.diagonal() == 0).any()):
-            raise FactorBreakdown("a column of the sketch depends exactly on those before it", math.inf)
+        C = torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p]
         root = TriangularRoot(R)
-        rank, extremes = require_full_rank(root, facts)
-        start = root.solve(torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p])
-        return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=1.0)
+        if bool((R.diagonal() != 0).all()):
+            try:
+                rank, extremes = require_full_rank(root, facts)
+            except FactorBreakdown:
+                return _deficient(design, facts, root, C, nearest)
+            return Factor(start=root.solve(C), rank=rank, root=root, extremes=extremes, contraction=1.0)
+        return _deficient(design, facts, root, C, nearest)
+
+
+def _deficient(design: Design, facts: Facts, root: TriangularRoot, C: Tensor, nearest: Tensor | None) -> Factor:
+    """A sketch has the null space of the rows, so where its singular values have a clear gap it tells the rank."""
+    if not bool(torch.isfinite(root.R).all()):
+        raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
+    values, vectors = root.spectrum()
+    rank = decide_rank(values, facts.n_columns, facts.rcond)
+    if rank.ambiguous or rank.rank == 0 or rank.gap < _CLEAR:
+        raise FactorBreakdown(
+            f"numerical rank about {rank.rank} of {rank.columns} in a sketch, with a gap of only {rank.gap:.1e} at the "
+            "cut",
+            condition=1 / facts.rcond,
+        )
+    kept = SpectralRoot(values[: rank.rank], vectors[: rank.rank])
+    return Factor(
+        start=kept.solve(kept.adjoint_solve(root.adjoint_product(C))),
+        rank=rank,
+        root=kept,
+        undetermined=vectors[rank.rank :],
+        finish=lambda Z: of_least_norm(design, kept.vectors, kept.vectors @ Z, nearest),
+        contraction=1.0,
+    )
 
 
 def _ratios(facts: Facts) -> tuple[int, ...]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.root import SpectralRoot
 from closedform.rows import Design
 
-__all__ = ["Svd", "SvdAtPrecision"]
+__all__ = ["Svd", "SvdAtPrecision", "of_least_norm"]
 
 
 class _Svd(Method):
@@ -50,14 +50,16 @@ class _Svd(Method):
         r = rank.rank
         root = SpectralRoot(values[:r], vectors[:r])
         fixed = (U[:, :r].T @ triangle.C) / values[:r].unsqueeze(1)
-        start = root.vectors.T @ fixed if rank.full else _least_norm(design, root.vectors, fixed, nearest)
+        start = root.vectors.T @ fixed if rank.full else of_least_norm(design, root.vectors, fixed, nearest)
+        extremes = Extremes(float(values[0]), float(values[r - 1])) if r else Extremes(0.0, 0.0)
         return Factor(
             start=start,
             rank=rank,
             root=root,
             undetermined=None if rank.full else vectors[r:],
             kept=root.vectors if _loses(values, rank, facts) else None,
-            extremes=Extremes(float(values[0]), float(values[r - 1])) if r else Extremes(0.0, 0.0),
+            extremes=extremes,
+            contraction=rounding_contraction(extremes, facts.n_columns),
         )
 
 
@@ -68,7 +70,7 @@ def _loses(values: Tensor, rank: Rank, facts: Facts) -> bool:
     return bool(values[rank.rank] > default_rcond(facts.n_rows, facts.n_columns) * values[0])
 
 
-def _least_norm(design: Design, vectors: Tensor, fixed: Tensor, nearest: Tensor | None) -> Tensor:
+def of_least_norm(design: Design, vectors: Tensor, fixed: Tensor, nearest: Tensor | None) -> Tensor:
     """Return the z with ``V_r' z = fixed`` whose weights D z are shortest, or nearest to those given."""
     unscale = 1 / design.scale.unsqueeze(1)
     if vectors.shape[0] == 0:
