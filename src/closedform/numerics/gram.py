@@ -7,11 +7,12 @@ from torch import Tensor
 
 from closedform.numerics import kernels
 
-__all__ = ["cholesky", "gram_update", "product_update", "round_rows"]
+__all__ = ["cholesky", "gram_update", "mirror", "product_update", "round_rows"]
 
 
 def gram_update(gram: Tensor, A: Tensor) -> None:
-    """Add the upper triangle of ``A'A`` to that of ``gram`` in place; nothing is promised below the diagonal.
+    """Add the upper triangle of ``A'A`` to that of ``gram`` in place; below the diagonal nothing is promised until
+    :func:`mirror`.
 
     On a CPU the symmetric rank-k update of BLAS takes half the operations; torch does not offer it.
 
@@ -33,6 +34,12 @@ def gram_update(gram: Tensor, A: Tensor) -> None:
     updated = update(1.0, beta=1.0, c=gram.numpy().T, lower=1, overwrite_c=1, **options)
     if updated.ctypes.data != gram.data_ptr():
         gram.copy_(torch.from_numpy(updated).T)
+
+
+def mirror(gram: Tensor) -> Tensor:
+    """Return the symmetric matrix whose upper triangle is that of ``gram``."""
+    upper = gram.triu()
+    return upper + upper.triu(1).T
 
 
 def product_update(product: Tensor, A: Tensor, B: Tensor) -> None:
