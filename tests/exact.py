@@ -42,6 +42,9 @@ def minimiser(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0, sample_wei
     """
     x, y = _rational(X), _rational(Y)
     weight = [flint.fmpq(1)] * x.nrows() if sample_weight is None else _rational(sample_weight).entries()
+    # A row of weight zero is no equation.
+    kept = [i for i, value in enumerate(weight) if value != 0]
+    x, y, weight = _rows(x, kept), _rows(y, kept), [weight[i] for i in kept]
     if x.nrows() < x.ncols() + bias and not l2:
         return _wide(x, y, bias)
     design = _with_ones(x) if bias else x
@@ -54,6 +57,10 @@ def minimiser(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0, sample_wei
     solution, inverse = _columns(both, 0, y.ncols()), _columns(both, y.ncols(), both.ncols())
     norms = _roots(normal)
     return Exact(_fractions(solution), _condition(normal, inverse, norms), norms)
+
+
+def _rows(matrix: flint.fmpq_mat, kept: list[int]) -> flint.fmpq_mat:
+    return flint.fmpq_mat([[matrix[i, j] for j in range(matrix.ncols())] for i in kept])
 
 
 def _wide(x: flint.fmpq_mat, y: flint.fmpq_mat, bias: bool) -> Exact:

@@ -159,6 +159,12 @@ def test_solve_prints_twenty_weights_and_refuses_what_is_not_determined(tmp_path
     assert "1 to 15" in result.stderr
 
 
+def test_a_weight_that_is_zero_is_told_apart_from_one_that_is_not_determined() -> None:
+    assert certain(0.0, 0.0, 0.0) == "0"
+    assert certain(1e-60, 0.0, 1.51e-50) == "not determined, at most 1.6e-50 in size"
+    assert certain(0.0, 0.0, np.inf) == certain(1.0, 0.0, np.inf) == "not determined"
+
+
 @given(
     value=st.floats(min_value=1e-200, max_value=1e200) | st.floats(min_value=-1e20, max_value=-1e-20),
     exponent=st.floats(min_value=-20, max_value=1),
@@ -169,7 +175,8 @@ def test_certain_digits_are_certain(value: float, exponent: float, error: float)
     """For any true number within the bound, what stands before the parenthesis is within one unit of its last digit."""
     bound = abs(value) * 10.0**exponent
     text = certain(value, 0.0, bound)
-    if text == "not determined":
+    if text.startswith("not determined"):
+        assert abs(Fraction(value)) + Fraction(bound) <= Fraction(text.split()[4])
         assert 2 * Decimal(bound) > Decimal(1).scaleb(Decimal(value).adjusted())
         return
     if "(" in text:

@@ -21,6 +21,14 @@ from closedform.solution import Attempt, Solution
 
 __all__ = ["extend_best", "with_digits"]
 
+#: What is asked of the bound, as a part of what the user asks.
+_MARGIN = 0.1
+#: Relative size at which a pair of doubles holds what it is asked to hold in a small table.
+_ALL = 2.0**-70
+#: More than the rounding of the sums that make a bound.
+_UPWARDS = 1 + 2.0**-48
+#: Entries of a small table.
+_SMALL_TABLE = 2**22
 #: Four times the spacing of the smallest doubles, which a weight and its low part may each be rounded by.
 _GRID = 2e-323
 #: Weights below this have low parts near that spacing.
@@ -37,7 +45,9 @@ def extend_best(
     wide = facts.wide and not facts.ridge
     if certificate.rank < certificate.columns and not wide:
         start = _uncut(design, start)
-    extension = extend(design, start)
+    # A pass over a small table costs next to nothing: there the pair gets all the digits it can hold.
+    small = design.rows.n_rows * design.n_columns <= _SMALL_TABLE
+    extension = extend(design, start, _ALL if small else _MARGIN * 10.0**-digits, measured=small)
     if not extension.delta < 1:
         reason = f"nothing could be proven: |T'A'A T - I| is at most {extension.delta:.1e}, which has to be less than 1"
         return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, None)
@@ -45,7 +55,7 @@ def extend_best(
         min(facts.n_rows, facts.n_columns) if wide else facts.n_columns, facts.n_columns, facts.rcond, math.inf, False
     )
     weight, bias = design.to_weights(extension.high)
-    root = None if wide else TriangularRoot(design.triangle.R)
+    root = None if extension.R is None else TriangularRoot(extension.R)
     checked = certify(design, weight, bias, rank=rank, root=root)
     checked = replace(checked, forward_bound=_relative_bound(extension))
     reason = f"every weight within {checked.forward_bound:.1e} (relative), {digits} digits asked"
@@ -75,6 +85,7 @@ def with_digits(solution: Solution, design: Design, extension: Extended, digits:
     bound = math.inf
     if solution.certificate.forward_bound is not None and not lost:
         bound = solution.certificate.forward_bound + _rounding_of_low_parts(weight, solution.weight.dtype)
+        bound *= _UPWARDS
     weight_bound = weight_bound + _GRID
     bias_bound = None if bias_bound is None else bias_bound + _GRID
     weight_low, weight_bound = _low_part(weight, solution.weight, weight_low, weight_bound)
@@ -105,6 +116,6 @@ def _rounding_of_low_parts(weight: Tensor, dtype: torch.dtype) -> float:
 def _low_part(value: Tensor, rounded: Tensor, low: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``value + low - rounded`` in double precision, and the bound with the rounding of that added."""
     total, error = two_sum(value - rounded, low)
-    bound = (bound + error.abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+    bound = ((bound + error.abs()) * _UPWARDS).nan_to_num(nan=math.inf, posinf=math.inf)
     # Without a bound there is nothing to add that would mean something.
     return torch.where(torch.isfinite(bound), total, 0.0), bound

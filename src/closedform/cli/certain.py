@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 from closedform.solution import Solution
 
@@ -14,6 +14,7 @@ __all__ = ["certain", "certain_lines"]
 _SHOWN, _UNCERTAIN = 17, 2
 # high + low has 32 digits or so; 60 hold it and its rounding.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+_UPWARDS = Context(prec=2, rounding=ROUND_CEILING)
 
 
 def certain(high: float, low: float, bound: float) -> str:
@@ -35,20 +36,22 @@ def certain(high: float, low: float, bound: float) -> str:
         >>> certain(-1234.5678, 0.0, 30.0)
         '-1.2(35)e+03'
         >>> certain(0.5, 0.0, 8.0)
-        'not determined'
+        'not determined, at most 8.5e+0 in size'
     """
     value = _EXACT.add(Decimal(high), Decimal(low))
-    if value == 0:
-        return "0" if bound == 0 else "not determined"
-    first = value.adjusted()
     if not math.isfinite(bound):
         return "not determined"
+    # A weight that is zero has no digits however small its bound is.
+    at_most = f"not determined, at most {_UPWARDS.add(value.copy_abs(), Decimal(bound)):.1e} in size"
+    if value == 0:
+        return "0" if bound == 0 else at_most
+    first = value.adjusted()
     place = first - _SHOWN + 1  # of the last digit shown
     if bound > 0:
         doubled = 2 * Decimal(bound)
         last_certain = doubled.adjusted() + (doubled > Decimal(1).scaleb(doubled.adjusted()))
         if last_certain > first:
-            return "not determined"
+            return at_most
         place = max(place, last_certain - _UNCERTAIN)
         uncertain = min(max(last_certain - place, 0), _UNCERTAIN)
     else:
