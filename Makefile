@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check bench bench-quick clean
 
 demo: $(READY)
 	$(BIN)/closedform demo
@@ -20,6 +20,19 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+# Peers that are not part of the development set; without them the benchmark runs and names them.
+PEERS := statsmodels lineax rlaopt torch_linear_regression 'dask[array]' threadpoolctl
+
+bench: $(VENV)/.peers
+	$(BIN)/python benchmarks/speed.py --json out/bench.json --page out/bench.html
+
+bench-quick: $(VENV)/.peers
+	$(BIN)/python benchmarks/speed.py --quick --json out/bench-quick.json --page out/bench-quick.html
+
+$(VENV)/.peers: $(READY)
+	for peer in $(PEERS); do $(BIN)/python -m pip install --quiet --constraint constraints.txt "$$peer" || true; done
+	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "closedform needs Python 3.11 or newer, this is " + sys.version'

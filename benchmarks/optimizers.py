@@ -1,15 +1,17 @@
 """Time to a small excess loss, optimizer beside optimizer: ``python benchmarks/optimizers.py [--budget S] [--json F]``.
 
-Noisy tall problems of 1000 rows and 30 features in float64, one target, at several condition numbers. Every optimizer
-runs a full-batch loop until its excess loss is 1e-6 of the optimal loss or its budget is spent; where it has a learning
-rate, the best of a small grid counts (each rate with the whole budget), which favours it. Recursive least squares runs
-twice: full batch, and in batches of 32. Peers that are not installed (pytorch-minimize, pytorch-optimizer) are named
-and left out.
+Noisy tall problems of 1000 rows and 30 features in float64, one target, at several condition numbers; every singular
+direction carries the same share of the signal, the flattest as much as the steepest, as a kernel's do. Every optimizer
+runs a loop until its excess loss is 1e-6 of the optimal loss or its budget is spent; where it has a learning rate, the
+best of a small grid counts (each rate with the whole budget), which favours it. Like stands beside like: first the
+optimizers that get all rows at once, then those that get batches of 32, epoch after epoch. Peers that are not installed
+(pytorch-minimize, pytorch-optimizer) are named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -19,24 +21,25 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from problems import Problem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from closedform.optim import RecursiveLeastSquares
 
 GOAL = 1e-6
+SHORT = 0.5  # seconds
+REPEATS = 9
 Make = Callable[[nn.Linear, float], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An optimizer of the table: how it is made at a rate, which rates it tries, and the rows it sees at once."""
+    """An optimizer of the table: how it is made at a rate, which rates it tries, and whether batches are for it."""
 
     name: str
     make: Make
     rates: Callable[[float], tuple[float, ...]] = lambda limit: (1.0,)
-    batch: int = 0
+    batches: bool = True
     package: str = ""
 
 
@@ -63,27 +66,70 @@ def _grid(limit: float) -> tuple[float, ...]:
 
 
 ENTRIES = (
-    Entry("rls, full batch", lambda layer, rate: RecursiveLeastSquares(layer)),
-    Entry("rls, batches of 32", lambda layer, rate: RecursiveLeastSquares(layer), batch=32),
-    Entry("sgd", lambda layer, rate: torch.optim.SGD(layer.parameters(), lr=rate), lambda limit: (0.9 * limit,)),
+    Entry("rls", lambda layer, rate: RecursiveLeastSquares(layer)),
+    Entry(
+        "sgd",
+        lambda layer, rate: torch.optim.SGD(layer.parameters(), lr=rate),
+        lambda limit: (0.9 * limit, 0.1 * limit),
+    ),
     Entry(
         "momentum 0.99",
         lambda layer, rate: torch.optim.SGD(layer.parameters(), lr=rate, momentum=0.99),
-        lambda limit: (0.5 * limit, 1.8 * limit),
+        lambda limit: (0.01 * limit, 0.5 * limit, 1.8 * limit),
     ),
     Entry("adam", lambda layer, rate: torch.optim.Adam(layer.parameters(), lr=rate), _grid),
-    Entry("lbfgs", lambda layer, rate: torch.optim.LBFGS(layer.parameters(), max_iter=100)),
+    # A line search, a curvature or a Newton step of one batch says nothing about the next.
+    Entry("lbfgs", lambda layer, rate: torch.optim.LBFGS(layer.parameters(), max_iter=100), batches=False),
     Entry(
         "lbfgs strong wolfe",
         lambda layer, rate: torch.optim.LBFGS(
             layer.parameters(), max_iter=100, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
         ),
+        batches=False,
     ),
-    Entry("newton-exact (pytorch-minimize)", _torchmin("newton-exact"), package="torchmin"),
-    Entry("newton-cg (pytorch-minimize)", _torchmin("newton-cg"), package="torchmin"),
+    Entry("newton-exact (pytorch-minimize)", _torchmin("newton-exact"), batches=False, package="torchmin"),
+    Entry("newton-cg (pytorch-minimize)", _torchmin("newton-cg"), batches=False, package="torchmin"),
     Entry("SOAP (pytorch-optimizer)", _peer("SOAP"), _grid, package="pytorch_optimizer"),
     Entry("PSGD Kron (pytorch-optimizer)", _peer("Kron"), _grid, package="pytorch_optimizer"),
 )
+#: Rows per step; 0 means all.
+BATCHES = (0, 32)
+
+
+@dataclass(frozen=True)
+class Data:
+    """``X = U diag(s) V'``, Y ``(rows, 1)``, and by the construction of X what its minimiser reaches.
+
+    Attributes:
+        signal: ``U'Y``, which ``s V'w`` must become.
+        optimal_squares: Squared norm of what no weights explain.
+    """
+
+    X: Tensor
+    Y: Tensor
+    s: Tensor
+    V: Tensor
+    signal: Tensor
+    optimal_squares: float
+
+    def excess(self, layer: nn.Linear) -> float:
+        """Excess loss relative to the optimal loss."""
+        error = self.s * (self.V.T @ layer.weight.detach().T) - self.signal
+        return float(error.square().sum()) / self.optimal_squares
+
+
+def make(condition: float, rows: int = 1000, columns: int = 30) -> Data:
+    generator = torch.Generator().manual_seed(0)
+
+    def gaussian(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    U, V = (torch.linalg.qr(gaussian(size, columns)).Q for size in (rows, columns))
+    s = torch.logspace(0, -math.log10(condition), columns, dtype=torch.float64).unsqueeze(1)
+    size = rows**0.5  # of every column of U, so that means over the rows are of size one
+    Y = size * (U @ gaussian(columns, 1)) + gaussian(rows, 1)
+    signal = U.T @ Y
+    return Data(size * (U * s.T) @ V.T, Y, size * s, V, signal, float((Y - U @ signal).square().sum()))
 
 
 def batches(X: Tensor, Y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -92,15 +138,14 @@ def batches(X: Tensor, Y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(X.split(size), Y.split(size), strict=True)
 
 
-def run(entry: Entry, rate: float, X: Tensor, Y: Tensor, optimum: Tensor, budget: float) -> tuple[float, int, float]:
+def run(entry: Entry, rate: float, size: int, data: Data, budget: float) -> tuple[float, int, float]:
     """Return seconds and steps to the goal (inf where it was not reached) and the smallest excess seen."""
     torch.manual_seed(0)
-    layer = nn.Linear(X.shape[1], 1, bias=False, dtype=X.dtype)
+    layer = nn.Linear(data.X.shape[1], 1, bias=False, dtype=data.X.dtype)
     nn.init.zeros_(layer.weight)
     opt = entry.make(layer, rate)
-    floor = (X @ optimum - Y).square().sum()
     spent, steps, best = 0.0, 0, math.inf
-    for x, y in batches(X, Y, entry.batch):
+    for x, y in batches(data.X, data.Y, size):
 
         def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
             opt.zero_grad()
@@ -112,13 +157,21 @@ def run(entry: Entry, rate: float, X: Tensor, Y: Tensor, optimum: Tensor, budget
         begun = time.perf_counter()
         opt.step(closure)
         spent, steps = spent + time.perf_counter() - begun, steps + 1
-        excess = float((X @ (layer.weight.detach().T - optimum)).square().sum() / floor)
+        excess = data.excess(layer)
         best = min(best, excess) if math.isfinite(excess) else best
         if excess <= GOAL:
             return spent, steps, best
         if spent > budget or not math.isfinite(excess):
             break
     return math.inf, steps, best
+
+
+def fastest(entry: Entry, size: int, data: Data, limit: float, budget: float) -> tuple[float, int, float]:
+    """Return the best of the rates, and of several runs where one is so short that a busy machine blurs it."""
+    runs = [(rate, run(entry, rate, size, data, budget)) for rate in entry.rates(limit)]
+    rate, best = min(runs, key=lambda found: (found[1][0], found[1][2]))
+    repeats = REPEATS if best[0] < SHORT else 0
+    return min([best, *(run(entry, rate, size, data, budget) for _ in range(repeats))])
 
 
 def main() -> None:
@@ -130,22 +183,25 @@ def main() -> None:
     missing = sorted({entry.package for entry in ENTRIES} - {entry.package for entry in entries})
     if missing:
         print(f"not installed, left out: {', '.join(missing)}")
-    warm = Problem("warm", 64, 30, 1, 10.0).make()
-    run(entries[0], 1.0, *warm, torch.linalg.lstsq(*warm).solution, 1.0)
+    warm = make(10.0)
+    for entry in entries:
+        run(entry, 1e-3, 0, warm, 0.0)
     records: list[dict[str, Any]] = []
-    for condition in (1e1, 1e2, 1e4, 1e6, 1e8):
-        X, Y = Problem(f"condition {condition:.0e}", 1000, 30, 1, condition).make()
-        optimum = torch.linalg.lstsq(X, Y, driver="gelsd").solution
-        limit = float(len(X) / torch.linalg.matrix_norm(X, 2) ** 2)
-        print(f"\ncondition {condition:.0e}: seconds to an excess of {GOAL:.0e} of the optimal loss")
+    for condition, size in itertools.product((1e1, 1e2, 1e4, 1e6, 1e8), BATCHES):
+        data = make(condition)
+        limit = float(len(data.X) / torch.linalg.matrix_norm(data.X, 2) ** 2)
+        label = f"batches of {size}" if size else "all rows at once"
+        print(f"\ncondition {condition:.0e}, {label}: seconds to an excess of {GOAL:.0e} of the optimal loss")
         for entry in entries:
-            runs = [run(entry, rate, X, Y, optimum, arguments.budget) for rate in entry.rates(limit)]
-            seconds, steps, best = min(runs, key=lambda found: (found[0], found[2]))
+            if size and not entry.batches:
+                continue
+            seconds, steps, best = fastest(entry, size, data, limit, arguments.budget)
             outcome = f"{seconds:10.4f} s {steps:7d} steps" if math.isfinite(seconds) else "         - not reached"
             print(f"  {entry.name:34s}{outcome}   smallest excess {best:.1e}", flush=True)
             records.append(
                 {
                     "condition": condition,
+                    "batch": size or len(data.X),
                     "optimizer": entry.name,
                     "seconds": seconds if math.isfinite(seconds) else None,
                     "steps": steps,
