@@ -13,6 +13,7 @@ import torch
 
 import closedform as cf
 from closedform.errors import ClosedformError, DataTypeError, InputError, NonFiniteError
+from closedform.plan import METHOD_NAMES
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((10, 3))
@@ -240,3 +241,40 @@ def test_every_error_can_be_caught_as_one() -> None:
         assert issubclass(kind, ClosedformError)
     assert issubclass(InputError, ValueError)
     assert issubclass(DataTypeError, TypeError)
+
+
+def test_rows_of_weight_zero_do_not_scale_the_others() -> None:
+    X = np.array([[1e200, 3.0], [1.0, 1e-200], [2.0, 5e-200], [4.0, 1e-200]])
+    sol = cf.solve(X, np.array([9.0, 1.0, 2.0, 3.0]), sample_weight=[0.0, 1.0, 1.0, 1.0])
+    alone = cf.solve(X[1:], np.array([1.0, 2.0, 3.0]))
+    assert sol.outcome is cf.Outcome.CERTIFIED
+    np.testing.assert_allclose(sol.weight.numpy(), alone.weight.numpy(), rtol=1e-12)
+
+
+def test_weights_near_the_end_of_the_range_have_a_joint_backward_error() -> None:
+    # Weights whose squares overflow: the eigenvalues of infinities do not exist.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2, 7)) * np.array([[1e-3], [1e157]])
+    sol = cf.solve(X, rng.standard_normal((2, 3)), sample_weight=[3.0, 5e7])
+    assert sol.outcome is cf.Outcome.CERTIFIED_NOT_UNIQUE
+    assert 0 <= sol.certificate.joint_backward_error <= 1
+
+
+@pytest.mark.parametrize("shape", [(200, 5), (200, 120), (30, 30), (8, 40)], ids=str)
+def test_a_default_device_of_the_users_changes_nothing(shape: tuple[int, int]) -> None:
+    X = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    Y = torch.stack([X.sum(1), X[:, 0]], 1)
+    for method in ("auto", *METHOD_NAMES):
+        try:
+            expected = cf.solve(X, Y, l2=[0.0, 1.0], method=method)
+        except ClosedformError:
+            continue
+        # Nothing can be computed on the meta device: whatever is made there by mistake fails.
+        with torch.device("meta"):
+            found = cf.solve(X, Y, l2=[0.0, 1.0], method=method)
+        assert torch.equal(found.weight, expected.weight)
+    batch = X.expand(2, *shape), Y.expand(2, *Y.shape)
+    expected_batch = cf.solve_batched(*batch)
+    with torch.device("meta"):
+        assert torch.equal(cf.solve_batched(*batch).weight, expected_batch.weight)
+        cf.diagnose(X, Y, l2=1.0)

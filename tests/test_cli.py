@@ -129,7 +129,6 @@ def errors(tmp_path: Path, table: Path) -> dict[str, tuple[list[object], str]]:
         "html suffix": ([*compare, "--html", tmp_path / "loss.txt"], "use .html"),
         "device": ([*compare, "--json", os.devnull], "not a regular file"),
         "solve suffix": (["solve", table, "--out", tmp_path / "layer.pt"], "use .safetensors"),
-        "solve without out": (["solve", table], "--out"),
         "negative l2": (["solve", table, "--out", out, "--l2", -1], "l2"),
         "solve missing file": (["solve", tmp_path / "no.h5", "--out", out], "no.h5"),
     }
@@ -140,7 +139,7 @@ def errors(tmp_path: Path, table: Path) -> dict[str, tuple[list[object], str]]:
     [
         *("missing file", "directory", "truncated", "pickle", "wrong key", "two features", "nan"),
         *("unknown optimizer", "budget", "no number", "no such option", "no such command", "no file", "no folder"),
-        *("output is a folder", "suffix", "html suffix", "device", "solve suffix", "solve without out"),
+        *("output is a folder", "suffix", "html suffix", "device", "solve suffix"),
         *("negative l2", "solve missing file"),
     ],
 )
@@ -232,7 +231,7 @@ def test_demo_tells_the_story() -> None:
     pytest.importorskip("sklearn")
     result = run("demo", "--budget", 1.5)
     assert result.exit_code == 0, result.output
-    assert "None of the 6 optimizers came that close." in " ".join(result.stdout.split())
+    assert "Of the 7 optimizers only rls came that close." in " ".join(result.stdout.split())
     assert "import closedform as cf" in result.stdout
     example = kernel_example()
     assert 1e6 < float(torch.linalg.cond(example.X)) < 1e9
@@ -244,6 +243,8 @@ def test_version_and_help() -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("closedform ")
     assert run("--help").exit_code == 0
+    text = " ".join(run("compare", "--help").output.replace("│", " ").split())
+    assert f"Out of {', '.join(OPTIMIZERS)}, separated by commas" in text
     nothing = run()
     assert nothing.exit_code == 2
     assert "compare" in nothing.output
@@ -388,3 +389,10 @@ def test_a_narrow_screen_shows_every_number(table: Path, monkeypatch: pytest.Mon
     lines = run("compare", table, "--budget", "0.1", "--optimizers", "sgd").stdout.splitlines()
     titles = [line.split("  ")[1] for line in lines[lines.index("sgd") + 1 : lines.index("sgd") + 7]]
     assert [title.strip() for title in titles] == ["seconds", "steps", "MSE", "excess", "weights", "test MAE"]
+
+
+def test_solve_without_out_says_that_nothing_was_written(table: Path) -> None:
+    result = run("solve", table)
+    assert result.exit_code == 0
+    assert "The weights were not written" in result.output
+    assert "(" in run("solve", table, "--digits", 6).output

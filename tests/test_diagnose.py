@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from closedform.diagnose import Diagnosis, Severity, diagnose
+from closedform.diagnose.facts import Facts
+from closedform.diagnose.optimizer import fresh_sgd, read_optimizer
+from closedform.diagnose.precision import tf32_in_use
 from closedform.errors import DataTypeError, InputError, NonFiniteError
 from closedform.forecast import forecast
 from closedform.spectrum import spectrum
@@ -222,6 +228,57 @@ def test_adam_blow_up_is_foreseen_from_its_state() -> None:
     evidence = d.findings[0].evidence
     measured = train(X, Y, layer, optimizer, int(evidence["peak_step"])) - d.to_dict()["loss"]["optimal"]
     assert evidence["peak_excess_loss"] == pytest.approx(measured, rel=1e-3)
+
+
+def test_a_blow_up_below_the_rounding_of_float32_is_not_claimed() -> None:
+    """A converged float32 run goes on quietly, where the rehearsal in float64, from the same state, blows up."""
+    X = torch.rand(512, 4, generator=generator())
+    Y = X @ torch.tensor([[-1.0, 0], [0, -1], [2, 0], [0, 2]])
+    layer = zero_layer(4, 2, dtype=torch.float32)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.03)
+    train(X, Y, layer, optimizer, 8000)
+    d = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=1000)
+    assert d.verdict.name == "nothing_wrong"
+    for finding in d.findings:
+        assert finding.severity is Severity.INFO
+        assert "some runs do, some do not" in finding.consequence
+
+
+@pytest.mark.parametrize(
+    "name", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop"]
+)
+@pytest.mark.parametrize("trained", [0, 3])
+def test_every_known_optimizer_is_rehearsed_with_its_own_settings(name: str, trained: int) -> None:
+    X = torch.randn(60, 3, dtype=F64, generator=generator()) + 1
+    Y = X.sum(1, keepdim=True) + torch.randn(60, 1, dtype=F64, generator=generator(1))
+    layer = zero_layer(3, 1)
+    optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.02)
+    train(X, Y, layer, optimizer, trained)
+    rehearsal = diagnose(
+        X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=30
+    ).facts.training.rehearsal
+    assert rehearsal is not None
+    assert float(rehearsal.loss[-1]) == pytest.approx(train(X, Y, layer, optimizer, 30), rel=1e-8)
+
+
+def test_a_run_that_was_not_judged_is_not_called_right() -> None:
+    X = torch.randn(200, 3, dtype=F64, generator=generator())
+    Y = X.sum(1, keepdim=True) + torch.randn(200, 1, dtype=F64, generator=generator(1))
+    layer = zero_layer(3, 1)
+    settings: dict[str, Any] = {"model": layer, "criterion": nn.MSELoss(), "steps": 10**6}
+
+    class Mine(torch.optim.SGD):
+        pass
+
+    adam = torch.optim.Adam(layer.parameters(), lr=1e-5)
+    for optimizer, batch, why in (
+        (adam, 2, "batches are forecast for SGD"),
+        (adam, None, "of 1,000,000 were rehearsed"),
+        (Mine(layer.parameters(), lr=0.1), None, "d.rehearse(...) runs it"),
+    ):
+        d = diagnose(X, Y, optimizer=optimizer, batch_size=batch, **settings)
+        assert (d.verdict.name, d.verdict.severity) == ("not_judged", Severity.INFO)
+        assert why.lower() in d.verdict.sentence.lower()
 
 
 def test_adam_blow_up_in_a_history() -> None:
@@ -468,6 +525,210 @@ def test_features_of_zeros_and_targets_of_zeros() -> None:
         assert d.verdict.severity in (Severity.OK, Severity.WARNING)
         json.dumps(d.to_dict(), allow_nan=False)
         str(d)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("x", "y"), [(1e200, 1.0), (1e-200, 1.0), (1.0, 1e200), (1.0, 1e-200)])
+def test_data_whose_squares_are_no_numbers_are_named(x: float, y: float, bias: bool, tmp_path: Path) -> None:
+    X = torch.randn(30, 4, dtype=F64, generator=generator()) + 0.5
+    Y = X.sum(1, keepdim=True) + torch.randn(30, 1, dtype=F64, generator=generator(1))
+    layer = zero_layer(4, 1, bias)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
+    d = diagnose(X * x, Y * y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=50)
+    assert names(d) == ["out_of_range"]
+    named = "X holds numbers of about" if y == 1 else "Y holds numbers of about"
+    assert named in str(d)
+    assert re.search(r"e\+20[01]," if x * y > 1 else r"e-(200|201),", d.verdict.sentence)
+    d.to_html(tmp_path / "page.html")
+    json.dumps(d.to_dict(), allow_nan=False)
+    # The curves say inf, or what is left of numbers that vanish, and not nan.
+    assert not bool(d.forecast("sgd", lr=0.1, steps=10).loss.isnan().any())
+
+
+def test_groups_of_their_own_are_rehearsed_and_not_forecast() -> None:
+    X = torch.randn(100, 3, dtype=F64, generator=generator()) + 2
+    Y = X.sum(1, keepdim=True) + 5
+    layer = zero_layer(3, 1)
+    groups = [{"params": [layer.weight], "lr": 0.01}, {"params": [layer.bias], "lr": 0.3}]
+    optimizer = torch.optim.SGD(groups, lr=0.01)
+    d = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=100)
+    assert d.facts.training.forecast is None
+    assert "the run itself was not forecast: weight and bias differ in lr, 0.01 and 0.3" in d.to_dict()["notes"]
+    assert d.verdict.name == "more_steps_needed"
+    assert "rehearsed" in d.verdict.sentence
+    left = d.findings[0].evidence["excess_loss_left"]
+    assert left == pytest.approx(train(X, Y, layer, optimizer, 100) - d.facts.spectrum.optimal_loss, rel=1e-8)
+
+
+def test_groups_of_the_same_settings_are_forecast() -> None:
+    X, Y = torch.randn(50, 3, dtype=F64, generator=generator()), torch.randn(50, 1, dtype=F64, generator=generator(1))
+    layer = zero_layer(3, 1)
+    optimizer = torch.optim.SGD([{"params": [layer.weight]}, {"params": [layer.bias]}], lr=0.1, momentum=0.5)
+    run = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=30).facts.training.forecast
+    assert run is not None
+    assert float(run.loss[-1]) == pytest.approx(train(X, Y, layer, optimizer, 30), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"momentum": 0.9, "dampening": 1.0}, "dampening=1 is not below 1"),
+        ({"maximize": True}, "maximize"),
+        ({"momentum": 1.0}, "momentum=1 is not below 1"),
+    ],
+)
+def test_what_has_no_closed_form_is_not_forecast(settings: dict[str, Any], reason: str) -> None:
+    X = torch.randn(50, 3, dtype=F64, generator=generator())
+    layer = zero_layer(3, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, **settings)
+    d = diagnose(X, X.sum(1, keepdim=True), model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=20)
+    assert d.facts.training.forecast is None
+    assert reason in " ".join(str(d).split())
+
+
+def test_dampening_of_the_users_optimizer_is_in_the_forecast() -> None:
+    X, Y = torch.randn(50, 3, dtype=F64, generator=generator()), torch.randn(50, 2, dtype=F64, generator=generator(1))
+    layer = zero_layer(3, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.2, momentum=0.8, dampening=0.4, weight_decay=1e-3)
+    d = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=40)
+    run = d.facts.training.forecast
+    assert run is not None
+    assert d.to_dict()["forecasts"][0]["dampening"] == 0.4
+    assert float(run.loss[-1]) == pytest.approx(train(X, Y, layer, optimizer, 40), rel=1e-10)
+    # From here on the buffer is warm, which the forecast is not told: it says so.
+    warm = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=40)
+    assert "momentum of earlier steps" in " ".join(warm.to_dict()["notes"])
+
+
+def test_weight_decay_is_not_taken_for_a_starved_step() -> None:
+    """The decay keeps the run from the goal, whatever the learning rate."""
+    X = torch.randn(80, 4, dtype=F64, generator=generator())
+    layer = zero_layer(4, 1, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.02, weight_decay=0.1)
+    d = diagnose(X, X.sum(1, keepdim=True), model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=3000)
+    assert names(d) == ["weight_decay_is_ridge"]
+
+
+def test_a_schedule_with_momentum_is_rehearsed_with_its_rates() -> None:
+    X = torch.randn(200, 3, dtype=F64, generator=generator())
+    Y = X.sum(1, keepdim=True)
+    layer = zero_layer(3, 1, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.02, momentum=0.5)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.1)
+    settings: dict[str, Any] = {"model": layer, "optimizer": optimizer, "criterion": nn.MSELoss(), "steps": 60}
+    d = diagnose(X, Y, scheduler=scheduler, **settings)
+    assert d.verdict.name == "more_steps_needed"
+    for _ in range(60):
+        train(X, Y, layer, optimizer, 1)
+        scheduler.step()
+    measured = float(nn.functional.mse_loss(layer(X), Y).detach())
+    assert d.findings[0].evidence["excess_loss_left"] == pytest.approx(measured, rel=1e-8)
+
+
+def test_a_warm_up_is_judged_by_all_its_rates() -> None:
+    X = torch.randn(200, 3, dtype=F64, generator=generator())
+    Y = X.sum(1, keepdim=True)
+    layer = zero_layer(3, 1, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.3)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-4, total_iters=20)
+    settings: dict[str, Any] = {"model": layer, "optimizer": optimizer, "criterion": nn.MSELoss(), "steps": 100}
+    assert optimizer.param_groups[0]["lr"] < 1e-4
+    assert diagnose(X, Y, **settings).verdict.name == "lr_starved"
+    assert diagnose(X, Y, scheduler=scheduler, **settings).verdict.name == "nothing_wrong"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("features", [1, 4])
+@pytest.mark.parametrize("bias", [False, True])
+def test_tables_of_a_few_rows(rows: int, features: int, bias: bool, tmp_path: Path) -> None:
+    X = torch.randn(rows, features, dtype=F64, generator=generator())
+    d = diagnose(X, X.sum(1) + 0.3, bias=bias)
+    assert str(d)
+    d.to_html(tmp_path / "page.html")
+    assert d.facts.spectrum.rank == min(rows, features + bias)
+
+
+def test_a_learning_rate_of_zero_moves_nothing() -> None:
+    X = torch.randn(50, 3, generator=generator())
+    layer = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    d = diagnose(X, X.sum(1, keepdim=True), model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=500)
+    assert (d.verdict.name, d.verdict.title) == ("lr_starved", "lr=0 moves nothing")
+    json.dumps(d.to_dict(), allow_nan=False)
+
+
+def test_a_schedule_that_ends_or_waits_for_a_metric_is_refused_with_the_reason() -> None:
+    X = torch.randn(50, 3, dtype=F64, generator=generator())
+    layer = zero_layer(3, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    settings: dict[str, Any] = {"model": layer, "optimizer": optimizer, "criterion": nn.MSELoss()}
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=50, cycle_momentum=False)
+    assert diagnose(X, X.sum(1, keepdim=True), scheduler=cycle, steps=50, **settings).verdict.name
+    with pytest.raises(InputError, match="pass steps= as many as it has left"):
+        str(diagnose(X, X.sum(1, keepdim=True), scheduler=cycle, steps=80, **settings))
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    with pytest.raises(InputError, match="metric"):
+        str(diagnose(X, X.sum(1, keepdim=True), scheduler=plateau, **settings))
+
+
+def test_a_fresh_sgd_is_read_as_torch_makes_it() -> None:
+    layer = nn.Linear(3, 1)
+    read = read_optimizer(torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, nesterov=True), layer)
+    fresh = fresh_sgd(0.1, momentum=0.9, nesterov=True)
+    for name in ("name", "kind", "lr", "momentum", "nesterov", "dampening", "weight_decay", "bias_decay", "decoupled"):
+        assert getattr(fresh, name) == getattr(read, name)
+    assert (fresh.no_closed_form, fresh.frozen) == (read.no_closed_form, read.frozen) == ("", ())
+    assert isinstance(fresh.make(list(layer.parameters())), torch.optim.SGD)
+
+
+class OnCuda(Facts):
+    """Facts of a model that lies on a GPU; there is none here."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", 0)
+
+
+@pytest.fixture
+def matmul_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(("capability", "setting"), [((9, 0), "high"), ((9, 0), "highest"), ((7, 5), "high")])
+def test_tf32_is_named_where_cuda_would_use_it(
+    capability: tuple[int, int], setting: str, monkeypatch: pytest.MonkeyPatch, matmul_precision: None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    torch.set_float32_matmul_precision(setting)
+    X = torch.randn(100, 4, generator=generator())
+    Y = X.sum(1, keepdim=True) + 0.1 * torch.randn(100, 1, generator=generator(1))
+    layer = zero_layer(4, 1, dtype=torch.float32)
+    here = diagnose(X, Y, model=layer, goal=1e-9)
+    assert "tf32" not in names(here)
+    there = Diagnosis(on_cuda(here))
+    used = capability >= (8, 0) and setting == "high"
+    assert ("tf32" in names(there)) == used
+    if used:
+        found = next(f for f in there.findings if f.name == "tf32")
+        assert found.severity is Severity.WARNING
+        assert found.evidence["excess_floor"] > 1e4 * found.evidence["excess_floor_float32"]
+        assert "allow_tf32" in found.consequence
+        assert "TF32" in there.to_dict()["problem"]["text"]
+
+
+def on_cuda(d: Diagnosis) -> Facts:
+    return OnCuda(**{field.name: getattr(d.facts, field.name) for field in dataclasses.fields(Facts)})
+
+
+def test_tf32_is_read_from_either_way_of_setting_it(monkeypatch: pytest.MonkeyPatch, matmul_precision: None) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    cuda = torch.device("cuda")
+    for setting, used in (("highest", False), ("high", True), ("medium", True)):
+        torch.set_float32_matmul_precision(setting)
+        assert tf32_in_use(cuda) == used
+    assert not tf32_in_use(torch.device("cpu"))
 
 
 def test_no_text_of_the_record_holds_an_unfilled_template() -> None:

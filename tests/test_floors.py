@@ -37,7 +37,9 @@ ROOMS: dict[str, tuple[float, str]] = {
     "rehearse": (4, "explain"),
     # Above the report, which it hands itself to on request.
     "diagnose": (4.7, "diagnose"),
-    **{name: (5, name) for name in ("layer", "batched", "optim", "estimators", "stream", "distributed")},
+    # A door that the comparison runs beside torch's own optimizers.
+    "optim": (4.5, "optim"),
+    **{name: (5, name) for name in ("layer", "batched", "estimators", "stream", "distributed")},
     "compare": (5, "compare"),
     # Doors hand their data to the report, and the report knows no door.
     "report": (4.5, "report"),

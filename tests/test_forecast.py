@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -64,9 +65,10 @@ def test_two_hundred_random_runs_come_true(tens: int) -> None:
         X, Y, bias = random_problem(seed)
         momentum = (0.0, 0.3, 0.9, 0.99)[seed % 4]
         nesterov = momentum > 0 and seed % 5 < 2
+        dampening = 0.3 if momentum and not nesterov and seed % 3 == 1 else 0.0
         weight_decay = 1e-3 if seed % 7 == 0 else 0.0
         s = spectrum(X, Y, bias=bias)
-        limit = step_limit(float(s.eigenvalues[0]) + weight_decay, momentum, nesterov)
+        limit = step_limit(float(s.eigenvalues[0]) + weight_decay, momentum, nesterov, dampening)
         lr = limit * (0.999, 0.5, 0.1)[seed % 3]
         layer = fresh_layer(X, Y, bias, seed)
         predicted = forecast(
@@ -76,27 +78,33 @@ def test_two_hundred_random_runs_come_true(tens: int) -> None:
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            dampening=dampening,
             steps=200,
             start=layer,
         )
-        settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "dampening": dampening}
         optimizer = torch.optim.SGD(layer.parameters(), lr=lr, **settings)
         measured = train(X, Y, layer, optimizer, 200)
         assert relative_error(predicted, measured) < 1e-6, seed
 
 
-@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
-def test_just_below_the_limit_converges_and_just_above_diverges(momentum: float, nesterov: bool) -> None:
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "dampening"),
+    [(0.0, False, 0.5), (0.9, False, 0.0), (0.9, True, 0.0), (0.9, False, 0.6)],
+)
+def test_just_below_the_limit_converges_and_just_above_diverges(
+    momentum: float, nesterov: bool, dampening: float
+) -> None:
     X, Y, _ = random_problem(4)
     s = spectrum(X, Y)
-    limit = step_limit(float(s.eigenvalues[0]), momentum, nesterov)
+    limit = step_limit(float(s.eigenvalues[0]), momentum, nesterov, dampening)
     ends = []
     for share in (0.999, 1.001):
         layer = fresh_layer(X, Y, False, 1)
-        run = forecast(
-            s, "momentum", lr=share * limit, momentum=momentum, nesterov=nesterov, steps=[40_000], start=layer
-        )
-        optimizer = torch.optim.SGD(layer.parameters(), lr=share * limit, momentum=momentum, nesterov=nesterov)
+        settings: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "dampening": dampening}
+        run = forecast(s, "momentum", lr=share * limit, steps=[40_000], start=layer, **settings)
+        assert run.limit == pytest.approx(limit, rel=1e-14)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=share * limit, **settings)
         losses = train(X, Y, layer, optimizer, 20_000)
         ends.append((run.stable, float(run.excess[0]), float(losses[-1])))
     assert ends[0][0]
@@ -128,22 +136,26 @@ def test_case_9_steps_for_a_square_random_problem() -> None:
     assert 3e4 < run.steps_to(1e-10) < 3e5
 
 
-@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.99, False), (0.9, True)])
-def test_the_closed_form_is_the_recurrence(momentum: float, nesterov: bool) -> None:
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "dampening"),
+    [(0.0, False, 0.0), (0.5, False, 0.0), (0.99, False, 0.0), (0.9, True, 0.0), (0.9, False, 0.5), (0.5, False, 0.99)],
+)
+def test_the_closed_form_is_the_recurrence(momentum: float, nesterov: bool, dampening: float) -> None:
     """Against stepping in extended precision, over all kinds of roots: complex, double, real, negative."""
     mpmath = pytest.importorskip("mpmath")
     limit = step_limit(1.0, momentum, nesterov)
     scaled = torch.tensor([0.0, 1e-12, 1e-3, (1 - momentum) ** 2, 0.5, 1.0, 0.7 * limit, 0.999 * limit], dtype=F64)
     steps = [0, 1, 2, 3, 50, 301]
-    found = error_factors(scaled, torch.tensor(steps), momentum, nesterov)
-    bounds = error_envelopes(scaled, torch.tensor(steps), momentum, nesterov)
+    found = error_factors(scaled, torch.tensor(steps), momentum, nesterov, dampening)
+    bounds = error_envelopes(scaled, torch.tensor(steps), momentum, nesterov, dampening)
     with mpmath.workdps(60):
         for column, s in enumerate(scaled.tolist()):
             error, buffer, path = mpmath.mpf(1), mpmath.mpf(0), []
-            for _ in range(max(steps) + 1):
+            for step in range(max(steps) + 1):
                 path.append(error)
                 gradient = mpmath.mpf(s) * error
-                buffer = momentum * buffer + gradient
+                # torch's first gradient becomes the buffer as it is.
+                buffer = momentum * buffer + (gradient * (1 - mpmath.mpf(dampening)) if step else gradient)
                 error -= gradient + momentum * buffer if nesterov else buffer
             for row, t in enumerate(steps):
                 size = max(abs(float(path[t])), float(bounds[row, column]))
@@ -154,8 +166,9 @@ def test_the_closed_form_is_the_recurrence(momentum: float, nesterov: bool) -> N
 def test_steps_to_is_the_last_step_above() -> None:
     X, Y, _ = random_problem(10)
     s = spectrum(X, Y)
-    for momentum in (0.0, 0.9):
-        run = forecast(s, "momentum", lr=0.3 * s.learning_rate_limit, momentum=momentum, steps=3000)
+    for momentum, dampening in ((0.0, 0.0), (0.9, 0.0), (0.9, 0.4)):
+        lr = 0.3 * s.learning_rate_limit
+        run = forecast(s, "momentum", lr=lr, momentum=momentum, dampening=dampening, steps=3000)
         excess = 1e-3 * float(run.excess[0])
         above = (run.excess > excess).nonzero()
         assert run.steps_to(excess) == float(above[-1]) + 1
@@ -173,6 +186,19 @@ def test_steps_up_to_1e18_and_never() -> None:
     assert gradient_descent_steps(s, run.lr, 1e-6) == pytest.approx(run.steps_to(1e-6), rel=1e-6)
     assert forecast(s, lr=1.1 * s.learning_rate_limit, steps=[1]).steps_to(1e-6) == math.inf
     assert forecast(s, lr=0.1, weight_decay=0.5, steps=[1]).steps_to(1e-12) == math.inf
+
+
+@pytest.mark.parametrize("exponent", [0, 3, 12, 40, 50])
+def test_steps_are_counted_to_the_last_one_over_the_whole_range(exponent: int) -> None:
+    """Without momentum the count is exact: one step fewer leaves more than the goal."""
+    s = spectrum(torch.diag(torch.tensor([1.0, 0.5], dtype=F64)), torch.tensor([1.0, 1.0], dtype=F64))
+    lr = 0.1 * 2.0**-exponent
+    run = forecast(s, lr=lr, steps=[0])
+    needed = run.steps_to(1e-6)
+    if needed < 2**52:
+        assert float(run.excess_at([int(needed)])) <= 1e-6 < float(run.excess_at([int(needed) - 1]))
+    # In the end only the slow direction is left; it holds 1/2 and shrinks by 1 - lr / 4 a step.
+    assert needed == pytest.approx(math.log(1e-6 / (0.5 * 1.0)) / (2 * math.log1p(-lr / 4)), rel=1e-9, abs=1)
 
 
 def test_weight_decay_ends_at_the_ridge() -> None:
@@ -273,6 +299,8 @@ def test_long_curves_are_sampled_and_short_ones_whole() -> None:
         ({"lr": math.nan}, "lr=nan"),
         ({"momentum": 1.0}, "momentum=1"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"dampening": 1.0, "momentum": 0.9}, "dampening=1"),
+        ({"dampening": 0.1, "optimizer": "nesterov"}, "refuses it"),
         ({"steps": -1}, "steps"),
         ({"steps": []}, "steps"),
         ({"steps": "many"}, "steps"),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import closedform as cf
+from closedform.numerics.row_update import fold_rows, square
 from closedform.numerics.triangle import Triangle, fold
 from closedform.optim import RecursiveLeastSquares
-from closedform.optim.fold import fold_rows, square
 from closedform.optim.recursion import begin, learn
 
 

@@ -31,6 +31,14 @@ PLAIN: dict[str, Loss] = {
     "squared norm": lambda o, y, w: torch.linalg.vector_norm(o - y) ** 2,
     "absolute value squared": lambda o, y, w: ((o - y).abs() ** 2).mean(),
     "gaussian likelihood": lambda o, y, w: F.gaussian_nll_loss(o, y, torch.full_like(y, 0.3)),
+    "a distribution of torch": lambda o, y, w: -torch.distributions.Normal(o, 0.5).log_prob(y).mean(),
+    "expanded": lambda o, y, w: ((o * o).sum() - 2 * (o * y).sum() + (y * y).sum()) / len(o),
+    "without NaN": lambda o, y, w: (o - y).square().nanmean(),
+    "inner product": lambda o, y, w: torch.tensordot(o - y, o - y, dims=2) / len(o),
+    "matrix product": lambda o, y, w: (o - y).flatten() @ (o - y).flatten() / len(o),
+    "distance squared over rows": lambda o, y, w: torch.dist(o, y).square() / len(o),
+    "norm squared over rows": lambda o, y, w: (o - y).norm() ** 2 / len(o),
+    "matrix norm squared over rows": lambda o, y, w: torch.linalg.matrix_norm(o - y).pow(2) / len(o),
     "targets by column": lambda o, y, w: F.mse_loss(o[:, 0], y[:, 0]) + F.mse_loss(o[:, 1], y[:, 1]),
     "plus a constant": lambda o, y, w: F.mse_loss(o, y) + 3.0,
     "in place": lambda o, y, w: F.mse_loss(o.sub_(1.0), y - 1.0),
@@ -42,6 +50,8 @@ WEIGHTED: dict[str, Loss] = {
     "normalised": lambda o, y, w: (w * (o - y) ** 2).sum() / w.sum(),
     "no reduction": lambda o, y, w: (w * F.mse_loss(o, y, reduction="none")).mean(),
     "root inside": lambda o, y, w: F.mse_loss(w.sqrt() * o, w.sqrt() * y),
+    "root inside a norm": lambda o, y, w: torch.linalg.norm(w.sqrt() * (o - y)) ** 2 / len(o),
+    "likelihood": lambda o, y, w: -torch.distributions.Normal(o, w.rsqrt()).log_prob(y).sum(),
 }
 REFUSED: dict[str, tuple[Loss, str]] = {
     "L1": (lambda o, y, w: F.l1_loss(o, y), "curvature is zero"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ OPTIMIZERS: dict[str, Make] = {
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
     "adam": lambda p: torch.optim.Adam(p, lr=1e-2),
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
+    "dampened": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.5, weight_decay=1e-3),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3),
 }
 
@@ -77,22 +79,56 @@ def test_a_hundred_steps_follow_the_full_run(name: str, bias: bool) -> None:
         torch.testing.assert_close(run.bias, layer.bias.detach(), rtol=1e-8, atol=1e-10)
 
 
+def conditioned(condition: float, seed: int) -> tuple[Tensor, Tensor]:
+    """600 rows, 10 features of this condition number, 2 noisy targets."""
+    g = torch.Generator().manual_seed(seed)
+    left = torch.linalg.qr(torch.randn(600, 10, dtype=F64, generator=g)).Q
+    right = torch.linalg.qr(torch.randn(10, 10, dtype=F64, generator=g)).Q
+    X = (left * torch.logspace(0, -math.log10(condition), 10, dtype=F64) * 600**0.5) @ right
+    noise = 0.1 * torch.randn(600, 2, dtype=F64, generator=g)
+    return X, X @ torch.randn(10, 2, dtype=F64, generator=g) + noise
+
+
+def lbfgs(line_search: str | None = None, max_iter: int = 1) -> Make:
+    return lambda parameters: torch.optim.LBFGS(parameters, max_iter=max_iter, line_search_fn=line_search)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("max_iter", [1, 20])
 @pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
-def test_lbfgs_follows_as_far_as_the_same_rows_in_another_order(line_search: str | None) -> None:
-    """LBFGS amplifies rounding: after some 14 iterations even two full runs with rows in another order part."""
-    X, Y = problem(features=6)
+def test_lbfgs_on_a_well_conditioned_fit_follows_for_a_hundred_steps(
+    line_search: str | None, max_iter: int, bias: bool
+) -> None:
+    X, Y = conditioned(3.0, seed=0)
+    layer, make = layer_for(X, Y, bias), lbfgs(line_search, max_iter)
+    run = rehearse(compressed(X, Y, bias), make, steps=100, **start_of(layer))
+    torch.testing.assert_close(run.loss, full_run(X, Y, layer, make, 100), rtol=1e-8, atol=0)
 
-    def make(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.LBFGS(parameters, max_iter=1, line_search_fn=line_search)
 
-    layer = layer_for(X, Y, True)
-    run = rehearse(compressed(X, Y, True), make, steps=40, **start_of(layer))
-    losses = full_run(X, Y, layer, make, 40)
-    order = torch.randperm(X.shape[0], generator=torch.Generator().manual_seed(2))
-    shuffled = full_run(X[order], Y[order], layer_for(X, Y, True), make, 40)
-    torch.testing.assert_close(run.loss[:13], losses[:13], rtol=1e-8, atol=0)
-    apart = (shuffled - losses).abs() / losses
-    assert float(((run.loss - losses).abs() / losses).max()) < 100 * float(apart.max())
+@pytest.mark.parametrize("condition", [10.0, 100.0, 1000.0])
+def test_lbfgs_follows_as_long_as_the_same_rows_in_another_order(condition: float) -> None:
+    """It amplifies rounding some ten times an iteration: two full runs whose rows stand in another order part, too."""
+    rehearsed, reordered = [], []
+    for seed in range(6):
+        X, Y = conditioned(condition, seed)
+        layer = layer_for(X, Y, True)
+        run = rehearse(compressed(X, Y, True), lbfgs(), steps=40, **start_of(layer))
+        losses = full_run(X, Y, layer, lbfgs(), 40)
+        rehearsed.append(together(run.loss, losses))
+        g = torch.Generator().manual_seed(seed)
+        orders = [torch.randperm(600, generator=g) for _ in range(3)]
+        others = [full_run(X[order], Y[order], layer_for(X, Y, True), lbfgs(), 40) for order in orders]
+        reordered.append([together(other, losses) for other in others])
+        # As long as one of three at least, but for the iteration that the last bit decides.
+        assert rehearsed[-1] >= min(reordered[-1]) - 1
+        assert 12 < rehearsed[-1] < 40
+    assert sum(rehearsed) / 6 >= sum(map(sum, reordered)) / 18 - 1
+
+
+def together(losses: Tensor, others: Tensor) -> int:
+    """Steps for which two runs agree to 1e-8."""
+    apart = ((losses - others).abs() > 1e-8 * others).nonzero()
+    return int(apart[0]) if apart.numel() else losses.numel()
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -128,13 +164,22 @@ def test_a_rehearsal_costs_less_than_a_tenth() -> None:
     X, Y = problem(rows=100_000, features=40)
     layer, rows = layer_for(X, Y, True), compressed(X, Y, True)
     make = OPTIMIZERS["sgd"]
-    rehearse(rows, make, steps=5, **start_of(layer))
-    begun = time.perf_counter()
-    rehearse(rows, make, steps=20, **start_of(layer))
-    small = time.perf_counter() - begun
-    begun = time.perf_counter()
-    full_run(X, Y, layer, make, 20)
-    assert small < 0.1 * (time.perf_counter() - begun)
+
+    def seconds(run: Callable[[], object]) -> float:
+        begun = time.perf_counter()
+        run()
+        return time.perf_counter() - begun
+
+    # The best of some tries, in turns: others may be using the machine.
+    tries = range(4)
+    times = [
+        (
+            seconds(lambda: rehearse(rows, make, steps=20, **start_of(layer))),
+            seconds(lambda: full_run(X, Y, layer, make, 20)),
+        )
+        for _ in tries
+    ]
+    assert min(small for small, _ in times) < 0.1 * min(full for _, full in times)
 
 
 def test_forecast_and_rehearsal_agree() -> None:

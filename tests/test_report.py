@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -279,6 +280,40 @@ def test_diagnose_prints_and_writes(table: Path, tmp_path: Path) -> None:
     assert d["simulation"]["lr"] == 1000
     assert embedded(page.read_text(encoding="utf-8"))["diagnosis"] == d
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data.h5", "data.json", "page.html"]
+
+
+def test_sgd_is_judged_without_loading_a_compiler(table: Path, tmp_path: Path) -> None:
+    """Making a torch.optim optimizer loads torch._dynamo, which takes as long as torch itself."""
+    code = (
+        "import sys\n"
+        "from closedform.cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "print(*sorted({'torch._dynamo', 'plotly', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    options = ["--lr", "0.1", "--momentum", "0.9", "--steps", "100", "--html", str(tmp_path / "page.html")]
+    command = [sys.executable, "-c", code, "diagnose", str(table), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+    assert (tmp_path / "page.html").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("columns", [50, 80, 140])
+def test_lines_are_as_wide_as_the_terminal(table: Path, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run("diagnose", table, "--lr", 1e-3, "--steps", 10).stdout.splitlines()
+    prose = lines[: lines.index("What to do:")]
+    assert columns - 25 < max(map(len, prose)) <= columns
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_compare_writes_its_page_for_data_beyond_the_range(tmp_path: Path, scale: float) -> None:
+    X, Y = problem()
+    path, page = tmp_path / "data.h5", tmp_path / "page.html"
+    with h5py.File(path, "w") as file:
+        file["X"], file["y"] = X.numpy() * scale, Y[:, 0].numpy()
+    result = run("compare", path, "--bias", "--optimizers", "sgd,momentum", "--budget", 0.2, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert "out_of_range" in page.read_text(encoding="utf-8")
 
 
 def test_diagnose_without_an_optimizer_looks_at_the_data(table: Path, tmp_path: Path) -> None:

@@ -187,7 +187,11 @@ def _refined(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     projected = torch.linalg.solve_triangular(R.mT, A.mT @ residual, upper=False)
     # How far the factor is from the rows, probed where small singular directions count as much as large ones.
     generator = torch.Generator().manual_seed(20)
-    image = torch.randn(A.shape[2], 1, dtype=A.dtype, generator=generator).to(A.device).expand(A.shape[0], -1, -1)
+    image = (
+        torch.randn(A.shape[2], 1, dtype=A.dtype, device="cpu", generator=generator)
+        .to(A.device)
+        .expand(A.shape[0], -1, -1)
+    )
     probe = torch.linalg.solve_triangular(R, image, upper=True)
     back = torch.linalg.solve_triangular(R.mT, A.mT @ (A @ probe), upper=False)
     factor_error = torch.linalg.vector_norm(back - image, dim=(1, 2)) / torch.linalg.vector_norm(image, dim=(1, 2))

@@ -226,7 +226,7 @@ class _Sums:
 def _probe_vectors(root: Root) -> Tensor:
     """Vectors v whose images S v are Gaussian, so that small singular directions are probed as well as large ones."""
     generator = torch.Generator().manual_seed(20)
-    gaussian = torch.randn(root.shape[0], _PROBES, dtype=torch.float64, generator=generator)
+    gaussian = torch.randn(root.shape[0], _PROBES, dtype=torch.float64, device="cpu", generator=generator)
     return root.solve(gaussian.to(root.device))
 
 

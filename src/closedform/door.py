@@ -16,7 +16,7 @@ __all__ = ["check_digits", "check_near", "check_rcond", "check_ridge"]
 
 def check_ridge(l2: Any, n_targets: int) -> list[float]:
     try:
-        values = torch.as_tensor(l2, dtype=torch.float64).reshape(-1).tolist()
+        values = torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"l2={l2!r} is not a number; give one number, or one per target.") from error
     if len(values) == 1:

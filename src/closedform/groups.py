@@ -27,7 +27,7 @@ _SEVERITY = (
 def select_targets(rows: Rows, scanned: Scan, chosen: Tensor) -> tuple[Rows, Scan]:
     if chosen.numel() == rows.n_targets:
         return rows, scanned
-    index = chosen.to(rows.device)
+    index = chosen
     targets = rows.y.read(0, rows.n_rows)[:, index]
     return (
         replace(rows, y=TensorSource(targets, rows.y.name)),

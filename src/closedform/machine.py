@@ -136,7 +136,7 @@ def measure(device: torch.device) -> Rates:
     generator = torch.Generator().manual_seed(0)
 
     def gaussian(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        return torch.randn(*shape, dtype=dtype, generator=generator).to(device)
+        return torch.randn(*shape, dtype=dtype, device="cpu", generator=generator).to(device)
 
     n = 512
     tall, square, long = gaussian(4096, n), gaussian(n, n), gaussian(2**21, 8).view(-1, 256)

@@ -127,7 +127,7 @@ def solve_rows(
         scanned = scan(rows)
         groups: list[tuple[Tensor, Solution]] = []
         for strength in sorted(set(strengths)):
-            chosen = torch.tensor([i for i, value in enumerate(strengths) if value == strength])
+            chosen = torch.tensor([i for i, value in enumerate(strengths) if value == strength], device=rows.device)
             part_rows, part_scan = select_targets(rows, scanned, chosen)
             design = Design(part_rows, part_scan, bias=bias, l2=strength, tick=report)
             part_near = None if near is None else (near[0][chosen], None if near[1] is None else near[1][chosen])

@@ -16,6 +16,8 @@ from closedform.rows.scan import power_of_two_exponents
 
 __all__ = ["Compressed", "Spectrum", "compress", "spectrum", "spectrum_of", "spectrum_of_rows"]
 
+#: Squares beyond these leave no room in float64 for what is made of them.
+_SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-300, 1e300
 #: From this ratio on the smallest singular value is taken from the inverse, where it is the largest.
 _ILL_CONDITIONED = 1e-8
 
@@ -100,6 +102,25 @@ class Spectrum:
         return 2 * self.singular_values.square() / (self.n_rows * self.n_targets)
 
     @property
+    def in_range(self) -> bool:
+        """Whether losses and eigenvalues, which are squares, can be told in float64."""
+        return self.range_text == ""
+
+    @property
+    def range_text(self) -> str:
+        """What is too large or too small to be squared in float64, and by how much; empty where nothing is."""
+        squares = self.eigenvalues[: self.rank]
+        too_large = self.rank > 0 and not float(squares[0]) < _LARGEST_SQUARE
+        if too_large or (self.rank > 0 and not float(squares[-1]) > _SMALLEST_SQUARE):
+            size = float(self.singular_values[0 if too_large else self.rank - 1]) / math.sqrt(self.n_rows)
+            return f"X holds numbers of about {size:.0e}, whose squares are beyond float64; scale X to about 1"
+        total = float(self.target_components.square().sum() + self.residual_squares.sum())
+        size = float(self.target_components.abs().max()) / math.sqrt(self.n_rows)
+        if size > 0 and not _SMALLEST_SQUARE < total < _LARGEST_SQUARE:
+            return f"Y holds numbers of about {size:.0e}, whose squares are beyond float64; scale Y to about 1"
+        return ""
+
+    @property
     def learning_rate_limit(self) -> float:
         """Largest stable step of plain gradient descent on ``MSELoss()``: 2 over the largest eigenvalue.
 
@@ -131,6 +152,15 @@ class Spectrum:
         """Euclidean norm of each column of the matrix, ``(columns,)``."""
         reached = self.singular_values[: self.directions.shape[0]].unsqueeze(1)
         return torch.linalg.vector_norm(reached * self.directions, dim=0)
+
+    def residuals(self, weights: Tensor) -> Tensor:
+        """Residuals along the first ``rank`` directions at some weights ``(columns, targets)``, ``(rank, targets)``."""
+        r = self.rank
+        return self.singular_values[:r].unsqueeze(1) * (self.directions[:r] @ weights) - self.target_components[:r]
+
+    def gaps(self, weights: Tensor) -> Tensor:
+        """Excess loss along each of these directions at some weights ``(columns, targets)``, ``(rank,)``."""
+        return self.residuals(weights).square().sum(1) / (self.n_rows * self.n_targets)
 
     def magnitude(self, *weights: Tensor) -> float:
         """Bound the mean square of what is added up to a residual: ``(|x| |w| + |y|)^2`` over rows and targets.
@@ -214,8 +244,11 @@ def spectrum_of(compressed: Compressed) -> Spectrum:
 
 def singular_values_scaled(R: Tensor) -> Tensor:
     """Singular values of R with its columns scaled by powers of two to norms in [0.5, 1), descending."""
-    exponents = power_of_two_exponents(torch.linalg.vector_norm(R, dim=0))
-    return torch.linalg.svdvals(torch.ldexp(R, -exponents))
+    largest = R.abs().amax(0)
+    # Norms of columns that were brought to about 1 first, because squares of very large or small numbers are none.
+    first = power_of_two_exponents(largest)
+    R = torch.ldexp(R, -first)
+    return torch.linalg.svdvals(torch.ldexp(R, -power_of_two_exponents(torch.linalg.vector_norm(R, dim=0))))
 
 
 def _smallest_singular_value(R: Tensor) -> float:

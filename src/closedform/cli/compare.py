@@ -39,7 +39,12 @@ def compare_command(
     weight: Weight = None,
     bias: Bias = False,
     optimizers: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Names separated by commas; all of them by default.")
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Out of sgd, momentum, nesterov, adam, lbfgs, lbfgs strong wolfe, rls, separated by commas; all of "
+            "them by default.",
+        ),
     ] = None,
     budget: Budget = 30.0,
     seed: Seed = 0,
@@ -108,8 +113,10 @@ def _same_runs(comparison: Comparison, diagnosis: Diagnosis) -> list[dict[str, A
     curves = {method.name: method.curve for method in comparison.methods if method.curve}
     forecasts = []
     for contender in CONTENDERS:
-        # The settings are those of the optimizer itself, made for a layer that is never trained.
-        optimizer = contender.make(nn.Linear(1, 1, device="meta"), contender.rates(comparison.learning_rate_limit)[0])
+        # The settings are those of the optimizer itself, made for a layer that is never trained. By way of the meta
+        # device, where nothing is drawn from the global generator.
+        layer = nn.Linear(1, 1, device="meta").to_empty(device="cpu")
+        optimizer = contender.make(layer, contender.rates(comparison.learning_rate_limit)[0])
         if contender.name not in curves or not isinstance(optimizer, SGD):
             continue
         settings = {key: optimizer.param_groups[0][key] for key in ("lr", "momentum", "nesterov")}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from closedform.cli.output import OutputFile
+    from closedform.diagnose.optimizer import OptimizerFacts
     from closedform.rows import Source
 
 __all__ = ["as_model", "diagnose_command", "fresh_layer", "page_output"]
@@ -48,9 +49,10 @@ def diagnose_command(
     With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged. The keys are found in FILE
     where they are not given.
     """
-    from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
+    from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
     from closedform.cli.sources import open_tables
     from closedform.diagnose import diagnose
+    from closedform.diagnose.text import diagnosis_text
 
     page = page_output(html)
     data = None if json is None else OutputFile(json, "--json")
@@ -73,8 +75,8 @@ def diagnose_command(
         steps=steps,
         batch_size=batch_size,
     )
-    typer.echo(str(diagnosis))
-    found = diagnosis.to_dict() if page is not None or data is not None else {}
+    found = diagnosis.to_dict()
+    print_wrapped(diagnosis_text(found, width=None))
     if page is not None:
         from closedform.report import diagnosis_html
 
@@ -138,10 +140,14 @@ def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | N
     return name
 
 
-def _optimizer(name: str, layer: nn.Linear, lr: float | None, momentum: float | None, nesterov: bool) -> Optimizer:
-    from torch.optim import LBFGS, SGD, Adam
-
+def _optimizer(
+    name: str, layer: nn.Linear, lr: float | None, momentum: float | None, nesterov: bool
+) -> Optimizer | OptimizerFacts:
     rate = _OPTIMIZERS[name] if lr is None else lr
     if name == "sgd":
-        return SGD(layer.parameters(), lr=rate, momentum=momentum or 0.0, nesterov=nesterov)
+        from closedform.diagnose.optimizer import fresh_sgd
+
+        return fresh_sgd(rate, momentum or 0.0, nesterov)
+    from torch.optim import LBFGS, Adam
+
     return Adam(layer.parameters(), lr=rate) if name == "adam" else LBFGS(layer.parameters(), lr=rate)

@@ -18,9 +18,9 @@ _LINES = 20
 def solve_command(
     file: File,
     out: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="FILE", help="Where the weights go: .safetensors, keys as in nn.Linear (weight, bias)."),
-    ],
+    ] = None,
     x: Features = None,
     y: Targets = None,
     weight: Weight = None,
@@ -41,27 +41,30 @@ def solve_command(
     from closedform.errors import MissingExtraError
     from closedform.solve import solve
 
-    weights = OutputFile(out, "--out", (".safetensors",))
+    weights = None if out is None else OutputFile(out, "--out", (".safetensors",))
     data = None if json is None else OutputFile(json, "--json")
     refuse_overwriting((file, x, y, weight), weights, data)
-    if find_spec("safetensors") is None:
+    if weights is not None and find_spec("safetensors") is None:
         raise MissingExtraError("safetensors", "files", "--out")
-    from safetensors.torch import save
-
     tables = open_tables(file, x=x, y=y, weight=weight)
     solution = solve(tables.X, tables.Y, bias=bias, l2=l2, sample_weight=tables.weight, digits=digits)
     print_wrapped(str(solution))
     if digits is not None:
-        typer.echo("\nDigits before a parenthesis are certain, up to one unit of the last; those inside are not:")
+        print_wrapped("\nDigits before a parenthesis are certain, up to one unit of the last; those inside are not:")
         lines = certain_lines(solution)
         for line in islice(lines, _LINES):
             typer.echo(line)
         if next(lines, None) is not None:
             typer.echo("...")
-    tensors = {"weight": solution.weight.contiguous().cpu()}
-    if solution.bias is not None:
-        tensors["bias"] = solution.bias.contiguous().cpu()
-    weights.write(save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+    if weights is not None:
+        from safetensors.torch import save
+
+        tensors = {"weight": solution.weight.contiguous().cpu()}
+        if solution.bias is not None:
+            tensors["bias"] = solution.bias.contiguous().cpu()
+        weights.write(save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+    elif digits is None:
+        print_wrapped("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
     if data is not None:
         data.write(json_bytes(solution.to_dict()))
     raise typer.Exit(0 if solution.outcome.certified else 1)

@@ -66,7 +66,8 @@ def compare(
         Y_test: Their targets, or None.
         bias: Whether the layer has a bias.
         sample_weight: One non-negative weight per row, or None; the loss is then the weighted mean.
-        optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``.
+        optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``,
+            ``rls`` (:class:`closedform.optim.RecursiveLeastSquares`).
         budget: Seconds of training, shared equally by the optimizers.
         layer: A layer to take the starting weights from; by default those of a new ``nn.Linear``.
         seed: Seed of a new layer's weights: those of ``nn.Linear`` after ``torch.manual_seed(seed)``.

@@ -46,8 +46,8 @@ def cause(
     if obstacle is not None:
         return f"{opening}no optimizer was run: {obstacle}."
     goal = EXCESS * excess_at_zero
-    arrived = sum(method.excess_loss <= goal for method in methods)
-    forecast = opening + _forecast(rate_limit, steps_needed, methods, everyone=arrived == len(methods))
+    arrived = [method.name for method in methods if method.excess_loss <= goal]
+    forecast = opening + _forecast(rate_limit, steps_needed, methods, everyone=len(arrived) == len(methods))
     if not methods or excess_at_zero == 0:
         return forecast
     why = "" if steps_needed > _PATIENT else _what_stopped_them(goal, methods, *rounding)
@@ -74,12 +74,18 @@ def _forecast(rate_limit: float, steps_needed: float, methods: Sequence[MethodRe
     return f"{limit}need about {_short(steps_needed)} steps{speed} to come within {_short(EXCESS)} of the optimum."
 
 
-def _count(arrived: int, number: int) -> str:
+def _count(arrived: Sequence[str], number: int) -> str:
+    """Example:
+    >>> _count([], 7), _count(["rls"], 7)
+    ('None of the 7 optimizers came that close', 'Of the 7 optimizers only rls came that close')
+    """
     if number == 1:
         return "The optimizer came that close" if arrived else "The optimizer did not come that close"
-    if arrived == number:
+    if len(arrived) == number:
         return f"All {number} optimizers came that close"
-    return f"{arrived or 'None'} of the {number} optimizers came that close"
+    if len(arrived) == 1:
+        return f"Of the {number} optimizers only {arrived[0]} came that close"
+    return f"{len(arrived) or 'None'} of the {number} optimizers came that close"
 
 
 def _what_stopped_them(goal: float, methods: Sequence[MethodResult], dtype: str, rounding_floor: float) -> str:

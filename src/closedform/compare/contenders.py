@@ -36,6 +36,12 @@ class Contender:
     line_search: bool = False
 
 
+def _recursive_least_squares(layer: nn.Linear, rate: float) -> Optimizer:
+    from closedform.optim import RecursiveLeastSquares  # loaded only when asked for
+
+    return RecursiveLeastSquares(layer, lr=rate)
+
+
 # With beta the momentum and s = lr * lambda, the error along one eigenvector obeys
 #   heavy ball  z^2 - (1 + beta - s) z + beta = 0              stable for s < 2 (1 + beta)
 #   Nesterov    z^2 - (1 + beta)(1 - s) z + beta (1 - s) = 0   stable for s < 2 (1 + beta) / (1 + 2 beta)
@@ -82,5 +88,11 @@ CONTENDERS: tuple[Contender, ...] = (
         ),
         lambda limit: (1.0,),
         line_search=True,
+    ),
+    Contender(
+        "rls",
+        "RecursiveLeastSquares(layer)",
+        _recursive_least_squares,
+        lambda limit: (1.0,),
     ),
 )

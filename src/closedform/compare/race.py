@@ -14,6 +14,7 @@ from torch.optim import LBFGS
 
 from closedform.compare.contenders import Contender
 from closedform.compare.problem import Problem, Weights, failure
+from closedform.errors import ClosedformError
 from closedform.report import CurvePoint, MethodResult
 
 __all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race"]
@@ -99,7 +100,8 @@ class _Run:
             self.stopped_because = str(stop)
         except KeyboardInterrupt:
             self.stopped_because = INTERRUPTED
-        except RuntimeError as error:  # of torch: out of memory, or an operation that this dtype does not have
+        # Of torch: out of memory, or an operation that this dtype does not have. Of rls: why it refuses.
+        except (RuntimeError, ClosedformError) as error:
             self.stopped_because = failure(error)
         finally:
             self.clock.halt()

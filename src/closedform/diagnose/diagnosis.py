@@ -65,11 +65,13 @@ class Diagnosis:
             if finding.severity.rank <= Severity.WARNING.rank:
                 return Verdict(finding.name, finding.severity, finding.title, finding.consequence)
         facts = self.facts
-        needed = facts.best_steps
+        good = f"condition {short(self.condition)}"
         if facts.start_excess <= facts.goal_excess:
             sentence = f"The weights are at the minimum: the excess loss is {short(facts.start_excess)}."
-        elif facts.optimizer is not None and facts.reaches_goal:
-            how = "forecast" if facts.optimizer.kind == "sgd" else "rehearsed on these data"
+        elif facts.optimizer is not None and facts.training.reaches_goal:
+            training = facts.training
+            told = training.forecast is not None or training.batches is not None or training.scheduled is not None
+            how = "forecast" if told else "rehearsed on these data"
             sentence = (
                 f"{facts.optimizer.name}, {how}, comes within {short(facts.goal)} of the minimum in the "
                 f"{facts.patience_text}."
@@ -77,10 +79,13 @@ class Diagnosis:
         else:
             sentence = (
                 f"Gradient descent at lr {short(facts.best_descent.lr / facts.loss_factor)} comes within "
-                f"{short(facts.goal)} of "
-                f"the minimum in {steps_text(needed)}."
+                f"{short(facts.goal)} of the minimum in {steps_text(facts.best_steps)}."
             )
-        return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: condition {short(self.condition)}", sentence)
+            if facts.optimizer is not None:
+                title = f"Nothing wrong in the data ({good}); the run of {facts.optimizer.name} was not judged"
+                sentence = f"{facts.training.not_judged}. {sentence}"
+                return Verdict("not_judged", Severity.INFO, title, f"{sentence[0].upper()}{sentence[1:]}")
+        return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", sentence)
 
     @cached_property
     def folklore(self) -> tuple[Folklore, ...]:
@@ -95,6 +100,7 @@ class Diagnosis:
         momentum: float | None = None,
         nesterov: bool | None = None,
         weight_decay: float = 0.0,
+        dampening: float = 0.0,
         steps: Any = 1000,
         start: Any = None,
     ) -> Forecast:
@@ -111,6 +117,7 @@ class Diagnosis:
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            dampening=dampening,
             steps=steps,
             start=at,
         )
@@ -176,6 +183,8 @@ class Diagnosis:
         conditions = f" ({', '.join(others)})" if others and s.rank else ""
         rank = f"rank {s.rank} of {s.decision.columns}" if s.complete else f"{s.rank} leading directions known"
         factor = s.n_rows * s.n_targets
+        if not s.in_range:
+            return {"spectrum": f"Condition {least}{short(self.condition)}; {rank}.", "limits": f"{s.range_text}."}
         steps = ", ".join(f"{limit.name} {count(limit.steps)}" for limit in facts.limits)
         return {
             "spectrum": f"Condition {least}{short(self.condition)}{conditions}; {rank}.",

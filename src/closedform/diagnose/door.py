@@ -11,7 +11,9 @@ from torch import Tensor
 
 from closedform.diagnose.diagnosis import Diagnosis
 from closedform.diagnose.facts import Facts
-from closedform.diagnose.setting import ModelFacts, read_criterion, read_model, read_optimizer
+from closedform.diagnose.optimizer import read_optimizer
+from closedform.diagnose.setting import ModelFacts, read_criterion, read_model
+from closedform.diagnose.words import plural
 from closedform.errors import DataTypeError, InputError
 from closedform.rows import Rows, as_rows
 
@@ -91,7 +93,8 @@ def diagnose(
     if batch_size is not None and batch_size > rows.n_rows:
         raise InputError(f"batch_size={batch_size} is more than the {rows.n_rows} rows there are.")
     if feature_names is not None and len(feature_names) != rows.n_features:
-        raise InputError(f"feature_names has {len(feature_names)} names for {rows.n_features} features.")
+        named = plural(len(feature_names), "name")
+        raise InputError(f"feature_names has {named} for {plural(rows.n_features, 'feature')}.")
     read = None if model is None else read_model(model)
     if read is not None:
         _check_fit(read, rows)
@@ -118,8 +121,8 @@ def _check_fit(model: ModelFacts, rows: Rows) -> None:
     layer = model.layer
     if (layer.in_features, layer.out_features) != (rows.n_features, rows.n_targets):
         raise InputError(
-            f"the model maps {layer.in_features} features to {layer.out_features} targets, but the data have "
-            f"{rows.n_features} features and {rows.n_targets} targets."
+            f"the model maps {plural(layer.in_features, 'feature')} to {plural(layer.out_features, 'target')}, but the "
+            f"data have {plural(rows.n_features, 'feature')} and {plural(rows.n_targets, 'target')}."
         )
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from closedform.diagnose.conditioning import condition_numbers, standardised
+from closedform.diagnose.optimizer import OptimizerFacts
 from closedform.diagnose.partial import partial_spectrum
-from closedform.diagnose.setting import CriterionFacts, ModelFacts, OptimizerFacts
+from closedform.diagnose.precision import Precision, excess_floor, tf32_in_use
+from closedform.diagnose.setting import CriterionFacts, ModelFacts
+from closedform.diagnose.training import Training
 from closedform.forecast import Forecast, Limit, MiniBatch, first_order_limits, forecast, mini_batch
-from closedform.rehearse import Rehearsal, rehearse
 from closedform.rows import Rows
-from closedform.spectrum import Compressed, Spectrum, compress, singular_values_scaled, spectrum_of
+from closedform.spectrum import Compressed, Spectrum, compress, spectrum_of
 
 __all__ = ["PATIENCE", "SAFETY", "Facts"]
 
@@ -25,15 +27,13 @@ __all__ = ["PATIENCE", "SAFETY", "Facts"]
 PATIENCE = 100_000
 #: Share of the largest stable learning rate that is taken as the best of plain gradient descent.
 SAFETY = 0.9
-# A rehearsal inside a diagnosis may take about this long; measured costs of a step and of a product, on one core.
 # A share of the excess loss that rounding of the bias may hide.
 _ROUNDING = 1e-10
-_SECONDS, _STEP, _FLOP = 0.5, 2.5e-4, 2e-10
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A fit, the user's setting around it, and what follows from both.
+    """A fit, the user's setting around it, and what follows from the data; :class:`Training` tells of the run.
 
     Attributes:
         rows: The table.
@@ -106,20 +106,6 @@ class Facts:
         return min(zero, max(constant, _ROUNDING * zero))
 
     @cached_property
-    def reaches_goal(self) -> bool | None:
-        """Whether the user's run comes to the goal in its steps; None where that is not known."""
-        if self.start_excess <= self.goal_excess:
-            return True
-        if self.batches is not None:
-            return self.batches.steps_to(self.goal_excess) <= self.patience
-        if self.run is not None:
-            return self.run_steps <= self.patience
-        if self.rehearsal is not None:
-            reached = float(self.rehearsed_excess[-1]) <= self.goal_excess
-            return reached if reached or self.rehearsed_in_full else None
-        return None
-
-    @cached_property
     def start(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias the run starts from, in float64: those of the model, or zeros."""
         options: dict[str, Any] = {"dtype": torch.float64, "device": self.rows.device}
@@ -138,9 +124,7 @@ class Facts:
     @cached_property
     def start_gaps(self) -> Tensor:
         """Excess loss at the start along each direction, ``(rank,)``."""
-        s, r = self.spectrum, self.spectrum.rank
-        gap = s.singular_values[:r].unsqueeze(1) * (s.directions[:r] @ self.start_matrix) - s.target_components[:r]
-        return gap.square().sum(1) / (s.n_rows * s.n_targets)
+        return self.spectrum.gaps(self.start_matrix)
 
     @property
     def start_excess(self) -> float:
@@ -170,25 +154,9 @@ class Facts:
         return self.batch_size is None or self.batch_size >= self.rows.n_rows
 
     @cached_property
-    def run(self) -> Forecast | None:
-        """The user's own full-batch SGD run, where it has a closed form."""
-        o = self.optimizer
-        if o is None or o.kind != "sgd" or not o.uniform or o.frozen or not self.squared or not o.lr > 0:
-            return None
-        if self.bias and o.weight_decay != o.bias_decay:
-            return None
-        return self.forecast(
-            lr=o.lr * self.loss_factor,
-            momentum=o.momentum,
-            nesterov=o.nesterov,
-            weight_decay=o.weight_decay / self.loss_factor,
-            steps=self.patience,
-        )
-
-    @cached_property
-    def run_steps(self) -> float:
-        """Steps of the user's SGD run to the goal; nan where it has no closed form."""
-        return math.nan if self.run is None else self.run.steps_to(self.goal_excess)
+    def training(self) -> Training:
+        """The user's own run."""
+        return Training(self)
 
     @cached_property
     def best_steps(self) -> float:
@@ -201,34 +169,25 @@ class Facts:
         limit = self.spectrum.learning_rate_limit
         return self.forecast(lr=SAFETY * limit if math.isfinite(limit) else 1.0, steps=self.patience)
 
+    @property
+    def shown(self) -> Forecast | None:
+        """The forecast to show first: that of the user's run, or of gradient descent; None beyond float64's range."""
+        if not self.spectrum.in_range:
+            return None
+        return self.training.forecast or self.best_descent
+
     def forecast(self, *, lr: float, steps: Any, momentum: float = 0.0, **options: Any) -> Forecast:
         """Forecast a run from the user's start; see :func:`closedform.forecast.forecast`."""
         name = "momentum" if momentum else "sgd"
         return forecast(self.spectrum, name, lr=lr, momentum=momentum, steps=steps, start=self.start, **options)
-
-    @cached_property
-    def batches(self) -> MiniBatch | None:
-        """The user's mini-batch run, in expectation."""
-        o = self.optimizer
-        if (
-            self.full_batch
-            or self.batch_size is None
-            or o is None
-            or o.kind != "sgd"
-            or not self.squared
-            or not o.lr > 0
-        ):
-            return None
-        # A loss that sums grows with the batch, not with the table.
-        summed = self.loss_factor >= self.rows.n_rows
-        factor = self.loss_factor * (self.batch_size / self.rows.n_rows if summed else 1.0)
-        return self.mini_batch(o.lr * factor / (1 - min(o.momentum, 0.999999)), self.batch_size)
 
     def mini_batch(self, lr: float, size: int) -> MiniBatch:
         return mini_batch(self.spectrum, lr=lr, batch_size=size, start=self.start, row_count=self.rows.n_rows)
 
     @cached_property
     def limits(self) -> tuple[Limit, ...]:
+        if not self.spectrum.in_range:
+            return ()
         zero = self.spectrum.excess_at_zero
         goal = self.goal_excess / zero if zero > 0 else self.goal
         return first_order_limits(self.spectrum, goal, self.start)
@@ -236,118 +195,42 @@ class Facts:
     @cached_property
     def conditions(self) -> dict[str, float]:
         """Condition numbers of the matrix as it is, centred, with its columns scaled, and both."""
-        c, s = self.compressed, self.spectrum
-        if c is None:
-            return {"as it is": s.condition}
-        scaled = singular_values_scaled(c.R)
-        centred = torch.linalg.svdvals(c.centred)
-        both = _unit_values(c.centred)
-        if c.bias:
-            # The ones stand apart from centred features, as a singular value of their own.
-            centred = torch.cat([centred[: s.rank - 1], centred.new_tensor([math.sqrt(c.n_rows)])])
-            both = torch.cat([both[: s.rank - 1], both.new_tensor([1.0])])
-        else:
-            # Centring takes one direction away; that it may be the smallest is no merit of centring.
-            centred = torch.cat([centred[: s.rank - 1], s.singular_values[s.rank - 1 : s.rank]])
-            both = torch.cat([both[: s.rank - 1], _unit_values(c.R)[s.rank - 1 : s.rank]])
-        return {
-            "as it is": s.condition,
-            "centred": _ratio(centred),
-            "columns scaled": _ratio(scaled[: s.rank]),
-            "centred and scaled": _ratio(both),
-        }
-
-    @cached_property
-    def standardised(self) -> Spectrum | None:
-        """The spectrum after dividing the columns by their size; with a bias, after subtracting their means first."""
-        c = self.compressed
-        if c is None or self.l2 > 0:
-            return None
-        R = c.R.clone()
-        if c.bias:
-            R[0, 1:] = 0.0
-        sizes = torch.linalg.vector_norm(R, dim=0) / math.sqrt(c.n_rows)
-        return spectrum_of(replace(c, R=R / torch.where(sizes > 0, sizes, 1.0)))
-
-    @cached_property
-    def rehearsal(self) -> Rehearsal | None:
-        """The user's own optimizer on the triangle, from the model's weights, for as many steps as are cheap."""
-        o, c = self.optimizer, self.compressed
-        if o is None or c is None or o.kind == "other" or o.frozen or not (self.squared and self.full_batch):
-            return None
-        weight, bias = self.start
-        p, k = c.n_columns, c.n_targets
-        cost = (_STEP + 6 * p * p * k * _FLOP) * (20 if o.kind == "lbfgs" else 1)
-        steps = min(self.patience, max(10, int(_SECONDS / cost)))
-        if o.kind == "lbfgs" and self.steps is None:
-            steps = min(steps, 20)
-        return rehearse(c, _same_optimizer(o), steps=steps, weight=weight, bias=bias, factor=self.loss_factor)
+        if self.compressed is None or self._normal is None:
+            return {"as it is": self.spectrum.condition}
+        return condition_numbers(self.compressed, self.spectrum, self._normal)
 
     @property
-    def rehearsed_in_full(self) -> bool:
-        """Whether the rehearsal covers all steps that the run has."""
-        return self.rehearsal is not None and self.steps is not None and int(self.rehearsal.steps[-1]) >= self.steps
+    def standardised(self) -> Spectrum | None:
+        """The spectrum with the features standardised; None with a ridge, which would be another one then."""
+        return None if self.l2 > 0 else self._normal
 
     @cached_property
-    def rehearsed_excess(self) -> Tensor:
-        """Excess losses of the rehearsal, ``(points,)``; rounding of the loss is taken for zero."""
-        if self.rehearsal is None:
-            return torch.empty(0, dtype=torch.float64)
-        excess = torch.nan_to_num(self.rehearsal.loss, nan=math.inf, posinf=math.inf) - self.spectrum.optimal_loss
-        return excess.clamp(min=0.0)
+    def _normal(self) -> Spectrum | None:
+        return None if self.compressed is None or not self.spectrum.in_range else standardised(self.compressed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return self.rows.device if self.model is None else self.model.layer.weight.device
+
+    @property
+    def tf32(self) -> bool:
+        """Whether torch, as it is set now, rounds float32 products to TF32 there."""
+        return tf32_in_use(self.device)
 
     @cached_property
-    def precision(self) -> tuple[torch.dtype, float]:
-        """The dtype that is trained in, and its eps; TF32's where a GPU would use it."""
+    def precision(self) -> Precision:
+        """The arithmetic that is trained in."""
         dtype = self.rows.dtype
         if self.model is not None and torch.finfo(self.model.layer.weight.dtype).eps > torch.finfo(dtype).eps:
             dtype = self.model.layer.weight.dtype
-        eps = float(torch.finfo(dtype).eps)
-        if dtype == torch.float32 and self.rows.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-            eps = 2.0**-10
-        return dtype, eps
+        return Precision(dtype, tf32=dtype == torch.float32 and self.tf32)
 
-    def precision_floor(self, eps: float, lr: float) -> float:
-        """Predict the lowest excess loss that gradient steps reach in arithmetic with this eps.
+    @property
+    def rounding_excess(self) -> float:
+        """Excess losses below this are rounding of residuals in that arithmetic."""
+        return self.precision.product_eps**2 * self.spectrum.magnitude(self.start_matrix)
 
-        Two things end it: residuals are known to eps of what is added up in them, and a weight no longer changes where
-        ``lr * gradient`` is below half its last digit; the latter is amplified in directions of small eigenvalue.
-        """
-        s, r = self.spectrum, self.spectrum.rank
-        if r == 0:
-            return 0.0
-        residual = eps**2 * s.magnitude(self.start_matrix)
-        lost = eps / (2 * lr) * (s.directions[:r].square() @ s.minimiser.square()).sum(1).sqrt()
-        stalled = torch.minimum(lost.square() / (2 * s.eigenvalues[:r]), self.start_gaps)
-        return residual + float(stalled.sum())
-
-
-def _same_optimizer(facts: OptimizerFacts) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
-    """Make the user's optimizer again over other parameters, with its settings and a copy of its state."""
-
-    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        groups = facts.optimizer.param_groups
-        held = [p for group in groups for p in group["params"]]
-        # The layer's weight is the two-dimensional one; groups keep their own settings.
-        match = {id(p): parameters[0] if p.ndim == 2 else parameters[-1] for p in held}
-        twin = type(facts.optimizer)(
-            [{"params": [match[id(p)] for p in group["params"]]} for group in groups], **facts.optimizer.defaults
-        )
-        # A deep copy: loading hands out the user's own tensors otherwise.
-        state = copy.deepcopy(facts.optimizer.state_dict())
-        for group in state["param_groups"]:
-            group.update({"foreach": False, "fused": None} if "foreach" in group else {})
-        twin.load_state_dict(state)
-        return twin
-
-    return make
-
-
-def _unit_values(R: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(R, dim=0)
-    return torch.linalg.svdvals(R / torch.where(norms > 0, norms, 1.0))
-
-
-def _ratio(values: Tensor) -> float:
-    positive = values[values > 0]
-    return float(positive.max() / positive.min()) if positive.numel() else 1.0
+    def excess_floor(self, precision: Precision, lr: float) -> float:
+        """Predict the lowest excess loss that gradient steps from the user's start reach in such arithmetic."""
+        return excess_floor(self.spectrum, self.start_matrix, precision, lr)

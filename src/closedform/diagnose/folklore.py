@@ -9,6 +9,7 @@ import torch
 
 from closedform.diagnose.facts import SAFETY, Facts
 from closedform.diagnose.finding import Folklore
+from closedform.diagnose.precision import Precision
 from closedform.diagnose.words import count, momentum_text, short, steps_text
 from closedform.forecast import forecast
 
@@ -23,14 +24,15 @@ _ADAM_STEPS, _ADAM_RATES = 300, (1e-3, 1e-2, 1e-1)
 
 def folklore(facts: Facts) -> tuple[Folklore, ...]:
     """Return every piece of advice with its effect."""
-    if facts.spectrum.rank == 0 or facts.reference_excess == 0:
+    if facts.spectrum.rank == 0 or not facts.spectrum.in_range or facts.reference_excess == 0:
         return ()
     return tuple(advice(facts) for advice in ADVICE)
 
 
 def _before(facts: Facts) -> float:
     """Steps of the user's run where it has a closed form, else of gradient descent at its best."""
-    return facts.run_steps if facts.run is not None and facts.run.stable else facts.best_steps
+    run = facts.training.forecast
+    return facts.training.steps_to_goal if run is not None and run.stable else facts.best_steps
 
 
 def _compare(facts: Facts, advice: str, after: float, how: str) -> Folklore:
@@ -66,7 +68,8 @@ def _normalise_outputs(facts: Facts) -> Folklore:
     if c is None or not facts.bias or float(c.R[0, 0]) == 0:
         how = "Scaling Y scales loss and weights alike; the steps stay"
         return _compare(facts, advice, _before(facts), how)
-    run = facts.run if facts.run is not None and facts.run.stable else facts.best_descent
+    own = facts.training.forecast
+    run = own if own is not None and own.stable else facts.best_descent
     # Targets less their mean from zero weights are the targets themselves from a bias at their mean.
     mean = (c.C[0] / c.R[0, 0]).reshape(-1)
     weight = torch.zeros_like(facts.start[0])
@@ -77,6 +80,7 @@ def _normalise_outputs(facts: Facts) -> Folklore:
         momentum=run.momentum,
         nesterov=run.nesterov,
         weight_decay=run.weight_decay,
+        dampening=run.dampening,
         steps=[0],
         start=(weight, mean),
     )
@@ -132,13 +136,16 @@ def _adam(facts: Facts) -> Folklore:
         return Folklore(
             "Adam", "no change", before, math.nan, "Not tried: the table has too many columns for a triangle."
         )
-    # The update of Kingma and Ba (2015) on the triangle, for all learning rates side by side.
+    # The update of Kingma and Ba (2015), for all learning rates side by side. So few steps come nowhere near where the
+    # normal equations lose digits, and a step reads half as much memory.
     tried, k = len(_ADAM_RATES), c.n_targets
-    R, C, weights = c.R, c.C.repeat(1, tried), facts.start_matrix.repeat(1, tried)
-    lr = torch.tensor(_ADAM_RATES, dtype=R.dtype, device=R.device).repeat_interleave(k)
+    H = c.R.T @ c.R * (2 / (c.n_rows * k))
+    target_gradient = (c.R.T @ c.C * (2 / (c.n_rows * k))).repeat(1, tried)
+    weights = facts.start_matrix.repeat(1, tried)
+    lr = torch.tensor(_ADAM_RATES, dtype=H.dtype, device=H.device).repeat_interleave(k)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     for step in range(1, _ADAM_STEPS + 1):
-        gradient = R.T @ (R @ weights - C) * (2 / (c.n_rows * k))
+        gradient = H @ weights - target_gradient
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient.square()
         weights = weights - lr * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
@@ -171,10 +178,10 @@ def _double(facts: Facts) -> Folklore:
     if not math.isfinite(lr):
         return Folklore("double precision", "no change", before, before, "The features are zero.")
     single, double = (
-        facts.precision_floor(torch.finfo(dtype).eps, lr) / facts.reference_excess
+        facts.excess_floor(Precision(dtype, tf32=False), lr) / facts.reference_excess
         for dtype in (torch.float32, torch.float64)
     )
-    already = facts.precision[0] == torch.float64
+    already = facts.precision.dtype == torch.float64
     numbers = f"float32 stops at about {short(single)} of the excess loss, float64 at {short(double)}"
     if already or single <= facts.goal:
         reason = "It is float64 already" if already else "float32 is not what stops this run"

@@ -32,7 +32,9 @@ def partial_spectrum(rows: Rows, *, bias: bool, l2: float, directions: int = _DI
     p = design.n_columns
     directions = min(directions, p)
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(p, min(p, directions + _SPARE), dtype=torch.float64, generator=generator).to(rows.device)
+    start = torch.randn(p, min(p, directions + _SPARE), dtype=torch.float64, device="cpu", generator=generator).to(
+        rows.device
+    )
     scale = design.scale.unsqueeze(1)
 
     def squared(V: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ def record(
 ) -> dict[str, Any]:
     """Return the dictionary of a diagnosis; its keys are documented in docs/forecasts.md."""
     s, c = facts.spectrum, facts.spectrum.decision
-    _, eps = facts.precision
-    lr = facts.run.lr if facts.run is not None else facts.best_descent.lr
+    run = facts.shown
     plain: dict[str, Any] = _plain(
         {
             "verdict": verdict.to_dict(),
@@ -48,9 +47,9 @@ def record(
                 "at_zero": s.optimal_loss + s.excess_at_zero,
                 "at_start": s.optimal_loss + facts.start_excess,
                 "excess_at_start": facts.start_excess,
-                "rounding_floor": facts.best_descent.rounding_floor,
-                "precision_floor": facts.precision_floor(eps, lr),
-                "dtype": str(facts.precision[0]).removeprefix("torch."),
+                "rounding_floor": None if run is None else run.rounding_floor,
+                "precision_floor": None if run is None else facts.excess_floor(facts.precision, run.lr),
+                "dtype": str(facts.precision),
             },
             "step_limits": _step_limits(facts),
             "spectrum": _spectrum(facts),
@@ -76,8 +75,7 @@ def _problem(facts: Facts) -> dict[str, Any]:
     rows = facts.rows
     text = (
         f"{plural(rows.n_rows, 'row')}, {plural(rows.n_features, 'feature')}, {plural(rows.n_targets, 'target')}, "
-        f"{'with' if facts.bias else 'no'} bias, {str(facts.precision[0]).removeprefix('torch.')}"
-        + (f", ridge l2={facts.l2:g}" if facts.l2 else "")
+        f"{'with' if facts.bias else 'no'} bias, {facts.precision}" + (f", ridge l2={facts.l2:g}" if facts.l2 else "")
     )
     return {
         "rows": rows.n_rows,
@@ -124,42 +122,46 @@ def _spectrum(facts: Facts) -> dict[str, Any]:
 
 
 def _simulation(facts: Facts) -> dict[str, Any]:
-    s, run = facts.spectrum, facts.run
-    shown = run if run is not None else facts.best_descent
+    """What the page needs to compute the curve of any settings: sums of squares and products along each direction."""
+    s, run = facts.spectrum, facts.shown
+    count = s.n_rows * s.n_targets
+    # There is nothing to move where squares are beyond float64.
+    known = s.rank if s.in_range else 0
+    targets, left = s.target_components[:known], s.residuals(facts.start_matrix)[:known]
     return {
-        "eigenvalues": s.eigenvalues[: s.rank].tolist(),
-        "start_excess": facts.start_gaps.tolist(),
+        "eigenvalues": s.eigenvalues[:known].tolist(),
+        "start_excess": facts.start_gaps[:known].tolist(),
+        # With weight decay the run ends elsewhere, between the minimiser and zero.
+        "start_towards_zero": ((left * targets).sum(1) / count).tolist(),
+        "zero_excess": (targets.square().sum(1) / count).tolist(),
         "optimal_loss": s.optimal_loss,
         "excess_at_zero": s.excess_at_zero,
         "goal_excess": facts.goal_excess,
-        "lr": shown.lr,
-        "momentum": shown.momentum,
-        "nesterov": shown.nesterov,
+        "lr": None if run is None else run.lr,
+        "momentum": 0.0 if run is None else run.momentum,
+        "nesterov": run is not None and run.nesterov,
+        "weight_decay": 0.0 if run is None else run.weight_decay,
+        "dampening": 0.0 if run is None else run.dampening,
         "steps": facts.patience,
     }
 
 
 def _forecasts(facts: Facts) -> list[tuple[str, Forecast, bool]]:
     """Curves to show, the user's own run first where it has a closed form."""
-    if facts.spectrum.rank == 0:
+    if facts.spectrum.rank == 0 or not facts.spectrum.in_range:
         return []
     found = []
-    if facts.run is not None:
-        found.append((f"your run: lr {short(facts.run.lr / facts.loss_factor)}", facts.run, True))
-    best = facts.best_descent
-    found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, facts.run is None))
+    run, best = facts.training.forecast, facts.best_descent
+    if run is not None:
+        found.append((f"your run: lr {short(run.lr / facts.loss_factor)}", run, True))
+    found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, run is None))
     for limit in facts.limits:
         if limit.name in ("heavy ball", "nesterov") and limit.lr is not None and limit.momentum is not None:
             curve = facts.forecast(
                 lr=limit.lr, momentum=limit.momentum, nesterov=limit.name == "nesterov", steps=[facts.patience]
             )
-            found.append(
-                (
-                    f"{limit.name} at its best, lr {short(limit.lr)}, momentum {momentum_text(limit.momentum)}",
-                    curve,
-                    False,
-                )
-            )
+            settings = f"lr {short(limit.lr)}, momentum {momentum_text(limit.momentum)}"
+            found.append((f"{limit.name} at its best, {settings}", curve, False))
     return found
 
 
@@ -176,6 +178,7 @@ def _curve(facts: Facts, name: str, forecast: Forecast, emphasised: bool) -> dic
         "momentum": forecast.momentum,
         "nesterov": forecast.nesterov,
         "weight_decay": forecast.weight_decay,
+        "dampening": forecast.dampening,
         "steps": steps.tolist(),
         "loss": (excess + forecast.optimal_loss).tolist(),
         "excess": excess.tolist(),
@@ -200,12 +203,12 @@ def _notes(facts: Facts) -> list[str]:
         notes.append(
             f"the criterion is {short(facts.loss_factor)} times MSELoss(); forecasts are for the lr times that"
         )
-    if o is not None and o.kind == "sgd" and facts.run is None and facts.squared and not o.frozen:
-        notes.append(
-            "parameter groups with settings of their own, or dampening, have no closed form; the run was not forecast"
-        )
-    if o is not None and facts.rehearsal is not None and not facts.rehearsed_in_full and o.kind == "adam":
-        notes.append(f"{o.name} was rehearsed for {count(float(facts.rehearsal.steps[-1]))} steps")
+    if facts.training.no_closed_form:
+        notes.append(f"the run itself was not forecast: {facts.training.no_closed_form}")
+    if facts.training.forecast is not None and o is not None and o.warm_momentum:
+        notes.append("the optimizer holds momentum of earlier steps; the forecast starts without")
+    if o is not None and o.kind == "adam" and not facts.training.rehearsed_in_full and facts.training.rehearsal:
+        notes.append(f"{o.name} was rehearsed for {count(float(facts.training.rehearsal.steps[-1]))} steps")
     if o is not None and o.kind == "other":
         notes.append(f"{o.name} has no closed form and was not rehearsed; d.rehearse(...) runs it")
     if facts.l2 > 0:

@@ -1,4 +1,4 @@
-"""Read a user's model, optimizer and criterion, without changing them."""
+"""Read a user's model and criterion, without changing them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from closedform.errors import DataTypeError, InputError
 
-__all__ = ["CriterionFacts", "ModelFacts", "OptimizerFacts", "read_criterion", "read_model", "read_optimizer"]
+__all__ = ["CriterionFacts", "ModelFacts", "read_criterion", "read_model"]
 
 _PROBE_ROWS = 64
 
@@ -32,35 +32,6 @@ class ModelFacts:
     layer: nn.Linear
     output_dimensions: int
     finite: bool
-
-
-@final
-@dataclass(frozen=True)
-class OptimizerFacts:
-    """Settings of an optimizer.
-
-    Attributes:
-        name: Name of its class.
-        kind: ``sgd``, ``adam`` (that is, with steps per coordinate of about lr), ``lbfgs`` or ``other``.
-        lr, momentum, nesterov: Of its first group.
-        weight_decay, bias_decay: Of the groups that hold the weight and the bias; decoupled (AdamW) where
-            ``decoupled``.
-        uniform: Whether lr and momentum are the same for weight and bias, and dampening is 0.
-        frozen: Parameters of the layer that it does not train: ``weight``, ``bias``.
-        optimizer: The optimizer itself; only read.
-    """
-
-    name: str
-    kind: str
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    bias_decay: float
-    decoupled: bool
-    uniform: bool
-    frozen: tuple[str, ...]
-    optimizer: torch.optim.Optimizer
 
 
 @final
@@ -109,7 +80,7 @@ def read_model(model: Any) -> ModelFacts:
 
 
 def _output_dimensions(model: nn.Module, layer: nn.Linear, finite: bool) -> int:
-    probe = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0)).to(layer.weight)
+    probe = torch.randn(3, layer.in_features, device="cpu", generator=torch.Generator().manual_seed(0)).to(layer.weight)
     # A copy, because a forward pass may change buffers.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
@@ -125,59 +96,6 @@ def _output_dimensions(model: nn.Module, layer: nn.Linear, finite: bool) -> int:
             "model= and its inputs as X."
         )
     return int(output.ndim)
-
-
-_KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
-    ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop"), "adam"
-)
-
-
-def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerFacts:
-    """Read the settings of an optimizer over the weights of the layer.
-
-    Raises:
-        DataTypeError: not a ``torch.optim.Optimizer``.
-        InputError: an optimizer over other parameters than those of the layer.
-    """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise DataTypeError(
-            f"optimizer is a {type(optimizer).__name__}; a torch.optim.Optimizer is needed, such as "
-            "torch.optim.SGD(model.parameters(), lr=0.1)."
-        )
-    if layer is None:
-        raise InputError("optimizer= was given without model=; pass the model whose parameters it holds.")
-    where: dict[str, dict[str, Any]] = {}
-    names = {id(parameter): name for name, parameter in layer.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) not in names:
-                raise InputError(
-                    f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that does not belong to "
-                    "the model; "
-                    "build it over model.parameters(), and pass the same model."
-                )
-            if parameter.requires_grad:
-                where[names[id(parameter)]] = group
-    groups = list(where.values()) or optimizer.param_groups
-    first = where.get("weight", groups[0])
-    name = type(optimizer).__name__
-    settings = [
-        (g.get("lr"), g.get("momentum", 0.0), g.get("nesterov", False), g.get("dampening", 0.0)) for g in groups
-    ]
-    plain = settings[0][3] == 0 and not first.get("maximize", False)
-    return OptimizerFacts(
-        name=name,
-        kind=_KINDS.get(name, "other"),
-        lr=float(first.get("lr", math.nan)),
-        momentum=float(first.get("momentum", 0.0)),
-        nesterov=bool(first.get("nesterov", False)),
-        weight_decay=float(first.get("weight_decay", 0.0)),
-        bias_decay=float(where.get("bias", first).get("weight_decay", 0.0)),
-        decoupled=name == "AdamW" or bool(first.get("decoupled_weight_decay", False)),
-        uniform=plain and all(setting == settings[0] for setting in settings),
-        frozen=tuple(name for name in names.values() if name not in where),
-        optimizer=optimizer,
-    )
 
 
 def read_criterion(criterion: Any, n_rows: int, n_targets: int) -> CriterionFacts:
@@ -228,7 +146,9 @@ def _probe(criterion: Callable[[Tensor, Tensor], Tensor], rows: int, targets: in
     found = []
     for seed in (0, 1):
         generator = torch.Generator().manual_seed(seed)
-        output, target = torch.randn(2, rows, targets, dtype=torch.float64, generator=generator) * (1 + 2 * seed)
+        output, target = torch.randn(2, rows, targets, dtype=torch.float64, device="cpu", generator=generator) * (
+            1 + 2 * seed
+        )
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 value = float(criterion(output, target))

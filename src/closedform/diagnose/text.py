@@ -13,11 +13,12 @@ _MARKS = {"error": "ERROR", "warning": "WARNING", "info": "info", "ok": "OK"}
 _LINES = 6
 
 
-def diagnosis_text(d: dict[str, Any]) -> str:
+def diagnosis_text(d: dict[str, Any], width: int | None = WIDTH) -> str:
     """Format the dictionary of a diagnosis; it decides nothing but line breaks.
 
     Args:
         d: What ``Diagnosis.to_dict()`` returns.
+        width: Characters of a line; None leaves lines as long as they are. Code is never broken.
     """
     verdict = d["verdict"]
     lines = [f"{_MARKS[verdict['severity']]}: {verdict['title']}"]
@@ -31,12 +32,12 @@ def diagnosis_text(d: dict[str, Any]) -> str:
             lines.append(f"- and {len(rest) - _LINES} more in .findings")
     lines += [f"note: {note}" for note in d["notes"]]
     remedy = d["findings"][0]["remedy"] if d["findings"] and d["findings"][0]["name"] == verdict["name"] else ""
-    text = [part for line in lines for part in _wrapped(line)]
+    text = lines if width is None else [part for line in lines for part in _wrapped(line, width)]
     if remedy:
         text += ["", "What to do:", *(f"    {line}" for line in remedy.splitlines())]
     return "\n".join(text)
 
 
-def _wrapped(line: str) -> list[str]:
+def _wrapped(line: str, width: int) -> list[str]:
     indent = "  " if line.startswith("- ") else ""
-    return textwrap.wrap(line, WIDTH, subsequent_indent=indent) or [""]
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]

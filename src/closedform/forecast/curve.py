@@ -33,9 +33,9 @@ class Forecast:
 
     Attributes:
         name: ``sgd``, ``momentum`` or ``nesterov``.
-        lr, momentum, nesterov, weight_decay: As given to ``torch.optim.SGD``, for ``MSELoss()`` (mean).
+        lr, momentum, nesterov, weight_decay, dampening: As given to ``torch.optim.SGD``, for ``MSELoss()`` (mean).
         steps: Steps at which the curve is given, ``(points,)``, int64.
-        loss: ``MSELoss()`` after so many steps, ``(points,)``, float64; inf where it is beyond float64.
+        loss: ``MSELoss()`` after so many steps, ``(points,)``, float64; inf or 0 where it is beyond float64.
         excess: The loss less the optimal loss, without cancellation, ``(points,)``.
         optimal_loss: The smallest loss there is.
         final_excess: Excess loss that is left after ever so many steps: 0 without weight decay where it converges.
@@ -50,6 +50,7 @@ class Forecast:
     momentum: float
     nesterov: bool
     weight_decay: float
+    dampening: float
     steps: Tensor
     loss: Tensor
     excess: Tensor
@@ -77,7 +78,7 @@ class Forecast:
 
     def excess_along(self, steps: int) -> Tensor:
         """Return how the excess loss after ``steps`` steps is made up of the directions, ``(directions,)``, float64."""
-        f = error_factors(self._scaled, _whole_steps([steps]).to(self._scaled.device), self.momentum, self.nesterov)[0]
+        f = self._factors(_whole_steps([steps]).to(self._scaled.device))[0]
         constant, linear, square = self._parts
         return torch.where(square > 0, constant + linear * f + square * f.square(), constant).clamp(min=0.0)
 
@@ -89,10 +90,7 @@ class Forecast:
         """
         t = _whole_steps(steps).to(self._scaled.device)
         size = max(1, _BLOCK // max(1, self._scaled.numel()))
-        parts = [
-            self._combine(error_factors(self._scaled, b, self.momentum, self.nesterov)) for b in torch.split(t, size)
-        ]
-        return torch.cat(parts)
+        return torch.cat([self._combine(self._factors(block)) for block in torch.split(t, size)])
 
     def steps_to(self, excess: float) -> float:
         """Return after how many steps the excess loss is at most ``excess`` and stays so; inf where it never does.
@@ -123,19 +121,32 @@ class Forecast:
         return float(first)
 
     def _envelope_steps(self, excess: float) -> int:
-        def reached(t: int) -> bool:
-            bounds = error_envelopes(self._scaled, torch.tensor([t]), self.momentum, self.nesterov)
-            # The middle part may have either sign, so its size bounds it.
-            return float(self._combine(bounds, self._parts.abs())) <= excess
+        """The first step from which the envelope is at most ``excess``, many places at a time; ``_LAST_STEP`` if none.
 
-        high = 1
-        while not reached(high) and high < _LAST_STEP:
-            high *= 2
-        low = high // 2
-        while high - low > 1 and high < _LAST_STEP:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reached(middle) else (middle, high)
+        First the powers of two, then sixteenths of what lies between two of them.
+        """
+        low, high = 0, _LAST_STEP
+        places = [2**exponent for exponent in range(_LAST_STEP.bit_length())]
+        while places:
+            reached = self._reached(places, excess)
+            first = next((i for i, there in enumerate(reached) if there), len(places))
+            low = places[first - 1] if first else low
+            high = places[first] if first < len(places) else high
+            places = sorted({low + (high - low) * part // 16 for part in range(1, 16)} - {low, high})
         return high
+
+    def _reached(self, steps: list[int], excess: float) -> list[bool]:
+        t = torch.tensor(steps, device=self._scaled.device)
+        size = max(1, _BLOCK // max(1, self._scaled.numel()))
+        found: list[bool] = []
+        for block in torch.split(t, size):
+            bounds = error_envelopes(self._scaled, block, self.momentum, self.nesterov, self.dampening)
+            # The middle part may have either sign, so its size bounds it.
+            found += (self._combine(bounds, self._parts.abs()) <= excess).tolist()
+        return found
+
+    def _factors(self, steps: Tensor) -> Tensor:
+        return error_factors(self._scaled, steps, self.momentum, self.nesterov, self.dampening)
 
     def _combine(self, factors: Tensor, parts: Tensor | None = None) -> Tensor:
         constant, linear, square = self._parts if parts is None else parts
@@ -153,6 +164,7 @@ def forecast(
     momentum: float | None = None,
     nesterov: bool | None = None,
     weight_decay: float = 0.0,
+    dampening: float = 0.0,
     steps: Any = 1000,
     start: Any = None,
 ) -> Forecast:
@@ -169,11 +181,13 @@ def forecast(
         momentum: As in ``torch.optim.SGD``.
         nesterov: As in ``torch.optim.SGD``.
         weight_decay: As in ``torch.optim.SGD``.
+        dampening: As in ``torch.optim.SGD``, less than 1; without momentum it has no effect there either.
         steps: A number of steps, whose whole curve is returned (sampled beyond 10,000), or the steps to evaluate.
         start: A ``torch.nn.Linear``, a weight ``(targets, features)``, a pair ``(weight, bias)``, or None for zeros.
 
     Raises:
-        InputError: settings that ``torch.optim.SGD`` would refuse, or a start that does not fit.
+        InputError: settings that ``torch.optim.SGD`` would refuse, a dampening of 1 or more, or a start that does not
+            fit.
 
     Example:
         >>> import torch
@@ -186,7 +200,7 @@ def forecast(
         63.0
     """
     momentum, nesterov = _momentum(optimizer, momentum, nesterov)
-    _check(lr, momentum, weight_decay)
+    _check(lr, momentum, nesterov, weight_decay, dampening)
     at = start_coordinates(spectrum, start)
     n_terms = spectrum.n_rows * spectrum.n_targets
     reached = spectrum.directions.shape[0]
@@ -195,10 +209,9 @@ def forecast(
     h = 2 * s.square() / n_terms
     c = torch.where(live.unsqueeze(1), spectrum.target_components[:reached], 0.0)
     curvature = h + weight_decay
-    # Where SGD ends: the minimiser of the loss with the penalty wd/2 |w|^2.
-    end = torch.where(h > 0, 2 * s * c / n_terms / torch.where(h > 0, curvature, 1.0), 0.0)
-    left = torch.where(h > 0, c * (weight_decay / torch.where(h > 0, curvature, 1.0)), 0.0)
-    moving = s * (spectrum.directions @ at - end)
+    # SGD ends at the minimiser of the loss with the penalty wd/2 |w|^2, which leaves this of each component.
+    left = torch.where(s > 0, c * (weight_decay / torch.where(curvature > 0, curvature, 1.0)), 0.0)
+    moving = torch.where(s > 0, s * (spectrum.directions @ at) - c + left, 0.0)
     parts = torch.stack([left.square().sum(1), -2 * (left * moving).sum(1), moving.square().sum(1)]) / n_terms
     shape = Forecast(
         name="nesterov" if nesterov else "momentum" if momentum else "sgd",
@@ -206,14 +219,15 @@ def forecast(
         momentum=momentum,
         nesterov=nesterov,
         weight_decay=weight_decay,
+        dampening=dampening,
         steps=_curve_steps(steps),
         loss=torch.empty(0),
         excess=torch.empty(0),
         optimal_loss=spectrum.optimal_loss,
         final_excess=math.nan,
-        limit=step_limit(float(curvature[0]) if float(h[0]) > 0 else 0.0, momentum, nesterov),
+        limit=step_limit(float(curvature[0]) if float(h[0]) > 0 else 0.0, momentum, nesterov, dampening),
         rounding_floor=(_ROUNDING / (1 - momentum)) ** 2 * spectrum.magnitude(at),
-        _scaled=lr * curvature.squeeze(1),
+        _scaled=lr * curvature.squeeze(1) if lr > 0 else torch.zeros(reached, dtype=h.dtype, device=h.device),
         _parts=parts,
     )
     excess = shape.excess_at(shape.steps)
@@ -261,13 +275,19 @@ def _momentum(optimizer: str, momentum: float | None, nesterov: bool | None) -> 
     return momentum, optimizer == "nesterov" if nesterov is None else nesterov
 
 
-def _check(lr: float, momentum: float, weight_decay: float) -> None:
+def _check(lr: float, momentum: float, nesterov: bool, weight_decay: float, dampening: float) -> None:
     if not (lr >= 0 and math.isfinite(lr)):
         raise InputError(f"lr={lr} must be finite and not negative.")
     if not 0 <= momentum < 1:
         raise InputError(f"momentum={momentum} must be at least 0 and less than 1.")
     if not (weight_decay >= 0 and math.isfinite(weight_decay)):
         raise InputError(f"weight_decay={weight_decay} must be finite and not negative.")
+    if not 0 <= dampening < 1:
+        raise InputError(
+            f"dampening={dampening} must be at least 0 and less than 1 for a forecast; rehearse() runs it."
+        )
+    if nesterov and dampening:
+        raise InputError(f"dampening={dampening} cannot be had with Nesterov's momentum; torch.optim.SGD refuses it.")
 
 
 def _whole_steps(steps: Any) -> Tensor:

@@ -11,16 +11,17 @@ __all__ = ["error_envelopes", "error_factors", "step_limit"]
 _TINY = 1e-300
 
 
-def step_limit(largest: float, momentum: float = 0.0, nesterov: bool = False) -> float:
+def step_limit(largest: float, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0) -> float:
     """Return the largest stable learning rate of ``torch.optim.SGD`` on a quadratic.
 
-    Both roots of the recurrence lie inside the unit circle below ``2 (1 + m) / h``, and with Nesterov's momentum below
-    ``2 (1 + m) / ((1 + 2 m) h)``; at the limit -1 is a root (Polyak 1964; Flammarion and Bach 2015).
+    Both roots of the recurrence lie inside the unit circle below ``2 (1 + m) / ((1 - d) h)``, and with Nesterov's
+    momentum below ``2 (1 + m) / ((1 + 2 m) h)``; at the limit -1 is a root (Polyak 1964; Flammarion and Bach 2015).
 
     Args:
         largest: Largest eigenvalue h of the Hessian, the weight decay included.
         momentum: m, at least 0 and less than 1.
         nesterov: As in ``torch.optim.SGD``.
+        dampening: d, at least 0 and less than 1; without momentum it has no effect, as in torch.
 
     Example:
         >>> step_limit(4.0), step_limit(4.0, 0.5), step_limit(4.0, 0.5, nesterov=True)
@@ -28,16 +29,20 @@ def step_limit(largest: float, momentum: float = 0.0, nesterov: bool = False) ->
     """
     if largest <= 0:
         return float("inf")
-    return 2 * (1 + momentum) / ((1 + 2 * momentum if nesterov else 1) * largest)
+    gradient = 1 + 2 * momentum if nesterov else 1 - dampening if momentum else 1.0
+    return 2 * (1 + momentum) / (gradient * largest)
 
 
-def error_factors(scaled: Tensor, steps: Tensor, momentum: float = 0.0, nesterov: bool = False) -> Tensor:
+def error_factors(
+    scaled: Tensor, steps: Tensor, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0
+) -> Tensor:
     """Return the error after some steps, as a multiple of the error at the start.
 
-    With s = lr * eigenvalue and momentum m, ``torch.optim.SGD`` (dampening 0, its buffer starting at the first
-    gradient) makes of the error f the recurrence ``f(t+1) = (2 - P) f(t) - D f(t-1)`` with ``f(0) = 1``, where
+    With momentum m, dampening d and s = (1 - d) * lr * eigenvalue, ``torch.optim.SGD`` (its buffer starting at the
+    first gradient, which is not dampened) makes of the error f the recurrence ``f(t+1) = (2 - P) f(t) - D f(t-1)`` with
+    ``f(0) = 1``, where
 
-        heavy ball  P = 1 - m + s          D = m            f(1) = 1 - s
+        heavy ball  P = 1 - m + s          D = m            f(1) = 1 - s / (1 - d)
         Nesterov    P = 1 - m + s (1 + m)  D = m (1 - s)    f(1) = 1 - s (1 + m)
 
     With roots ``1 - q``, q the roots of ``q^2 - P q + s``, powers come from ``log1p(-q)``: nothing is lost at a root
@@ -48,6 +53,7 @@ def error_factors(scaled: Tensor, steps: Tensor, momentum: float = 0.0, nesterov
         steps: Numbers of steps, ``(points,)``, int64.
         momentum: At least 0 and less than 1.
         nesterov: As in ``torch.optim.SGD``.
+        dampening: At least 0 and less than 1; 0 with Nesterov's momentum.
 
     Returns:
         ``(points, directions)``; infinite where the number is beyond float64.
@@ -62,17 +68,19 @@ def error_factors(scaled: Tensor, steps: Tensor, momentum: float = 0.0, nesterov
     s, t = scaled.unsqueeze(0), steps.unsqueeze(1)
     if momentum < _TINY:
         return _power(1 - s, _log_distance(s), t)
-    shape = _Roots(s, momentum, nesterov)
+    shape = _Roots(s, momentum, nesterov, dampening)
     factors = torch.where(shape.discriminant < 0, shape.oscillating(t), shape.real(t))
     return torch.nan_to_num(torch.where(t == 0, torch.ones_like(factors), factors), nan=float("inf"))
 
 
-def error_envelopes(scaled: Tensor, steps: Tensor, momentum: float = 0.0, nesterov: bool = False) -> Tensor:
+def error_envelopes(
+    scaled: Tensor, steps: Tensor, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0
+) -> Tensor:
     """Return bounds on the size of :func:`error_factors` that do not oscillate and fall monotonically in the end."""
     s, t = scaled.unsqueeze(0), steps.unsqueeze(1)
     if momentum < _TINY:
         return error_factors(scaled, steps).abs()
-    shape = _Roots(s, momentum, nesterov)
+    shape = _Roots(s, momentum, nesterov, dampening)
     envelope = torch.where(shape.discriminant < 0, shape.amplitude(t), shape.real(t).abs())
     return torch.nan_to_num(torch.where(t == 0, torch.ones_like(envelope), envelope), nan=float("inf"))
 
@@ -80,16 +88,17 @@ def error_envelopes(scaled: Tensor, steps: Tensor, momentum: float = 0.0, nester
 class _Roots:
     """The two roots of the recurrence for every direction, ``(1, directions)``."""
 
-    def __init__(self, s: Tensor, momentum: float, nesterov: bool) -> None:
-        m = momentum
-        lead = 1 + m if nesterov else 1.0
+    def __init__(self, scaled: Tensor, momentum: float, nesterov: bool, dampening: float) -> None:
+        m, s = momentum, (1 - dampening) * scaled
+        # What the first gradient moves, as a multiple of s; with dampening that is more than later ones do.
+        lead = 1 + m if nesterov else 1 / (1 - dampening)
         self.sum = (1 + m) * (1 - s) if nesterov else 1 + m - s
         self.product = m * (1 - s) if nesterov else torch.full_like(s, m)
-        P = 1 - m + lead * s
+        P = 1 - m + ((1 + m) * s if nesterov else s)
         self.discriminant = P.square() - 4 * s
         self.root = self.discriminant.abs().sqrt()
         self.first = 1 - lead * s
-        self.half_slope = (1 - m - lead * s) / 2
+        self.half_slope = (1 - m - (lead if nesterov else 2 * lead - 1) * s) / 2
         q2 = (P + self.root) / 2
         q1 = s / q2
         # The root of larger size leads; the other enters as a ratio to it.

@@ -91,6 +91,16 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     """
     if (trivial := evidence.trivial) is not None:
         return trivial
+    # Weights, residuals and targets together have no scale of their own; a power of two keeps their squares in range.
+    unit = float(torch.ldexp(evidence.Z.new_ones(()), torch.frexp(evidence.Z.abs().max()).exponent.clamp(-1000, 1000)))
+    evidence = replace(
+        evidence,
+        Z=evidence.Z / unit,
+        gradient=evidence.gradient / unit,
+        target_norms=evidence.target_norms / unit,
+        parts=None if evidence.parts is None else (evidence.parts[0] / unit, evidence.parts[1] / unit),
+    )
+    residual_gram = residual_gram / unit / unit
     inverse_theta = float(torch.linalg.vector_norm(evidence.target_norms)) / evidence.matrix_norm
     weights = evidence.Z.T @ evidence.Z
     floor = inverse_theta**2 or 1e-30 * float(weights.diagonal().max()) or 1.0

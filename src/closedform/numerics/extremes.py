@@ -81,7 +81,7 @@ def extreme_singular_values(
         unit = float(torch.sqrt(scale.min()) * torch.sqrt(scale.max()))
         D = scale.unsqueeze(1) / unit
     generator = torch.Generator().manual_seed(seed)
-    gaussian = torch.randn(columns, 1, dtype=torch.float64, generator=generator).to(root.device)
+    gaussian = torch.randn(columns, 1, dtype=torch.float64, device="cpu", generator=generator).to(root.device)
     first = start.dominant if start is not None and start.dominant is not None else gaussian
     last = start.recessive if start is not None and start.recessive is not None else gaussian
 

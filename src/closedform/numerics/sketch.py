@@ -29,8 +29,8 @@ def sparse_signs(
     Returns:
         ``(n_rows, NONZEROS)`` int32, and float64 factors of size ``NONZEROS ** -0.5`` with random signs.
     """
-    targets = torch.randint(0, sketch_rows, (n_rows, NONZEROS), dtype=torch.int32, generator=generator)
-    signs = torch.randint(0, 2, (n_rows, NONZEROS), dtype=torch.int8, generator=generator)
+    targets = torch.randint(0, sketch_rows, (n_rows, NONZEROS), dtype=torch.int32, device="cpu", generator=generator)
+    signs = torch.randint(0, 2, (n_rows, NONZEROS), dtype=torch.int8, device="cpu", generator=generator)
     return targets.to(device), (signs.to(torch.float64) * 2 - 1).mul_(NONZEROS**-0.5).to(device)
 
 

@@ -9,6 +9,7 @@ network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -135,26 +136,41 @@ def _grad(values: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[
 def _signs(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Random signs from a generator of their own: a step must not move the user's random numbers."""
     generator = torch.Generator().manual_seed(20)
-    return [
-        torch.randint(0, 2, output.shape, generator=generator).to(output).mul_(2).sub_(1).detach() for output in outputs
-    ]
+    bits = [torch.randint(0, 2, output.shape, device="cpu", generator=generator) for output in outputs]
+    return [bit.to(output).mul_(2).sub_(1) for bit, output in zip(bits, outputs, strict=True)]
 
 
 def _reason(g: Tensor, d: Tensor, mixed: Tensor, third: Tensor, eps: float) -> str | None:
     """Why this is not a squared error, or None."""
-    if not bool(torch.isfinite(g).all()) or d.numel() == 0:
+    if d.numel() == 0:
+        return None
+    slope, curvature = g.abs(), d.abs()
+    share = min(_ROUNDINGS * eps, _COARSEST)
+    peak = curvature.max()
+    # Read all at once: an accelerator waits for every number that is looked at.
+    steepest, size, coupling, change, lowest, newton_step, flat = torch.stack(
+        (
+            slope.max(),
+            peak,
+            (mixed - d).abs().max(),
+            third.abs().max(),
+            d.min(),
+            (slope / curvature.clamp(min=share * peak)).max(),
+            ((curvature <= eps * peak) & (slope > 0)).any().to(d.dtype),
+        )
+    ).tolist()
+    tolerance = share * size
+    if not math.isfinite(steepest):
         return None  # Not a question of the loss: to_batch looks for the numbers that are not finite.
-    if not bool(torch.isfinite(torch.stack([d, mixed, third])).all()):
+    if not math.isfinite(size + coupling + change):
         return "its curvature is not finite"
-    size = float(d.abs().max())
-    tolerance = min(_ROUNDINGS * eps, _COARSEST) * size
-    if bool(((mixed - d).abs() > tolerance).any()):
+    if coupling > tolerance:
         return "it couples different outputs with each other (off-diagonal curvature)"
-    if size > 0 and float(third.abs().max()) * float((g.abs() / d.abs().clamp(min=tolerance)).max()) > tolerance:
+    if size > 0 and change * newton_step > tolerance:
         return "its curvature changes with the output"
-    if float(d.min()) < -tolerance:
+    if lowest < -tolerance:
         return "its curvature is negative: minimising it would run away from the targets"
-    if bool(((d.abs() <= eps * size) & (g.abs() > 0)).any()):
+    if flat:
         return "its curvature is zero where its slope is not, as for an absolute error"
     return None
 

@@ -19,11 +19,13 @@ from torch import Tensor
 from closedform.errors import ClosedformError, InputError
 from closedform.optim.curvature import Curvature, measure
 
-__all__ = ["Call", "Followed", "follow"]
+__all__ = ["Call", "Followed", "follow", "is_traced"]
 
 #: Functions whose first argument meets a target element by element.
 _MEETS_TARGET = {"mse_loss", "sub", "subtract", "rsub", "__sub__", "__rsub__"}
 _MAX_TARGETS = 4
+_SUMS = {"dot", "einsum", "inner", "linalg_vecdot", "matmul", "mm", "nansum", "sum", "tensordot", "trace", "vdot"}
+_NORMS = {"dist", "linalg_matrix_norm", "linalg_norm", "linalg_vector_norm", "norm"}
 
 
 @final
@@ -53,12 +55,17 @@ class Call:
         self.measuring = False
 
 
-def follow(call: Call, deliver: Callable[[Call | None, Tensor], None]) -> Tensor:
+def follow(call: Call, inputs: Tensor, deliver: Callable[[Call | None, Tensor], None]) -> Tensor:
     """Return the output of ``call`` as a tensor that is followed.
 
     When its gradient arrives, ``deliver(call, gradient)`` is called. The call is None where its own tensors are gone,
-    which means that the loss was not followed to its end.
+    which means that the loss was not followed to its end. Calls that ``inputs`` come from are followed no further.
     """
+    for earlier in getattr(inputs, "calls", ()):
+        earlier.refusal = earlier.refusal or InputError(
+            "the layer's output goes into a layer that RecursiveLeastSquares serves (another one, or the same one "
+            "again); only the last layer before the loss has a closed form. Give the others to another optimizer."
+        )
     reference = weakref.ref(call)
 
     def arrived(gradient: Tensor) -> None:
@@ -73,10 +80,35 @@ def follow(call: Call, deliver: Callable[[Call | None, Tensor], None]) -> Tensor
     return followed
 
 
+def is_traced(output: Tensor) -> bool:
+    """Whether the pass is no training pass: transformed by ``torch.func``, traced by ``torch.jit`` or ``torch.export``.
+
+    Example:
+        >>> is_traced(torch.ones(2))
+        False
+    """
+    wrapped = type(output) not in (Tensor, Followed) or torch._C._functorch.is_functorch_wrapped_tensor(output)
+    return wrapped or torch._C._is_tracing()
+
+
 class Followed(Tensor):
     """A tensor that comes from the output of a layer and remembers from which call."""
 
     calls: tuple[Call, ...]
+
+    def plain(self) -> Tensor:
+        """Return the same tensor, in the same graph, without what it remembers."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return self.as_subclass(Tensor)
+
+    def __format__(self, specification: str) -> str:
+        return format(self.plain(), specification)
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return repr(self.plain())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.plain().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
     @classmethod
     def __torch_function__(
@@ -136,7 +168,7 @@ def _note(calls: tuple[Call, ...], source: Tensor, result: Tensor, given: list[T
             size = other.numel()
             if size == call.output.numel() and len(call.targets) < _MAX_TARGETS:
                 call.targets.append(other)
-            if name in _MEETS_TARGET and size == source.numel() > 1:
+            if name in _MEETS_TARGET and size == source.numel() > 1 and other.shape != source.shape:
                 together = torch.broadcast_shapes(source.shape, other.shape)  # type: ignore[no-untyped-call]
                 if together.numel() > size:
                     call.refusal = InputError(
@@ -147,13 +179,17 @@ def _note(calls: tuple[Call, ...], source: Tensor, result: Tensor, given: list[T
 
 
 def _divisor(name: str, source: Tensor, result: Tensor, keywords: dict[str, Any]) -> float | None:
-    """By what the sum over elements was divided, where the function is a sum or mean over elements; else None."""
+    """By what the sum over elements was divided, where the function is a sum, mean or norm of elements; else None."""
     if name in ("mse_loss", "gaussian_nll_loss"):
         if keywords.get("reduction", "mean") == "sum":
             return 1.0
         weight = keywords.get("weight")
         return float(source.numel()) if weight is None else float(weight.sum())
-    return {"sum": 1.0, "mean": source.numel() / result.numel()}.get(name)
+    if name in _NORMS:  # of the squared norm, whose slope is that of the norm divided by twice the norm
+        return 2.0 * float(result.detach())
+    if name in ("mean", "nanmean"):
+        return source.numel() / result.numel()
+    return 1.0 if name in _SUMS else None
 
 
 def _hook_scalar(scalar: Tensor, calls: tuple[Call, ...], divisor: float | None) -> None:
@@ -173,9 +209,11 @@ def _hook_scalar(scalar: Tensor, calls: tuple[Call, ...], divisor: float | None)
             finally:
                 for call in waiting:
                     call.measuring = False
-        if divisor is not None:
+        # Its sign is no matter: minus a log-likelihood is a squared error too.
+        unit = abs(float(gradient.detach())) / divisor if divisor else 0.0
+        if unit > 0:
             for call in calls:
                 if call.unit is None:
-                    call.unit = float(gradient.detach()) / divisor
+                    call.unit = unit
 
     scalar.register_hook(arrived)  # type: ignore[no-untyped-call]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from closedform.errors import DataTypeError, InputError, NonFiniteError
 from closedform.linear import check_linear, check_writable, round_to, write
+from closedform.numerics.row_update import square
 from closedform.numerics.triangle import Triangle, fold
-from closedform.optim.fold import square
 from closedform.solution import Solution
 from closedform.solve import solve
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.root import TriangularRoot
+from closedform.numerics.row_update import fold_rows, square
 from closedform.numerics.triangle import Triangle, fold
-from closedform.optim.fold import fold_rows, square
 from closedform.solve import solve
 
 __all__ = ["Memory", "begin", "learn"]
@@ -105,7 +105,7 @@ def learn(memory: Memory, A: Tensor, B: Tensor, *, forgetting: float, l2: float,
 
 def _fingerprint(A: Tensor, B: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(40)
-    direction = torch.rand(A.shape[1], 1, dtype=A.dtype, generator=generator).to(A.device)
+    direction = torch.rand(A.shape[1], 1, dtype=A.dtype, device="cpu", generator=generator).to(A.device)
     return torch.cat([A @ direction, B], 1)
 
 

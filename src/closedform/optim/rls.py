@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from closedform.errors import ClosedformError, InputError
 from closedform.linear import round_to, write
 from closedform.optim.curvature import Batch, to_batch
-from closedform.optim.follow import Call, follow
+from closedform.optim.follow import Call, follow, is_traced
 from closedform.optim.layer import find_linear
 from closedform.optim.recursion import Memory, begin, learn
 
@@ -102,7 +102,7 @@ class RecursiveLeastSquares(Optimizer):
         self._pending: list[Batch | ClosedformError] = []
         self._looked_below = False
         hook = _ForwardHook(self)
-        handle = self.layer.register_forward_hook(hook)
+        handle = self.layer.register_forward_hook(hook, with_kwargs=True)
         weakref.finalize(self, handle.remove)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -142,7 +142,8 @@ class RecursiveLeastSquares(Optimizer):
         if not batches:
             raise InputError(
                 "step() has no rows: since the last step the layer was not called with gradients enabled, or "
-                "backward() was not called on a loss of its output."
+                "backward() was not called on a loss of its output. A compiled model that was called before this "
+                "optimizer was made does not know of it: compile it after that."
             )
         self._update(batches)
         return loss
@@ -224,7 +225,10 @@ class RecursiveLeastSquares(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state; its tensors keep their precision, whatever the layer's dtype."""
-        saved = [dict(entry) for entry in state_dict["state"].values()]
+        settings = [name for group in state_dict["param_groups"] for name in group if name != "params"]
+        if "forgetting" not in settings:
+            raise InputError(f"the state is not one of RecursiveLeastSquares; its settings are {', '.join(settings)}.")
+        saved = [dict(entry) for entry in state_dict["state"].values() if entry]
         shape = tuple(self._read().shape)
         if saved and tuple(saved[0]["weights"].shape) != shape:
             raise InputError(
@@ -261,9 +265,11 @@ class _ForwardHook:
         return _ForwardHook, (None,)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def __call__(
+        self, layer: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
         optimizer = self.optimizer()
-        if optimizer is None or not output.requires_grad or not torch.is_grad_enabled():
+        if optimizer is None or not output.requires_grad or not torch.is_grad_enabled() or is_traced(output):
             return None
         reference = self.optimizer
 
@@ -273,8 +279,9 @@ class _ForwardHook:
                 live._deliver(call, gradient)
 
         look_below, optimizer._looked_below = not optimizer._looked_below, True
-        call = Call(args[0], output, tuple(layer.parameters(recurse=False)), look_below)
-        return follow(call, deliver)
+        inputs = args[0] if args else keywords["input"]
+        call = Call(inputs, output, tuple(layer.parameters(recurse=False)), look_below)
+        return follow(call, inputs, deliver)
 
 
 def _check_group(group: dict[str, Any], l2: float) -> None:

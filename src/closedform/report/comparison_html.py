@@ -102,9 +102,10 @@ def _race(comparison: Comparison) -> Chart:
             *(
                 Series(
                     name,
-                    f"c{index % COLOURS}",
+                    f"c{index % COLOURS}" + " star" * (len(curve) == 1),
                     [point.seconds for point in curve],
                     [max(point.excess_loss, floor) for point in curve],
+                    marks=len(curve) == 1,  # done in one step: no line to see
                 )
                 for index, (name, curve) in enumerate(trained)
             ),

@@ -35,11 +35,13 @@ class FindingSection:
 @final
 @dataclass(frozen=True)
 class Preset:
-    """Settings that a reader can put into the forecast; None where the page cannot recompute them."""
+    """Settings that a reader can put into the forecast, on ``MSELoss()``."""
 
     lr: float
     momentum: float
     nesterov: bool
+    weight_decay: float
+    dampening: float
 
 
 @final
@@ -153,9 +155,7 @@ def _forecasts(forecasts: Sequence[Mapping[str, Any]], can_move: bool) -> Grid:
             )
             for row in forecasts
         ),
-        tuple(
-            _preset(row, bool(row["nesterov"])) if can_move and not row["weight_decay"] else None for row in forecasts
-        ),
+        tuple(_preset(row, bool(row["nesterov"])) if can_move else None for row in forecasts),
         tuple("emphasised" if row["emphasised"] else "" for row in forecasts),
     )
 
@@ -205,7 +205,7 @@ def _step_limits(limits: Sequence[Mapping[str, Any]]) -> Grid:
 def _preset(row: Mapping[str, Any], nesterov: bool) -> Preset | None:
     if row["lr"] is None or row["momentum"] is None:
         return None
-    return Preset(row["lr"], row["momentum"], nesterov)
+    return Preset(row["lr"], row["momentum"], nesterov, row.get("weight_decay", 0.0), row.get("dampening", 0.0))
 
 
 def momentum(value: float | None) -> str:

@@ -65,7 +65,8 @@ def singular_value_chart(spectrum: Mapping[str, Any]) -> Chart:
 
 def share_chart(spectrum: Mapping[str, Any]) -> Chart:
     """Share of the target along each direction, and of the excess loss at the start."""
-    target, remaining = spectrum["target_share"], spectrum["remaining_share"]
+    # Shares of what is beyond float64 are not known.
+    target, remaining = ([share or 0.0 for share in spectrum[key]] for key in ("target_share", "remaining_share"))
     low, high = _deep([*target, *remaining])
     places, target = _grouped(target, sum)
     return Chart(
@@ -89,7 +90,7 @@ def forecast_chart(d: Mapping[str, Any], measured: Sequence[MeasuredCurve] = (),
     A chart that is not ``live`` ends where its curves end; else the reader may go on to the goal.
     """
     simulation, loss, forecasts = d["simulation"], d["loss"], d["forecasts"]
-    goal = d["problem"]["goal"] * simulation["excess_at_zero"]
+    goal = simulation["goal_excess"] or 0.0
     start = sum(simulation["start_excess"])
     reached = [excess for run in measured for excess in run.excess]
     low, high = decades([*_positive([start, simulation["excess_at_zero"], goal * 10**-_BELOW_GOAL]), *reached], least=3)

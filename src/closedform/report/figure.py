@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from closedform.errors import MissingExtraError
 from closedform.report.comparison import Comparison
+from closedform.report.sections import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,7 @@ def _draw(comparison: Comparison, ax: Axes) -> None:
             color=_COLOURS[index % len(_COLOURS)],
             linestyle=_STYLES[index % len(_STYLES)],
             linewidth=1.8,
+            marker="o" if len(points) == 1 else None,  # done in one step: no line to see
             label=method.name,
         )
     for index, method in enumerate(direct):
@@ -92,9 +94,7 @@ def _draw(comparison: Comparison, ax: Axes) -> None:
     ax.set_yscale("log")
     ax.set_xlabel("seconds")
     ax.set_ylabel("excess loss: training MSE above the optimum")
-    ax.set_title(
-        f"{comparison.n_rows} rows, {comparison.n_features} features, condition {comparison.condition:.1e}",
-        fontsize="medium",
-    )
+    table = f"{plural(comparison.n_rows, 'row')}, {plural(comparison.n_features, 'feature')}"
+    ax.set_title(f"{table}, condition {comparison.condition:.1e}", fontsize="medium")
     ax.grid(visible=True, which="major", alpha=0.25)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

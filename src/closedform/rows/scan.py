@@ -9,7 +9,7 @@ from torch import Tensor
 
 from closedform.errors import InputError, NonFiniteError
 from closedform.numerics.passes import column_squares
-from closedform.rows.table import Rows
+from closedform.rows.table import Block, Rows
 
 __all__ = ["BLOCK_BYTES", "Scan", "pass_rows", "rows_per_block", "scan"]
 
@@ -67,7 +67,7 @@ def scan(rows: Rows) -> Scan:
     weight_sum, positive_rows = float(rows.n_rows), rows.n_rows
     if rows.weight is not None:
         weight_sum, positive_rows = _check_weights(rows, size)
-    for block in rows.blocks(pass_rows(rows), as_stored=True):
+    for block in rows.blocks(pass_rows(rows), as_stored=True, unweighted=True):
         # Rows of weight zero must be finite as well: zero times NaN is NaN and is seen below.
         column_squares(feature_squares, block.X, block.weight)
         column_squares(target_squares, block.Y, block.weight)
@@ -98,7 +98,8 @@ def _check_weights(rows: Rows, size: int) -> tuple[float, int]:
 def _careful_norms(rows: Rows, size: int) -> Tensor:
     """Norms where squares over- or underflow, or are zero; and the error message where a number is not finite."""
     peaks = torch.zeros(rows.n_features + rows.n_targets, dtype=torch.float64, device=rows.device)
-    for block in rows.blocks(size):
+    heaviest = 0.0
+    for block in rows.blocks(size, unweighted=True):
         for name, values in (("X", block.X), ("Y", block.Y)):
             finite = torch.isfinite(values)
             if not bool(finite.all()):
@@ -107,14 +108,24 @@ def _careful_norms(rows: Rows, size: int) -> Tensor:
                     f"{name} holds {float(values[row, column])} in column {column}, first in row "
                     f"{block.start + row}; drop or repair the rows that are not finite."
                 )
-        peaks = torch.maximum(peaks, torch.cat([block.X.abs().amax(0), block.Y.abs().amax(0)]))
+        values, root = _counted(block)
+        peaks = torch.maximum(peaks, values.abs().amax(0))
+        heaviest = max(heaviest, float(root.max()))
     exponents = power_of_two_exponents(peaks)
     squares = torch.zeros_like(peaks)
     for block in rows.blocks(size):
-        root = 1.0 if block.weight is None else block.weight.sqrt().unsqueeze(1)
-        values = torch.ldexp(torch.cat([block.X, block.Y], 1), -exponents)
-        squares += (values * root).square_().sum(0)
-    return torch.ldexp(squares.sqrt(), exponents)
+        values, root = _counted(block)
+        squares += (torch.ldexp(values, -exponents) * (root / heaviest)).square_().sum(0)
+    return torch.ldexp(squares.sqrt() * heaviest, exponents)
+
+
+def _counted(block: Block) -> tuple[Tensor, Tensor]:
+    """Return features and targets, those of weight zero as zeros, and the roots of the weights as a column."""
+    values = torch.cat([block.X, block.Y], 1)
+    if block.weight is None:
+        return values, values.new_ones(values.shape[0], 1)
+    root = block.weight.sqrt().unsqueeze(1)
+    return values.masked_fill(root == 0, 0.0), root
 
 
 def power_of_two_exponents(norms: Tensor) -> Tensor:

@@ -70,20 +70,26 @@ class Rows:
     def in_memory(self) -> bool:
         return self.x.in_memory
 
-    def blocks(self, rows_per_block: int, *, as_stored: bool = False) -> Iterator[Block]:
+    def blocks(self, rows_per_block: int, *, as_stored: bool = False, unweighted: bool = False) -> Iterator[Block]:
         """Walk the table once, in order. Float64 tables in memory are handed out as views, never copied.
 
-        ``as_stored`` leaves X in its own dtype, for passes that convert as they read.
+        Rows of weight zero come as zeros: whatever stands in them, scaled by what suits the others, could leave the
+        range of float64, and infinity times zero is not zero.
+
+        Args:
+            rows_per_block: Rows of each block but the last.
+            as_stored: Leave X in its own dtype, for passes that convert as they read.
+            unweighted: Hand out rows of weight zero as they are.
         """
         for start in range(0, self.n_rows, rows_per_block):
             stop = min(start + rows_per_block, self.n_rows)
-            X = self.x.read(start, stop)
-            yield Block(
-                start,
-                X if as_stored else X.to(torch.float64),
-                self.y.read(start, stop).to(torch.float64),
-                None if self.weight is None else self.weight.read(start, stop).to(torch.float64),
-            )
+            X, Y = self.x.read(start, stop), self.y.read(start, stop).to(torch.float64)
+            X = X if as_stored else X.to(torch.float64)
+            weight = None if self.weight is None else self.weight.read(start, stop).to(torch.float64)
+            if weight is not None and not unweighted and not bool(weight.all()):
+                absent = (weight == 0).unsqueeze(1)
+                X, Y = X.masked_fill(absent, 0), Y.masked_fill(absent, 0)
+            yield Block(start, X, Y, weight)
 
 
 def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:

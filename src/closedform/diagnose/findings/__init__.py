@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 from closedform.diagnose.facts import Facts
 from closedform.diagnose.finding import Finding
-from closedform.diagnose.findings import adaptive, columns, goals, noise, reference, step
+from closedform.diagnose.findings import adaptive, columns, goals, noise, reference, rounding, step
 
 __all__ = ["FINDINGS", "find"]
 
 FINDINGS: tuple[Callable[[Facts], Finding | None], ...] = (
     goals.not_finite,
+    rounding.out_of_range,
     goals.target_broadcast,
     goals.other_loss,
     goals.frozen_parameters,
@@ -33,14 +34,20 @@ FINDINGS: tuple[Callable[[Facts], Finding | None], ...] = (
     columns.uncentred_features,
     columns.unscaled_columns,
     columns.collinear_columns,
-    noise.precision_floor,
+    rounding.precision_floor,
+    rounding.tf32,
     noise.interpolation,
     reference.reference_truncates,
     reference.partial,
 )
 
 
+# All others compare losses and step sizes, which are squares.
+_WITHOUT_SQUARES = (goals.not_finite, rounding.out_of_range, goals.frozen_parameters)
+
+
 def find(facts: Facts) -> tuple[Finding, ...]:
     """Return all findings, the most severe first."""
-    found = [finding for check in FINDINGS if (finding := check(facts)) is not None]
+    checks = FINDINGS if facts.spectrum.in_range else _WITHOUT_SQUARES
+    found = [finding for check in checks if (finding := check(facts)) is not None]
     return tuple(sorted(found, key=lambda finding: finding.severity.rank))

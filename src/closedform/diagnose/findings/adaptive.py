@@ -24,16 +24,17 @@ _VISIBLE = 1e-5
 
 def lbfgs_stopped(facts: Facts) -> Finding | None:
     """LBFGS that ends by its absolute tolerances or its 20 iterations, short of the goal."""
-    run, o = facts.rehearsal, facts.optimizer
-    if run is None or o is None or o.kind != "lbfgs":
+    o = facts.optimizer
+    run = facts.training.rehearsal if o is not None and o.kind == "lbfgs" else None
+    if o is None or run is None:
         return None
-    left = float(facts.rehearsed_excess[-1])
+    left = float(facts.training.rehearsed_excess[-1])
     if left <= max(facts.goal_excess, 1e-14 * facts.spectrum.optimal_loss):
         return None
-    group: dict[str, Any] = o.optimizer.param_groups[0]
+    group = o.settings
     state: dict[str, Any] = next(iter(run.optimizer.state.values()), {})
     calls = int(run.steps[-1])
-    iterations = int(state.get("n_iter", 0)) - int(_own_iterations(o.optimizer))
+    iterations = int(state.get("n_iter", 0)) - o.iterations
     gradient = _largest_gradient(facts, run.weight, run.bias) * facts.loss_factor
     share = left / (facts.reference_excess or 1.0)
     if gradient <= group["tolerance_grad"]:
@@ -77,11 +78,6 @@ def lbfgs_stopped(facts: Facts) -> Finding | None:
     )
 
 
-def _own_iterations(optimizer: torch.optim.Optimizer) -> int:
-    state: dict[str, Any] = next(iter(optimizer.state.values()), {})
-    return int(state.get("n_iter", 0))
-
-
 def _largest_gradient(facts: Facts, weight: Tensor, bias: Tensor | None) -> float:
     """Largest component of the gradient of ``MSELoss()``."""
     c = facts.compressed
@@ -96,34 +92,33 @@ def adaptive_blow_up(facts: Facts) -> Finding | None:
     o = facts.optimizer
     if o is None or o.kind != "adam":
         return None
-    seen, source = facts.rehearsed_excess, "rehearsed on these data"
     if facts.history is not None and facts.squared:
-        seen, source = (facts.history / facts.loss_factor - facts.spectrum.optimal_loss).clamp(min=0.0), "as recorded"
-    if seen.numel() < 10:
+        seen, source = (facts.history / facts.loss_factor - facts.spectrum.optimal_loss).clamp(min=0.0), "As recorded"
+        certain = True
+    else:
+        seen, source = facts.training.rehearsed_excess, "Rehearsed on these data"
+        # From where the user's arithmetic rounds, its path is no longer that of a rehearsal in float64.
+        certain = not bool((seen <= facts.rounding_excess).any())
+    rise = _rise(facts, seen)
+    if rise is None:
         return None
-    # Below the last digits of the loss there is nothing to see.
-    floor = max(1e-12 * facts.spectrum.optimal_loss, 1e-20 * facts.reference_excess)
-    seen = torch.nan_to_num(seen, nan=float("inf")).clamp(min=floor)
-    lowest = torch.cummin(seen, 0).values
-    rise = seen / lowest
-    at = int(torch.argmax(torch.where(seen > facts.goal_excess, rise, torch.zeros_like(rise))))
-    if float(rise[at]) < _BLOW_UP or not float(seen[at]) > facts.goal_excess:
-        return None
-    low = int(torch.argmin(seen[: at + 1]))
+    low, at = rise
+    bottom, top = float(seen[low]), float(seen[at])
+    but = "" if certain else f" In {facts.precision} rounding decides whether and when: some runs do, some do not."
     return Finding(
         name="adaptive_blow_up",
-        severity=Severity.WARNING,
-        title=f"{o.name} blows up after step {low:,}",
+        severity=Severity.WARNING if certain else Severity.INFO,
+        title=f"{o.name} {'blows' if certain else 'may blow'} up after step {low:,}",
         evidence={
             "lowest_step": float(low),
-            "lowest_excess_loss": float(seen[low]),
+            "lowest_excess_loss": bottom,
             "peak_step": float(at),
-            "peak_excess_loss": float(seen[at]),
+            "peak_excess_loss": top,
             "lr": o.lr,
         },
         consequence=(
-            f"{source.capitalize()}, the excess loss rises from {short(float(seen[low]))} to {short(float(seen[at]))} "
-            f"at step {at:,}: the running mean of squared gradients shrinks with the gradient, so steps grow again."
+            f"{source}, the excess loss rises from {short(bottom)} to {short(top)} at step {at:,}: the running mean of "
+            f"squared gradients shrinks with the gradient, so steps grow again.{but}"
         ),
         remedy=(
             "# a smaller step blows up later, not never:\n"
@@ -131,6 +126,20 @@ def adaptive_blow_up(facts: Facts) -> Finding | None:
             "# or at once:\n" + closed_form(facts)
         ),
     )
+
+
+def _rise(facts: Facts, seen: Tensor) -> tuple[int, int] | None:
+    """Where excess losses are lowest before they rise the most, and where they then are; None where they do not."""
+    if seen.numel() < 10:
+        return None
+    # Below the last digits of the loss there is nothing to see.
+    floor = max(1e-12 * facts.spectrum.optimal_loss, 1e-20 * facts.reference_excess)
+    seen = torch.nan_to_num(seen, nan=float("inf")).clamp(min=floor)
+    rise = seen / torch.cummin(seen, 0).values
+    at = int(torch.argmax(torch.where(seen > facts.goal_excess, rise, torch.zeros_like(rise))))
+    if float(rise[at]) < _BLOW_UP or not float(seen[at]) > facts.goal_excess:
+        return None
+    return int(torch.argmin(seen[: at + 1])), at
 
 
 def adaptive_unsettled(facts: Facts) -> Finding | None:
@@ -141,14 +150,14 @@ def adaptive_unsettled(facts: Facts) -> Finding | None:
     if facts.start_excess <= facts.goal_excess and facts.model is not None:
         weights, excess = facts.start_matrix, facts.start_excess
         where = "The model's weights"
-    elif facts.rehearsed_in_full and facts.rehearsal is not None:
-        run = facts.rehearsal
+    elif facts.training.rehearsed_in_full and facts.training.rehearsal is not None:
+        run = facts.training.rehearsal
         weights = run.weight.T if run.bias is None else torch.cat([run.bias.unsqueeze(0), run.weight.T])
-        excess, where = float(facts.rehearsed_excess[-1]), "In the rehearsal the weights"
+        excess, where = float(facts.training.rehearsed_excess[-1]), "In the rehearsal the weights"
     else:
         return None
     distance = facts.weight_distance(weights)
-    rounding = facts.precision[1] * s.condition
+    rounding = facts.precision.eps * s.condition
     if excess > facts.goal_excess or distance < _UNSETTLED * rounding:
         return None
     return Finding(

@@ -99,7 +99,7 @@ def _steps(facts: Facts) -> tuple[float, float]:
 
 
 def _matters(facts: Facts) -> bool:
-    if facts.compressed is None or facts.l2 > 0 or facts.reaches_goal is True:
+    if facts.compressed is None or facts.l2 > 0 or facts.training.reaches_goal is True:
         return False
     return facts.best_steps > max(_FEW_STEPS, 0.01 * facts.patience)
 
@@ -177,17 +177,14 @@ def unscaled_columns(facts: Facts) -> Finding | None:
 
 def collinear_columns(facts: Facts) -> Finding | None:
     """Columns that nearly depend on each other: no scaling helps."""
-    c, s = facts.compressed, facts.spectrum
-    if c is None or not _matters(facts) or s.rank < s.decision.columns:
+    normal, s = facts.standardised, facts.spectrum
+    if normal is None or not _matters(facts) or s.rank < s.decision.columns:
         return None
     both = facts.conditions["centred and scaled"] if facts.bias else facts.conditions["columns scaled"]
     if both < _COLLINEAR:
         return None
-    matrix = c.centred if facts.bias else c.R
-    norms = torch.linalg.vector_norm(matrix, dim=0)
-    unit = matrix / torch.where(norms > 0, norms, 1.0)
-    direction = torch.linalg.svd(unit, full_matrices=False)[2][-1:]
-    columns = columns_involved(direction)
+    # The flattest direction of the standardised fit, in which the bias has no part.
+    columns = columns_involved(normal.directions[-1:, int(facts.bias) :])
     named = columns_text(columns, facts.names) if len(columns) <= 12 else f"{len(columns)} columns together"
     return Finding(
         name="collinear_columns",

@@ -1,4 +1,4 @@
-"""Noise and rounding: mini-batches, float32, and as many columns as rows."""
+"""Noise: of mini-batches, and of targets where there are as many columns as rows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 
 import torch
 
-from closedform.diagnose.facts import SAFETY, Facts
+from closedform.diagnose.facts import Facts
 from closedform.diagnose.finding import Finding, Severity
 from closedform.diagnose.findings.remedies import closed_form
 from closedform.diagnose.words import count, short
 
-__all__ = ["interpolation", "mini_batch_noise", "precision_floor"]
+__all__ = ["interpolation", "mini_batch_noise"]
 
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
 # Rows per column between which unregularised fits predict worst.
 _SPIKE = (0.8, 1.25)
 _MANY = 10
@@ -21,7 +20,7 @@ _MANY = 10
 
 def mini_batch_noise(facts: Facts) -> Finding | None:
     """A constant step on mini-batches that stops at a noise floor, or does not even stay bounded."""
-    b = facts.batches
+    b = facts.training.batches
     if b is None or facts.batch_size is None or (b.stable and b.noise_floor <= facts.goal_excess):
         return None
     share = b.noise_floor / (facts.reference_excess or 1.0)
@@ -59,34 +58,6 @@ def mini_batch_noise(facts: Facts) -> Finding | None:
             "averaged = torch.optim.swa_utils.AveragedModel(model)\n"
             "# or at once:\n" + closed_form(facts)
         ),
-    )
-
-
-def precision_floor(facts: Facts) -> Finding | None:
-    """The precision that is trained in cannot reach the goal."""
-    dtype, eps = facts.precision
-    if dtype not in _NARROW or not facts.squared or facts.reference_excess == 0:
-        return None
-    lr = facts.run.lr if facts.run is not None else SAFETY * facts.spectrum.learning_rate_limit
-    if not math.isfinite(lr):
-        return None
-    floor, double = facts.precision_floor(eps, lr), facts.precision_floor(torch.finfo(torch.float64).eps, lr)
-    share = floor / facts.reference_excess
-    if share <= facts.goal:
-        return None
-    name = str(dtype).removeprefix("torch.")
-    return Finding(
-        name="precision_floor",
-        severity=Severity.WARNING,
-        title=f"{name} cannot come closer than about {short(share)} of the excess loss",
-        evidence={"excess_floor": floor, "share": share, "excess_floor_float64": double, "eps": eps},
-        consequence=(
-            f"In directions of small eigenvalue the step becomes smaller than the last digit of the weights, and "
-            "the run stops "
-            f"at an excess loss of about {short(floor)}. In float64 that would be {short(double)}."
-        ),
-        remedy="model, X, Y = model.double(), X.double(), Y.double()\n# or at once, in float64 inside:\n"
-        + closed_form(facts),
     )
 
 

@@ -65,7 +65,8 @@ def _cut(matrix: Tensor, target: Tensor, cut: float, facts: Facts) -> tuple[int,
         values, components = facts.spectrum.singular_values, facts.spectrum.target_components
     else:
         values = torch.linalg.svdvals(matrix)
-        if not bool((values[:rank] <= cut * values[0]).any()):
+        # One row less its mean leaves nothing.
+        if values.numel() == 0 or not bool((values[:rank] <= cut * values[0]).any()):
             return 0, 0.0
         U, values, _ = torch.linalg.svd(matrix, full_matrices=False)
         components = U.T @ target

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +11,6 @@ from closedform.diagnose.facts import SAFETY, Facts
 from closedform.diagnose.finding import Finding, Severity
 from closedform.diagnose.findings.remedies import closed_form
 from closedform.diagnose.words import columns_text, count, plural, short, steps_text
-from closedform.errors import InputError
 from closedform.forecast import Forecast
 from closedform.numerics.rank import columns_involved
 
@@ -24,13 +20,11 @@ __all__ = ["lr_above_limit", "lr_starved", "more_steps_needed", "scheduler_starv
 _STARVED = 0.1
 # A direction counts as slow where it holds at least this share of what is left.
 _SHARE = 0.01
-# A schedule is followed for so many steps of the scheduler, which is plain Python.
-_FOLLOW = 20_000
 
 
 def lr_above_limit(facts: Facts) -> Finding | None:
     """SGD with a learning rate at or above the largest stable one."""
-    run = facts.run
+    run = facts.training.forecast
     if run is None or run.stable:
         return None
     factor = facts.loss_factor
@@ -56,9 +50,9 @@ def lr_above_limit(facts: Facts) -> Finding | None:
 
 def _growth(run: Forecast) -> float:
     """Factor by which the fastest growing direction grows in a step, in the end."""
-    s, m = float(run.step_factors[0]), run.momentum
-    lead = 1 + m if run.nesterov else 1.0
-    P = 1 - m + lead * s
+    m = run.momentum
+    s = (1 - run.dampening if m else 1.0) * float(run.step_factors[0])
+    P = 1 - m + (1 + m if run.nesterov else 1.0) * s
     root = complex(P * P - 4 * s) ** 0.5
     return max(abs(1 - (P + root) / 2), abs(1 - (P - root) / 2))
 
@@ -67,30 +61,34 @@ def _sgd(facts: Facts, lr: float, run: Forecast | None) -> str:
     extra = ""
     if run is not None and run.momentum:
         extra = f", momentum={run.momentum:g}" + (", nesterov=True" if run.nesterov else "")
+        extra += f", dampening={run.dampening:g}" if run.dampening else ""
     return f"optimizer = torch.optim.SGD(model.parameters(), lr={lr / facts.loss_factor:.3g}{extra})"
 
 
 def lr_starved(facts: Facts) -> Finding | None:
     """SGD with a learning rate far below the largest stable one, where that costs the goal."""
-    run = facts.run
+    run = facts.training.forecast
     if run is None or not run.stable or not facts.full_batch or run.lr >= _STARVED * run.limit:
         return None
-    needed = facts.run_steps
+    goal = _goal(facts, run)
+    needed = run.steps_to(goal)
     if needed <= facts.patience or facts.start_excess <= facts.goal_excess:
         return None
     larger = _with_lr(facts, run, SAFETY * run.limit)
-    with_larger = larger.steps_to(facts.goal_excess)
+    with_larger = larger.steps_to(goal)
     enough = with_larger <= facts.patience
     factor = facts.loss_factor
     outlook = (
         f"at lr={short(larger.lr / factor)} they would take {count(with_larger)}."
         if enough
-        else f"at lr={short(larger.lr / factor)} it would be {steps_text(with_larger)}, which is still too many."
+        else f"at lr={short(larger.lr / factor)} it would be {count(with_larger)}, which is still too many."
     )
     return Finding(
         name="lr_starved",
         severity=Severity.ERROR if enough else Severity.WARNING,
-        title=f"lr={run.lr / factor:.6g} is {count(run.limit / run.lr)} times smaller than the largest stable step",
+        title=f"lr={run.lr / factor:.6g} is {count(run.limit / run.lr)} times smaller than the largest stable step"
+        if run.lr > 0
+        else "lr=0 moves nothing",
         evidence={
             "lr": run.lr / factor,
             "limit": run.limit / factor,
@@ -99,108 +97,91 @@ def lr_starved(facts: Facts) -> Finding | None:
             "steps_needed_at_larger_lr": with_larger,
             "steps_given": float(facts.patience),
         },
-        consequence=f"The goal needs {steps_text(needed)} at this lr, of {facts.patience_text}; {outlook}",
+        consequence=f"To the goal it takes {count(needed)} steps at this lr, of {facts.patience_text}; {outlook}",
         remedy=_sgd(facts, SAFETY * run.limit, run),
     )
 
 
+def _goal(facts: Facts, run: Forecast) -> float:
+    """The excess loss to come to; weight decay keeps a run above it, and there the end of the run is meant."""
+    return max(facts.goal_excess, run.decay_excess * (1 + 1e-6) if run.weight_decay else 0.0)
+
+
 def _with_lr(facts: Facts, run: Forecast, lr: float) -> Forecast:
     return facts.forecast(
-        lr=lr, momentum=run.momentum, nesterov=run.nesterov, weight_decay=run.weight_decay, steps=[facts.patience]
+        lr=lr,
+        momentum=run.momentum,
+        nesterov=run.nesterov,
+        weight_decay=run.weight_decay,
+        dampening=run.dampening,
+        steps=[facts.patience],
     )
 
 
 def scheduler_starves(facts: Facts) -> Finding | None:
     """A schedule whose learning rates add up to too little, where a constant one would do."""
-    run = facts.run
-    if (
-        facts.scheduler is None
-        or run is None
-        or not facts.full_batch
-        or not run.stable
-        or run.momentum
-        or run.weight_decay
-    ):
+    left = facts.training.scheduled
+    if left is None:
         return None
-    steps = min(facts.patience, _FOLLOW)
-    rates = _schedule(facts.scheduler, steps) * facts.loss_factor
-    logs = torch.zeros_like(run.step_factors)
-    h = run.step_factors / run.lr
-    for lr, times in zip(*(values.tolist() for values in torch.unique(rates, return_counts=True)), strict=True):
-        logs = logs + times * (1 - lr * h).abs().log()
-    left = facts.start_gaps * torch.exp(2 * logs[: facts.start_gaps.numel()])
-    reached, constant = float(left.sum()), float(run.excess_at([steps]))
-    # Beyond what was followed the last rate goes on.
-    if facts.patience > steps and float(rates[-1]) > 0:
-        tail = (1 - float(rates[-1]) * h).abs().log()[: left.numel()]
-        reached = float((left * torch.exp(2 * (facts.patience - steps) * tail)).sum())
-        constant = float(run.excess_at([facts.patience]))
-    if reached <= facts.goal_excess or constant > 0.1 * reached:
+    rates, factor = facts.training.rates, facts.loss_factor
+    largest, last = float(rates.max()), float(rates[-1])
+    kept = facts.forecast(lr=largest, steps=[facts.patience])
+    reached, constant = float(left.sum()), float(kept.excess[0])
+    if reached <= facts.goal_excess or not kept.stable or constant > 0.1 * reached:
         return None
-    travelled = float(rates.sum()) / (run.lr * steps)
+    beyond = last * (facts.patience - rates.numel())
+    travelled = (float(rates.sum()) + beyond) / (largest * facts.patience)
     enough = constant <= facts.goal_excess
     return Finding(
         name="scheduler_starves",
         severity=Severity.ERROR if enough else Severity.WARNING,
-        title=f"The schedule takes the learning rate down to {short(float(rates[-1]) / facts.loss_factor)} too early",
+        title=f"The schedule takes the learning rate down to {short(last / factor)} too early",
         evidence={
             "excess_loss": reached,
             "excess_loss_at_constant_lr": constant,
             "goal_excess_loss": facts.goal_excess,
             "share_of_constant_lr": travelled,
-            "last_lr": float(rates[-1]) / facts.loss_factor,
+            "last_lr": last / factor,
         },
         consequence=(
             f"Its steps add up to {short(100 * travelled)}% of those of a constant lr. It ends at an excess loss of "
-            f"{short(reached)}; with lr={run.lr / facts.loss_factor:.3g} kept it would be {short(constant)}."
+            f"{short(reached)}; with lr={largest / factor:.3g} kept it would be {short(constant)}."
         ),
         remedy="# the full batch has no noise for a schedule to average out: leave it away\n"
-        + _sgd(facts, run.lr, run),
+        + _sgd(facts, largest, None),
     )
-
-
-def _schedule(scheduler: Any, steps: int) -> Tensor:
-    """Learning rates of the coming steps, by a copy of the scheduler."""
-    with warnings.catch_warnings():
-        # The copy is stepped without its optimizer, which torch would warn of.
-        warnings.simplefilter("ignore")
-        twin = copy.deepcopy(scheduler)
-        rates = []
-        for _ in range(steps):
-            rates.append(float(twin.optimizer.param_groups[0]["lr"]))
-            try:
-                twin.step()
-            except (TypeError, AttributeError) as error:
-                raise InputError(
-                    f"scheduler: {type(scheduler).__name__} cannot be followed without its metric ({error}); leave "
-                    "scheduler= out."
-                ) from error
-    return torch.tensor(rates, dtype=torch.float64)
 
 
 def more_steps_needed(facts: Facts) -> Finding | None:
     """Directions whose error is still there after the steps that were given."""
+    training, o = facts.training, facts.optimizer
     if not facts.squared or facts.spectrum.rank == 0 or facts.start_excess <= facts.goal_excess:
         return None
-    kind = facts.optimizer.kind if facts.optimizer is not None else "sgd"
-    if kind in ("adam", "lbfgs", "other"):
-        return None if kind == "lbfgs" else _rehearsed_shortfall(facts)
-    if facts.batches is not None:
+    if o is not None and o.kind == "lbfgs":
+        return None
+    if training.batches is not None:
         return _batch_shortfall(facts)
-    run = facts.run if facts.run is not None and facts.run.stable else facts.best_descent
+    if training.scheduled is not None:
+        left = float(training.scheduled.sum())
+        if left <= facts.goal_excess:
+            return None
+        return _shortfall(facts, "SGD under its schedule", math.nan, training.scheduled, left)
+    if o is not None and training.forecast is None:
+        return _rehearsed_shortfall(facts)
+    run = facts.best_descent if training.forecast is None or not training.forecast.stable else training.forecast
     best = facts.best_descent if run.momentum == 0 else _with_lr(facts, run, SAFETY * run.limit)
-    goal = max(facts.goal_excess, run.decay_excess * (1 + 1e-6) if run.weight_decay else 0.0)
+    goal = _goal(facts, run)
     needed = run.steps_to(goal)
     if needed <= facts.patience or (run.lr < _STARVED * run.limit and best.steps_to(goal) <= facts.patience):
         return None
     name = f"{'momentum' if run.momentum else 'SGD'} at lr={run.lr / facts.loss_factor:.4g}"
-    if run is facts.best_descent and run is not facts.run:
+    if run is not training.forecast:
         name = f"gradient descent at its best lr, {short(run.lr / facts.loss_factor)},"
     return _shortfall(facts, name, needed, run.excess_along(facts.patience), float(run.excess_at([facts.patience])))
 
 
 def _batch_shortfall(facts: Facts) -> Finding | None:
-    batches = facts.batches
+    batches = facts.training.batches
     if batches is None or not batches.stable or batches.noise_floor >= facts.goal_excess:
         return None
     needed = batches.steps_to(facts.goal_excess)
@@ -213,17 +194,15 @@ def _batch_shortfall(facts: Facts) -> Finding | None:
 
 def _rehearsed_shortfall(facts: Facts) -> Finding | None:
     """For optimizers without a closed form: what a rehearsal of all steps leaves."""
-    run, optimizer = facts.rehearsal, facts.optimizer
-    if run is None or optimizer is None or not facts.rehearsed_in_full:
+    run, optimizer = facts.training.rehearsal, facts.optimizer
+    if run is None or optimizer is None or not facts.training.rehearsed_in_full:
         return None
-    left = float(facts.rehearsed_excess[-1])
+    left = float(facts.training.rehearsed_excess[-1])
     # The loss itself is known to its last digits only.
     if left <= max(facts.goal_excess, 1e-14 * facts.spectrum.optimal_loss):
         return None
-    s, r = facts.spectrum, facts.spectrum.rank
     weights = run.weight.T if run.bias is None else torch.cat([run.bias.unsqueeze(0), run.weight.T])
-    gap = s.singular_values[:r].unsqueeze(1) * (s.directions[:r] @ weights) - s.target_components[:r]
-    along = gap.square().sum(1) / (s.n_rows * s.n_targets)
+    along = facts.spectrum.gaps(weights)
     return _shortfall(
         facts, f"{optimizer.name} at lr={optimizer.lr:.3g}, rehearsed on these data,", math.nan, along, left
     )

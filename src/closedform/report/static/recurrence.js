@@ -1,24 +1,26 @@
 "use strict";
 // Gradient descent with momentum along one direction, in closed form at any step: the same formulas as
-// closedform/forecast/recurrence.py. s is lr times the eigenvalue, m the momentum.
+// closedform/forecast/recurrence.py. scaled is lr times the eigenvalue, m the momentum, dampening as in torch.optim.SGD.
 
-function direction(s, m, nesterov) {
+function direction(scaled, m, nesterov, dampening) {
   if (m === 0) {
-    const size = logDistance(s);
-    const factor = (t) => power(1 - s, size, t);
+    const size = logDistance(scaled);
+    const factor = (t) => power(1 - scaled, size, t);
     return { factor, envelope: (t) => Math.abs(factor(t)) };
   }
-  const lead = nesterov ? 1 + m : 1;
+  const s = (1 - dampening) * scaled;
+  // What the first gradient moves, as a multiple of s; with dampening that is more than later ones do.
+  const lead = nesterov ? 1 + m : 1 / (1 - dampening);
   const sum = nesterov ? (1 + m) * (1 - s) : 1 + m - s;
   const product = nesterov ? m * (1 - s) : m;
-  const P = 1 - m + lead * s;
+  const P = 1 - m + (nesterov ? 1 + m : 1) * s;
   const discriminant = P * P - 4 * s;
   const root = Math.sqrt(Math.abs(discriminant));
   const first = 1 - lead * s;
   const atStart = (value, t) => (t === 0 ? 1 : Number.isNaN(value) ? Infinity : value);
 
   if (discriminant < 0) {
-    const slope = (1 - m - lead * s) / 2;
+    const slope = (1 - m - (nesterov ? lead : 2 * lead - 1) * s) / 2;
     const angle = Math.atan2(root, sum);
     const height = slope / (root / 2);
     const decay = (t) => Math.exp((t / 2) * Math.log(product));
@@ -59,37 +61,48 @@ function power(base, logSize, t) {
   return (base < 0 && t % 2 === 1 ? -1 : 1) * Math.exp(t * logSize);
 }
 
-// Excess loss by step, for one choice of lr, momentum and nesterov.
-function simulate(eigenvalues, startExcess, { lr, momentum, nesterov }) {
-  const moving = startExcess.flatMap((start, i) => (start > 0 ? [i] : []));
-  const along = moving.map((i) => direction(lr * eigenvalues[i], momentum, nesterov));
-  const total = (pick, t) =>
-    along.reduce((sum, each, j) => sum + startExcess[moving[j]] * each[pick](t) ** 2, 0);
-  const largest = Math.max(0, ...eigenvalues.slice(0, 1));
-  const limit = largest > 0 ? (2 * (1 + momentum)) / ((nesterov ? 1 + 2 * momentum : 1) * largest) : Infinity;
+// Excess loss by step, for one choice of lr, momentum, nesterov, weight decay and dampening. Along a direction it is
+// constant + linear * f + square * f^2 with f the error as a multiple of that at the start; without weight decay only
+// the last is there.
+function simulate(simulation, { lr, momentum, nesterov, weight_decay, dampening }) {
+  const { eigenvalues, start_excess, start_towards_zero, zero_excess } = simulation;
+  const along = eigenvalues.map((eigenvalue, i) => {
+    const pull = weight_decay / (eigenvalue + weight_decay);
+    const constant = pull ** 2 * zero_excess[i];
+    const linear = -2 * (pull * start_towards_zero[i] + constant);
+    const square = Math.max(0, start_excess[i] + 2 * pull * start_towards_zero[i] + constant);
+    const { factor, envelope } = direction(lr * (eigenvalue + weight_decay), momentum, nesterov, dampening);
+    const excess = (f) => (square > 0 ? Math.max(0, constant + linear * f + square * f ** 2) : constant);
+    // The middle part may have either sign, so its size bounds it.
+    const bound = (e) => (square > 0 ? constant + Math.abs(linear) * e + square * e ** 2 : constant);
+    return { constant, square, at: (t) => excess(factor(t)), below: (t) => bound(envelope(t)) };
+  });
+  const total = (pick, t) => along.reduce((sum, each) => sum + each[pick](t), 0);
+  const excess = (t) => total("at", t);
+  const largest = eigenvalues.length ? eigenvalues[0] + weight_decay : 0;
+  const gradient = nesterov ? 1 + 2 * momentum : momentum > 0 ? 1 - dampening : 1;
+  const limit = largest > 0 ? (2 * (1 + momentum)) / (gradient * largest) : Infinity;
 
-  // Steps until the envelope stays at or below a goal: doubling, then bisection.
+  // Steps from which on the excess stays at or below a goal: from the envelope by doubling and bisection, and then
+  // exactly where the curve up to there is short.
   const stepsTo = (goal) => {
-    if (!(lr < limit)) return Infinity;
-    if (momentum === 0 && total("factor", 0) <= goal) return 0;
+    const plain = momentum === 0;
+    if (plain && excess(0) <= goal && (lr < limit || !along.some(({ square }) => square > 0))) return 0;
+    if (!(lr < limit) || !(along.reduce((sum, { constant }) => sum + constant, 0) <= goal)) return Infinity;
     let high = 1;
-    while (total("envelope", high) > goal) {
+    while (!(total("below", high) <= goal)) {
       high *= 2;
-      if (high > 2 ** 62) return Infinity;
+      if (high >= 2 ** 62) return Infinity;
     }
     let low = Math.floor(high / 2);
     while (high - low > Math.max(1, high * 1e-15)) {
       const middle = Math.floor((low + high) / 2);
-      if (total("envelope", middle) <= goal) high = middle;
+      if (total("below", middle) <= goal) high = middle;
       else low = middle;
     }
+    if ((plain && !weight_decay) || high * eigenvalues.length > 2 ** 22) return high;
+    while (high > 0 && excess(high - 1) <= goal) high -= 1;
     return high;
   };
-  // Excess along every direction after t steps.
-  const left = (t) => {
-    const parts = new Array(startExcess.length).fill(0);
-    along.forEach((each, j) => (parts[moving[j]] = startExcess[moving[j]] * each.factor(t) ** 2));
-    return parts;
-  };
-  return { excess: (t) => total("factor", t), left, limit, stepsTo };
+  return { excess, left: (t) => along.map(({ at }) => at(t)), limit, stepsTo };
 }

@@ -51,23 +51,28 @@ function axis(text) {
   return (value) => first + clamp((measure(value) - low) / (high - low), -0.05, 1.05) * (last - first);
 }
 
-function forecastControls(simulation, goal) {
+function forecastControls(simulation) {
   const chart = byId("forecast").querySelector("svg[data-x]");
   const leftChart = byId("left").querySelector("svg[data-x]");
   const [x, y] = [axis(chart.dataset.x), axis(chart.dataset.y)];
   const [leftX, leftY] = [axis(leftChart.dataset.x), axis(leftChart.dataset.y)];
   const [done, beyond] = chart.querySelectorAll("path.live");
-  const input = { lr: byId("lr"), momentum: byId("momentum"), steps: byId("steps"), nesterov: byId("nesterov") };
-  const slider = { lr: byId("lr-slider"), momentum: byId("momentum-slider"), steps: byId("steps-slider") };
+  const numbers = ["lr", "momentum", "weight_decay", "dampening", "steps"];
+  // Dampening has a field only where the run has some.
+  const input = Object.fromEntries(numbers.filter(byId).map((name) => [name, byId(name)]));
+  const slider = Object.fromEntries(numbers.filter((name) => byId(`${name}-slider`)).map((name) => [name, byId(`${name}-slider`)]));
+  const nesterov = byId("nesterov");
   // How a slider's place becomes a number, and back.
   const toNumber = {
     lr: (place) => Number((10 ** place).toPrecision(4)),
     momentum: (place) => Number((1 - 10 ** -place).toPrecision(4)),
+    weight_decay: (place) => (place > Number(slider.weight_decay.min) ? Number((10 ** place).toPrecision(4)) : 0),
     steps: (place) => Math.round(10 ** place),
   };
   const toPlace = {
     lr: (lr) => Math.log10(lr),
     momentum: (momentum) => -Math.log10(1 - momentum),
+    weight_decay: (decay) => (decay > 0 ? Math.log10(decay) : Number(slider.weight_decay.min)),
     steps: (steps) => Math.log10(Math.max(steps, 1)),
   };
   const lastDecade = JSON.parse(chart.dataset.x).high;
@@ -78,20 +83,27 @@ function forecastControls(simulation, goal) {
   const stable = 2 / simulation.eigenvalues[0];
   slider.lr.min = Math.log10(Math.min(stable * 1e-4, ...rates));
   slider.lr.max = Math.log10(Math.max(stable * 4, ...rates));
+  // The left end is no weight decay at all.
+  const decays = [simulation.weight_decay, ...presets.map((preset) => Number(preset.dataset.weight_decay))].filter((decay) => decay > 0);
+  slider.weight_decay.min = Math.log10(Math.min(simulation.eigenvalues[0] * 1e-8, ...decays)) - 1;
+  slider.weight_decay.max = Math.log10(Math.max(simulation.eigenvalues[0], ...decays));
   slider.momentum.max = Math.max(4, ...presets.map((preset) => toPlace.momentum(Number(preset.dataset.momentum))));
 
   function settings() {
     return {
       lr: Math.max(0, Number(input.lr.value)),
       momentum: clamp(Number(input.momentum.value), 0, Number(input.momentum.max)),
-      nesterov: input.nesterov.checked,
+      nesterov: nesterov.checked,
+      weight_decay: Math.max(0, Number(input.weight_decay.value)),
+      // As torch.optim.SGD has it, there is none with Nesterov's momentum.
+      dampening: input.dampening && !nesterov.checked ? clamp(Number(input.dampening.value), 0, Number(input.dampening.max)) : 0,
       steps: clamp(Math.round(Number(input.steps.value)), 0, 1e18),
     };
   }
 
   function draw() {
     const chosen = settings();
-    const run = simulate(simulation.eigenvalues, simulation.start_excess, chosen);
+    const run = simulate(simulation, chosen);
     const points = clamp(Math.round(1e6 / simulation.eigenvalues.length), 40, 240);
     const steps = new Set(Array.from({ length: points }, (_, i) => Math.round(10 ** ((i * lastDecade) / (points - 1)))));
     const sorted = [...steps.add(chosen.steps)].sort((a, b) => a - b);
@@ -118,8 +130,8 @@ function forecastControls(simulation, goal) {
     }
     leftChart.querySelector("path.live").setAttribute("d", dots.join(""));
 
-    const stepsToGoal = run.stepsTo(goal);
-    const shown = { excess, loss: simulation.optimal_loss + excess, goal: stepsToGoal, limit: run.limit };
+    const goal = run.stepsTo(simulation.goal_excess);
+    const shown = { excess, loss: simulation.optimal_loss + excess, goal, limit: run.limit };
     for (const [name, value] of Object.entries(shown)) {
       byId(`live-${name}`).textContent = shortNumber(value);
       byId(`live-${name}`).dataset.value = value;
@@ -141,17 +153,15 @@ function forecastControls(simulation, goal) {
       input[name].value = toNumber[name](Number(slider[name].value));
       redraw();
     });
-    input[name].addEventListener("input", () => {
-      place(name);
-      redraw();
-    });
+    input[name].addEventListener("input", () => place(name));
     place(name);
   }
-  input.nesterov.addEventListener("change", redraw);
+  for (const field of Object.values(input)) field.addEventListener("input", redraw);
+  nesterov.addEventListener("change", redraw);
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
-  function choose({ lr, momentum, nesterov, steps = input.steps.value }) {
-    for (const [name, value] of Object.entries({ lr, momentum, steps })) input[name].value = value;
-    input.nesterov.checked = nesterov;
+  function choose(settings) {
+    for (const [name, field] of Object.entries(input)) field.value = settings[name] ?? field.value;
+    nesterov.checked = settings.nesterov;
     Object.keys(slider).forEach(place);
     redraw();
   }
@@ -161,12 +171,11 @@ function forecastControls(simulation, goal) {
   });
   for (const preset of presets) {
     preset.addEventListener("click", () => {
-      const { lr, momentum, nesterov } = preset.dataset;
-      choose({ lr, momentum, nesterov: nesterov === "true" });
+      choose({ ...preset.dataset, nesterov: preset.dataset.nesterov === "true" });
       chart.scrollIntoView({ block: "nearest", behavior: "smooth" });
     });
   }
   draw();
 }
 
-if (byId("controls")) forecastControls(data.diagnosis.simulation, data.diagnosis.problem.goal * data.diagnosis.simulation.excess_at_zero);
+if (byId("controls")) forecastControls(data.diagnosis.simulation);
