@@ -220,8 +220,12 @@ def compress(rows: Rows, *, bias: bool, l2: float) -> Compressed:
 def spectrum_of(compressed: Compressed) -> Spectrum:
     """Return the spectrum of a compressed fit."""
     R, p = compressed.R, compressed.n_columns
-    rank = decide_rank(singular_values_scaled(R), p, default_rcond(compressed.row_count, p))
     U, values, directions = torch.linalg.svd(R, full_matrices=False)
+    exponents = _column_exponents(R)
+    # Where one power of two scales all columns, it scales the singular values as well.
+    alike = bool((exponents == exponents[0]).all())
+    scaled = torch.ldexp(values, -exponents[0]) if alike else torch.linalg.svdvals(torch.ldexp(R, -exponents))
+    rank = decide_rank(scaled, p, default_rcond(compressed.row_count, p))
     components = U.T @ compressed.C
     if rank.full and float(values[-1]) < _ILL_CONDITIONED * float(values[0]):
         values[-1] = min(float(values[-2]) if p > 1 else math.inf, _smallest_singular_value(R))
@@ -242,13 +246,11 @@ def spectrum_of(compressed: Compressed) -> Spectrum:
     )
 
 
-def singular_values_scaled(R: Tensor) -> Tensor:
-    """Singular values of R with its columns scaled by powers of two to norms in [0.5, 1), descending."""
-    largest = R.abs().amax(0)
-    # Norms of columns that were brought to about 1 first, because squares of very large or small numbers are none.
-    first = power_of_two_exponents(largest)
-    R = torch.ldexp(R, -first)
-    return torch.linalg.svdvals(torch.ldexp(R, -power_of_two_exponents(torch.linalg.vector_norm(R, dim=0))))
+def _column_exponents(R: Tensor) -> Tensor:
+    """Integers e for which ``2**-e`` brings the norm of each column to [0.5, 1)."""
+    # Columns are brought to about 1 first, because squares of very large or small numbers are none.
+    first = power_of_two_exponents(R.abs().amax(0))
+    return first + power_of_two_exponents(torch.linalg.vector_norm(torch.ldexp(R, -first), dim=0))
 
 
 def _smallest_singular_value(R: Tensor) -> float:
