@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from closedform.numerics import kernels, passes
-from closedform.numerics.gram import cholesky, gram_update, round_rows
+from closedform.numerics.gram import cholesky, gram_update, normal_equations_update, row_gram_update
 from closedform.numerics.lu import LU
 from closedform.numerics.passes import column_squares, pass_sums, residual_pass
 
@@ -116,14 +116,52 @@ def test_compiled_passes_give_the_same_bits_twice(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(*results)
 
 
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("scaled", [False, True])
-def test_round_rows(scaled: bool) -> None:
-    X = torch.randn(700, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    scale = torch.rand(700, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) if scaled else None
-    out = torch.empty(700, 8)
-    round_rows(X, scale, out[:, 2:])
-    assert torch.equal(out[:, 2:], (X if scale is None else X * scale.unsqueeze(1)).float())
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("sums", [torch.float32, torch.float64], ids=["sums in float32", "sums in float64"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
+@pytest.mark.parametrize("ones", [False, True], ids=["no ones", "ones"])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (700, 7, 1), (300, 16, 3), (515, 33, 17)])
+def test_normal_equations(
+    dtype: torch.dtype, sums: torch.dtype, scaled: bool, ones: bool, m: int, n: int, k: int
+) -> None:
+    generator = torch.Generator().manual_seed(m + n + k)
+
+    def gaussian(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    X, Y, y_scale = gaussian(2 * m, n + 2).to(dtype)[::2, 1:-1], gaussian(m, k).to(dtype), gaussian(k)
+    row_scale, x_scale = (gaussian(m), gaussian(n)) if scaled else (None, None)
+    p = n + ones
+    gram, cross = torch.zeros(p, p, dtype=sums), torch.zeros(p, k, dtype=sums)
+    half = m // 2
+    for part in (slice(0, half), slice(half, m)):
+        rows = None if row_scale is None else row_scale[part]
+        normal_equations_update(gram, cross, X[part], Y[part], y_scale, row_scale=rows, x_scale=x_scale, ones=ones)
+    A, B = wide(X), wide(Y) * wide(y_scale)
+    if x_scale is not None:
+        A = A * wide(x_scale)
+    if ones:
+        A = np.column_stack([np.ones(m, dtype=np.longdouble), A])
+    if row_scale is not None:
+        A, B = A * wide(row_scale)[:, None], B * wide(row_scale)[:, None]
+    slack = 20 * torch.finfo(sums).eps * m
+    np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A.T @ A).astype(float), atol=slack, rtol=1e-5)
+    np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("sums", [torch.float32, torch.float64], ids=["sums in float32", "sums in float64"])
+@pytest.mark.parametrize(("m", "n"), [(1, 5), (19, 700), (40, 301)])
+def test_gram_of_the_rows(dtype: torch.dtype, sums: torch.dtype, m: int, n: int) -> None:
+    X = torch.randn(m, n + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(m)).to(dtype)[:, 1:]
+    scale = torch.linspace(0.5, 2.0, m, dtype=torch.float64)
+    gram = torch.zeros(m, m, dtype=sums)
+    row_gram_update(gram, X, scale)
+    A = wide(X) * wide(scale)[:, None]
+    slack = 20 * torch.finfo(sums).eps * n
+    np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A @ A.T).astype(float), atol=slack, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

@@ -24,6 +24,8 @@ _EPS = sys.float_info.epsilon
 #: The largest backward error at which weights are accepted: a small multiple of eps, 7.1e-15.
 TOLERANCE = 32 * _EPS
 _PROBES = 2
+#: Rows from which the mean of the targets is guessed.
+_GUESS_ROWS = 4096
 #: A factor further from the matrix than this, as probed, only tells where its extreme singular values are found.
 _CLOSE = 0.02
 
@@ -219,7 +221,6 @@ class _Sums:
     grams: tuple[Tensor, ...]
     squares: Tensor
     probe_product: Tensor
-    mean: Tensor
     centred_squares: Tensor
 
 
@@ -239,28 +240,17 @@ def _measure(design: Design, weight: Tensor, bias: Tensor | None, probes: Tensor
     V, shift = torch.cat([vectors, tests_features], 1), torch.cat([offset, tests_offset])
     # One Gram matrix per group of targets, so that their cost stays below that of the gradient.
     sums = pass_sums(vectors.shape[0], V.shape[1], weight.device, _groups(design) if k > 1 else ())
-    mean, centred, seen = weight.new_zeros(k), weight.new_zeros(k), 0.0
+    spread, nothing, guess = pass_sums(k, k, weight.device), weight.new_zeros(k, k), None
     for block in design.pass_blocks("certifying"):
-        targets = block.Y * design.target_scale
-        residual_pass(sums, block.X, targets, V, shift, block.weight)
-        count = float(block.X.shape[0])
-        if block.weight is None:
-            block_mean = targets.mean(0)
-            deviations = (targets - block_mean).square().sum(0)
-        else:
-            column = block.weight.unsqueeze(1)
-            count = float(block.weight.sum())
-            block_mean = (targets * column).sum(0) / count if count else mean
-            deviations = ((targets - block_mean).square() * column).sum(0)
-        if count:
-            # Means and squares of blocks are merged as in Chan, Golub and LeVeque (1983): nothing cancels.
-            shift_of_mean = block_mean - mean
-            centred += deviations + shift_of_mean.square() * (seen * count / (seen + count))
-            mean = mean + shift_of_mean * (count / (seen + count))
-            seen += count
+        residual_pass(sums, block.X, block.Y, V, shift, block.weight, design.target_scale)
+        if guess is None:
+            guess = (block.Y[:_GUESS_ROWS].to(torch.float64) * design.target_scale).mean(0)
+        # Squares about a value near the mean, so that nothing cancels (Chan, Golub and LeVeque 1983).
+        residual_pass(spread, block.Y, block.Y, nothing, guess, block.weight, design.target_scale)
+    centred = (spread.squares - spread.ones.square() / design.scanned.weight_sum).clamp(min=0.0)
     both = torch.cat([sums.ones.unsqueeze(0), sums.features]) if design.bias else sums.features
     both = both * design.scale.unsqueeze(1)
-    return _Sums(both[:, :k], sums.grams, sums.squares[:k], both[:, k:], mean, centred)
+    return _Sums(both[:, :k], sums.grams, sums.squares[:k], both[:, k:], centred)
 
 
 def _groups(design: Design) -> tuple[range, ...]:

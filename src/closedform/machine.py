@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from closedform.errors import InputError
-from closedform.numerics.gram import gram_update
+from closedform.numerics.gram import normal_equations_update
 from closedform.numerics.lu import LU
 from closedform.numerics.passes import column_squares
 
@@ -140,9 +140,12 @@ def measure(device: torch.device) -> Rates:
 
     n = 512
     tall, square, long = gaussian(4096, n), gaussian(n, n), gaussian(2**21, 8).view(-1, 256)
-    tall32 = tall.float()
-    gram, gram32 = torch.zeros_like(square), torch.zeros(n, n, device=device)
+    unit = torch.ones(1, dtype=torch.float64, device=device)
     squares = torch.zeros(long.shape[1], dtype=torch.float64, device=device)
+
+    def gram(dtype: torch.dtype) -> None:
+        sums, cross = (torch.zeros(n, columns, dtype=dtype, device=device) for columns in (n, 1))
+        normal_equations_update(sums, cross, tall, tall[:, :1], unit)
 
     def best(work: Callable[[], object]) -> float:
         times = []
@@ -155,8 +158,8 @@ def measure(device: torch.device) -> Rates:
         return max(min(times), 1e-9)
 
     return Rates(
-        gram32=tall.shape[0] * n**2 / best(lambda: gram_update(gram32, tall32)),
-        gram64=tall.shape[0] * n**2 / best(lambda: gram_update(gram, tall)),
+        gram32=tall.shape[0] * n**2 / best(lambda: gram(torch.float32)),
+        gram64=tall.shape[0] * n**2 / best(lambda: gram(torch.float64)),
         lu64=2 / 3 * n**3 / best(lambda: LU(square)),
         qr64=2 * (tall.shape[0] - n / 3) * n**2 / best(lambda: torch.geqrf(tall)),
         svd64=4 * n**3 / best(lambda: torch.linalg.svd(square)),

@@ -10,7 +10,7 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes, extreme_singular_values
-from closedform.numerics.gram import cholesky, gram_update, round_rows
+from closedform.numerics.gram import cholesky, row_gram_update
 from closedform.numerics.passes import pass_sums, residual_pass
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
@@ -18,9 +18,6 @@ from closedform.rows import Design
 from closedform.rows.scan import power_of_two_exponents
 
 __all__ = ["DualGram32", "DualGram64"]
-
-#: Bytes of the block of columns that is rounded and multiplied at once.
-_BUFFER_BYTES = 32 * 2**20
 
 
 class _DualGram(Method):
@@ -58,7 +55,8 @@ class _DualGram(Method):
         # Equations that are to be met have no scale of their own: powers of two put them on a par, with one for all.
         peaks = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
         row_scale = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
-        gram = self._gram(X, row_scale)
+        gram = torch.zeros(m, m, dtype=self.dtype, device=X.device)
+        row_gram_update(gram, X, row_scale)
         bordered = design.bias and nearest is None
         if design.bias and nearest is not None:
             gram += torch.outer(row_scale, row_scale).to(self.dtype)
@@ -107,17 +105,6 @@ class _DualGram(Method):
             correct=correct,
             extremes=Extremes(found.largest * unit, found.smallest * unit),
         )
-
-    def _gram(self, X: Tensor, row_scale: Tensor) -> Tensor:
-        m, n = X.shape
-        gram = torch.zeros(m, m, dtype=self.dtype, device=X.device)
-        width = min(n, max(64, _BUFFER_BYTES // (self.dtype.itemsize * m)))
-        # Columns as rows of the transpose would be copied with large strides: a row-major block is multiplied instead.
-        for first in range(0, n, width):
-            block = torch.empty(m, min(width, n - first), dtype=self.dtype, device=X.device)
-            round_rows(X[:, first : first + width], row_scale, block)
-            gram_update(gram, block.T)
-        return gram
 
 
 @final

@@ -11,10 +11,11 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes, extreme_singular_values
-from closedform.numerics.gram import cholesky, gram_update, product_update, round_rows
+from closedform.numerics.gram import cholesky, normal_equations_update
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
+from closedform.rows.scan import pass_rows
 
 __all__ = ["Gram32", "Gram64"]
 
@@ -86,8 +87,6 @@ class _Gram(Method):
 #: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, and how many times
 #: more rows there have to be for it to pay.
 _SAMPLE, _SAMPLE_INFLATION, _SAMPLED = 2, 6.0, 16
-#: Bytes of the block that is rounded and multiplied at once: enough for BLAS to reach its speed.
-_BUFFER_BYTES = 32 * 2**20
 
 
 def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tuple[Tensor, Tensor]:
@@ -100,24 +99,21 @@ def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tu
     scale = design.scale
     largest, smallest = float(scale.max()), float(scale.min())
     before = scale[first:] if largest > 1e15 or smallest < 1e-15 else None
-    rows = max(64, _BUFFER_BYTES // (dtype.itemsize * design.n_columns))
-    rows = min(rows, -(-design.rows.n_rows // stride))
     gram = torch.zeros(design.n_columns, design.n_columns, dtype=dtype, device=device)
     cross = torch.zeros(design.n_columns, design.n_targets, dtype=dtype, device=device)
-    A = torch.empty(rows, design.n_columns, dtype=dtype, device=device)
-    B = torch.empty(rows, design.n_targets, dtype=dtype, device=device)
-    for block in design.blocks(rows * stride, "factoring", as_stored=True):
-        X, Y = block.X[::stride], block.Y[::stride]
-        if before is not None:
-            X = X.to(torch.float64) * before
-        root = None if block.weight is None else block.weight[::stride].sqrt()
-        n = X.shape[0]
-        round_rows(X, root, A[:n, first:])
-        round_rows(Y * design.target_scale, root, B[:n])
-        if design.bias:
-            A[:n, 0] = 1.0 if root is None else root
-        gram_update(gram, A[:n])
-        product_update(cross, A[:n], B[:n])
+    # What a call adds up at the end is columns squared: with that many rows it does not count.
+    rows = max(pass_rows(design.rows), 8 * design.n_columns if design.rows.in_memory else 0)
+    for block in design.blocks(rows, "factoring", as_stored=True):
+        normal_equations_update(
+            gram,
+            cross,
+            block.X[::stride],
+            block.Y[::stride],
+            design.target_scale,
+            row_scale=None if block.weight is None else block.weight[::stride].sqrt(),
+            x_scale=before,
+            ones=design.bias,
+        )
     after = scale if before is None else torch.cat([scale[:first], torch.ones_like(before)])
     if stride > 1:
         after = after * stride**0.5

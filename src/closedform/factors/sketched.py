@@ -117,7 +117,7 @@ def _sketch(design: Design, sketch_rows: int) -> tuple[Tensor, Tensor]:
         targets, factors = sparse_signs(n, sketch_rows, generator, device)
         if block.weight is not None:
             factors *= block.weight.sqrt().unsqueeze(1)
-        Y = block.Y * design.target_scale
+        Y = block.Y.to(torch.float64) * design.target_scale
         if design.bias:
             Y = torch.cat([Y, Y.new_ones(n, 1)], 1)
         sketch_update(X, block.X, targets, factors)

@@ -8,12 +8,13 @@
 #include <Python.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__gnu_linux__)
-#define FOR_EACH_CPU __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FOR_EACH_CPU
 #endif
@@ -43,7 +44,9 @@ static inline const double *row(const Table *t, Py_ssize_t i, double *buffer) {
 
 typedef struct {
     Table table;
-    const double *y;      /* (m, k) contiguous or NULL: the last q - k columns have no target */
+    const void *y;        /* (m, k) contiguous or NULL: the last q - k columns have no target */
+    int y_single;         /* whether it holds floats */
+    const double *y_scale; /* (k,): what targets are multiplied by */
     const double *weight; /* (m,) or NULL */
     const double *v;      /* (q, n): vectors as rows */
     const double *offset; /* (q,) */
@@ -87,8 +90,13 @@ static void residual_group(const Residual *a, Py_ssize_t from, Py_ssize_t to, do
             const double products[2][QUAD] = {{a0, a1, a2, a3}, {b0, b1, b2, b3}};
             for (int s = 0; s <= two; s++) {
                 for (Py_ssize_t r = 0; r < left; r++) {
-                    const double target = j + s < k ? a->y[(i + r) * k + j + s] : 0.0;
-                    const double residual = target - products[s][r] - a->offset[j + s];
+                    double wanted = 0.0;
+                    if (j + s < k) {
+                        const Py_ssize_t at = (i + r) * k + j + s;
+                        wanted = a->y_single ? ((const float *)a->y)[at] : ((const double *)a->y)[at];
+                        wanted *= a->y_scale[j + s];
+                    }
+                    const double residual = wanted - products[s][r] - a->offset[j + s];
                     residuals[j + s][r] = residual;
                     t[s][r] = residual * weights[r];
                     squares[j + s] += residual * t[s][r];
@@ -186,37 +194,162 @@ static void *squares_worker(void *argument) {
     return NULL;
 }
 
-/* ---- rounding to single precision, rows scaled ---- */
+/* ---- Gram matrix of [1 | X] and its products with Y, in single or double precision ---- */
+
+/* Rows are packed in panels of 16 columns (8 in double precision), one vector each; a tile of the product is 8 vectors
+   of sums in registers. Only tiles on and above the diagonal are computed: half the operations of a product. */
+#define DEPTH 256
+#define TILE 8
 
 typedef struct {
     Table table;
+    const void *y;           /* (m, k) contiguous */
+    int y_single, ones;
+    int transposed;          /* the columns of A are the rows of the table */
+    Py_ssize_t k;
+    const double *y_scale;   /* (k,) */
     const double *row_scale; /* (m,) or NULL */
-    Py_ssize_t from, to, ld_out;
-    float *out;
-} Narrow;
+    const double *x_scale;   /* (n,) or NULL */
+    Py_ssize_t from, to;
+    void *sums;              /* tiles: panels of columns against panels of columns, then against panels of targets */
+    int failed;
+} Gram;
 
-FOR_EACH_CPU
-static void narrow_rows(const Narrow *a) {
-    const Py_ssize_t n = a->table.n;
-    for (Py_ssize_t i = a->from; i < a->to; i++) {
-        float *out = a->out + i * a->ld_out;
-        const double w = a->row_scale ? a->row_scale[i] : 1.0;
-        if (a->table.single) {
-            const float *x = (const float *)a->table.x + i * a->table.ld;
-#pragma omp simd
-            for (Py_ssize_t c = 0; c < n; c++) out[c] = (float)(w * x[c]);
-        } else {
-            const double *x = (const double *)a->table.x + i * a->table.ld;
-#pragma omp simd
-            for (Py_ssize_t c = 0; c < n; c++) out[c] = (float)(w * x[c]);
-        }
+/* Column c of row i as [1 | X | Y] has it, before the row's scale. */
+static inline double entry(const Gram *a, Py_ssize_t i, Py_ssize_t c) {
+    if (a->ones) {
+        if (c == 0) return 1.0;
+        c--;
     }
+    const double s = a->x_scale ? a->x_scale[c] : 1.0;
+    const Py_ssize_t at = i * a->table.ld + c;
+    return s * (a->table.single ? ((const float *)a->table.x)[at] : ((const double *)a->table.x)[at]);
 }
 
-static void *narrow_worker(void *argument) {
-    narrow_rows(argument);
-    return NULL;
+static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
+    const Py_ssize_t at = i * a->k + j;
+    return a->y_scale[j] * (a->y_single ? ((const float *)a->y)[at] : ((const double *)a->y)[at]);
 }
+
+#define DEFINE_GRAM(NAME, T, WIDTH)                                                                                    \
+    typedef T NAME##_vector __attribute__((vector_size(64)));                                                          \
+                                                                                                                       \
+    FOR_EACH_CPU                                                                                                       \
+    static void NAME##_pack_transposed(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t columns,           \
+                                       Py_ssize_t panels, T *packed) {                                                 \
+        for (Py_ssize_t c = 0; c < panels * WIDTH; c++) {                                                              \
+            T *out = packed + c / WIDTH * DEPTH * WIDTH + c % WIDTH;                                                   \
+            const double s = c < columns && a->x_scale ? a->x_scale[c] : 1.0;                                          \
+            const Py_ssize_t at = c * a->table.ld + from;                                                              \
+            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
+                double value = 0.0;                                                                                    \
+                if (c < columns)                                                                                       \
+                    value = a->table.single ? ((const float *)a->table.x)[at + r] : ((const double *)a->table.x)[at + r]; \
+                out[r * WIDTH] = (T)(s * value);                                                                       \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    FOR_EACH_CPU                                                                                                       \
+    static void NAME##_pack(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t panels,   \
+                            Py_ssize_t y_panels, T *packed) {                                                          \
+        const Py_ssize_t first = a->ones ? 1 : 0, n = a->table.n;                                                      \
+        if (a->transposed) {                                                                                           \
+            NAME##_pack_transposed(a, from, depth, columns, panels, packed);                                           \
+            return;                                                                                                    \
+        }                                                                                                              \
+        for (Py_ssize_t r = 0; r < depth; r++) {                                                                       \
+            const Py_ssize_t i = from + r;                                                                             \
+            const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                     \
+            for (Py_ssize_t p = 0; p < panels; p++) {                                                                  \
+                T *out = packed + (p * DEPTH + r) * WIDTH;                                                             \
+                const Py_ssize_t c = p * WIDTH - first;                                                                \
+                if (c >= 0 && c + WIDTH <= n && !a->x_scale) {                                                         \
+                    if (a->table.single) {                                                                             \
+                        const float *x = (const float *)a->table.x + i * a->table.ld + c;                              \
+                        for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                        \
+                    } else {                                                                                           \
+                        const double *x = (const double *)a->table.x + i * a->table.ld + c;                            \
+                        for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                        \
+                    }                                                                                                  \
+                    continue;                                                                                          \
+                }                                                                                                      \
+                for (int v = 0; v < WIDTH; v++)                                                                        \
+                    out[v] = p * WIDTH + v < columns ? (T)(w * entry(a, i, p * WIDTH + v)) : (T)0;                     \
+            }                                                                                                          \
+            for (Py_ssize_t p = 0; p < y_panels; p++) {                                                                \
+                T *out = packed + ((panels + p) * DEPTH + r) * WIDTH;                                                  \
+                for (int v = 0; v < WIDTH; v++)                                                                        \
+                    out[v] = p * WIDTH + v < a->k ? (T)(w * target(a, i, p * WIDTH + v)) : (T)0;                       \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    FOR_EACH_CPU                                                                                                       \
+    static void NAME##_tile(const T *left, const T *right, Py_ssize_t depth, T *sums) {                                \
+        for (int half = 0; half < WIDTH; half += TILE) {                                                               \
+            NAME##_vector s[TILE] = {{0}};                                                                             \
+            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
+                const NAME##_vector b = *(const NAME##_vector *)(right + r * WIDTH);                                   \
+                const T *l = left + r * WIDTH + half;                                                                  \
+                for (int i = 0; i < TILE; i++) s[i] += l[i] * b;                                                       \
+            }                                                                                                          \
+            NAME##_vector *out = (NAME##_vector *)(sums + half * WIDTH);                                               \
+            for (int i = 0; i < TILE; i++) out[i] += s[i];                                                             \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void *NAME##_worker(void *argument) {                                                                       \
+        Gram *a = argument;                                                                                            \
+        const Py_ssize_t columns = a->table.n + (a->ones ? 1 : 0), panels = (columns + WIDTH - 1) / WIDTH;             \
+        const Py_ssize_t y_panels = (a->k + WIDTH - 1) / WIDTH;                                                        \
+        T *packed = aligned(sizeof(T) * (panels + y_panels) * DEPTH * WIDTH);                                          \
+        if (!packed) {                                                                                                 \
+            a->failed = 1;                                                                                             \
+            return NULL;                                                                                               \
+        }                                                                                                              \
+        for (Py_ssize_t i = a->from; i < a->to; i += DEPTH) {                                                          \
+            const Py_ssize_t depth = a->to - i < DEPTH ? a->to - i : DEPTH;                                            \
+            NAME##_pack(a, i, depth, columns, panels, y_panels, packed);                                               \
+            T *sums = a->sums;                                                                                         \
+            for (Py_ssize_t q = 0; q < panels + y_panels; q++) {                                                       \
+                const Py_ssize_t above = q < panels ? q + 1 : panels;                                                  \
+                for (Py_ssize_t p = 0; p < above; p++, sums += WIDTH * WIDTH)                                          \
+                    NAME##_tile(packed + p * DEPTH * WIDTH, packed + q * DEPTH * WIDTH, depth, sums);                  \
+            }                                                                                                          \
+        }                                                                                                              \
+        free(packed);                                                                                                  \
+        return NULL;                                                                                                   \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Add the tiles of all parts to the upper triangle of gram (columns, columns) and to cross (columns, k). */      \
+    static void NAME##_gather(const Gram *parts, int count, T *gram, T *cross) {                                       \
+        const Py_ssize_t columns = parts->table.n + (parts->ones ? 1 : 0), panels = (columns + WIDTH - 1) / WIDTH;     \
+        const Py_ssize_t y_panels = (parts->k + WIDTH - 1) / WIDTH;                                                    \
+        Py_ssize_t at = 0;                                                                                             \
+        for (Py_ssize_t q = 0; q < panels + y_panels; q++) {                                                           \
+            const Py_ssize_t above = q < panels ? q + 1 : panels;                                                      \
+            for (Py_ssize_t p = 0; p < above; p++, at += WIDTH * WIDTH) {                                              \
+                for (int u = 0; u < WIDTH && p * WIDTH + u < columns; u++) {                                           \
+                    for (int v = 0; v < WIDTH; v++) {                                                                  \
+                        T sum = 0;                                                                                     \
+                        for (int i = 0; i < count; i++) sum += ((const T *)parts[i].sums)[at + u * WIDTH + v];         \
+                        const Py_ssize_t i = p * WIDTH + u, j = (q < panels ? q : q - panels) * WIDTH + v;             \
+                        if (q < panels && j < columns && i <= j) gram[i * columns + j] += sum;                         \
+                        if (q >= panels && j < parts->k) cross[i * parts->k + j] += sum;                               \
+                    }                                                                                                  \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+static void *aligned(size_t bytes) {
+    void *memory = NULL;
+    return posix_memalign(&memory, 64, bytes ? bytes : 64) == 0 ? memory : NULL;
+}
+
+DEFINE_GRAM(gram32, float, 16)
+DEFINE_GRAM(gram64, double, 8)
 
 /* ---- sparse sign sketch: each row is added, with signs, to a few rows of the sketch ---- */
 
@@ -255,19 +388,39 @@ static void *sketch_worker(void *argument) {
 
 /* ---- threads ---- */
 
-/* Run the worker on each of `count` consecutive structures, the first one here. */
-static void run(void *(*worker)(void *), void *arguments, size_t size, int count) {
-    pthread_t threads[MAX_THREADS];
-    int started[MAX_THREADS];
-    for (int i = 1; i < count; i++) {
-        void *argument = (char *)arguments + i * size;
-        started[i] = pthread_create(&threads[i], NULL, worker, argument) == 0;
-        if (!started[i]) worker(argument);
+/* Parts are taken by whatever thread is free: where another pool's threads still spin on a core, the others go on. Each
+   part has its own sums, so who took it changes nothing. */
+typedef struct {
+    void *(*worker)(void *);
+    char *parts;
+    size_t size;
+    int count;
+    atomic_int next;
+} Queue;
+
+static void *take(void *argument) {
+    Queue *queue = argument;
+    for (int i; (i = atomic_fetch_add(&queue->next, 1)) < queue->count;) queue->worker(queue->parts + i * queue->size);
+    return NULL;
+}
+
+/* Run the worker on each of `count` consecutive structures. */
+static void run(void *(*worker)(void *), void *parts, size_t size, int count, int threads) {
+    pthread_t others[MAX_THREADS];
+    int started = 0;
+    Queue queue = {worker, parts, size, count, 0};
+    while (started < threads - 1 && started < count - 1) {
+        if (pthread_create(&others[started], NULL, take, &queue) != 0) break;
+        started++;
     }
-    worker(arguments);
-    for (int i = 1; i < count; i++) {
-        if (started[i]) pthread_join(threads[i], NULL);
-    }
+    take(&queue);
+    for (int i = 0; i < started; i++) pthread_join(others[i], NULL);
+}
+
+/* How many parts a pass over m rows has: the same for any number of threads, so that the sums are. */
+static int parts_of(Py_ssize_t m) {
+    const Py_ssize_t groups = (m + GROUP - 1) / GROUP;
+    return groups < 8 ? 1 : groups < 256 ? (int)(groups / 8) : 32;
 }
 
 static int clamp_threads(int threads, Py_ssize_t parts) {
@@ -286,14 +439,15 @@ static Py_ssize_t bound(Py_ssize_t length, int count, int i, Py_ssize_t unit) {
 #define POINTER(type, value) ((type *)(uintptr_t)(value))
 
 static PyObject *residual_pass(PyObject *self, PyObject *args) {
-    unsigned long long x, y, weight, v, offset, g;
-    int single, threads, with_gram, failed = 0;
+    unsigned long long x, y, y_scale, weight, v, offset, g;
+    int single, y_single, threads, with_gram, failed = 0;
     Py_ssize_t m, n, ld, k, q;
-    if (!PyArg_ParseTuple(args, "KinnnKnKKKniKi", &x, &single, &m, &n, &ld, &y, &k, &weight, &v, &offset, &q,
-                          &with_gram, &g, &threads))
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKKniKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
+                          &offset, &q, &with_gram, &g, &threads))
         return NULL;
     if (q > MAX_VECTORS || k > q) return PyErr_Format(PyExc_ValueError, "at most %d vectors at once", MAX_VECTORS);
-    const int count = clamp_threads(threads, (m + GROUP - 1) / GROUP);
+    const int count = parts_of(m);
+    threads = clamp_threads(threads, count);
     const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
     Residual *parts = calloc(count, sizeof(Residual));
     double *sums = calloc((size_t)count * size, sizeof(double));
@@ -303,13 +457,13 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
         return PyErr_NoMemory();
     }
     for (int i = 0; i < count; i++) {
-        parts[i] = (Residual){{POINTER(const void, x), single, m, n, ld}, POINTER(const double, y),
-                              POINTER(const double, weight), POINTER(const double, v), POINTER(const double, offset),
+        parts[i] = (Residual){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
+                              POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v), POINTER(const double, offset),
                               k, q, bound(m, count, i, GROUP), bound(m, count, i + 1, GROUP), with_gram,
                               sums + i * size, 0};
     }
     Py_BEGIN_ALLOW_THREADS;
-    run(residual_worker, parts, sizeof(Residual), count);
+    run(residual_worker, parts, sizeof(Residual), count, threads);
     double *out = POINTER(double, g);
     for (int i = 0; i < count; i++) {
         failed |= parts[i].failed;
@@ -327,7 +481,8 @@ static PyObject *column_squares(PyObject *self, PyObject *args) {
     int single, threads, failed = 0;
     Py_ssize_t m, n, ld;
     if (!PyArg_ParseTuple(args, "KinnnKKi", &x, &single, &m, &n, &ld, &weight, &g, &threads)) return NULL;
-    const int count = clamp_threads(threads, (m + GROUP - 1) / GROUP);
+    const int count = parts_of(m);
+    threads = clamp_threads(threads, count);
     Squares *parts = calloc(count, sizeof(Squares));
     double *sums = calloc((size_t)count * n, sizeof(double));
     if (!parts || !sums) {
@@ -340,7 +495,7 @@ static PyObject *column_squares(PyObject *self, PyObject *args) {
                              bound(m, count, i, GROUP), bound(m, count, i + 1, GROUP), sums + i * n, 0};
     }
     Py_BEGIN_ALLOW_THREADS;
-    run(squares_worker, parts, sizeof(Squares), count);
+    run(squares_worker, parts, sizeof(Squares), count, threads);
     double *out = POINTER(double, g);
     for (int i = 0; i < count; i++) {
         failed |= parts[i].failed;
@@ -353,22 +508,43 @@ static PyObject *column_squares(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyObject *narrow(PyObject *self, PyObject *args) {
-    unsigned long long x, scale, out;
-    int single, threads;
-    Py_ssize_t m, n, ld, ld_out;
-    if (!PyArg_ParseTuple(args, "KinnnKKni", &x, &single, &m, &n, &ld, &scale, &out, &ld_out, &threads)) return NULL;
-    const int count = clamp_threads(threads, (m + GROUP - 1) / GROUP);
-    Narrow *parts = calloc(count, sizeof(Narrow));
+static PyObject *gram_add(PyObject *self, PyObject *args) {
+    unsigned long long x, y, y_scale, row_scale, x_scale, gram, cross;
+    int single, y_single, ones, transposed, double_sums, threads, failed = 0;
+    Py_ssize_t m, n, ld, k;
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &row_scale,
+                          &x_scale, &ones, &transposed, &double_sums, &gram, &cross, &threads))
+        return NULL;
+    if (transposed) {
+        const Py_ssize_t rows = m;
+        m = n;
+        n = rows;
+    }
+    const int count = clamp_threads(threads, (m + DEPTH - 1) / DEPTH);
+    const Py_ssize_t width = double_sums ? 8 : 16, columns = n + (ones ? 1 : 0);
+    const Py_ssize_t panels = (columns + width - 1) / width, y_panels = (k + width - 1) / width;
+    const size_t bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width;
+    Gram *parts = calloc(count, sizeof(Gram));
     if (!parts) return PyErr_NoMemory();
     for (int i = 0; i < count; i++) {
-        parts[i] = (Narrow){{POINTER(const void, x), single, m, n, ld}, POINTER(const double, scale),
-                            bound(m, count, i, GROUP), bound(m, count, i + 1, GROUP), ld_out, POINTER(float, out)};
+        parts[i] = (Gram){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single, ones,
+                          transposed, k, POINTER(const double, y_scale), POINTER(const double, row_scale),
+                          POINTER(const double, x_scale), bound(m, count, i, DEPTH), bound(m, count, i + 1, DEPTH),
+                          aligned(bytes), 0};
+        failed |= !parts[i].sums;
+        if (parts[i].sums) memset(parts[i].sums, 0, bytes);
     }
-    Py_BEGIN_ALLOW_THREADS;
-    run(narrow_worker, parts, sizeof(Narrow), count);
-    Py_END_ALLOW_THREADS;
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS;
+        run(double_sums ? gram64_worker : gram32_worker, parts, sizeof(Gram), count, count);
+        for (int i = 0; i < count; i++) failed |= parts[i].failed;
+        if (!failed && double_sums) gram64_gather(parts, count, POINTER(double, gram), POINTER(double, cross));
+        if (!failed && !double_sums) gram32_gather(parts, count, POINTER(float, gram), POINTER(float, cross));
+        Py_END_ALLOW_THREADS;
+    }
+    for (int i = 0; i < count; i++) free(parts[i].sums);
     free(parts);
+    if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -389,7 +565,7 @@ static PyObject *sketch_add(PyObject *self, PyObject *args) {
                             POINTER(double, sketch)};
     }
     Py_BEGIN_ALLOW_THREADS;
-    run(sketch_worker, parts, sizeof(Sketch), count);
+    run(sketch_worker, parts, sizeof(Sketch), count, count);
     Py_END_ALLOW_THREADS;
     free(parts);
     Py_RETURN_NONE;
@@ -397,12 +573,13 @@ static PyObject *sketch_add(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
-     "residual_pass(x, single, m, n, ld, y, k, weight, v, offset, q, with_gram, out, threads): add X'T, sums and squares "
+     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add X'T, sums and squares "
      "of T, and T'T."},
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, single, m, n, ld, weight, out, threads): add the weighted squares of each column."},
-    {"narrow", narrow, METH_VARARGS,
-     "narrow(x, single, m, n, ld, row_scale, out, ld_out, threads): round the scaled rows to float32."},
+    {"gram_add", gram_add, METH_VARARGS,
+     "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, ones, transposed, double_sums, gram, "
+     "cross, threads): add the upper triangle of A'A and A'B, A = [1 | X] scaled, or A = X' scaled."},
     {"sketch_add", sketch_add, METH_VARARGS,
      "sketch_add(x, single, m, n, ld, target, factor, nonzeros, sketch, threads): add rows to a sparse sign sketch."},
     {NULL, NULL, 0, NULL}};

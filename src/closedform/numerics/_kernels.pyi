@@ -5,7 +5,9 @@ def residual_pass(
     n: int,
     ld: int,
     y: int,
+    y_single: int,
     k: int,
+    y_scale: int,
     weight: int,
     v: int,
     offset: int,
@@ -16,8 +18,25 @@ def residual_pass(
     /,
 ) -> None: ...
 def column_squares(x: int, single: int, m: int, n: int, ld: int, weight: int, out: int, threads: int, /) -> None: ...
-def narrow(
-    x: int, single: int, m: int, n: int, ld: int, row_scale: int, out: int, ld_out: int, threads: int, /
+def gram_add(
+    x: int,
+    single: int,
+    m: int,
+    n: int,
+    ld: int,
+    y: int,
+    y_single: int,
+    k: int,
+    y_scale: int,
+    row_scale: int,
+    x_scale: int,
+    ones: int,
+    transposed: int,
+    double_sums: int,
+    gram: int,
+    cross: int,
+    threads: int,
+    /,
 ) -> None: ...
 def sketch_add(
     x: int, single: int, m: int, n: int, ld: int, target: int, factor: int, nonzeros: int, sketch: int, threads: int, /

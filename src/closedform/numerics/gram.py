@@ -7,7 +7,10 @@ from torch import Tensor
 
 from closedform.numerics import kernels
 
-__all__ = ["cholesky", "gram_update", "mirror", "product_update", "round_rows"]
+__all__ = ["cholesky", "gram_update", "mirror", "normal_equations_update", "product_update", "row_gram_update"]
+
+#: Where the passes are not compiled: bytes of the block that is rounded and multiplied at once.
+_BUFFER_BYTES = 32 * 2**20
 
 
 def gram_update(gram: Tensor, A: Tensor) -> None:
@@ -43,19 +46,66 @@ def mirror(gram: Tensor) -> Tensor:
 
 
 def product_update(product: Tensor, A: Tensor, B: Tensor) -> None:
-    """Add ``A'B`` to ``product`` in place, by the BLAS that :func:`gram_update` uses: its threads are awake."""
+    """Add ``A'B`` to ``product`` in place, by the BLAS that :func:`gram_update` uses."""
     if product.device.type != "cpu":
         product.addmm_(A.T, B)
         return
     product.numpy()[...] += A.numpy().T @ B.numpy()
 
 
-def round_rows(A: Tensor, row_scale: Tensor | None, out: Tensor) -> None:
-    """Write the rows of A, each times its scale, into ``out`` in its dtype."""
-    if out.dtype == torch.float32 and kernels.serves(A):
-        kernels.narrow(A, row_scale, out)
+def normal_equations_update(
+    gram: Tensor,
+    cross: Tensor,
+    X: Tensor,
+    Y: Tensor,
+    y_scale: Tensor,
+    *,
+    row_scale: Tensor | None = None,
+    x_scale: Tensor | None = None,
+    ones: bool = False,
+) -> None:
+    """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
+
+    ``A = diag(row_scale) [1 | X diag(x_scale)]``, the ones only where asked for, and ``B = diag(row_scale) Y
+    diag(y_scale)``. Scales are float64.
+
+    Example:
+        >>> import torch
+        >>> X, gram, cross = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 2), torch.zeros(2, 1)
+        >>> normal_equations_update(gram, cross, X, 3 * X, torch.ones(1, dtype=torch.float64), ones=True)
+        >>> gram.triu(), cross.flatten()
+        (tensor([[2., 3.],
+                [0., 5.]]), tensor([ 9., 15.]))
+    """
+    if kernels.serves(X):
+        Y = Y.contiguous() if Y.dtype in (torch.float32, torch.float64) else Y.to(torch.float64)
+        scales = [None if scale is None else scale.contiguous() for scale in (row_scale, x_scale)]
+        kernels.gram_add(gram, cross, X, Y, y_scale, row_scale=scales[0], x_scale=scales[1], ones=ones)
         return
-    out.copy_(A if row_scale is None else A.to(torch.float64) * row_scale.unsqueeze(1))
+    rows = max(64, _BUFFER_BYTES // (gram.dtype.itemsize * gram.shape[0]))
+    for start in range(0, X.shape[0], rows):
+        part = slice(start, start + rows)
+        A, B = X[part].to(torch.float64), Y[part].to(torch.float64) * y_scale
+        if x_scale is not None:
+            A = A * x_scale
+        if ones:
+            A = torch.cat([A.new_ones(A.shape[0], 1), A], 1)
+        if row_scale is not None:
+            A, B = A * row_scale[part].unsqueeze(1), B * row_scale[part].unsqueeze(1)
+        A = A.to(gram.dtype)
+        gram_update(gram, A)
+        product_update(cross, A, B.to(gram.dtype))
+
+
+def row_gram_update(gram: Tensor, X: Tensor, row_scale: Tensor) -> None:
+    """Add the upper triangle of ``A A'`` to ``gram`` in its dtype, ``A = diag(row_scale) X``."""
+    if kernels.serves(X):
+        kernels.gram_add(gram, gram, X, gram, row_scale, x_scale=row_scale.contiguous(), transposed=True)
+        return
+    width = max(64, _BUFFER_BYTES // (gram.dtype.itemsize * X.shape[0]))
+    for start in range(0, X.shape[1], width):
+        block = X[:, start : start + width].to(torch.float64) * row_scale.unsqueeze(1)
+        gram_update(gram, block.to(gram.dtype).T)
 
 
 def cholesky(gram: Tensor) -> tuple[Tensor, int]:
@@ -69,11 +119,5 @@ def cholesky(gram: Tensor) -> tuple[Tensor, int]:
         (tensor([[2., 1.],
                 [0., 2.]]), 0)
     """
-    if gram.device.type != "cpu":
-        R, info = torch.linalg.cholesky_ex(gram, upper=True)
-        return R, int(info)
-    from scipy.linalg.lapack import dpotrf, spotrf
-
-    factor = spotrf if gram.dtype == torch.float32 else dpotrf
-    lower, info = factor(gram.numpy().T, lower=1, clean=1, overwrite_a=0)
-    return torch.from_numpy(lower).T, int(info)
+    R, info = torch.linalg.cholesky_ex(gram, upper=True)
+    return R, int(info)

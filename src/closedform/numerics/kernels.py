@@ -15,7 +15,7 @@ try:
 except ImportError:  # no C compiler at installation: passes.py does the same with matrix products
     library = None
 
-__all__ = ["available", "column_squares", "narrow", "residual_pass", "serves", "sketch_add"]
+__all__ = ["available", "column_squares", "gram_add", "residual_pass", "serves", "sketch_add"]
 
 #: Below this many numbers a thread costs more than it saves.
 _PER_THREAD = 2**19
@@ -51,19 +51,29 @@ def _address(values: Tensor | None) -> int:
 
 
 def residual_pass(
-    X: Tensor, Y: Tensor | None, V: Tensor, offset: Tensor, weight: Tensor | None, sums: Tensor, *, with_gram: bool
+    X: Tensor,
+    Y: Tensor | None,
+    y_scale: Tensor | None,
+    V: Tensor,
+    offset: Tensor,
+    weight: Tensor | None,
+    sums: Tensor,
+    *,
+    with_gram: bool,
 ) -> None:
     """Add ``X'T``, ``1'T`` and the squares of T to ``sums``; see :func:`closedform.numerics.passes.residual_pass`.
 
     ``V`` is ``(q, features)`` and ``sums`` ``q * (features + 2)`` numbers, with k * k more for the products ``T'T``;
-    both are float64 and contiguous, as are Y, offset and weight.
+    both are float64 and contiguous, as are offset, scale and weight. Y is contiguous, float32 or float64.
     """
     q, k = V.shape[0], 0 if Y is None else Y.shape[1]
     assert library is not None
     library.residual_pass(
         *_table(X),
         _address(Y),
+        int(Y is not None and Y.dtype == torch.float32),
         k,
+        _address(y_scale),
         _address(weight),
         V.data_ptr(),
         offset.data_ptr(),
@@ -80,10 +90,39 @@ def column_squares(X: Tensor, weight: Tensor | None, squares: Tensor) -> None:
     library.column_squares(*_table(X), _address(weight), squares.data_ptr(), _threads(X))
 
 
-def narrow(X: Tensor, row_scale: Tensor | None, out: Tensor) -> None:
-    """Round the scaled rows into ``out``, float32 with contiguous rows."""
+def gram_add(
+    gram: Tensor,
+    cross: Tensor,
+    X: Tensor,
+    Y: Tensor,
+    y_scale: Tensor,
+    *,
+    row_scale: Tensor | None = None,
+    x_scale: Tensor | None = None,
+    ones: bool = False,
+    transposed: bool = False,
+) -> None:
+    """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
+
+    ``A = diag(row_scale) [1 | X diag(x_scale)]`` and ``B = diag(row_scale) Y diag(y_scale)``; or, transposed,
+    ``A = X' diag(x_scale)`` without ones and targets. Scales are float64, Y float32 or float64; all are contiguous.
+    """
     assert library is not None
-    library.narrow(*_table(X), _address(row_scale), out.data_ptr(), out.stride(0), _threads(X))
+    library.gram_add(
+        *_table(X),
+        Y.data_ptr(),
+        int(Y.dtype == torch.float32),
+        0 if transposed else Y.shape[1],
+        y_scale.data_ptr(),
+        _address(row_scale),
+        _address(x_scale),
+        int(ones),
+        int(transposed),
+        int(gram.dtype == torch.float64),
+        gram.data_ptr(),
+        cross.data_ptr(),
+        _threads(X, max(1, X.shape[0 if transposed else 1] // 16)),
+    )
 
 
 def sketch_add(X: Tensor, target: Tensor, factor: Tensor, sketch: Tensor) -> None:

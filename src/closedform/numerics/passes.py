@@ -58,17 +58,24 @@ def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple
 
 
 def residual_pass(
-    sums: PassSums, X: Tensor, Y: Tensor | None, V: Tensor, offset: Tensor | None = None, weight: Tensor | None = None
+    sums: PassSums,
+    X: Tensor,
+    Y: Tensor | None,
+    V: Tensor,
+    offset: Tensor | None = None,
+    weight: Tensor | None = None,
+    y_scale: Tensor | None = None,
 ) -> None:
     r"""Add a block of rows to ``sums``: with ``T = w (Y - X V - offset)``, the sums X'T, 1'T and those of T^2 / w.
 
     Args:
         sums: Where the sums go, for q vectors.
         X: ``(rows, features)``, any floating dtype.
-        Y: ``(rows, k)``, float64, k <= q; further vectors have a target of zero. None for none at all.
+        Y: ``(rows, k)``, any floating dtype, k <= q; further vectors have a target of zero. None for none at all.
         V: ``(features, q)``, float64.
         offset: ``(q,)`` or None.
         weight: ``(rows,)``, float64, or None for ones.
+        y_scale: What the columns of Y are multiplied by, ``(k,)`` float64, or None for ones.
 
     Example:
         >>> import torch
@@ -81,9 +88,13 @@ def residual_pass(
     q = V.shape[1]
     if q <= _KERNEL_VECTORS and len(sums.groups) <= 1 and kernels.serves(X):
         shift = V.new_zeros(q) if offset is None else offset.contiguous()
+        if Y is not None:
+            Y = Y.contiguous() if Y.dtype in (torch.float32, torch.float64) else Y.to(torch.float64)
+            y_scale = V.new_ones(Y.shape[1]) if y_scale is None else y_scale.contiguous()
         kernels.residual_pass(
             X,
-            None if Y is None else Y.contiguous(),
+            Y,
+            y_scale,
             V.T.contiguous(),
             shift,
             None if weight is None else weight.contiguous(),
@@ -91,6 +102,8 @@ def residual_pass(
             with_gram=bool(sums.groups),
         )
         return
+    if Y is not None:
+        Y = Y.to(torch.float64) if y_scale is None else Y.to(torch.float64) * y_scale
     if kernels.serves(X):
         _gemm_pass(sums, X, Y, V, offset, weight)
         return

@@ -89,7 +89,7 @@ class Design:
                 self._tick(label, min(1.0, (block.start + block.X.shape[0]) / self.rows.n_rows))
 
     def pass_blocks(self, label: str) -> Iterator[Block]:
-        """Walk the rows in the large blocks that passes take, X in its own dtype."""
+        """Walk the rows in the large blocks that passes take, X and Y in their own dtype."""
         return self.blocks(pass_rows(self.rows), label, as_stored=True)
 
     def matrix_blocks(self, size: int, label: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -132,7 +132,7 @@ class Design:
         V, v0 = self.raw(Z)
         sums = pass_sums(V.shape[0], V.shape[1], V.device)
         for block in self.pass_blocks("refining"):
-            residual_pass(sums, block.X, block.Y * self.target_scale, V, v0, block.weight)
+            residual_pass(sums, block.X, block.Y, V, v0, block.weight, self.target_scale)
         penalised = self.penalty.unsqueeze(1) * Z
         return self._adjoint(sums) - self.penalty.unsqueeze(1) * penalised, sums.squares + penalised.square().sum(0)
 

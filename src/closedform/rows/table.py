@@ -78,13 +78,14 @@ class Rows:
 
         Args:
             rows_per_block: Rows of each block but the last.
-            as_stored: Leave X in its own dtype, for passes that convert as they read.
+            as_stored: Leave X and Y in their own dtype, for passes that convert as they read.
             unweighted: Hand out rows of weight zero as they are.
         """
         for start in range(0, self.n_rows, rows_per_block):
             stop = min(start + rows_per_block, self.n_rows)
-            X, Y = self.x.read(start, stop), self.y.read(start, stop).to(torch.float64)
-            X = X if as_stored else X.to(torch.float64)
+            X, Y = self.x.read(start, stop), self.y.read(start, stop)
+            if not as_stored:
+                X, Y = X.to(torch.float64), Y.to(torch.float64)
             weight = None if self.weight is None else self.weight.read(start, stop).to(torch.float64)
             if weight is not None and not unweighted and not bool(weight.all()):
                 absent = (weight == 0).unsqueeze(1)
