@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import torch
-
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Facts
 from closedform.numerics.extremes import Extremes, extreme_singular_values
@@ -34,7 +32,7 @@ def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple
     columns = root.shape[1]
     if columns == 0:
         return Rank(0, 0, facts.rcond, float("inf"), ambiguous=False), Extremes(1.0, 1.0)
-    if not bool(torch.isfinite(root.dense()).all()):
+    if not root.is_finite():
         raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
     extremes = extreme_singular_values(root)
     largest, smallest = extremes.largest, extremes.smallest

@@ -40,6 +40,11 @@ static inline const double *row(const Table *t, Py_ssize_t i, double *buffer) {
     return buffer;
 }
 
+static void *aligned(size_t bytes) {
+    void *memory = NULL;
+    return posix_memalign(&memory, 64, bytes ? bytes : 64) == 0 ? memory : NULL;
+}
+
 /* ---- residual pass: T = Y - X V - offset, then squares of T and X'T, with row weights ---- */
 
 typedef struct {
@@ -130,8 +135,99 @@ static void residual_group(const Residual *a, Py_ssize_t from, Py_ssize_t to, do
     }
 }
 
+/* The same for four vectors or more, which then fill the lanes of a register: no sums across lanes, whatever the number
+   of columns. v and g are (n, lanes), the vectors side by side and padded with zeros; t is scratch of 8 * lanes. */
+typedef double lanes_vector __attribute__((vector_size(64)));
+#define LANES 8
+#define ROWS 8
+
+FOR_EACH_CPU
+static void residual_lanes(const Residual *a, Py_ssize_t from, Py_ssize_t to, Py_ssize_t lanes, const double *v,
+                           double *g, double *sums, double *t, double *rows) {
+    const Py_ssize_t n = a->table.n, q = a->q, k = a->k;
+    double *squares = sums + q, *gram = squares + q;
+    for (Py_ssize_t i = from; i < to; i += ROWS) {
+        const Py_ssize_t left = to - i < ROWS ? to - i : ROWS;
+        const double *x[ROWS];
+        double weights[ROWS] = {0};
+        for (Py_ssize_t r = 0; r < ROWS; r++) {
+            x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
+            if (r < left) weights[r] = a->weight ? a->weight[i + r] : 1.0;
+        }
+        for (Py_ssize_t l = 0; l < lanes; l += LANES) {
+            lanes_vector s[ROWS] = {{0}};
+            for (Py_ssize_t c = 0; c < n; c++) {
+                const lanes_vector b = *(const lanes_vector *)(v + c * lanes + l);
+                for (int r = 0; r < ROWS; r++) s[r] += x[r][c] * b;
+            }
+            for (int r = 0; r < ROWS; r++) *(lanes_vector *)(t + r * lanes + l) = s[r];
+        }
+        for (Py_ssize_t r = 0; r < left; r++) {
+            double *residual = t + r * lanes;
+            for (Py_ssize_t j = 0; j < q; j++) {
+                double wanted = 0.0;
+                if (j < k) {
+                    const Py_ssize_t at = (i + r) * k + j;
+                    wanted = a->y_single ? ((const float *)a->y)[at] : ((const double *)a->y)[at];
+                    wanted *= a->y_scale[j];
+                }
+                residual[j] = wanted - residual[j] - a->offset[j];
+            }
+            if (a->with_gram) {
+                for (Py_ssize_t j = 0; j < k; j++)
+                    for (Py_ssize_t l = 0; l < k; l++) gram[j * k + l] += weights[r] * residual[j] * residual[l];
+            }
+            for (Py_ssize_t j = 0; j < q; j++) {
+                const double weighted = weights[r] * residual[j];
+                squares[j] += weighted * residual[j];
+                sums[j] += weighted;
+                residual[j] = weighted;
+            }
+            for (Py_ssize_t j = q; j < lanes; j++) residual[j] = 0.0;
+        }
+        memset(t + left * lanes, 0, sizeof(double) * (ROWS - left) * lanes);
+        for (Py_ssize_t l = 0; l < lanes; l += LANES) {
+            lanes_vector s[ROWS];
+            for (int r = 0; r < ROWS; r++) s[r] = *(const lanes_vector *)(t + r * lanes + l);
+            for (Py_ssize_t c = 0; c < n; c++) {
+                lanes_vector *out = (lanes_vector *)(g + c * lanes + l);
+                lanes_vector b = *out;
+                for (int r = 0; r < ROWS; r++) b += x[r][c] * s[r];
+                *out = b;
+            }
+        }
+    }
+}
+
+static void residual_worker_lanes(Residual *a) {
+    const Py_ssize_t n = a->table.n, q = a->q, lanes = (q + LANES - 1) / LANES * LANES;
+    const Py_ssize_t tail = 2 * q + (a->with_gram ? a->k * a->k : 0);
+    double *memory = aligned(sizeof(double) * (2 * n * lanes + ROWS * lanes + ROWS * n + tail));
+    if (!memory) {
+        a->failed = 1;
+        return;
+    }
+    double *v = memory, *g = v + n * lanes, *t = g + n * lanes, *rows = t + ROWS * lanes, *sums = rows + ROWS * n;
+    memset(v, 0, sizeof(double) * n * lanes);
+    for (Py_ssize_t j = 0; j < q; j++)
+        for (Py_ssize_t c = 0; c < n; c++) v[c * lanes + j] = a->v[j * n + c];
+    for (Py_ssize_t i = a->from; i < a->to; i += GROUP) {
+        memset(g, 0, sizeof(double) * n * lanes);
+        memset(sums, 0, sizeof(double) * tail);
+        residual_lanes(a, i, i + GROUP < a->to ? i + GROUP : a->to, lanes, v, g, sums, t, rows);
+        for (Py_ssize_t j = 0; j < q; j++)
+            for (Py_ssize_t c = 0; c < n; c++) a->g[j * n + c] += g[c * lanes + j];
+        for (Py_ssize_t c = 0; c < tail; c++) a->g[q * n + c] += sums[c];
+    }
+    free(memory);
+}
+
 static void *residual_worker(void *argument) {
     Residual *a = argument;
+    if (a->q >= 4) {
+        residual_worker_lanes(a);
+        return NULL;
+    }
     const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
     double *group = malloc(sizeof(double) * (size + QUAD * n));
     if (!group) {
@@ -342,11 +438,6 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
             }                                                                                                          \
         }                                                                                                              \
     }
-
-static void *aligned(size_t bytes) {
-    void *memory = NULL;
-    return posix_memalign(&memory, 64, bytes ? bytes : 64) == 0 ? memory : NULL;
-}
 
 DEFINE_GRAM(gram32, float, 16)
 DEFINE_GRAM(gram64, double, 8)

