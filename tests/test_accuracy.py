@@ -127,6 +127,21 @@ def test_accuracy_refuses_other_folders(tmp_path: Path, text: str | None, messag
         read_nist_sets(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("width", [30, 60, 100])
+def test_accuracy_cuts_no_name_on_a_narrow_screen(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    result = run("accuracy")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines == [line.rstrip() for line in lines]
+    table = lines[: lines.index("")]
+    rows = [line.removeprefix("closedform digits=15").split() for line in table if line.startswith("closedform digits")]
+    assert [float(cell) for row in rows for cell in row] == pytest.approx([16.0] * 11, abs=0.5)
+    titles = [title for line in table if line.startswith(" " * 10) for title in line.split()]
+    assert titles == ["Nor", "Pon", "Fil", "Lon", "W1", "W2", "W3", "W4", "W5", "NI1", "NI2"]
+
+
 def solve_digits(tmp_path: Path, X: np.ndarray, y: np.ndarray, *options: object) -> Result:
     np.savez(tmp_path / "data.npz", X=X, y=y)
     return run("solve", tmp_path / "data.npz", "--out", tmp_path / "layer.safetensors", *options)
@@ -149,7 +164,7 @@ def test_solve_prints_twenty_weights_and_refuses_what_is_not_determined(tmp_path
     X = rng.standard_normal((40, 25))
     lines = solve_digits(tmp_path, X, X.sum(1), "--digits", 9).stdout.splitlines()
     assert sum(line.startswith("weight[") for line in lines) == 20
-    assert lines[-1] == "..."
+    assert lines[-1] == "... and 5 more"
     X[:, 1] = X[:, 0]
     result = solve_digits(tmp_path, X, X.sum(1), "--digits", 9)
     assert result.exit_code == 1

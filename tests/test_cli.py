@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from closedform.cli.app import app
-from closedform.compare import OPTIMIZERS
+from closedform.compare import OPTIMIZERS, compare
+from closedform.report.sections import comparison_page
+from closedform.report.terminal import print_page
 from closedform.rows.example import kernel_example
 
 runner = CliRunner()
@@ -382,6 +386,15 @@ def test_numbers_are_whole_at_any_width_and_no_line_ends_in_blanks(
             assert max(map(len, lines)) <= width
             assert lines == [line.rstrip() for line in lines]
             assert result.stderr.splitlines() == [line.rstrip() for line in result.stderr.splitlines()]
+
+
+@pytest.mark.parametrize("width", range(60, 84, 3))
+def test_no_number_is_cut_where_names_of_two_words_just_fit(width: int) -> None:
+    X = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    comparison = compare(X, X.sum(1), optimizers=("sgd", "lbfgs strong wolfe"), budget=0.1)
+    text = io.StringIO()
+    print_page(comparison_page(comparison), Console(file=text, width=width))
+    assert "…" not in text.getvalue()
 
 
 def test_a_narrow_screen_shows_every_number(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

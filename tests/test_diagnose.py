@@ -19,6 +19,7 @@ from closedform.diagnose.optimizer import fresh_sgd, read_optimizer
 from closedform.diagnose.precision import tf32_in_use
 from closedform.errors import DataTypeError, InputError, NonFiniteError
 from closedform.forecast import forecast
+from closedform.report.diagnosis import diagnosis_page
 from closedform.spectrum import spectrum
 
 F64 = torch.float64
@@ -202,6 +203,59 @@ def test_lbfgs_with_default_tolerances_stops_and_says_why() -> None:
     small = diagnose(X * 1e-5, Y * 1e-5, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=3)
     assert small.verdict.name == "lbfgs_stopped"
     assert "tolerance_grad" in small.verdict.sentence
+
+
+def ill_conditioned(rows: int = 120, columns: int = 100) -> tuple[Tensor, Tensor]:
+    X = torch.randn(rows, columns, dtype=F64, generator=generator()) * torch.logspace(0, -6, columns, dtype=F64)
+    return X, X @ torch.logspace(0, 6, columns, dtype=F64).reshape(-1, 1)
+
+
+def test_lbfgs_with_calls_left_is_not_said_to_have_stopped() -> None:
+    X, Y = ill_conditioned()
+    layer = zero_layer(100, 1, bias=False)
+    d = diagnose(X, Y, model=layer, optimizer=torch.optim.LBFGS(layer.parameters()), steps=5000, goal=1e-10)
+    found = next(finding for finding in d.findings if finding.name == "lbfgs_stopped")
+    calls = int(found.evidence["calls"])
+    assert calls < 5000
+    assert found.severity is Severity.WARNING
+    assert found.title == f"LBFGS is short of the minimum after {calls} of its 5,000 calls of step()"
+
+
+def test_a_rehearsal_that_was_cut_short_says_of_how_many_steps_and_what_it_leaves() -> None:
+    X, Y = ill_conditioned()
+    layer = zero_layer(100, 1, bias=False)
+    d = diagnose(X, Y, model=layer, optimizer=torch.optim.Adam(layer.parameters()), steps=50_000)
+    (note,) = (note for note in d.to_dict()["notes"] if "rehearsed" in note)
+    assert re.search(r"rehearsed for [\d,]+ of 50,000 steps, which leave \S+ of the excess loss", note)
+
+
+def test_the_words_of_a_diagnosis_agree_with_each_other() -> None:
+    """Steps that nobody gave are not called given, and two learning rates are not both the best one."""
+    X, Y = ill_conditioned()
+    told, given = diagnose(X, Y), diagnose(X, Y, steps=1000)
+    assert "the steps given" in given.verdict.title
+    assert "the steps given" not in told.verdict.title
+    assert "100,000 steps" in told.verdict.title
+    assert "at its best" not in told.verdict.sentence
+    assert "0.9 of the largest stable one" in told.verdict.sentence
+    advice = {entry.advice: entry for entry in told.folklore}
+    assert "passes" in advice["a batch of 1"].sentence
+    assert "steps" not in advice["a batch of 1"].sentence
+
+
+def test_the_remedy_for_features_that_are_not_centred_runs_as_pasted() -> None:
+    X, Y = ill_conditioned()
+    X = X + 100
+    finding = next(f for f in diagnose(X, Y).findings if f.name == "uncentred_features")
+    seen: list[Tensor] = []
+    exec(finding.remedy, {"torch": torch, "X": X, "train": lambda model, rows: seen.append(model(rows))})
+    assert seen[0].shape == (120, 1)
+
+
+def test_steps_that_are_not_known_are_not_called_never() -> None:
+    d = diagnose(*ill_conditioned())
+    shown = {row[0]: row[3] for row in diagnosis_page(d.to_dict()).folklore.rows}
+    assert shown["Adam"] == shown["L1 loss"] == "-"
 
 
 def test_adam_that_cannot_make_it_is_rehearsed() -> None:

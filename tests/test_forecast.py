@@ -244,6 +244,17 @@ def test_conjugate_gradients_keep_the_bound() -> None:
     assert 0.2 * bound.steps < steps <= bound.steps
 
 
+@pytest.mark.parametrize("start", [None, 100.0])
+def test_no_first_order_method_beats_conjugate_gradients(start: float | None) -> None:
+    values = torch.logspace(0, -8, 100, dtype=F64)
+    # Nearly all of the target lies along the steep directions, where every method is quicker than its bound.
+    s = spectrum(torch.diag(values), values**2)
+    at = None if start is None else torch.full((1, 100), start, dtype=F64)
+    *methods, best = first_order_limits(s, 1e-6, None if at is None else (at, None))
+    assert best.name == "conjugate gradients"
+    assert best.steps <= min(limit.steps for limit in methods)
+
+
 def noisy_problem() -> tuple[Tensor, Tensor, Spectrum]:
     g = torch.Generator().manual_seed(0)
     X = torch.randn(400, 5, dtype=F64, generator=g) * torch.tensor([3, 2, 1, 1, 0.5], dtype=F64)

@@ -22,6 +22,8 @@ __all__ = ["accuracy_command"]
 
 #: What double precision holds; correct digits are not counted beyond it.
 _CEILING = 16.0
+#: Characters of a number and the blank before it.
+_CELL = 5
 _SHORT = {
     "norris": "Nor", "pontius": "Pon", "filip": "Fil", "longley": "Lon",
     **{f"wampler{i}": f"W{i}" for i in range(1, 6)}, "noint1": "NI1", "noint2": "NI2",
@@ -48,7 +50,7 @@ def accuracy_command(
     json: JsonFile = None,
 ) -> None:
     """Print the correct digits of every solver installed, on NIST's regression sets and a gallery of hard problems."""
-    from closedform.cli.output import OutputFile, json_bytes
+    from closedform.cli.output import OutputFile, json_bytes, print_wrapped
     from closedform.cli.peers import peers
     from closedform.rows.hard import hard_problems
     from closedform.rows.nist import nist_sets, read_nist_sets
@@ -72,8 +74,10 @@ def accuracy_command(
     _print("NIST, against the exact answer to the decimal numbers", decimal, results["nist_decimal"], caption)
     caption = ", ".join(f"{t.title} {t.name}" for t in gallery)
     _print("Gallery, against the exact answer", gallery, results["gallery"], caption)
-    typer.echo(
-        "Correct digits of the worst weight: -log10 of its relative error, 0 to 16; - where the solver gave no answer."
+    print_wrapped(
+        "Correct digits of the worst weight: -log10 of its relative error, 0 to 16; - where the solver gave no answer. "
+        "The decimal numbers are rounded when the design is formed: what the exact answer to the design (digits=15) "
+        "loses there is lost to every solver, and more than it is luck."
     )
     if out is not None:
         out.write(json_bytes(results))
@@ -112,17 +116,19 @@ def _digits(solver: Peer, test: _Test) -> float | None:
 
 
 def _print(title: str, tests: Sequence[_Test], results: dict[str, dict[str, float | None]], caption: str) -> None:
+    """Print a table; on a narrow screen in parts, one below the other, with no name or number cut."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("")
-    for test in tests:
-        table.add_column(test.title, justify="right")
-    for name, row in results.items():
-        table.add_row(Text(name), *("-" if value is None else f"{value:.1f}" for value in row.values()))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(Text(caption))
-    console.print()
+    from closedform.cli.output import print_wrapped
+
+    names = max(map(len, results))
+    room = max(1, (Console().width - names) // _CELL)
+    print_wrapped(title)
+    for start in range(0, len(tests), room):
+        part = tests[start : start + room]
+        typer.echo(" " * names + "".join(f"{test.title:>{_CELL}}" for test in part))
+        for name, row in results.items():
+            cells = ("-" if (value := row[test.name]) is None else f"{value:.1f}" for test in part)
+            typer.echo(f"{name:<{names}}" + "".join(f"{cell:>{_CELL}}" for cell in cells))
+    print_wrapped(caption)
+    typer.echo()

@@ -46,8 +46,9 @@ def diagnose_command(
 ) -> None:
     """Say why an optimizer does or does not get to the minimiser, with numbers measured on the data.
 
-    With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged. The keys are found in FILE
-    where they are not given.
+    With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged.
+
+    The keys are found in FILE where they are not given.
     """
     from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
     from closedform.cli.sources import open_tables

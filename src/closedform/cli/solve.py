@@ -54,8 +54,9 @@ def solve_command(
         lines = certain_lines(solution)
         for line in islice(lines, _LINES):
             typer.echo(line)
-        if next(lines, None) is not None:
-            typer.echo("...")
+        rest = sum(1 for _ in lines)
+        if rest:
+            typer.echo(f"... and {rest:,} more")
     if weights is not None:
         from safetensors.torch import save
 

@@ -84,7 +84,7 @@ class Facts:
 
     @property
     def patience_text(self) -> str:
-        return f"{self.patience:,} steps" + ("" if self.steps is not None else " (none were given)")
+        return f"{self.patience:,} steps" + ("" if self.steps is not None else " (assumed, none were given)")
 
     @cached_property
     def goal_excess(self) -> float:

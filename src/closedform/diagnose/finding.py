@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, final
@@ -88,5 +89,5 @@ class Folklore:
     sentence: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return vars(self).copy()
+        """Return plain values for JSON, which has neither inf nor nan: ``comparable`` tells them apart."""
+        return {**vars(self), "comparable": not math.isnan(self.steps_after)}

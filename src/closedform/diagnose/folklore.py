@@ -35,19 +35,20 @@ def _before(facts: Facts) -> float:
     return facts.training.steps_to_goal if run is not None and run.stable else facts.best_steps
 
 
-def _compare(facts: Facts, advice: str, after: float, how: str) -> Folklore:
+def _compare(facts: Facts, advice: str, after: float, how: str, unit: tuple[str, str] = ("step", "steps")) -> Folklore:
     before = _before(facts)
+    takes = f"{count(after)} {unit[after != 1]}" if math.isfinite(after) else "never gets there"
     if before == 0:
         return Folklore(advice, "not needed", before, after, "The weights are at the goal already.")
     if math.isinf(after) and math.isinf(before):
         effect, change = "no change", "never gets there either way"
     elif after * _SAME < before:
         effect = "helps"
-        change = f"{steps_text(after)} instead of {count(before)}" if math.isfinite(before) else steps_text(after)
+        change = f"{takes} instead of {count(before)}" if math.isfinite(before) else takes
     elif after > before * _SAME:
-        effect, change = "hurts", f"{steps_text(after)} instead of {count(before)}"
+        effect, change = "hurts", f"{takes} instead of {count(before)}"
     else:
-        effect, change = "no change", f"{steps_text(after)}, as before"
+        effect, change = "no change", f"{takes}, as before"
     return Folklore(advice, effect, before, after, f"{how}: {change}.")
 
 
@@ -112,6 +113,7 @@ def _batches(advice: str, size: int) -> Callable[[Facts], Folklore]:
             advice,
             math.ceil(passes) if math.isfinite(passes) else passes,
             f"Batches of {size}, counted in passes over the rows",
+            ("pass", "passes"),
         )
 
     return effect

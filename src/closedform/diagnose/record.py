@@ -208,7 +208,10 @@ def _notes(facts: Facts) -> list[str]:
     if facts.training.forecast is not None and o is not None and o.warm_momentum:
         notes.append("the optimizer holds momentum of earlier steps; the forecast starts without")
     if o is not None and o.kind == "adam" and not facts.training.rehearsed_in_full and facts.training.rehearsal:
-        notes.append(f"{o.name} was rehearsed for {count(float(facts.training.rehearsal.steps[-1]))} steps")
+        made = count(float(facts.training.rehearsal.steps[-1]))
+        of = f" of {facts.steps:,}" if facts.steps is not None else ""
+        left = short(float(facts.training.rehearsed_excess[-1]) / (facts.reference_excess or 1.0))
+        notes.append(f"{o.name} was rehearsed for {made}{of} steps, which leave {left} of the excess loss")
     if o is not None and o.kind == "other":
         notes.append(f"{o.name} has no closed form and was not rehearsed; d.rehearse(...) runs it")
     if facts.l2 > 0:

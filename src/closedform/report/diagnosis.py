@@ -190,8 +190,8 @@ def _folklore(folklore: Sequence[Mapping[str, Any]]) -> Grid:
 
 
 def _after(row: Mapping[str, Any]) -> str:
-    """Steps after the advice; where another minimiser is sought they cannot be compared."""
-    return "-" if row["effect"] in ("other minimiser", "not comparable") else steps(row["steps_after"])
+    """Steps after the advice; where another minimiser is sought, or they are not known, there is nothing to compare."""
+    return steps(row["steps_after"]) if row["comparable"] and row["effect"] != "other minimiser" else "-"
 
 
 def _step_limits(limits: Sequence[Mapping[str, Any]]) -> Grid:

@@ -49,7 +49,8 @@ def _print(page: Page, console: Console) -> None:
 def _full_width(table: Table, console: Console) -> int:
     """Characters of a line where no cell is cut; a console on its own never measures more than its width."""
     unlimited = console.options.update(max_width=10_000)
-    return Measurement.get(console, unlimited, _grid(table, with_remarks=False)).minimum
+    # The minimum is no measure: it would break a name of two words, which the grid does not.
+    return Measurement.get(console, unlimited, _grid(table, with_remarks=False)).maximum
 
 
 def _grid(table: Table, *, with_remarks: bool) -> RichTable:

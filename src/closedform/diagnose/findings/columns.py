@@ -123,7 +123,11 @@ def uncentred_features(facts: Facts) -> Finding | None:
             "A layer with a bias on centred features would have that condition number; it is another model, though."
         )
         evidence = {"condition": raw, "condition_centred": centred}
-        remedy = "model = torch.nn.Linear(features, targets, bias=True)\ntrain(model, X - X.mean(0))"
+        size = f"{facts.rows.n_features}, {facts.rows.n_targets}"
+        remedy = (
+            f"mean = X.mean(0)\nmodel = torch.nn.Linear({size}, bias=True, dtype=X.dtype)\n"
+            "train(model, X - mean)                  # and predict with model(X_new - mean)"
+        )
     return Finding(
         name="uncentred_features",
         severity=Severity.WARNING,

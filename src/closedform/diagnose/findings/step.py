@@ -176,7 +176,7 @@ def more_steps_needed(facts: Facts) -> Finding | None:
         return None
     name = f"{'momentum' if run.momentum else 'SGD'} at lr={run.lr / facts.loss_factor:.4g}"
     if run is not training.forecast:
-        name = f"gradient descent at its best lr, {short(run.lr / facts.loss_factor)},"
+        name = f"gradient descent at lr={short(run.lr / facts.loss_factor)}, {SAFETY:g} of the largest stable one,"
     return _shortfall(facts, name, needed, run.excess_along(facts.patience), float(run.excess_at([facts.patience])))
 
 
@@ -241,15 +241,22 @@ def _shortfall(facts: Facts, name: str, needed: float, along: Tensor, left: floa
     if math.isnan(needed):
         del evidence["steps_needed"]
     least = "at least " if not s.complete else ""
+    given = "the steps given" if facts.steps is not None else f"{facts.patience:,} steps"
+    fastest = limits.get("heavy ball", math.inf)
+    momentum = (
+        f"The best momentum would take {steps_text(fastest)}."
+        if math.isfinite(fastest)
+        else "The best momentum never gets there."
+    )
     return Finding(
         name="more_steps_needed",
         severity=Severity.ERROR,
-        title=f"Condition {least}{short(s.condition)}: {plural(len(slow), 'direction')} too slow for the steps given",
+        title=f"Condition {least}{short(s.condition)}: {plural(len(slow), 'direction')} too slow for {given}",
         evidence=evidence,
         consequence=(
             f"To come within {short(facts.goal)} of the minimum, {name} {need}. It leaves {short(share)} of the "
             "excess loss, "
-            f"{spread}. The best momentum would take {steps_text(limits.get('heavy ball', math.inf))}."
+            f"{spread}. {momentum}"
         ),
         remedy=closed_form(facts),
     )
