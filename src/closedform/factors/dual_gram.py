@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from closedform.errors import FactorBreakdown
-from closedform.factors.base import Cost, Factor, Facts, Method, cost
-from closedform.numerics.extremes import Extremes, extreme_singular_values
-from closedform.numerics.gram import cholesky, row_gram_update
+from closedform.factors.base import Cost, Factor, Facts, cost
+from closedform.factors.gram import GramMethod
+from closedform.numerics.extremes import Extremes
+from closedform.numerics.gram import row_gram_update
 from closedform.numerics.passes import pass_sums, residual_pass
 from closedform.numerics.rank import Rank
-from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
 from closedform.rows.scan import power_of_two_exponents
 
 __all__ = ["DualGram32", "DualGram64"]
 
 
-class _DualGram(Method):
+class _DualGram(GramMethod):
     """``w = X' u`` with ``X X' u = y``, in float32 or float64, then refined with residuals of the true rows.
 
     Every correction is again a combination of rows, so the weights stay those of least norm. A bias stands outside the
     norm: with the border ``X X' u + 1 b = y, 1' u = 0``. Source: Bjoerck (1996), 1.4 and 6.5, for the seminormal
     equations of the least-norm problem and their correction.
     """
-
-    dtype: ClassVar[torch.dtype]
 
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
@@ -41,10 +38,6 @@ class _DualGram(Method):
         if facts.rcond_given:
             reasons.append("an explicit rcond asks for singular values")
         return tuple(reasons)
-
-    def rate(self, facts: Facts) -> float:
-        """Operations a second in the precision of the Gram matrix."""
-        return facts.rates.gram32 if self.dtype == torch.float32 else facts.rates.gram64
 
     def cost(self, facts: Facts) -> Cost:
         return cost(facts.n_columns * facts.n_rows**2 + facts.n_rows**3 / 3, self.rate(facts), facts, passes=8)
@@ -60,21 +53,7 @@ class _DualGram(Method):
         bordered = design.bias and nearest is None
         if design.bias and nearest is not None:
             gram += torch.outer(row_scale, row_scale).to(self.dtype)
-        R, info = cholesky(gram)
-        if info != 0:
-            raise FactorBreakdown(
-                f"Cholesky met a pivot that is not positive at row {info - 1}: the condition number is beyond what the "
-                f"Gram matrix of the rows can hold",
-                condition=self.condition_limit,
-            )
-        root = TriangularRoot(R.to(torch.float64).contiguous())
-        found = extreme_singular_values(root)
-        if not found.condition <= self.condition_limit:
-            raise FactorBreakdown(
-                f"condition number about {found.condition:.1e}; the Gram matrix of the rows serves up to "
-                f"{self.condition_limit:.0e}",
-                condition=found.condition,
-            )
+        root, found = self.root(gram, "row", "the Gram matrix of the rows")
         ones = row_scale.unsqueeze(1)
         border = root.solve(root.adjoint_solve(ones))
         unscale = design.scale.unsqueeze(1)
@@ -93,9 +72,7 @@ class _DualGram(Method):
                 weights = torch.cat([offset if bordered else sums.ones.unsqueeze(0), weights])
             return weights / unscale
 
-        start = (
-            nearest if nearest is not None else torch.zeros(p, design.n_targets, dtype=torch.float64, device=X.device)
-        )
+        start = peaks.new_zeros(p, design.n_targets) if nearest is None else nearest
         unit = design.frobenius_norm / float(torch.linalg.vector_norm(row_scale * peaks))
         rank = Rank(m, p, facts.rcond, 1 / (found.condition * facts.rcond), ambiguous=False)
         return Factor(

@@ -17,17 +17,55 @@ from closedform.numerics.root import TriangularRoot
 from closedform.rows import Design
 from closedform.rows.scan import pass_rows
 
-__all__ = ["Gram32", "Gram64"]
+__all__ = ["Gram32", "Gram64", "GramMethod"]
 
 
-class _Gram(Method):
+class GramMethod(Method):
+    """What methods on a Gram matrix share, be it that of the columns or of the rows: its precision and its root."""
+
+    dtype: ClassVar[torch.dtype]
+
+    def rate(self, facts: Facts) -> float:
+        """Operations a second in the precision of the Gram matrix."""
+        return facts.rates.gram32 if self.dtype == torch.float32 else facts.rates.gram64
+
+    def root(self, gram: Tensor, place: str, holder: str, inflation: float = 1.0) -> tuple[TriangularRoot, Extremes]:
+        """Return the Cholesky factor of the Gram matrix and its extreme singular values.
+
+        Args:
+            gram: Upper triangle, ``(n, n)``.
+            place: What a pivot belongs to, for messages: ``"column"`` or ``"row"``.
+            holder: What cannot hold a larger condition number, for messages.
+            inflation: By what factor the condition number may be larger here than that of the whole matrix.
+
+        Raises:
+            FactorBreakdown: the condition number is beyond what the Gram matrix serves.
+        """
+        where = " in a sample of the rows" if inflation > 1 else ""
+        R, info = cholesky(gram)
+        if info != 0:
+            raise FactorBreakdown(
+                f"Cholesky met a pivot that is not positive at {place} {info - 1}{where}: the condition number is "
+                f"beyond what {holder} can hold",
+                condition=self.condition_limit,
+            )
+        root = TriangularRoot(R.to(torch.float64).contiguous())
+        extremes = extreme_singular_values(root)
+        if not extremes.condition <= self.condition_limit * inflation:
+            raise FactorBreakdown(
+                f"condition number about {extremes.condition:.1e}{where}; {holder} serves up to "
+                f"{self.condition_limit:.0e}",
+                condition=extremes.condition / inflation,
+            )
+        return root, extremes
+
+
+class _Gram(GramMethod):
     """``A'A = R'R``; the weights follow from refinement on the true rows alone.
 
     The Gram matrix squares the condition number, so R is only a preconditioner: the refinement that follows works
     with residuals of the true rows (Garrison and Ipsen 2026; Carson and Higham 2018 for the idea).
     """
-
-    dtype: ClassVar[torch.dtype]
 
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
@@ -41,47 +79,25 @@ class _Gram(Method):
             reasons.append("an explicit rcond asks for singular values, which a Gram matrix squares")
         return tuple(reasons)
 
-    def rate(self, facts: Facts) -> float:
-        """Operations a second in the precision of the Gram matrix."""
-        return facts.rates.gram32 if self.dtype == torch.float32 else facts.rates.gram64
-
     def cost(self, facts: Facts) -> Cost:
         flops = facts.n_rows * facts.n_columns**2 + facts.n_columns**3 / 3
         return cost(flops, self.rate(facts), facts, passes=6)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
+        holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
         if design.rows.in_memory and facts.n_rows >= _SAMPLED * _SAMPLE * p:
             # A few rows tell whether all of them are worth the work.
-            self._root(*_normal_equations(design, self.dtype, stride=facts.n_rows // (_SAMPLE * p)), sampled=True)
-        root, extremes, cross = self._root(*_normal_equations(design, self.dtype), sampled=False)
+            gram, _ = _normal_equations(design, self.dtype, stride=facts.n_rows // (_SAMPLE * p))
+            self.root(gram, "column", holder, inflation=_SAMPLE_INFLATION)
+        gram, cross = _normal_equations(design, self.dtype)
+        root, extremes = self.root(gram, "column", holder)
         condition = extremes.condition
         rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond) if facts.rcond else math.inf, ambiguous=False)
         # Rounding of the Gram matrix, as the preconditioned matrix sees it.
         contraction = condition**2 * torch.finfo(self.dtype).eps * p**0.5
         start = root.solve(root.adjoint_solve(cross))
         return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
-
-    def _root(self, gram: Tensor, cross: Tensor, *, sampled: bool) -> tuple[TriangularRoot, Extremes, Tensor]:
-        where = " in a sample of the rows" if sampled else ""
-        R, info = cholesky(gram)
-        if info != 0:
-            raise FactorBreakdown(
-                f"Cholesky met a pivot that is not positive at column {info - 1}{where}: the condition number is "
-                f"beyond what a {_name(self.dtype)} Gram matrix can hold",
-                condition=self.condition_limit,
-            )
-        root = TriangularRoot(R.to(torch.float64).contiguous())
-        extremes = extreme_singular_values(root)
-        # A sample makes the condition number larger than it is, by a factor that depends on its size.
-        limit = self.condition_limit * (_SAMPLE_INFLATION if sampled else 1.0)
-        if not extremes.condition <= limit:
-            raise FactorBreakdown(
-                f"condition number about {extremes.condition:.1e}{where}; a {_name(self.dtype)} Gram matrix serves up "
-                f"to {self.condition_limit:.0e}",
-                condition=extremes.condition / (_SAMPLE_INFLATION if sampled else 1.0),
-            )
-        return root, extremes, cross
 
 
 #: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, and how many times
@@ -93,7 +109,7 @@ def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tu
     """Return the upper triangle of ``A'A + P'P`` in ``dtype`` and ``A'B`` in float64, both of the scaled design.
 
     Scaling by powers of two changes no digit, so it is applied to the sums, not to the rows, unless the numbers would
-    leave the range of ``dtype``. With a stride only every so manieth row counts.
+    leave the range of ``dtype``. With a stride of s only every s-th row counts.
     """
     device, first = design.scale.device, int(design.bias)
     scale = design.scale
@@ -135,7 +151,3 @@ class Gram64(_Gram):
     name = "gram64"
     dtype = torch.float64
     condition_limit = 3e6
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

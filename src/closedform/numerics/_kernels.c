@@ -24,13 +24,24 @@
 #define QUAD 4
 #define GROUP 256
 #define MAX_THREADS 256
-#define MAX_VECTORS 64
+#define FEW 4 /* from so many vectors on they stand side by side in a register */
 
 typedef struct {
     const void *x;       /* the table, first row */
     int single;          /* whether it holds floats */
     Py_ssize_t m, n, ld; /* rows, columns, distance between rows */
 } Table;
+
+/* What one thread takes at a time: rows from .. to, and sums of its own. */
+typedef struct {
+    Py_ssize_t from, to;
+    double *g;
+    int failed;
+} Share;
+
+static inline double number(const void *values, int single, Py_ssize_t at) {
+    return single ? ((const float *)values)[at] : ((const double *)values)[at];
+}
 
 /* Return row i as doubles: in place, or converted into the buffer. */
 static inline const double *row(const Table *t, Py_ssize_t i, double *buffer) {
@@ -48,24 +59,29 @@ static void *aligned(size_t bytes) {
 /* ---- residual pass: T = Y - X V - offset, then squares of T and X'T, with row weights ---- */
 
 typedef struct {
+    Share share; /* sums: (q, n), then (q,) sums of T, then (q,) squares, then the products */
     Table table;
-    const void *y;        /* (m, k) contiguous or NULL: the last q - k columns have no target */
-    int y_single;         /* whether it holds floats */
+    const void *y;         /* (m, k) contiguous or NULL: the last q - k columns have no target */
+    int y_single;          /* whether it holds floats */
     const double *y_scale; /* (k,): what targets are multiplied by */
-    const double *weight; /* (m,) or NULL */
-    const double *v;      /* (q, n): vectors as rows */
-    const double *offset; /* (q,) */
-    Py_ssize_t k, q, from, to;
-    int with_gram;        /* whether (k, k) products T'T of the targets' columns follow */
-    double *g;            /* (q, n) sums, then (q,) sums of T, then (q,) squares, then the products */
-    int failed;
+    const double *weight;  /* (m,) or NULL */
+    const double *v;       /* (q, n): vectors as rows */
+    const double *offset;  /* (q,) */
+    Py_ssize_t k, q;
+    int with_gram;         /* whether (k, k) products T'T of the targets' columns follow */
 } Residual;
+
+/* Target j of row i, less the offset. */
+static inline double wanted(const Residual *a, Py_ssize_t i, Py_ssize_t j) {
+    const double target = j < a->k ? a->y_scale[j] * number(a->y, a->y_single, i * a->k + j) : 0.0;
+    return target - a->offset[j];
+}
 
 FOR_EACH_CPU
 static void residual_group(const Residual *a, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
     const Py_ssize_t n = a->table.n, q = a->q, k = a->k;
     double *sums = g + q * n, *squares = sums + q, *gram = squares + q;
-    double residuals[MAX_VECTORS][QUAD], weights[QUAD];
+    double residuals[FEW][QUAD], weights[QUAD];
     for (Py_ssize_t i = from; i < to; i += QUAD) {
         const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
         const double *x[QUAD];
@@ -95,13 +111,7 @@ static void residual_group(const Residual *a, Py_ssize_t from, Py_ssize_t to, do
             const double products[2][QUAD] = {{a0, a1, a2, a3}, {b0, b1, b2, b3}};
             for (int s = 0; s <= two; s++) {
                 for (Py_ssize_t r = 0; r < left; r++) {
-                    double wanted = 0.0;
-                    if (j + s < k) {
-                        const Py_ssize_t at = (i + r) * k + j + s;
-                        wanted = a->y_single ? ((const float *)a->y)[at] : ((const double *)a->y)[at];
-                        wanted *= a->y_scale[j + s];
-                    }
-                    const double residual = wanted - products[s][r] - a->offset[j + s];
+                    const double residual = wanted(a, i + r, j + s) - products[s][r];
                     residuals[j + s][r] = residual;
                     t[s][r] = residual * weights[r];
                     squares[j + s] += residual * t[s][r];
@@ -164,15 +174,7 @@ static void residual_lanes(const Residual *a, Py_ssize_t from, Py_ssize_t to, Py
         }
         for (Py_ssize_t r = 0; r < left; r++) {
             double *residual = t + r * lanes;
-            for (Py_ssize_t j = 0; j < q; j++) {
-                double wanted = 0.0;
-                if (j < k) {
-                    const Py_ssize_t at = (i + r) * k + j;
-                    wanted = a->y_single ? ((const float *)a->y)[at] : ((const double *)a->y)[at];
-                    wanted *= a->y_scale[j];
-                }
-                residual[j] = wanted - residual[j] - a->offset[j];
-            }
+            for (Py_ssize_t j = 0; j < q; j++) residual[j] = wanted(a, i + r, j) - residual[j];
             if (a->with_gram) {
                 for (Py_ssize_t j = 0; j < k; j++)
                     for (Py_ssize_t l = 0; l < k; l++) gram[j * k + l] += weights[r] * residual[j] * residual[l];
@@ -204,40 +206,40 @@ static void residual_worker_lanes(Residual *a) {
     const Py_ssize_t tail = 2 * q + (a->with_gram ? a->k * a->k : 0);
     double *memory = aligned(sizeof(double) * (2 * n * lanes + ROWS * lanes + ROWS * n + tail));
     if (!memory) {
-        a->failed = 1;
+        a->share.failed = 1;
         return;
     }
     double *v = memory, *g = v + n * lanes, *t = g + n * lanes, *rows = t + ROWS * lanes, *sums = rows + ROWS * n;
     memset(v, 0, sizeof(double) * n * lanes);
     for (Py_ssize_t j = 0; j < q; j++)
         for (Py_ssize_t c = 0; c < n; c++) v[c * lanes + j] = a->v[j * n + c];
-    for (Py_ssize_t i = a->from; i < a->to; i += GROUP) {
+    for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
         memset(g, 0, sizeof(double) * n * lanes);
         memset(sums, 0, sizeof(double) * tail);
-        residual_lanes(a, i, i + GROUP < a->to ? i + GROUP : a->to, lanes, v, g, sums, t, rows);
+        residual_lanes(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, lanes, v, g, sums, t, rows);
         for (Py_ssize_t j = 0; j < q; j++)
-            for (Py_ssize_t c = 0; c < n; c++) a->g[j * n + c] += g[c * lanes + j];
-        for (Py_ssize_t c = 0; c < tail; c++) a->g[q * n + c] += sums[c];
+            for (Py_ssize_t c = 0; c < n; c++) a->share.g[j * n + c] += g[c * lanes + j];
+        for (Py_ssize_t c = 0; c < tail; c++) a->share.g[q * n + c] += sums[c];
     }
     free(memory);
 }
 
 static void *residual_worker(void *argument) {
     Residual *a = argument;
-    if (a->q >= 4) {
+    if (a->q >= FEW) {
         residual_worker_lanes(a);
         return NULL;
     }
     const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
     double *group = malloc(sizeof(double) * (size + QUAD * n));
     if (!group) {
-        a->failed = 1;
+        a->share.failed = 1;
         return NULL;
     }
-    for (Py_ssize_t i = a->from; i < a->to; i += GROUP) {
+    for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
         memset(group, 0, sizeof(double) * size);
-        residual_group(a, i, i + GROUP < a->to ? i + GROUP : a->to, group, group + size);
-        for (Py_ssize_t c = 0; c < size; c++) a->g[c] += group[c];
+        residual_group(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, group, group + size);
+        for (Py_ssize_t c = 0; c < size; c++) a->share.g[c] += group[c];
     }
     free(group);
     return NULL;
@@ -246,11 +248,9 @@ static void *residual_worker(void *argument) {
 /* ---- column squares ---- */
 
 typedef struct {
+    Share share; /* sums: (n,) */
     Table table;
     const double *weight;
-    Py_ssize_t from, to;
-    double *g; /* (n,) */
-    int failed;
 } Squares;
 
 FOR_EACH_CPU
@@ -278,13 +278,13 @@ static void *squares_worker(void *argument) {
     const Py_ssize_t n = a->table.n;
     double *group = malloc(sizeof(double) * (n + QUAD * n));
     if (!group) {
-        a->failed = 1;
+        a->share.failed = 1;
         return NULL;
     }
-    for (Py_ssize_t i = a->from; i < a->to; i += GROUP) {
+    for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
         memset(group, 0, sizeof(double) * n);
-        squares_group(a, i, i + GROUP < a->to ? i + GROUP : a->to, group, group + n);
-        for (Py_ssize_t c = 0; c < n; c++) a->g[c] += group[c];
+        squares_group(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, group, group + n);
+        for (Py_ssize_t c = 0; c < n; c++) a->share.g[c] += group[c];
     }
     free(group);
     return NULL;
@@ -319,12 +319,12 @@ static inline double entry(const Gram *a, Py_ssize_t i, Py_ssize_t c) {
     }
     const double s = a->x_scale ? a->x_scale[c] : 1.0;
     const Py_ssize_t at = i * a->table.ld + c;
-    return s * (a->table.single ? ((const float *)a->table.x)[at] : ((const double *)a->table.x)[at]);
+    return s * number(a->table.x, a->table.single, at);
 }
 
 static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
     const Py_ssize_t at = i * a->k + j;
-    return a->y_scale[j] * (a->y_single ? ((const float *)a->y)[at] : ((const double *)a->y)[at]);
+    return a->y_scale[j] * number(a->y, a->y_single, at);
 }
 
 #define DEFINE_GRAM(NAME, T, WIDTH)                                                                                    \
@@ -338,9 +338,7 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
             const double s = c < columns && a->x_scale ? a->x_scale[c] : 1.0;                                          \
             const Py_ssize_t at = c * a->table.ld + from;                                                              \
             for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
-                double value = 0.0;                                                                                    \
-                if (c < columns)                                                                                       \
-                    value = a->table.single ? ((const float *)a->table.x)[at + r] : ((const double *)a->table.x)[at + r]; \
+                const double value = c < columns ? number(a->table.x, a->table.single, at + r) : 0.0;                  \
                 out[r * WIDTH] = (T)(s * value);                                                                       \
             }                                                                                                          \
         }                                                                                                              \
@@ -529,35 +527,24 @@ static Py_ssize_t bound(Py_ssize_t length, int count, int i, Py_ssize_t unit) {
 
 #define POINTER(type, value) ((type *)(uintptr_t)(value))
 
-static PyObject *residual_pass(PyObject *self, PyObject *args) {
-    unsigned long long x, y, y_scale, weight, v, offset, g;
-    int single, y_single, threads, with_gram, failed = 0;
-    Py_ssize_t m, n, ld, k, q;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKKniKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
-                          &offset, &q, &with_gram, &g, &threads))
-        return NULL;
-    if (q > MAX_VECTORS || k > q) return PyErr_Format(PyExc_ValueError, "at most %d vectors at once", MAX_VECTORS);
-    const int count = parts_of(m);
-    threads = clamp_threads(threads, count);
-    const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
-    Residual *parts = calloc(count, sizeof(Residual));
+/* Give each of `count` parts, which start with a Share, its rows of m and sums of its own; run them, add the sums to out in
+   the order of the parts, and free them. */
+static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, int count, int threads, Py_ssize_t m,
+                        Py_ssize_t size, double *out) {
+    int failed = 0;
     double *sums = calloc((size_t)count * size, sizeof(double));
-    if (!parts || !sums) {
+    if (!sums) {
         free(parts);
-        free(sums);
         return PyErr_NoMemory();
     }
     for (int i = 0; i < count; i++) {
-        parts[i] = (Residual){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
-                              POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v), POINTER(const double, offset),
-                              k, q, bound(m, count, i, GROUP), bound(m, count, i + 1, GROUP), with_gram,
-                              sums + i * size, 0};
+        Share *share = (Share *)((char *)parts + i * part_size);
+        *share = (Share){bound(m, count, i, GROUP), bound(m, count, i + 1, GROUP), sums + i * size, 0};
     }
     Py_BEGIN_ALLOW_THREADS;
-    run(residual_worker, parts, sizeof(Residual), count, threads);
-    double *out = POINTER(double, g);
+    run(worker, parts, part_size, count, clamp_threads(threads, count));
     for (int i = 0; i < count; i++) {
-        failed |= parts[i].failed;
+        failed |= ((Share *)((char *)parts + i * part_size))->failed;
         for (Py_ssize_t c = 0; c < size; c++) out[c] += sums[i * size + c];
     }
     Py_END_ALLOW_THREADS;
@@ -567,36 +554,37 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *residual_pass(PyObject *self, PyObject *args) {
+    unsigned long long x, y, y_scale, weight, v, offset, g;
+    int single, y_single, threads, with_gram;
+    Py_ssize_t m, n, ld, k, q;
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKKniKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
+                          &offset, &q, &with_gram, &g, &threads))
+        return NULL;
+    const int count = parts_of(m);
+    Residual *parts = calloc(count, sizeof(Residual));
+    if (!parts) return PyErr_NoMemory();
+    for (int i = 0; i < count; i++) {
+        parts[i] = (Residual){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
+                              POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v),
+                              POINTER(const double, offset), k, q, with_gram};
+    }
+    const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
+    return add_up(residual_worker, parts, sizeof(Residual), count, threads, m, size, POINTER(double, g));
+}
+
 static PyObject *column_squares(PyObject *self, PyObject *args) {
     unsigned long long x, weight, g;
-    int single, threads, failed = 0;
+    int single, threads;
     Py_ssize_t m, n, ld;
     if (!PyArg_ParseTuple(args, "KinnnKKi", &x, &single, &m, &n, &ld, &weight, &g, &threads)) return NULL;
     const int count = parts_of(m);
-    threads = clamp_threads(threads, count);
     Squares *parts = calloc(count, sizeof(Squares));
-    double *sums = calloc((size_t)count * n, sizeof(double));
-    if (!parts || !sums) {
-        free(parts);
-        free(sums);
-        return PyErr_NoMemory();
-    }
+    if (!parts) return PyErr_NoMemory();
     for (int i = 0; i < count; i++) {
-        parts[i] = (Squares){{POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight),
-                             bound(m, count, i, GROUP), bound(m, count, i + 1, GROUP), sums + i * n, 0};
+        parts[i] = (Squares){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight)};
     }
-    Py_BEGIN_ALLOW_THREADS;
-    run(squares_worker, parts, sizeof(Squares), count, threads);
-    double *out = POINTER(double, g);
-    for (int i = 0; i < count; i++) {
-        failed |= parts[i].failed;
-        for (Py_ssize_t c = 0; c < n; c++) out[c] += sums[i * n + c];
-    }
-    Py_END_ALLOW_THREADS;
-    free(parts);
-    free(sums);
-    if (failed) return PyErr_NoMemory();
-    Py_RETURN_NONE;
+    return add_up(squares_worker, parts, sizeof(Squares), count, threads, m, n, POINTER(double, g));
 }
 
 static PyObject *gram_add(PyObject *self, PyObject *args) {
@@ -664,8 +652,8 @@ static PyObject *sketch_add(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
-     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add X'T, sums and squares "
-     "of T, and T'T."},
+     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add X'T, "
+     "sums and squares of T, and T'T."},
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, single, m, n, ld, weight, out, threads): add the weighted squares of each column."},
     {"gram_add", gram_add, METH_VARARGS,

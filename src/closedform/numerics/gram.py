@@ -67,7 +67,17 @@ def normal_equations_update(
     """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
 
     ``A = diag(row_scale) [1 | X diag(x_scale)]``, the ones only where asked for, and ``B = diag(row_scale) Y
-    diag(y_scale)``. Scales are float64.
+    diag(y_scale)``.
+
+    Args:
+        gram: ``(columns, columns)``, float32 or float64; nothing is promised below the diagonal.
+        cross: ``(columns, targets)``, of the same dtype.
+        X: ``(rows, features)``, any floating dtype.
+        Y: ``(rows, targets)``, any floating dtype.
+        y_scale: ``(targets,)``, float64.
+        row_scale: ``(rows,)``, float64, or None for ones.
+        x_scale: ``(features,)``, float64, or None for ones.
+        ones: Whether a column of ones stands first.
 
     Example:
         >>> import torch
@@ -79,8 +89,16 @@ def normal_equations_update(
     """
     if kernels.serves(X):
         Y = Y.contiguous() if Y.dtype in (torch.float32, torch.float64) else Y.to(torch.float64)
-        scales = [None if scale is None else scale.contiguous() for scale in (row_scale, x_scale)]
-        kernels.gram_add(gram, cross, X, Y, y_scale, row_scale=scales[0], x_scale=scales[1], ones=ones)
+        kernels.gram_add(
+            gram,
+            X,
+            cross=cross,
+            Y=Y,
+            y_scale=y_scale.contiguous(),
+            row_scale=None if row_scale is None else row_scale.contiguous(),
+            x_scale=None if x_scale is None else x_scale.contiguous(),
+            ones=ones,
+        )
         return
     rows = max(64, _BUFFER_BYTES // (gram.dtype.itemsize * gram.shape[0]))
     for start in range(0, X.shape[0], rows):
@@ -100,7 +118,7 @@ def normal_equations_update(
 def row_gram_update(gram: Tensor, X: Tensor, row_scale: Tensor) -> None:
     """Add the upper triangle of ``A A'`` to ``gram`` in its dtype, ``A = diag(row_scale) X``."""
     if kernels.serves(X):
-        kernels.gram_add(gram, gram, X, gram, row_scale, x_scale=row_scale.contiguous(), transposed=True)
+        kernels.gram_add(gram, X, x_scale=row_scale.contiguous(), transposed=True)
         return
     width = max(64, _BUFFER_BYTES // (gram.dtype.itemsize * X.shape[0]))
     for start in range(0, X.shape[1], width):

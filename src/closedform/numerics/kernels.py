@@ -92,11 +92,11 @@ def column_squares(X: Tensor, weight: Tensor | None, squares: Tensor) -> None:
 
 def gram_add(
     gram: Tensor,
-    cross: Tensor,
     X: Tensor,
-    Y: Tensor,
-    y_scale: Tensor,
     *,
+    cross: Tensor | None = None,
+    Y: Tensor | None = None,
+    y_scale: Tensor | None = None,
     row_scale: Tensor | None = None,
     x_scale: Tensor | None = None,
     ones: bool = False,
@@ -110,17 +110,17 @@ def gram_add(
     assert library is not None
     library.gram_add(
         *_table(X),
-        Y.data_ptr(),
-        int(Y.dtype == torch.float32),
-        0 if transposed else Y.shape[1],
-        y_scale.data_ptr(),
+        _address(Y),
+        int(Y is not None and Y.dtype == torch.float32),
+        0 if Y is None else Y.shape[1],
+        _address(y_scale),
         _address(row_scale),
         _address(x_scale),
         int(ones),
         int(transposed),
         int(gram.dtype == torch.float64),
         gram.data_ptr(),
-        cross.data_ptr(),
+        _address(cross),
         _threads(X, max(1, X.shape[0 if transposed else 1] // 16)),
     )
 

@@ -5,9 +5,10 @@ On a CPU the compiled kernels do it, or blocks small enough to stay in cache; el
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,57 +105,46 @@ def residual_pass(
         return
     if Y is not None:
         Y = Y.to(torch.float64) if y_scale is None else Y.to(torch.float64) * y_scale
+    operands: tuple[Any, ...] = (X, Y, V, offset, weight)
+    totals: tuple[Any, ...] = (sums.features, sums.ones, sums.squares, *sums.grams)
     if kernels.serves(X):
-        _gemm_pass(sums, X, Y, V, offset, weight)
+        # By NumPy's BLAS; nothing of torch runs in between, whose threads would wait on it.
+        operands = tuple(None if values is None else values.numpy() for values in operands)
+        totals = tuple(total.numpy() for total in totals)
+        _product_pass(operands, totals, sums.groups, _GEMM_ROWS, lambda block: block.astype(float, copy=False))
         return
-    n_rows, n_features = X.shape
-    rows = max(64, _CACHE_BYTES // (8 * max(n_features, 1)))
-    if X.device.type != "cpu":
-        rows = max(rows, _GEMM_ROWS)
-    for start in range(0, n_rows, rows):
-        part = slice(start, start + rows)
-        block = X[part].to(torch.float64)
-        T = block @ V
-        T.neg_()
-        if Y is not None:
-            T[:, : Y.shape[1]] += Y[part]
-        if offset is not None:
-            T -= offset
-        residuals = T
-        if weight is not None:
-            T = T * weight[part].unsqueeze(1)
-        sums.squares.add_((residuals * T).sum(0))
-        for group, gram in zip(sums.groups, sums.grams, strict=True):
-            gram.addmm_(residuals[:, group.start : group.stop].T, T[:, group.start : group.stop])
-        sums.features.add_(block.T @ T)
-        sums.ones.add_(T.sum(0))
+    rows = _block_rows(X) if X.device.type == "cpu" else max(_block_rows(X), _GEMM_ROWS)
+    _product_pass(operands, totals, sums.groups, rows, lambda block: block.to(torch.float64))
 
 
-def _gemm_pass(
-    sums: PassSums, X: Tensor, Y: Tensor | None, V: Tensor, offset: Tensor | None, weight: Tensor | None
+def _product_pass(
+    operands: tuple[Any, ...],
+    totals: tuple[Any, ...],
+    groups: tuple[range, ...],
+    rows: int,
+    widen: Callable[[Any], Any],
 ) -> None:
-    """The same by matrix products of NumPy's BLAS; nothing of torch runs in between, whose threads would wait on it."""
-    x, v = X.numpy(), V.numpy()
-    y, shift, w = (None if values is None else values.numpy() for values in (Y, offset, weight))
-    features, ones, squares = sums.features.numpy(), sums.ones.numpy(), sums.squares.numpy()
-    grams = [gram.numpy() for gram in sums.grams]
-    for start in range(0, x.shape[0], _GEMM_ROWS):
-        part = slice(start, start + _GEMM_ROWS)
-        block = x[part].astype(np.float64, copy=False)
-        T = block @ v
-        np.negative(T, out=T)
-        if y is not None:
-            T[:, : y.shape[1]] += y[part]
-        if shift is not None:
-            T -= shift
-        residuals = T
-        if w is not None:
-            T = T * w[part, None]
-        squares += np.einsum("ij,ij->j", residuals, T)
-        for group, gram in zip(sums.groups, grams, strict=True):
+    """The same by matrix products, of NumPy arrays or of torch tensors alike; the totals are added to in place."""
+    X, Y, V, offset, weight = operands
+    features, ones, squares, *grams = totals
+    for start in range(0, X.shape[0], rows):
+        part = slice(start, start + rows)
+        block = widen(X[part])
+        residuals = -(block @ V)
+        if Y is not None:
+            residuals[:, : Y.shape[1]] += Y[part]
+        if offset is not None:
+            residuals -= offset
+        T = residuals if weight is None else residuals * weight[part, None]
+        squares += (residuals * T).sum(0)
+        for group, gram in zip(groups, grams, strict=True):
             gram += residuals[:, group.start : group.stop].T @ T[:, group.start : group.stop]
         features += block.T @ T
         ones += T.sum(0)
+
+
+def _block_rows(X: Tensor) -> int:
+    return max(64, _CACHE_BYTES // (8 * max(X.shape[1], 1)))
 
 
 def column_squares(squares: Tensor, X: Tensor, weight: Tensor | None = None) -> None:
@@ -170,7 +160,7 @@ def column_squares(squares: Tensor, X: Tensor, weight: Tensor | None = None) -> 
     if kernels.serves(X):
         kernels.column_squares(X, None if weight is None else weight.contiguous(), squares)
         return
-    rows = max(64, _CACHE_BYTES // (8 * max(X.shape[1], 1)))
+    rows = _block_rows(X)
     for start in range(0, X.shape[0], rows):
         part = X[start : start + rows].to(torch.float64)
         product = part * part
