@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -14,12 +15,12 @@ from closedform.extended import Extended, extend
 from closedform.factors import Facts
 from closedform.numerics.expansion import two_sum
 from closedform.numerics.rank import Rank
-from closedform.numerics.root import TriangularRoot
+from closedform.numerics.root import Root, TriangularRoot
 from closedform.outcome import Outcome
 from closedform.rows import Design
 from closedform.solution import Attempt, Solution
 
-__all__ = ["extend_best", "with_digits"]
+__all__ = ["Fitted", "extend_best", "with_digits"]
 
 #: What is asked of the bound, as a part of what the user asks.
 _MARGIN = 0.1
@@ -35,19 +36,31 @@ _GRID = 2e-323
 _SMALL = 1e-270
 
 
-def extend_best(
-    design: Design, facts: Facts, best: tuple[Tensor, Tensor | None, Certificate], digits: int
-) -> tuple[Extended, Attempt]:
+@final
+@dataclass(frozen=True)
+class Fitted:
+    """What an attempt found: weights, what was measured of them, and the root of the normal matrix they came from."""
+
+    weight: Tensor
+    bias: Tensor | None
+    certificate: Certificate
+    root: Root | None
+
+
+def extend_best(design: Design, facts: Facts, best: Fitted, digits: int) -> tuple[Extended, Attempt]:
     """Refine the best weights in extended precision; a bound that holds also proves that the rank is full."""
     begun = time.perf_counter()
-    certificate = best[2]
-    start = design.from_weights(best[0], best[1])
+    certificate = best.certificate
+    start = design.from_weights(best.weight, best.bias)
     wide = facts.wide and not facts.ridge
     if certificate.rank < certificate.columns and not wide:
         start = _uncut(design, start)
     # A pass over a small table costs next to nothing: there the pair gets all the digits it can hold.
     small = design.rows.n_rows * design.n_columns <= _SMALL_TABLE
-    extension = extend(design, start, _ALL if small else _MARGIN * 10.0**-digits, measured=small)
+    triangle = best.root.R if isinstance(best.root, TriangularRoot) else None
+    if triangle is not None and triangle.shape[0] < triangle.shape[1]:
+        triangle = None
+    extension = extend(design, start, _ALL if small else _MARGIN * 10.0**-digits, measured=small, root=triangle)
     if not extension.delta < 1:
         reason = f"nothing could be proven: |T'A'A T - I| is at most {extension.delta:.1e}, which has to be less than 1"
         return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, None)

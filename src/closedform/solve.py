@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.certify import Certificate, certify
-from closedform.digits import extend_best, with_digits
+from closedform.certify import certify
+from closedform.digits import Fitted, extend_best, with_digits
 from closedform.door import check_digits, check_near, check_rcond, check_ridge
 from closedform.errors import FactorBreakdown, InputError
 from closedform.factors import Facts, Method
@@ -166,7 +166,7 @@ def _climb(
         plan = make_plan(facts, method)
     nearest = None if near is None else design.from_weights(*near)
     attempts: list[Attempt] = []
-    best: tuple[Tensor, Tensor | None, Certificate] | None = None
+    best: Fitted | None = None
     condition = 1.0
     for rung in plan.ladder:
         if condition > rung.condition_limit:
@@ -175,17 +175,14 @@ def _climb(
             )
             attempts.append(Attempt(rung.name, 0.0, 0, reason, None))
             continue
-        weight, offset, attempt, learnt = _attempt(design, facts, rung, nearest)
+        fitted, attempt, learnt = _attempt(design, facts, rung, nearest)
         condition = max(condition, learnt)
         attempts.append(attempt)
-        if attempt.certificate is not None and weight is not None:
-            if (
-                best is None
-                or attempt.certificate.backward_error <= best[2].backward_error
-                or attempt.certificate.accepted
-            ):
-                best = weight, offset, attempt.certificate
-            if attempt.certificate.accepted:
+        if fitted is not None:
+            certificate = fitted.certificate
+            if best is None or certificate.backward_error <= best.certificate.backward_error or certificate.accepted:
+                best = fitted
+            if certificate.accepted:
                 break
     if best is None:
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
@@ -194,22 +191,22 @@ def _climb(
         return _solution(design, plan, best, tuple(attempts), dtype, started)
     extension, attempt = extend_best(design, facts, best, digits)
     if attempt.certificate is None:
-        best = (*best[:2], replace(best[2], forward_bound=float("inf")))
+        best = replace(best, certificate=replace(best.certificate, forward_bound=float("inf")))
     else:
-        best = (*design.to_weights(extension.high), attempt.certificate)
+        best = Fitted(*design.to_weights(extension.high), attempt.certificate, None)
     solution = _solution(design, plan, best, (*attempts, attempt), dtype, started)
     return with_digits(solution, design, extension, digits)
 
 
 def _attempt(
     design: Design, facts: Facts, method: Method, nearest: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Attempt, float]:
+) -> tuple[Fitted | None, Attempt, float]:
     begun = time.perf_counter()
     try:
         factor = method.factor(design, facts, nearest)
     except FactorBreakdown as breakdown:
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
-        return None, None, failed, breakdown.condition
+        return None, failed, breakdown.condition
     Z, passes = refine(design, factor)
     weight, bias = design.to_weights(Z)
     check_range(Z, weight, bias)
@@ -229,31 +226,30 @@ def _attempt(
     else:
         reason = f"backward error {certificate.backward_error:.1e} is above {certificate.tolerance:.1e}"
     attempt = Attempt(method.name, time.perf_counter() - begun, passes, reason, certificate)
-    return weight, bias, attempt, certificate.scaled_condition
+    return Fitted(weight, bias, certificate, factor.root), attempt, certificate.scaled_condition
 
 
 def _solution(
     design: Design,
     plan: Plan,
-    best: tuple[Tensor, Tensor | None, Certificate],
+    best: Fitted,
     attempts: tuple[Attempt, ...],
     dtype: torch.dtype,
     started: float,
 ) -> Solution:
-    weight, offset, certificate = best
-    rows = design.rows
+    certificate, rows = best.certificate, design.rows
     notes = list(rows.notes)
     if certificate.rank < certificate.columns:
         notes.append(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
         )
-    rounded = round_to(weight, dtype)
+    rounded = round_to(best.weight, dtype)
     if dtype != torch.float64:
         notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
     return Solution(
         weight=rounded,
-        bias=None if offset is None else offset.to(dtype),
+        bias=None if best.bias is None else best.bias.to(dtype),
         certificate=certificate,
         outcome=outcome_of(certificate),
         plan=plan,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.extended.operand import SLACK, OutOfRange, Tall
-from closedform.extended.preconditioner import from_gram, from_triangle
+from closedform.extended.preconditioner import from_gram, from_root, from_triangle
 from closedform.extended.refinement import refine
 from closedform.extended.wide import least_norm
 from closedform.rows import Design
@@ -39,7 +39,7 @@ class Extended:
     R: Tensor | None = None
 
 
-def extend(design: Design, start: Tensor, goal: float, *, measured: bool) -> Extended:
+def extend(design: Design, start: Tensor, goal: float, *, measured: bool, root: Tensor | None = None) -> Extended:
     """Refine until the pair high + low is as good as asked, or as it gets, and bound its error.
 
     Tall and square systems and all with a ridge start from ``start``; wide ones get the weights of least norm, with a
@@ -50,9 +50,10 @@ def extend(design: Design, start: Tensor, goal: float, *, measured: bool) -> Ext
         start: Coordinates, ``(columns, targets)``.
         goal: Bound asked for, relative to each weight; a wide system is refined as far as it goes.
         measured: Whether the bound has to be close to the true error, which takes one more pass.
+        root: A triangle R with ``R'R`` near the normal matrix, where one is at hand.
     """
     try:
-        found = _extend(design, start, goal, measured)
+        found = _extend(design, start, goal, measured, root)
     except OutOfRange:
         return Extended(start, torch.zeros_like(start), torch.full_like(start, torch.inf), torch.inf, 0)
     found = replace(found, bound=found.bound.nan_to_num(nan=torch.inf, posinf=torch.inf))
@@ -71,12 +72,14 @@ def extend(design: Design, start: Tensor, goal: float, *, measured: bool) -> Ext
     )
 
 
-def _extend(design: Design, start: Tensor, goal: float, measured: bool) -> Extended:
+def _extend(design: Design, start: Tensor, goal: float, measured: bool, root: Tensor | None) -> Extended:
     if design.scanned.positive_rows < design.n_columns and design.l2 == 0:
         z, bound, delta, passes = least_norm(design)
         return Extended(z[0], z[1], (bound + z[2:].abs().sum(0)) * SLACK, delta, passes)
     operand = Tall(design)
-    preconditioner = from_gram(operand) or from_triangle(operand, design.triangle.R)
+    preconditioner = from_gram(operand) if root is None else from_root(operand, root)
+    if preconditioner is None:
+        preconditioner = from_triangle(operand, design.triangle.R)
     refined = refine(operand, start, preconditioner.T, preconditioner.delta, goal, measured=measured)
     z = refined.z
     bound = (refined.bound + z[2].abs()) * SLACK

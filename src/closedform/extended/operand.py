@@ -10,10 +10,12 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.numerics import kernels
+from closedform.numerics.gram import normal_equations_update
 from closedform.numerics.slices import LENGTH, Slices, cut, exponents_of, scaled
 from closedform.rows import Design
 
-__all__ = ["SLACK", "Block", "Operand", "OutOfRange", "Tall", "U", "exactly", "rows_per_block"]
+__all__ = ["PASS_ROWS", "SLACK", "Block", "Operand", "OutOfRange", "Tall", "U", "exactly", "rows_per_block"]
 
 #: Unit roundoff of doubles.
 U = 2.0**-53
@@ -21,6 +23,12 @@ U = 2.0**-53
 SLACK = 1.0 + 1e-6
 #: Norm of a column, under which a ridge strength is more than 1e60 times the column's own square.
 _VISIBLE = 2.0**-100
+
+
+#: Rows that one call of a compiled pass takes here, so that sums stay short.
+PASS_ROWS = 2**16
+#: Scales within 2 to the power of plus or minus this keep compiled passes far from the ends of the range.
+_EXPONENTS = 300
 
 
 class OutOfRange(Exception):
@@ -76,6 +84,14 @@ class Operand(ABC):
     def rounded(self) -> Iterator[Tensor]:
         """Walk the rows of ``sqrt(W) A`` once in double precision, each entry within 4 U of the true one."""
 
+    def gram(self, T: Tensor | None) -> tuple[Tensor, int] | None:
+        """Return the upper triangle of ``T'A'W A T`` and how many additions its entries went through, at most.
+
+        None where there is no compiled pass for it. An entry of ``sqrt(W) A T`` is a sum in double precision, in any
+        order. Without T, that of ``A'W A``.
+        """
+        return None
+
 
 def rows_per_block(columns: int) -> int:
     """Return how many rows are cut at a time: few enough that the slices stay in the outer cache."""
@@ -109,6 +125,14 @@ class Tall(Operand):
         self.frobenius_norm = design.frobenius_norm
         self.graded = design.rows.weight is not None
         self.peaks = torch.ones_like(design.target_scale)
+        exponents = torch.cat([design.scale, design.target_scale]).log2()
+        #: Whether compiled passes serve the rows.
+        self.compiled = (
+            kernels.available()
+            and design.scale.device.type == "cpu"
+            and float(exponents.abs().max()) <= _EXPONENTS
+            and design.scanned.weight_sum <= 2.0**_EXPONENTS
+        )
         if max(float(design.column_norms.max()), float(design.target_norms.max())) > 1 + 1e-9:
             # The power of two that would do is itself out of range.
             raise OutOfRange
@@ -144,3 +168,25 @@ class Tall(Operand):
     def rounded(self) -> Iterator[Tensor]:
         for A, _ in self.design.matrix_blocks(rows_per_block(self.columns), "extending"):
             yield A
+
+    def gram(self, T: Tensor | None) -> tuple[Tensor, int] | None:
+        if not self.compiled:
+            return None
+        design, p = self.design, self.columns
+        gram, nothing = design.scale.new_zeros(p, p), design.scale.new_zeros(p, 0)
+        calls = 0
+        for block in design.blocks(PASS_ROWS, "extending", as_stored=True):
+            calls += 1
+            normal_equations_update(
+                gram,
+                nothing,
+                block.X if kernels.serves(block.X) else block.X.to(torch.float64).contiguous(),
+                block.Y[:, :0],
+                design.target_scale[:0],
+                row_scale=None if block.weight is None else block.weight.sqrt(),
+                factor=None if T is None else T * design.scale.unsqueeze(1),
+                ones=design.bias,
+            )
+        # In registers, over those of a thread, over threads, over calls.
+        additions = 256 + (PASS_ROWS // 256 + 1) + 256 + calls
+        return gram if T is not None else gram * torch.outer(design.scale, design.scale), additions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import final
 
 import torch
@@ -14,12 +13,12 @@ from closedform.extended.operand import SLACK, Operand, U
 from closedform.numerics.gram import gram_update, mirror
 from closedform.numerics.slices import LENGTH, exponents_of, limbs, scaled
 
-__all__ = ["Preconditioner", "from_gram", "from_triangle"]
+__all__ = ["Preconditioner", "from_gram", "from_root", "from_triangle"]
 
 #: A computed Gram matrix will do where its condition number, the square of that of A, leaves digits to it.
 _GRAM_REACH = 1e9
 #: A preconditioner at least this good is not sought any better.
-_GOOD = 1e-3
+_GOOD = 0.02
 # A rest is at most half a unit of its slice, and rows may be graded.
 _REST = 2.1 * 2.0**-31
 
@@ -55,14 +54,36 @@ def from_gram(operand: Operand) -> Preconditioner | None:
     takes back what the first has lost: CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya
     2015).
     """
-    whole = _Products.summed(operand, operand.rounded(), None, 0.0, 0.0)
+    whole = _Products.identity(operand)
     first = _inverse_of_root(whole.gram)
     if first is None or not operand.frobenius_norm * float(torch.linalg.matrix_norm(first.T)) < _GRAM_REACH:
         return None
     delta = whole.defect(first.T)
     if delta < _GOOD:
         return Preconditioner(first.T, first.R, delta)
+    return _improved(operand, first)
+
+
+def from_root(operand: Operand, R: Tensor) -> Preconditioner | None:
+    """Start from a triangle with ``R'R`` near ``A'A``, however roughly; None where it does not get good enough.
+
+    It spares the Gram matrix that the condition number spoils; where that is not spoilt, it is what delta comes from.
+    """
+    T = _inverse(R)
+    if not bool(torch.isfinite(T).all()):
+        return None
+    size = operand.frobenius_norm * float(torch.linalg.matrix_norm(T))
+    if LENGTH * U * size**2 < _GOOD:
+        return from_gram(operand)
+    return _improved(operand, Preconditioner(T, R, torch.nan))
+
+
+def _improved(operand: Operand, first: Preconditioner) -> Preconditioner | None:
+    """Factor the Gram matrix of ``A T``, unless it is the identity already, and multiply the factors."""
     products = _Products.of(operand, first.T)
+    delta = products.defect()
+    if delta < _GOOD:
+        return Preconditioner(first.T, first.R, delta)
     second = _inverse_of_root(products.gram)
     if second is None:
         return None
@@ -104,29 +125,32 @@ class _Products:
     terms: int
 
     @staticmethod
+    def identity(operand: Operand) -> _Products:
+        """Take T for the identity."""
+        return _Products._of(operand, None, operand.gram(None) or _summed(operand, operand.rounded()), 0.0, 0.0)
+
+    @staticmethod
     def of(operand: Operand, T: Tensor) -> _Products:
         """Multiply in double precision where that is enough, else with the first bits of both exactly."""
         p = T.shape[0]
         reach = operand.frobenius_norm * float(torch.linalg.matrix_norm(T)) * SLACK
         error = (p + 5) * U * reach
-        blocks = _rounded_products(operand, T)
-        if not error < _GOOD:
+        if error < _GOOD:
+            summed = operand.gram(T) or _summed(operand, (A @ T for A in operand.rounded()))
+        else:
             careful = _CarefulProducts(operand, T)
-            error, blocks = careful.error, careful.blocks()
-        return _Products.summed(operand, blocks, T, error, reach)
+            error, summed = careful.error, _summed(operand, careful.blocks())
+        return _Products._of(operand, T, summed, error, reach)
 
     @staticmethod
-    def summed(operand: Operand, blocks: Iterator[Tensor], T: Tensor | None, error: float, reach: float) -> _Products:
-        """Sum ``Y'Y`` over blocks; T is None for the identity."""
-        p = operand.columns
-        gram, squares, terms = torch.zeros(p, p, dtype=torch.float64, device=operand.peaks.device), 0.0, max(LENGTH, p)
+    def _of(operand: Operand, T: Tensor | None, summed: tuple[Tensor, int], error: float, reach: float) -> _Products:
+        gram, terms = summed
         if operand.penalty is not None:
             root = operand.penalty.sqrt().unsqueeze(1)
-            blocks = chain(blocks, [torch.diagflat(root) if T is None else root * T])
-        for Y in blocks:
-            gram_update(gram, Y)
-            squares += float(torch.linalg.vector_norm(Y)) ** 2
-            terms += 1
+            gram_update(gram, torch.diagflat(root) if T is None else root * T)
+            terms += operand.columns + 1
+        # The diagonal of the sum is as good as its entries, which SLACK exceeds by far.
+        squares = float(gram.diagonal().sum()) * SLACK
         # Rounding of Y itself: of its last additions, of the root of a weight, of the root of the ridge strength.
         return _Products(mirror(gram), squares, error + 10 * U * squares**0.5, reach, terms)
 
@@ -144,9 +168,14 @@ class _Products:
         return (defect + 2 * (1 + defect) ** 0.5 * change + change**2) * SLACK
 
 
-def _rounded_products(operand: Operand, T: Tensor) -> Iterator[Tensor]:
-    for A in operand.rounded():
-        yield A @ T
+def _summed(operand: Operand, blocks: Iterator[Tensor]) -> tuple[Tensor, int]:
+    """Sum ``Y'Y`` over blocks Y of at most :data:`LENGTH` rows; count the additions."""
+    p = operand.columns
+    gram, terms = torch.zeros(p, p, dtype=torch.float64, device=operand.peaks.device), LENGTH
+    for Y in blocks:
+        gram_update(gram, Y)
+        terms += 1
+    return gram, terms
 
 
 @final

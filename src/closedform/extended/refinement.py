@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.extended.expansions import foreseen_errors, gradient_in_expansions, served
 from closedform.extended.gradient import MAX_SLICES, gradient, rounding, slices_for
 from closedform.extended.operand import SLACK, Operand, U
 from closedform.numerics.expansion import accumulate, renormalise
@@ -19,6 +20,8 @@ _MAX_PASSES = 60
 _PAIR = 2.0**-108
 # Relative rounding of expansions of three doubles, and far more.
 _EXPANSION = 2.0**-140
+#: Sums of three doubles are as good as three slices and more.
+_BEYOND_EXPANSIONS = 4
 
 
 @final
@@ -60,7 +63,7 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
         return best
     lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1) * SLACK
     # Where the bound has to be close, what is left out of the gradient must not be what it shows.
-    slices = slices_for(operand, T, z, (min(goal, _PAIR) if measured else 0.25 * goal) * _sizes(start))
+    slices = _slices(operand, T, z, (min(goal, _PAIR) if measured else 0.25 * goal) * _sizes(start))
     for passes in range(1, _MAX_PASSES + 1):
         projected, missing = _projected(operand, T, z, delta, slices)
         size = torch.linalg.vector_norm(projected, dim=0)
@@ -85,9 +88,20 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
         if not halved:
             if slices == MAX_SLICES:
                 break
-            slices += 1
+            slices = slices + 1 if slices else _BEYOND_EXPANSIONS
         z = stepped
     return best
+
+
+def _slices(operand: Operand, T: Tensor, z: Tensor, goal: Tensor) -> int:
+    """Return how many slices will do for an error below ``goal``, or 0 where sums of three doubles will."""
+    if served(operand):
+        error, residual_error = foreseen_errors(operand, z, torch.ones_like(z[0, 0]))
+        lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1)
+        reach = torch.linalg.vector_norm(T.abs().sum(0)) * error + residual_error
+        if bool((lengths * reach <= goal).all()):
+            return 0
+    return slices_for(operand, T, z, goal)
 
 
 def _sizes(z: Tensor) -> Tensor:
@@ -97,7 +111,7 @@ def _sizes(z: Tensor) -> Tensor:
 
 def _projected(operand: Operand, T: Tensor, z: Tensor, delta: float, slices: int) -> tuple[Tensor, Tensor]:
     """Return ``T'g`` and a bound on the Euclidean norm of its error for each target."""
-    g = gradient(operand, z, slices)
+    g = gradient(operand, z, slices) if slices else gradient_in_expansions(operand, z)
     # Rounding of the product, of g to double, and what is missing from g; A'e for an error e of the residual is bounded
     # through |A T| <= sqrt(1 + delta), which keeps the condition number out of it.
     missing = T.abs().T @ (rounding(T.shape[0]) * g.value.abs() + g.error)

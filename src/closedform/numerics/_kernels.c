@@ -306,6 +306,7 @@ typedef struct {
     const double *y_scale;   /* (k,) */
     const double *row_scale; /* (m,) or NULL */
     const double *x_scale;   /* (n,) or NULL */
+    const void *factor;      /* A is multiplied by this upper triangle, in panels of its columns; or NULL */
     Py_ssize_t from, to;
     void *sums;              /* tiles: panels of columns against panels of columns, then against panels of targets */
     int failed;
@@ -379,6 +380,34 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
         }                                                                                                              \
     }                                                                                                                  \
                                                                                                                        \
+    /* Lay an upper triangle (columns, columns) out in panels of its columns, each down to its last row. */             \
+    static void NAME##_lay_out(const double *triangle, Py_ssize_t columns, Py_ssize_t panels, T *out) {                \
+        for (Py_ssize_t q = 0; q < panels; q++)                                                                        \
+            for (Py_ssize_t c = 0; c < (q + 1) * WIDTH; c++)                                                           \
+                for (Py_ssize_t v = q * WIDTH; v < (q + 1) * WIDTH; v++)                                               \
+                    *out++ = c < columns && v < columns ? (T)triangle[c * columns + v] : (T)0;                         \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Multiply packed rows by the factor, which lies in the same panels. */                                           \
+    FOR_EACH_CPU                                                                                                       \
+    static void NAME##_multiply(const T *packed, const T *factor, Py_ssize_t depth, Py_ssize_t panels, T *product) {   \
+        for (Py_ssize_t q = 0; q < panels; q++) {                                                                      \
+            for (Py_ssize_t r = 0; r < depth; r += TILE) {                                                             \
+                NAME##_vector s[TILE] = {{0}};                                                                         \
+                for (Py_ssize_t p = 0; p <= q; p++) {                                                                  \
+                    const T *a = packed + (p * DEPTH + r) * WIDTH, *b = factor + p * WIDTH * WIDTH;                    \
+                    for (int v = 0; v < WIDTH; v++) {                                                                  \
+                        const NAME##_vector t = *(const NAME##_vector *)(b + v * WIDTH);                               \
+                        for (int i = 0; i < TILE; i++) s[i] += a[i * WIDTH + v] * t;                                   \
+                    }                                                                                                  \
+                }                                                                                                      \
+                NAME##_vector *out = (NAME##_vector *)(product + (q * DEPTH + r) * WIDTH);                             \
+                for (int i = 0; i < TILE; i++) out[i] = s[i];                                                          \
+            }                                                                                                          \
+            factor += (q + 1) * WIDTH * WIDTH;                                                                         \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
     FOR_EACH_CPU                                                                                                       \
     static void NAME##_tile(const T *left, const T *right, Py_ssize_t depth, T *sums) {                                \
         for (int half = 0; half < WIDTH; half += TILE) {                                                               \
@@ -397,14 +426,19 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
         Gram *a = argument;                                                                                            \
         const Py_ssize_t columns = a->table.n + (a->ones ? 1 : 0), panels = (columns + WIDTH - 1) / WIDTH;             \
         const Py_ssize_t y_panels = (a->k + WIDTH - 1) / WIDTH;                                                        \
-        T *packed = aligned(sizeof(T) * (panels + y_panels) * DEPTH * WIDTH);                                          \
-        if (!packed) {                                                                                                 \
+        const Py_ssize_t first = a->factor ? panels : 0, size = (first + panels + y_panels) * DEPTH * WIDTH;           \
+        T *memory = aligned(sizeof(T) * size), *packed = memory + first * DEPTH * WIDTH;                               \
+        if (!memory) {                                                                                                 \
             a->failed = 1;                                                                                             \
             return NULL;                                                                                               \
         }                                                                                                              \
         for (Py_ssize_t i = a->from; i < a->to; i += DEPTH) {                                                          \
             const Py_ssize_t depth = a->to - i < DEPTH ? a->to - i : DEPTH;                                            \
             NAME##_pack(a, i, depth, columns, panels, y_panels, packed);                                               \
+            if (a->factor) {                                                                                           \
+                memcpy(memory, packed, sizeof(T) * panels * DEPTH * WIDTH);                                            \
+                NAME##_multiply(memory, a->factor, depth, panels, packed);                                             \
+            }                                                                                                          \
             T *sums = a->sums;                                                                                         \
             for (Py_ssize_t q = 0; q < panels + y_panels; q++) {                                                       \
                 const Py_ssize_t above = q < panels ? q + 1 : panels;                                                  \
@@ -412,7 +446,7 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
                     NAME##_tile(packed + p * DEPTH * WIDTH, packed + q * DEPTH * WIDTH, depth, sums);                  \
             }                                                                                                          \
         }                                                                                                              \
-        free(packed);                                                                                                  \
+        free(memory);                                                                                                  \
         return NULL;                                                                                                   \
     }                                                                                                                  \
                                                                                                                        \
@@ -439,6 +473,185 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
 
 DEFINE_GRAM(gram32, float, 16)
 DEFINE_GRAM(gram64, double, 8)
+
+/* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
+
+/* Every product is split into itself and its rounding error by one fused multiply-add, every addition to a first part
+   leaves its error to the second, and every addition to a second part to the third, which is plain: a dot product with
+   errors of the order of the cube of eps (Ogita, Rump and Oishi 2005). The bound is derived in
+   docs/how-many-digits.md. */
+#define EXPANSION_GROUP 64
+
+typedef struct {
+    Share share; /* sums: q * (n + 1) first parts, as many second and third ones, for X'T (q, n) and sums of T (q,); then
+                    (q,) squares of T / w, of the largest number that a residual's parts can stand for */
+    Table table;
+    const void *y; /* (m, q) contiguous */
+    int y_single;
+    const double *y_scale; /* (q,) */
+    const double *weight;  /* (m,) or NULL */
+    const double *v;       /* (3, q, n): vectors as rows, in three parts */
+    const double *offset;  /* (3, q) */
+    Py_ssize_t q;
+} Expansion;
+
+/* Set sum to sum + term and term to what that rounds; z is scratch (Knuth 1969). */
+#define TWO_SUM(sum, term, z)                                                                                          \
+    do {                                                                                                               \
+        const __typeof__(sum) before = sum, added = term;                                                              \
+        sum = before + added;                                                                                          \
+        z = sum - before;                                                                                              \
+        term = (before - (sum - z)) + (added - z);                                                                     \
+    } while (0)
+
+static inline void add_parts(double *s, Py_ssize_t stride, double a, double b, double c) {
+    double z;
+    TWO_SUM(s[0], a, z);
+    TWO_SUM(s[stride], b, z);
+    TWO_SUM(s[stride], a, z);
+    s[2 * stride] += (a + b) + c;
+}
+
+/* Order the three parts, exactly. */
+static inline void order(double *t) {
+    double z;
+    for (int sweep = 0; sweep < 2; sweep++) {
+        TWO_SUM(t[1], t[2], z);
+        TWO_SUM(t[0], t[1], z);
+    }
+    TWO_SUM(t[1], t[2], z);
+}
+
+/* Load up to a register full; the rest is zero. */
+static inline void load(lanes_vector *values, const double *from, Py_ssize_t count) {
+    if (count >= LANES) {
+        memcpy(values, from, sizeof *values);
+        return;
+    }
+    memset(values, 0, sizeof *values);
+    memcpy(values, from, sizeof(double) * count);
+}
+
+FOR_EACH_CPU
+static void expansion_dot(const double *const *x, const double *v, Py_ssize_t part, Py_ssize_t n, double t[QUAD][3]) {
+    lanes_vector s[QUAD] = {{0}}, e[QUAD] = {{0}}, f[QUAD] = {{0}};
+    for (Py_ssize_t c = 0; c < n; c += LANES) {
+        lanes_vector v0, v1, v2;
+        load(&v0, v + c, n - c);
+        load(&v1, v + part + c, n - c);
+        load(&v2, v + 2 * part + c, n - c);
+        for (int r = 0; r < QUAD; r++) {
+            lanes_vector a, p, q, b, last, z;
+            load(&a, x[r] + c, n - c);
+            p = a * v0;
+            b = a * v1;
+            for (int l = 0; l < LANES; l++) q[l] = __builtin_fma(a[l], v0[l], -p[l]);
+            for (int l = 0; l < LANES; l++) last[l] = __builtin_fma(a[l], v1[l], -b[l]);
+            last += a * v2;
+            TWO_SUM(s[r], p, z);
+            TWO_SUM(e[r], q, z);
+            TWO_SUM(e[r], b, z);
+            TWO_SUM(e[r], p, z);
+            f[r] += ((q + b) + p) + last;
+        }
+    }
+    for (int r = 0; r < QUAD; r++)
+        for (int l = 0; l < LANES; l++) add_parts(t[r], 1, -s[r][l], -e[r][l], -f[r][l]);
+}
+
+#define ADD_ROW(x, t)                                                                                                  \
+    do {                                                                                                               \
+        double p = (x) * (t)[0], q = __builtin_fma(x, (t)[0], -p), b = (x) * (t)[1], z;                                \
+        const double last = __builtin_fma(x, (t)[1], -b) + (x) * (t)[2];                                               \
+        TWO_SUM(first, p, z);                                                                                          \
+        TWO_SUM(second, q, z);                                                                                         \
+        TWO_SUM(second, b, z);                                                                                         \
+        TWO_SUM(second, p, z);                                                                                         \
+        third += ((q + b) + p) + last;                                                                                 \
+    } while (0)
+
+FOR_EACH_CPU
+static void expansion_adjoint(const double *const *x, double t[QUAD][3], Py_ssize_t part, Py_ssize_t n, double *g) {
+    const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+    double *g0 = g, *g1 = g + part, *g2 = g + 2 * part;
+#pragma omp simd
+    for (Py_ssize_t c = 0; c < n; c++) {
+        double first = g0[c], second = g1[c], third = g2[c];
+        ADD_ROW(x0[c], t[0]);
+        ADD_ROW(x1[c], t[1]);
+        ADD_ROW(x2[c], t[2]);
+        ADD_ROW(x3[c], t[3]);
+        g0[c] = first;
+        g1[c] = second;
+        g2[c] = third;
+    }
+}
+
+static void expansion_group(const Expansion *a, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Py_ssize_t n = a->table.n, q = a->q, part = q * (n + 1);
+    for (Py_ssize_t i = from; i < to; i += QUAD) {
+        const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
+        const double *x[QUAD];
+        /* Past the end the last row stands in with a residual of zero. */
+        for (Py_ssize_t r = 0; r < QUAD; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
+        for (Py_ssize_t j = 0; j < q; j++) {
+            double t[QUAD][3] = {{0}};
+            expansion_dot(x, a->v + j * n, q * n, n, t);
+            for (Py_ssize_t r = 0; r < QUAD; r++) {
+                if (r >= left) {
+                    t[r][0] = t[r][1] = t[r][2] = 0.0;
+                    continue;
+                }
+                const double w = a->weight ? a->weight[i + r] : 1.0;
+                add_parts(t[r], 1, a->y_scale[j] * number(a->y, a->y_single, (i + r) * q + j), 0.0, 0.0);
+                add_parts(t[r], 1, -a->offset[j], -a->offset[q + j], -a->offset[2 * q + j]);
+                order(t[r]);
+                double size = t[r][0] < 0 ? -t[r][0] : t[r][0];
+                for (int k = 1; k < 3; k++) {
+                    const double other = (t[r][k] < 0 ? -t[r][k] : t[r][k]) * (k == 1 ? 0x1p52 : 0x1p104);
+                    size = other > size ? other : size;
+                }
+                g[3 * part + j] += w * size * size;
+                if (a->weight) {
+                    double p = w * t[r][0], s = __builtin_fma(w, t[r][0], -p), b = w * t[r][1], z;
+                    const double last = __builtin_fma(w, t[r][1], -b) + w * t[r][2];
+                    TWO_SUM(s, b, z);
+                    t[r][0] = p;
+                    t[r][1] = s;
+                    t[r][2] = b + last;
+                    order(t[r]);
+                }
+                add_parts(g + q * n + j, part, t[r][0], t[r][1], t[r][2]);
+            }
+            expansion_adjoint(x, t, part, n, g + j * n);
+        }
+    }
+}
+
+/* Add sums as the expansion pass has them; the last `plain` are doubles. */
+FOR_EACH_CPU
+static void add_expansions(double *out, const double *sums, Py_ssize_t part, Py_ssize_t plain) {
+#pragma omp simd
+    for (Py_ssize_t c = 0; c < part; c++) add_parts(out + c, part, sums[c], sums[part + c], sums[2 * part + c]);
+    for (Py_ssize_t c = 3 * part; c < 3 * part + plain; c++) out[c] += sums[c];
+}
+
+static void *expansion_worker(void *argument) {
+    Expansion *a = argument;
+    const Py_ssize_t n = a->table.n, part = a->q * (n + 1), size = 3 * part + a->q;
+    double *group = malloc(sizeof(double) * (size + QUAD * n));
+    if (!group) {
+        a->share.failed = 1;
+        return NULL;
+    }
+    for (Py_ssize_t i = a->share.from; i < a->share.to; i += EXPANSION_GROUP) {
+        memset(group, 0, sizeof(double) * size);
+        expansion_group(a, i, i + EXPANSION_GROUP < a->share.to ? i + EXPANSION_GROUP : a->share.to, group, group + size);
+        add_expansions(a->share.g, group, part, a->q);
+    }
+    free(group);
+    return NULL;
+}
 
 /* ---- sparse sign sketch: each row is added, with signs, to a few rows of the sketch ---- */
 
@@ -528,9 +741,9 @@ static Py_ssize_t bound(Py_ssize_t length, int count, int i, Py_ssize_t unit) {
 #define POINTER(type, value) ((type *)(uintptr_t)(value))
 
 /* Give each of `count` parts, which start with a Share, its rows of m and sums of its own; run them, add the sums to out in
-   the order of the parts, and free them. */
+   the order of the parts, and free them. The first 3 * expansions of the sums are expansions. */
 static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, int count, int threads, Py_ssize_t m,
-                        Py_ssize_t size, double *out) {
+                        Py_ssize_t size, Py_ssize_t expansions, double *out) {
     int failed = 0;
     double *sums = calloc((size_t)count * size, sizeof(double));
     if (!sums) {
@@ -545,7 +758,7 @@ static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, 
     run(worker, parts, part_size, count, clamp_threads(threads, count));
     for (int i = 0; i < count; i++) {
         failed |= ((Share *)((char *)parts + i * part_size))->failed;
-        for (Py_ssize_t c = 0; c < size; c++) out[c] += sums[i * size + c];
+        add_expansions(out, sums + i * size, expansions, size - 3 * expansions);
     }
     Py_END_ALLOW_THREADS;
     free(parts);
@@ -570,7 +783,7 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
                               POINTER(const double, offset), k, q, with_gram};
     }
     const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
-    return add_up(residual_worker, parts, sizeof(Residual), count, threads, m, size, POINTER(double, g));
+    return add_up(residual_worker, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
 }
 
 static PyObject *column_squares(PyObject *self, PyObject *args) {
@@ -584,15 +797,35 @@ static PyObject *column_squares(PyObject *self, PyObject *args) {
     for (int i = 0; i < count; i++) {
         parts[i] = (Squares){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight)};
     }
-    return add_up(squares_worker, parts, sizeof(Squares), count, threads, m, n, POINTER(double, g));
+    return add_up(squares_worker, parts, sizeof(Squares), count, threads, m, n, 0, POINTER(double, g));
+}
+
+static PyObject *expansion_pass(PyObject *self, PyObject *args) {
+    unsigned long long x, y, y_scale, weight, v, offset, g;
+    int single, y_single, threads;
+    Py_ssize_t m, n, ld, q;
+    if (!PyArg_ParseTuple(args, "KinnnKiKKKKnKi", &x, &single, &m, &n, &ld, &y, &y_single, &y_scale, &weight, &v, &offset,
+                          &q, &g, &threads))
+        return NULL;
+    const int count = parts_of(m);
+    Expansion *parts = calloc(count, sizeof(Expansion));
+    if (!parts) return PyErr_NoMemory();
+    for (int i = 0; i < count; i++) {
+        parts[i] = (Expansion){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
+                               POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v),
+                               POINTER(const double, offset), q};
+    }
+    const Py_ssize_t expansions = q * (n + 1);
+    return add_up(expansion_worker, parts, sizeof(Expansion), count, threads, m, 3 * expansions + q, expansions,
+                  POINTER(double, g));
 }
 
 static PyObject *gram_add(PyObject *self, PyObject *args) {
-    unsigned long long x, y, y_scale, row_scale, x_scale, gram, cross;
+    unsigned long long x, y, y_scale, row_scale, x_scale, factor, gram, cross;
     int single, y_single, ones, transposed, double_sums, threads, failed = 0;
     Py_ssize_t m, n, ld, k;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &row_scale,
-                          &x_scale, &ones, &transposed, &double_sums, &gram, &cross, &threads))
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &row_scale,
+                          &x_scale, &factor, &ones, &transposed, &double_sums, &gram, &cross, &threads))
         return NULL;
     if (transposed) {
         const Py_ssize_t rows = m;
@@ -605,11 +838,18 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     const size_t bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width;
     Gram *parts = calloc(count, sizeof(Gram));
     if (!parts) return PyErr_NoMemory();
+    void *panes = NULL;
+    if (factor) {
+        panes = aligned((size_t)(panels * (panels + 1) / 2) * 64 * width);
+        failed |= !panes;
+        if (panes && double_sums) gram64_lay_out(POINTER(const double, factor), columns, panels, panes);
+        if (panes && !double_sums) gram32_lay_out(POINTER(const double, factor), columns, panels, panes);
+    }
     for (int i = 0; i < count; i++) {
         parts[i] = (Gram){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single, ones,
                           transposed, k, POINTER(const double, y_scale), POINTER(const double, row_scale),
-                          POINTER(const double, x_scale), bound(m, count, i, DEPTH), bound(m, count, i + 1, DEPTH),
-                          aligned(bytes), 0};
+                          POINTER(const double, x_scale), panes, bound(m, count, i, DEPTH),
+                          bound(m, count, i + 1, DEPTH), aligned(bytes), 0};
         failed |= !parts[i].sums;
         if (parts[i].sums) memset(parts[i].sums, 0, bytes);
     }
@@ -622,6 +862,7 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
         Py_END_ALLOW_THREADS;
     }
     for (int i = 0; i < count; i++) free(parts[i].sums);
+    free(panes);
     free(parts);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -657,8 +898,11 @@ static PyMethodDef methods[] = {
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, single, m, n, ld, weight, out, threads): add the weighted squares of each column."},
     {"gram_add", gram_add, METH_VARARGS,
-     "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, ones, transposed, double_sums, gram, "
-     "cross, threads): add the upper triangle of A'A and A'B, A = [1 | X] scaled, or A = X' scaled."},
+     "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, factor, ones, transposed, double_sums, "
+     "gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or A = X' scaled."},
+    {"expansion_pass", expansion_pass, METH_VARARGS,
+     "expansion_pass(x, single, m, n, ld, y, y_single, y_scale, weight, v, offset, q, out, threads): add X'T and sums of T as "
+     "three doubles each, and squares of T."},
     {"sketch_add", sketch_add, METH_VARARGS,
      "sketch_add(x, single, m, n, ld, target, factor, nonzeros, sketch, threads): add rows to a sparse sign sketch."},
     {NULL, NULL, 0, NULL}};

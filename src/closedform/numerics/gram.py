@@ -62,11 +62,12 @@ def normal_equations_update(
     *,
     row_scale: Tensor | None = None,
     x_scale: Tensor | None = None,
+    factor: Tensor | None = None,
     ones: bool = False,
 ) -> None:
     """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
 
-    ``A = diag(row_scale) [1 | X diag(x_scale)]``, the ones only where asked for, and ``B = diag(row_scale) Y
+    ``A = diag(row_scale) [1 | X diag(x_scale)] factor``, the ones only where asked for, and ``B = diag(row_scale) Y
     diag(y_scale)``.
 
     Args:
@@ -77,6 +78,7 @@ def normal_equations_update(
         y_scale: ``(targets,)``, float64.
         row_scale: ``(rows,)``, float64, or None for ones.
         x_scale: ``(features,)``, float64, or None for ones.
+        factor: Upper triangle, ``(columns, columns)``, float64, or None for the identity.
         ones: Whether a column of ones stands first.
 
     Example:
@@ -97,6 +99,7 @@ def normal_equations_update(
             y_scale=y_scale.contiguous(),
             row_scale=None if row_scale is None else row_scale.contiguous(),
             x_scale=None if x_scale is None else x_scale.contiguous(),
+            factor=None if factor is None else factor.contiguous(),
             ones=ones,
         )
         return
@@ -108,6 +111,8 @@ def normal_equations_update(
             A = A * x_scale
         if ones:
             A = torch.cat([A.new_ones(A.shape[0], 1), A], 1)
+        if factor is not None:
+            A = A @ factor
         if row_scale is not None:
             A, B = A * row_scale[part].unsqueeze(1), B * row_scale[part].unsqueeze(1)
         A = A.to(gram.dtype)

@@ -15,7 +15,7 @@ try:
 except ImportError:  # no C compiler at installation: passes.py does the same with matrix products
     library = None
 
-__all__ = ["available", "column_squares", "gram_add", "residual_pass", "serves", "sketch_add"]
+__all__ = ["available", "column_squares", "expansion_pass", "gram_add", "residual_pass", "serves", "sketch_add"]
 
 #: Below this many numbers a thread costs more than it saves.
 _PER_THREAD = 2**19
@@ -84,6 +84,36 @@ def residual_pass(
     )
 
 
+def expansion_pass(
+    X: Tensor, Y: Tensor, y_scale: Tensor, V: Tensor, offset: Tensor, weight: Tensor | None, sums: Tensor
+) -> None:
+    """Add ``X'T`` and ``1'T`` for ``T = weight (Y * y_scale - X V - offset)``, all as sums of three doubles.
+
+    Args:
+        X: ``(rows, features)``, with :func:`serves`.
+        Y: ``(rows, q)``, float32 or float64, contiguous like all that follows, which is float64.
+        y_scale: Powers of two, ``(q,)``.
+        V: ``(3, q, features)``.
+        offset: ``(3, q)``.
+        weight: ``(rows,)`` or None.
+        sums: Three times ``X'T`` (q, features) and ``1'T`` (q,), first parts first, then the weighted squares of the
+            residuals (q,), plain; overlapping parts count with all they could stand for.
+    """
+    assert library is not None
+    library.expansion_pass(
+        *_table(X),
+        _address(Y),
+        int(Y.dtype == torch.float32),
+        _address(y_scale),
+        _address(weight),
+        V.data_ptr(),
+        offset.data_ptr(),
+        V.shape[1],
+        sums.data_ptr(),
+        _threads(X, 8 * V.shape[1]),
+    )
+
+
 def column_squares(X: Tensor, weight: Tensor | None, squares: Tensor) -> None:
     """Add the weighted squares of each column to ``squares``, float64."""
     assert library is not None
@@ -99,13 +129,15 @@ def gram_add(
     y_scale: Tensor | None = None,
     row_scale: Tensor | None = None,
     x_scale: Tensor | None = None,
+    factor: Tensor | None = None,
     ones: bool = False,
     transposed: bool = False,
 ) -> None:
     """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
 
-    ``A = diag(row_scale) [1 | X diag(x_scale)]`` and ``B = diag(row_scale) Y diag(y_scale)``; or, transposed,
-    ``A = X' diag(x_scale)`` without ones and targets. Scales are float64, Y float32 or float64; all are contiguous.
+    ``A = diag(row_scale) [1 | X diag(x_scale)] factor``, the factor an upper triangle, and ``B = diag(row_scale) Y
+    diag(y_scale)``; or, transposed, ``A = X' diag(x_scale)`` and nothing else. Scales and factor are float64, Y float32
+    or float64; all are contiguous.
     """
     assert library is not None
     library.gram_add(
@@ -116,6 +148,7 @@ def gram_add(
         _address(y_scale),
         _address(row_scale),
         _address(x_scale),
+        _address(factor),
         int(ones),
         int(transposed),
         int(gram.dtype == torch.float64),
