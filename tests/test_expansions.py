@@ -166,7 +166,7 @@ def test_where_expansions_do_not_reach_slices_go_on(monkeypatch: pytest.MonkeyPa
     assert preconditioner is not None
     start = preconditioner.T @ (preconditioner.T.T @ torch.cat([A.T @ B for A, B in design.matrix_blocks(60, "")]))
     monkeypatch.setattr(expansions, "_loss", lambda _: 1e-12)
-    monkeypatch.setattr("closedform.extended.refinement._slices", lambda *_: 0)
+    monkeypatch.setattr("closedform.extended.refinement._slices", lambda *_, **__: 0)
     found = refine(operand, start, preconditioner.T, preconditioner.delta, 1e-25, measured=True)
     assert bool((found.bound <= 1e-25 * start.abs().amax(0)).all())
 

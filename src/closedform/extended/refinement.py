@@ -62,8 +62,7 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
     if not delta < 1 or not bool(torch.isfinite(start).all()):
         return best
     lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1) * SLACK
-    # Where the bound has to be close, what is left out of the gradient must not be what it shows.
-    slices = _slices(operand, T, z, (min(goal, _PAIR) if measured else 0.25 * goal) * _sizes(start))
+    slices = _slices(operand, T, start, goal, measured=measured)
     for passes in range(1, _MAX_PASSES + 1):
         projected, missing = _projected(operand, T, z, delta, slices)
         size = torch.linalg.vector_norm(projected, dim=0)
@@ -93,15 +92,18 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
     return best
 
 
-def _slices(operand: Operand, T: Tensor, z: Tensor, goal: Tensor) -> int:
-    """Return how many slices will do for an error below ``goal``, or 0 where sums of three doubles will."""
+def _slices(operand: Operand, T: Tensor, start: Tensor, goal: float, *, measured: bool) -> int:
+    """Return how many slices will do for the goal, or 0 where sums of three doubles will."""
+    z = torch.stack([start, torch.zeros_like(start), torch.zeros_like(start)])
+    sizes = _sizes(start)
     if served(operand):
-        error, residual_error = foreseen_errors(operand, z, torch.ones_like(z[0, 0]))
+        error, residual_error = foreseen_errors(operand, z, torch.ones_like(start[0]))
         lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1)
         reach = torch.linalg.vector_norm(T.abs().sum(0)) * error + residual_error
-        if bool((lengths * reach <= goal).all()):
+        if bool((lengths * reach <= (0.01 if measured else 0.25) * goal * sizes).all()):
             return 0
-    return slices_for(operand, T, z, goal)
+    # Where the bound has to be close, what is left out of the gradient must not be what it shows.
+    return slices_for(operand, T, z, (min(goal, _PAIR) if measured else 0.25 * goal) * sizes)
 
 
 def _sizes(z: Tensor) -> Tensor:
