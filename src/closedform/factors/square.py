@@ -13,6 +13,7 @@ from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.factors.rank_check import require_full_rank
 from closedform.numerics.gram import cholesky
 from closedform.numerics.lu import LU
+from closedform.numerics.product import scaled_columns
 from closedform.numerics.root import DenseRoot
 from closedform.rows import Design
 
@@ -55,11 +56,9 @@ def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
         if info == 0 and bool(torch.isfinite(R.diagonal()).all()):
             return DenseRoot(matrix, scale, cholesky=R)
     # Scaled columns keep the pivots in range; the choice of pivots is the same without.
-    if bool((scale != 1).any()):
-        matrix = matrix * scale
-    lu = LU(matrix)
+    lu = LU(scaled_columns(matrix, scale), overwrite=True)
     if lu.zero_pivot:
         raise FactorBreakdown(
             f"LU met a zero pivot at column {lu.zero_pivot - 1}: the matrix is singular", condition=math.inf
         )
-    return DenseRoot(matrix, torch.ones_like(scale), lu=lu)
+    return DenseRoot(matrix, scale, lu=lu)

@@ -15,7 +15,7 @@ class LU:
     """``P L U`` of a square matrix, float32 or float64, and solutions with it.
 
     On a CPU LAPACK factors the transpose, which is the same memory seen through Fortran order: nothing is copied but
-    the matrix itself.
+    the matrix itself, and not that either where it may be overwritten.
 
     Attributes:
         zero_pivot: 0, or the place of the first pivot that is exactly zero, counted from 1.
@@ -27,14 +27,14 @@ class LU:
         (tensor([1., 1.]), 0)
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, *, overwrite: bool = False) -> None:
         self.dtype = matrix.dtype
         self.on_cpu = matrix.device.type == "cpu"
         if self.on_cpu:
             from scipy.linalg.lapack import dgetrf, sgetrf
 
             factor = sgetrf if matrix.dtype == torch.float32 else dgetrf
-            self.transposed, self.order, info = factor(matrix.contiguous().numpy().T, overwrite_a=False)
+            self.transposed, self.order, info = factor(matrix.contiguous().numpy().T, overwrite_a=overwrite)
         else:
             self.factors, self.pivots, flag = torch.linalg.lu_factor_ex(matrix)
             info = int(flag)

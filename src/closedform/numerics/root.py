@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.lu import LU
+from closedform.numerics.product import product
 
 __all__ = ["DenseRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
@@ -87,9 +88,9 @@ class TriangularRoot(Root):
 
 @final
 class DenseRoot(Root):
-    """A square matrix as its own root, ``S = M diag(scale)``, with the factorization of M that solves with it.
+    """A square matrix as its own root, ``S = M diag(scale)``.
 
-    Exactly one of ``lu`` and ``cholesky`` (upper) is given.
+    Exactly one of ``lu``, that of S, and ``cholesky`` (upper), that of M, is given.
     """
 
     def __init__(
@@ -108,23 +109,21 @@ class DenseRoot(Root):
         self.device = matrix.device
 
     def product(self, V: Tensor) -> Tensor:
-        return self.matrix @ (self.scale * V)
+        return product(self.matrix, self.scale * V)
 
     def adjoint_product(self, V: Tensor) -> Tensor:
-        return self.scale * (self.matrix.T @ V)
+        return self.scale * product(self.matrix, V, adjoint=True)
 
-    def _inverse(self, V: Tensor, *, adjoint: bool) -> Tensor:
-        if self.cholesky is not None:
-            half = torch.linalg.solve_triangular(self.cholesky.T, V, upper=False)
-            return torch.linalg.solve_triangular(self.cholesky, half, upper=True)
-        assert self.lu is not None
-        return self.lu.solve(V, adjoint=adjoint)
+    def _symmetric_solve(self, V: Tensor) -> Tensor:
+        assert self.cholesky is not None
+        half = torch.linalg.solve_triangular(self.cholesky.T, V, upper=False)
+        return torch.linalg.solve_triangular(self.cholesky, half, upper=True)
 
     def solve(self, V: Tensor) -> Tensor:
-        return self._inverse(V, adjoint=False) / self.scale
+        return self._symmetric_solve(V) / self.scale if self.lu is None else self.lu.solve(V)
 
     def adjoint_solve(self, V: Tensor) -> Tensor:
-        return self._inverse(V / self.scale, adjoint=True)
+        return self._symmetric_solve(V / self.scale) if self.lu is None else self.lu.solve(V, adjoint=True)
 
     def is_finite(self) -> bool:
         # The matrix is the user's, which was checked, and its columns are scaled to lengths of at most one.

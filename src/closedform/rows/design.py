@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.passes import PassSums, pass_sums, residual_pass
+from closedform.numerics.product import product
 from closedform.numerics.triangle import Triangle, fold
 from closedform.rows.scan import Scan, pass_rows, power_of_two_exponents, rows_per_block
 from closedform.rows.table import Block, Rows
@@ -149,7 +150,7 @@ class Design:
         V, v0 = self.raw(Z)
         parts = []
         for block in self.blocks(label="refining"):
-            part = torch.addmm(block.Y * self.target_scale, block.X, V, alpha=-1.0)
+            part = block.Y * self.target_scale - product(block.X, V)
             if v0 is not None:
                 part -= v0
             if block.weight is not None:

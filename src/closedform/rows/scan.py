@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def scan(rows: Rows) -> Scan:
         column_squares(target_squares, block.Y, block.weight)
     squares = torch.cat([feature_squares, target_squares])
     safe = ((squares > _SAFE_SQUARE[0]) & (squares < _SAFE_SQUARE[1])).all()
-    norms = squares.sqrt() if bool(safe) else _careful_norms(rows, size)
+    norms = _roots(squares) if bool(safe) else _careful_norms(rows, size)
     return Scan(norms[: rows.n_features], norms[rows.n_features :], weight_sum, positive_rows)
 
 
@@ -93,6 +94,11 @@ def _check_weights(rows: Rows, size: int) -> tuple[float, int]:
     if positive == 0:
         raise InputError("sample_weight is zero for every row; at least one positive weight is needed.")
     return total, positive
+
+
+def _roots(squares: Tensor) -> Tensor:
+    """Square roots; on a CPU by NumPy, because those of torch start threads, which a small problem then waits for."""
+    return torch.from_numpy(np.sqrt(squares.numpy())) if squares.device.type == "cpu" else squares.sqrt()
 
 
 def _careful_norms(rows: Rows, size: int) -> Tensor:
