@@ -24,6 +24,8 @@ class GramMethod(Method):
     """What methods on a Gram matrix share, be it that of the columns or of the rows: its precision and its root."""
 
     dtype: ClassVar[torch.dtype]
+    #: Passes over the rows, all told: the scan, the Gram matrix, refinement to double precision, and the certificate.
+    passes: ClassVar[int]
 
     def rate(self, facts: Facts) -> float:
         """Operations a second in the precision of the Gram matrix."""
@@ -81,7 +83,7 @@ class _Gram(GramMethod):
 
     def cost(self, facts: Facts) -> Cost:
         flops = facts.n_rows * facts.n_columns**2 + facts.n_columns**3 / 3
-        return cost(flops, self.rate(facts), facts, passes=6)
+        return cost(flops, self.rate(facts), facts, passes=self.passes)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
@@ -144,6 +146,7 @@ class Gram32(_Gram):
     dtype = torch.float32
     #: Beyond, the preconditioned matrix is no longer near the identity.
     condition_limit = 1e3
+    passes = 5
 
 
 @final
@@ -151,3 +154,4 @@ class Gram64(_Gram):
     name = "gram64"
     dtype = torch.float64
     condition_limit = 3e6
+    passes = 4

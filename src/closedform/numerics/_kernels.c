@@ -146,80 +146,122 @@ static void residual_group(const Residual *a, Py_ssize_t from, Py_ssize_t to, do
 }
 
 /* The same for four vectors or more, which then fill the lanes of a register: no sums across lanes, whatever the number
-   of columns. v and g are (n, lanes), the vectors side by side and padded with zeros; t is scratch of 8 * lanes. */
-typedef double lanes_vector __attribute__((vector_size(64)));
+   of columns. v and g are (n, lanes), the vectors side by side and padded with zeros to a multiple of four. */
+typedef double lanes_vector __attribute__((vector_size(64), aligned(32))); /* rows of a multiple of four doubles */
+typedef double half_vector __attribute__((vector_size(32)));
 #define LANES 8
+#define HALF 4
 #define ROWS 8
 
+/* t[r] = x[r] V in the lanes from l. */
+#define PROJECT(VECTOR)                                                                                                \
+    do {                                                                                                               \
+        VECTOR s[ROWS] = {{0}};                                                                                        \
+        for (Py_ssize_t c = 0; c < n; c++) {                                                                           \
+            const VECTOR b = *(const VECTOR *)(v + c * lanes + l);                                                     \
+            for (int r = 0; r < ROWS; r++) s[r] += x[r][c] * b;                                                        \
+        }                                                                                                              \
+        for (int r = 0; r < ROWS; r++) *(VECTOR *)(t + r * lanes + l) = s[r];                                          \
+    } while (0)
+
+/* g += x[r]' t[r] in the lanes from l. */
+#define ACCUMULATE(VECTOR)                                                                                             \
+    do {                                                                                                               \
+        VECTOR s[ROWS];                                                                                                \
+        for (int r = 0; r < ROWS; r++) s[r] = *(const VECTOR *)(t + r * lanes + l);                                    \
+        for (Py_ssize_t c = 0; c < n; c++) {                                                                           \
+            VECTOR *out = (VECTOR *)(g + c * lanes + l);                                                               \
+            VECTOR b = *out;                                                                                           \
+            for (int r = 0; r < ROWS; r++) b += x[r][c] * s[r];                                                        \
+            *out = b;                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+
+/* What a thread needs for it, one after the other and aligned to half a register; the first `cleared` are sums. */
+typedef struct {
+    double *g, *squares, *sums, *gram; /* (n, lanes), (lanes,), (lanes,), (k, lanes) */
+    double *v, *offset, *t, *rows;     /* (n, lanes), (lanes,), (ROWS, lanes), (ROWS, n) */
+    Py_ssize_t cleared;
+} Lanes;
+
 FOR_EACH_CPU
-static void residual_lanes(const Residual *a, Py_ssize_t from, Py_ssize_t to, Py_ssize_t lanes, const double *v,
-                           double *g, double *sums, double *t, double *rows) {
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->k;
-    double *squares = sums + q, *gram = squares + q;
+static void residual_lanes(const Residual *a, Py_ssize_t from, Py_ssize_t to, Py_ssize_t lanes, const Lanes *m) {
+    const Py_ssize_t n = a->table.n, k = a->k;
+    const double *v = m->v, *offset = m->offset;
+    double *g = m->g, *t = m->t, *squares = m->squares, *sums = m->sums;
     for (Py_ssize_t i = from; i < to; i += ROWS) {
         const Py_ssize_t left = to - i < ROWS ? to - i : ROWS;
         const double *x[ROWS];
-        double weights[ROWS] = {0};
-        for (Py_ssize_t r = 0; r < ROWS; r++) {
-            x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
-            if (r < left) weights[r] = a->weight ? a->weight[i + r] : 1.0;
-        }
-        for (Py_ssize_t l = 0; l < lanes; l += LANES) {
-            lanes_vector s[ROWS] = {{0}};
-            for (Py_ssize_t c = 0; c < n; c++) {
-                const lanes_vector b = *(const lanes_vector *)(v + c * lanes + l);
-                for (int r = 0; r < ROWS; r++) s[r] += x[r][c] * b;
-            }
-            for (int r = 0; r < ROWS; r++) *(lanes_vector *)(t + r * lanes + l) = s[r];
-        }
+        for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, m->rows + r * n);
+        Py_ssize_t l = 0;
+        for (; l + LANES <= lanes; l += LANES) PROJECT(lanes_vector);
+        if (l < lanes) PROJECT(half_vector);
         for (Py_ssize_t r = 0; r < left; r++) {
             double *residual = t + r * lanes;
-            for (Py_ssize_t j = 0; j < q; j++) residual[j] = wanted(a, i + r, j) - residual[j];
-            if (a->with_gram) {
-                for (Py_ssize_t j = 0; j < k; j++)
-                    for (Py_ssize_t l = 0; l < k; l++) gram[j * k + l] += weights[r] * residual[j] * residual[l];
+            const double weight = a->weight ? a->weight[i + r] : 1.0;
+#pragma omp simd
+            for (Py_ssize_t j = 0; j < lanes; j++) residual[j] = -offset[j] - residual[j];
+            if (a->y_single) {
+                const float *y = (const float *)a->y + (i + r) * k;
+                for (Py_ssize_t j = 0; j < k; j++) residual[j] += a->y_scale[j] * y[j];
+            } else {
+                const double *y = (const double *)a->y + (i + r) * k;
+#pragma omp simd
+                for (Py_ssize_t j = 0; j < k; j++) residual[j] += a->y_scale[j] * y[j];
             }
-            for (Py_ssize_t j = 0; j < q; j++) {
-                const double weighted = weights[r] * residual[j];
+            if (a->with_gram) {
+                for (Py_ssize_t j = 0; j < k; j++) {
+                    const double weighted = weight * residual[j];
+                    double *gram = m->gram + j * lanes;
+#pragma omp simd
+                    for (Py_ssize_t h = 0; h < lanes; h++) gram[h] += weighted * residual[h];
+                }
+            }
+#pragma omp simd
+            for (Py_ssize_t j = 0; j < lanes; j++) {
+                const double weighted = weight * residual[j];
                 squares[j] += weighted * residual[j];
                 sums[j] += weighted;
                 residual[j] = weighted;
             }
-            for (Py_ssize_t j = q; j < lanes; j++) residual[j] = 0.0;
         }
         memset(t + left * lanes, 0, sizeof(double) * (ROWS - left) * lanes);
-        for (Py_ssize_t l = 0; l < lanes; l += LANES) {
-            lanes_vector s[ROWS];
-            for (int r = 0; r < ROWS; r++) s[r] = *(const lanes_vector *)(t + r * lanes + l);
-            for (Py_ssize_t c = 0; c < n; c++) {
-                lanes_vector *out = (lanes_vector *)(g + c * lanes + l);
-                lanes_vector b = *out;
-                for (int r = 0; r < ROWS; r++) b += x[r][c] * s[r];
-                *out = b;
-            }
-        }
+        for (l = 0; l + LANES <= lanes; l += LANES) ACCUMULATE(lanes_vector);
+        if (l < lanes) ACCUMULATE(half_vector);
     }
 }
 
 static void residual_worker_lanes(Residual *a) {
-    const Py_ssize_t n = a->table.n, q = a->q, lanes = (q + LANES - 1) / LANES * LANES;
-    const Py_ssize_t tail = 2 * q + (a->with_gram ? a->k * a->k : 0);
-    double *memory = aligned(sizeof(double) * (2 * n * lanes + ROWS * lanes + ROWS * n + tail));
+    const Py_ssize_t n = a->table.n, q = a->q, k = a->with_gram ? a->k : 0, lanes = (q + HALF - 1) / HALF * HALF;
+    Lanes m = {.cleared = (n + 2 + k) * lanes};
+    double *memory = aligned(sizeof(double) * (m.cleared + (n + 1 + ROWS) * lanes + ROWS * n));
     if (!memory) {
         a->share.failed = 1;
         return;
     }
-    double *v = memory, *g = v + n * lanes, *t = g + n * lanes, *rows = t + ROWS * lanes, *sums = rows + ROWS * n;
-    memset(v, 0, sizeof(double) * n * lanes);
-    for (Py_ssize_t j = 0; j < q; j++)
-        for (Py_ssize_t c = 0; c < n; c++) v[c * lanes + j] = a->v[j * n + c];
+    m.g = memory;
+    m.squares = m.g + n * lanes;
+    m.sums = m.squares + lanes;
+    m.gram = m.sums + lanes;
+    m.v = memory + m.cleared;
+    m.offset = m.v + n * lanes;
+    m.t = m.offset + lanes;
+    m.rows = m.t + ROWS * lanes;
+    memset(m.v, 0, sizeof(double) * (n + 1) * lanes);
+    for (Py_ssize_t j = 0; j < q; j++) {
+        m.offset[j] = a->offset[j];
+        for (Py_ssize_t c = 0; c < n; c++) m.v[c * lanes + j] = a->v[j * n + c];
+    }
     for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
-        memset(g, 0, sizeof(double) * n * lanes);
-        memset(sums, 0, sizeof(double) * tail);
-        residual_lanes(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, lanes, v, g, sums, t, rows);
+        memset(memory, 0, sizeof(double) * m.cleared);
+        residual_lanes(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, lanes, &m);
+        double *out = a->share.g;
         for (Py_ssize_t j = 0; j < q; j++)
-            for (Py_ssize_t c = 0; c < n; c++) a->share.g[j * n + c] += g[c * lanes + j];
-        for (Py_ssize_t c = 0; c < tail; c++) a->share.g[q * n + c] += sums[c];
+            for (Py_ssize_t c = 0; c < n; c++) *out++ += m.g[c * lanes + j];
+        for (Py_ssize_t j = 0; j < q; j++) *out++ += m.sums[j];
+        for (Py_ssize_t j = 0; j < q; j++) *out++ += m.squares[j];
+        for (Py_ssize_t j = 0; j < k; j++)
+            for (Py_ssize_t l = 0; l < k; l++) *out++ += m.gram[j * lanes + l];
     }
     free(memory);
 }
