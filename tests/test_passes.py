@@ -21,7 +21,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "compiled":
         monkeypatch.setattr(kernels, "_PER_THREAD", 100)
     elif request.param == "matrix products":
-        monkeypatch.setattr(passes, "_KERNEL_VECTORS", 0)
+        monkeypatch.setattr(passes, "_KERNEL_SUMS", 0)
     else:
         monkeypatch.setattr(kernels, "library", None)
     return str(request.param)
@@ -44,7 +44,17 @@ def wide(values: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("layout", ["contiguous", "rows of a wider table", "transposed"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize(
-    ("m", "n", "k", "extra"), [(1, 1, 1, 0), (1031, 7, 1, 2), (515, 33, 5, 0), (300, 4, 2, 3), (1037, 21, 12, 2), (700, 5, 11, 0)]
+    ("m", "n", "k", "extra"),
+    [
+        (1, 1, 1, 0),
+        (1031, 7, 1, 2),
+        (515, 33, 5, 0),
+        (300, 4, 2, 3),
+        (1037, 21, 12, 2),
+        (700, 5, 11, 0),
+        (1300, 37, 19, 2),
+        (90, 8, 24, 0),
+    ],
 )
 def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, m: int, n: int, k: int, extra: int) -> None:
     generator = torch.Generator().manual_seed(m + n)

@@ -24,7 +24,9 @@
 #define QUAD 4
 #define GROUP 256
 #define MAX_THREADS 256
-#define FEW 4 /* from so many vectors on they stand side by side in a register */
+#define FEW 4   /* from so many vectors on they stand side by side in a register */
+#define MANY 16 /* beyond so many the rows are packed first */
+#define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
 
 typedef struct {
     const void *x;       /* the table, first row */
@@ -69,6 +71,7 @@ typedef struct {
     const double *offset;  /* (q,) */
     Py_ssize_t k, q;
     int with_gram;         /* whether (k, k) products T'T of the targets' columns follow */
+    const double *panels;  /* for many vectors: v in panels of its columns; else NULL */
 } Residual;
 
 /* Target j of row i, less the offset. */
@@ -266,17 +269,12 @@ static void residual_worker_lanes(Residual *a) {
     free(memory);
 }
 
-static void *residual_worker(void *argument) {
-    Residual *a = argument;
-    if (a->q >= FEW) {
-        residual_worker_lanes(a);
-        return NULL;
-    }
+static void residual_worker_few(Residual *a) {
     const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
     double *group = malloc(sizeof(double) * (size + QUAD * n));
     if (!group) {
         a->share.failed = 1;
-        return NULL;
+        return;
     }
     for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
         memset(group, 0, sizeof(double) * size);
@@ -284,7 +282,6 @@ static void *residual_worker(void *argument) {
         for (Py_ssize_t c = 0; c < size; c++) a->share.g[c] += group[c];
     }
     free(group);
-    return NULL;
 }
 
 /* ---- column squares ---- */
@@ -422,22 +419,24 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
         }                                                                                                              \
     }                                                                                                                  \
                                                                                                                        \
-    /* Lay an upper triangle (columns, columns) out in panels of its columns, each down to its last row. */             \
-    static void NAME##_lay_out(const double *triangle, Py_ssize_t columns, Py_ssize_t panels, T *out) {                \
-        for (Py_ssize_t q = 0; q < panels; q++)                                                                        \
-            for (Py_ssize_t c = 0; c < (q + 1) * WIDTH; c++)                                                           \
-                for (Py_ssize_t v = q * WIDTH; v < (q + 1) * WIDTH; v++)                                               \
+    /* Lay an upper triangle (columns, columns) out in panels of its columns, each down to its last row. */            \
+    static void NAME##_lay_out(const double *triangle, Py_ssize_t columns, T *out) {                                   \
+        for (Py_ssize_t q = 0; q < columns; q += WIDTH)                                                                \
+            for (Py_ssize_t c = 0; c < q + WIDTH; c++)                                                                 \
+                for (Py_ssize_t v = q; v < q + WIDTH; v++)                                                             \
                     *out++ = c < columns && v < columns ? (T)triangle[c * columns + v] : (T)0;                         \
     }                                                                                                                  \
                                                                                                                        \
-    /* Multiply packed rows by the factor, which lies in the same panels. */                                           \
+    /* Multiply packed rows in `panels` panels by a matrix that was laid out in `out_panels`. */                       \
     FOR_EACH_CPU                                                                                                       \
-    static void NAME##_multiply(const T *packed, const T *factor, Py_ssize_t depth, Py_ssize_t panels, T *product) {   \
-        for (Py_ssize_t q = 0; q < panels; q++) {                                                                      \
+    static void NAME##_multiply(const T *packed, const T *matrix, Py_ssize_t depth, Py_ssize_t panels,                 \
+                                Py_ssize_t out_panels, int triangle, T *product) {                                     \
+        for (Py_ssize_t q = 0; q < out_panels; q++) {                                                                  \
+            const Py_ssize_t end = triangle ? q + 1 : panels;                                                          \
             for (Py_ssize_t r = 0; r < depth; r += TILE) {                                                             \
                 NAME##_vector s[TILE] = {{0}};                                                                         \
-                for (Py_ssize_t p = 0; p <= q; p++) {                                                                  \
-                    const T *a = packed + (p * DEPTH + r) * WIDTH, *b = factor + p * WIDTH * WIDTH;                    \
+                for (Py_ssize_t p = 0; p < end; p++) {                                                                 \
+                    const T *a = packed + (p * DEPTH + r) * WIDTH, *b = matrix + p * WIDTH * WIDTH;                    \
                     for (int v = 0; v < WIDTH; v++) {                                                                  \
                         const NAME##_vector t = *(const NAME##_vector *)(b + v * WIDTH);                               \
                         for (int i = 0; i < TILE; i++) s[i] += a[i * WIDTH + v] * t;                                   \
@@ -446,7 +445,7 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
                 NAME##_vector *out = (NAME##_vector *)(product + (q * DEPTH + r) * WIDTH);                             \
                 for (int i = 0; i < TILE; i++) out[i] = s[i];                                                          \
             }                                                                                                          \
-            factor += (q + 1) * WIDTH * WIDTH;                                                                         \
+            matrix += end * WIDTH * WIDTH;                                                                             \
         }                                                                                                              \
     }                                                                                                                  \
                                                                                                                        \
@@ -479,7 +478,7 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
             NAME##_pack(a, i, depth, columns, panels, y_panels, packed);                                               \
             if (a->factor) {                                                                                           \
                 memcpy(memory, packed, sizeof(T) * panels * DEPTH * WIDTH);                                            \
-                NAME##_multiply(memory, a->factor, depth, panels, packed);                                             \
+                NAME##_multiply(memory, a->factor, depth, panels, panels, 1, packed);                                  \
             }                                                                                                          \
             T *sums = a->sums;                                                                                         \
             for (Py_ssize_t q = 0; q < panels + y_panels; q++) {                                                       \
@@ -515,6 +514,96 @@ static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
 
 DEFINE_GRAM(gram32, float, 16)
 DEFINE_GRAM(gram64, double, 8)
+
+/* ---- residual pass for many vectors: the products are tiles of packed rows, as in the Gram matrix ---- */
+
+#define PANEL 8
+
+static inline Py_ssize_t panels_of(Py_ssize_t columns) { return (columns + PANEL - 1) / PANEL; }
+
+/* Lay vectors (q, n) out as the columns of a matrix in panels, each down to its last row. */
+static void lay_out_vectors(const double *v, Py_ssize_t n, Py_ssize_t q, double *out) {
+    for (Py_ssize_t first = 0; first < q; first += PANEL)
+        for (Py_ssize_t c = 0; c < panels_of(n) * PANEL; c++)
+            for (Py_ssize_t j = first; j < first + PANEL; j++) *out++ = c < n && j < q ? v[j * n + c] : 0.0;
+}
+
+/* Turn products X V of rows from i into weighted residuals, and leave the plain ones where there are weights. */
+FOR_EACH_CPU
+static void panel_residuals(const Residual *a, Py_ssize_t i, Py_ssize_t depth, double *weighted, double *plain,
+                            double *sums) {
+    for (Py_ssize_t p = 0; p < panels_of(a->q); p++) {
+        const Py_ssize_t first = p * PANEL, width = a->q - first < PANEL ? a->q - first : PANEL;
+        for (Py_ssize_t r = 0; r < depth; r++) {
+            double *t = weighted + (p * DEPTH + r) * PANEL;
+            const double w = a->weight ? a->weight[i + r] : 1.0;
+            for (Py_ssize_t v = 0; v < width; v++) t[v] = wanted(a, i + r, first + v) - t[v];
+            for (Py_ssize_t v = width; v < PANEL; v++) t[v] = 0.0;
+            if (a->weight) memcpy(plain + (p * DEPTH + r) * PANEL, t, sizeof(double) * PANEL);
+            for (Py_ssize_t v = 0; v < width; v++) {
+                const double residual = t[v];
+                t[v] *= w;
+                sums[first + v] += t[v];
+                sums[a->q + first + v] += residual * t[v];
+            }
+        }
+    }
+}
+
+/* Add tiles (left panels, right panels) to out, (columns of the right, columns of the left). */
+static void add_tiles(const double *tiles, Py_ssize_t rows, Py_ssize_t columns, double *out) {
+    for (Py_ssize_t p = 0; p < panels_of(rows); p++)
+        for (Py_ssize_t q = 0; q < panels_of(columns); q++, tiles += PANEL * PANEL)
+            for (Py_ssize_t u = p * PANEL; u < rows && u < (p + 1) * PANEL; u++)
+                for (Py_ssize_t v = q * PANEL; v < columns && v < (q + 1) * PANEL; v++)
+                    out[v * rows + u] += tiles[(u % PANEL) * PANEL + v % PANEL];
+}
+
+static void residual_worker_panels(Residual *a) {
+    const Py_ssize_t n = a->table.n, q = a->q, k = a->with_gram ? a->k : 0;
+    const Py_ssize_t panels = panels_of(n), out_panels = panels_of(q), gram_panels = panels_of(k), rows = DEPTH * PANEL;
+    const Py_ssize_t tiles = panels * out_panels * PANEL * PANEL, gram_tiles = gram_panels * gram_panels * PANEL * PANEL;
+    const Py_ssize_t size = tiles + gram_tiles + rows * (panels + 2 * out_panels);
+    double *memory = aligned(sizeof(double) * size);
+    if (!memory) {
+        a->share.failed = 1;
+        return;
+    }
+    double *g = memory, *gram = g + tiles, *x = gram + gram_tiles, *weighted = x + rows * panels;
+    double *plain = a->weight ? weighted + rows * out_panels : weighted;
+    double *sums = a->share.g + q * n;
+    memset(memory, 0, sizeof(double) * size);
+    const Gram packing = {.table = a->table};
+    for (Py_ssize_t i = a->share.from; i < a->share.to; i += DEPTH) {
+        const Py_ssize_t depth = a->share.to - i < DEPTH ? a->share.to - i : DEPTH;
+        gram64_pack(&packing, i, depth, n, panels, 0, x);
+        gram64_multiply(x, a->panels, depth, panels, out_panels, 0, weighted);
+        panel_residuals(a, i, depth, weighted, plain, sums);
+        double *tile = g;
+        for (Py_ssize_t p = 0; p < panels; p++)
+            for (Py_ssize_t o = 0; o < out_panels; o++, tile += PANEL * PANEL)
+                gram64_tile(x + p * rows, weighted + o * rows, depth, tile);
+        tile = gram;
+        for (Py_ssize_t p = 0; p < gram_panels; p++)
+            for (Py_ssize_t o = 0; o < gram_panels; o++, tile += PANEL * PANEL)
+                gram64_tile(plain + p * rows, weighted + o * rows, depth, tile);
+    }
+    add_tiles(g, n, q, a->share.g);
+    add_tiles(gram, k, k, sums + 2 * q);
+    free(memory);
+}
+
+static void *residual_worker(void *argument) {
+    Residual *a = argument;
+    if (a->panels) {
+        residual_worker_panels(a);
+    } else if (a->q >= FEW) {
+        residual_worker_lanes(a);
+    } else {
+        residual_worker_few(a);
+    }
+    return NULL;
+}
 
 /* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
 
@@ -816,16 +905,26 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "KinnnKinKKKKniKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
                           &offset, &q, &with_gram, &g, &threads))
         return NULL;
-    const int count = parts_of(m);
+    const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
+    const Py_ssize_t most = MOST_SUMS / size < 1 ? 1 : MOST_SUMS / size;
+    const int count = parts_of(m) < most ? parts_of(m) : (int)most;
     Residual *parts = calloc(count, sizeof(Residual));
-    if (!parts) return PyErr_NoMemory();
+    double *panels = q > MANY ? aligned(sizeof(double) * panels_of(n) * panels_of(q) * PANEL * PANEL) : NULL;
+    if (!parts || (q > MANY && !panels)) {
+        free(parts);
+        free(panels);
+        return PyErr_NoMemory();
+    }
+    if (panels) lay_out_vectors(POINTER(const double, v), n, q, panels);
     for (int i = 0; i < count; i++) {
         parts[i] = (Residual){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
                               POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v),
-                              POINTER(const double, offset), k, q, with_gram};
+                              POINTER(const double, offset), k, q, with_gram, panels};
     }
-    const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
-    return add_up(residual_worker, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
+    PyObject *result =
+        add_up(residual_worker, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
+    free(panels);
+    return result;
 }
 
 static PyObject *column_squares(PyObject *self, PyObject *args) {
@@ -884,8 +983,8 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     if (factor) {
         panes = aligned((size_t)(panels * (panels + 1) / 2) * 64 * width);
         failed |= !panes;
-        if (panes && double_sums) gram64_lay_out(POINTER(const double, factor), columns, panels, panes);
-        if (panes && !double_sums) gram32_lay_out(POINTER(const double, factor), columns, panels, panes);
+        if (panes && double_sums) gram64_lay_out(POINTER(const double, factor), columns, panes);
+        if (panes && !double_sums) gram32_lay_out(POINTER(const double, factor), columns, panes);
     }
     for (int i = 0; i < count; i++) {
         parts[i] = (Gram){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single, ones,

@@ -16,8 +16,8 @@ from closedform.numerics import kernels
 
 __all__ = ["PassSums", "column_squares", "pass_sums", "residual_pass"]
 
-#: Up to this many vectors at once a compiled pass beats two matrix products.
-_KERNEL_VECTORS = 16
+#: Up to this many sums a compiled pass beats two matrix products: beyond, its threads cannot have their own.
+_KERNEL_SUMS = 2**21
 #: A block of this many bytes stays in the outer caches, so that two products with it cost one read of memory.
 _CACHE_BYTES = 2 * 2**20
 #: Matrix products with many vectors are bound by arithmetic: larger blocks, fewer calls.
@@ -87,7 +87,7 @@ def residual_pass(
         (3.0, 2.0, 2.0)
     """
     q = V.shape[1]
-    if q <= _KERNEL_VECTORS and len(sums.groups) <= 1 and kernels.serves(X):
+    if sums.flat.numel() <= _KERNEL_SUMS and len(sums.groups) <= 1 and kernels.serves(X):
         shift = V.new_zeros(q) if offset is None else offset.contiguous()
         if Y is not None:
             Y = Y.contiguous() if Y.dtype in (torch.float32, torch.float64) else Y.to(torch.float64)
