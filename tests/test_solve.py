@@ -18,9 +18,11 @@ from numpy.testing import assert_allclose
 import closedform as cf
 from cases import BY_NAME, CASES, Case, Problem, geometric
 from closedform.errors import InputError, NonFiniteError
+from closedform.factors import sketched
 from closedform.plan import METHOD_NAMES
 from closedform.rows import as_rows
 from closedform.rows.scan import rows_per_block
+from exact import minimiser
 from oracle import (
     EPS,
     Minimiser,
@@ -522,7 +524,11 @@ def test_oracle_joint_backward_error_is_the_least_perturbation_to_first_order() 
 @pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e9, 1e11])
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("n", [30, 120])
-def test_a_sketch_serves_at_any_condition_and_the_certificate_measures_it(condition: float, bias: bool, n: int) -> None:
+@pytest.mark.parametrize("whiten", [False, True], ids=["conjugate gradients", "whitened"])
+def test_a_sketch_serves_at_any_condition_and_the_certificate_measures_it(
+    condition: float, bias: bool, n: int, whiten: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, 12, whiten), 12, whiten))
     rng = np.random.default_rng(5)
     U, _ = np.linalg.qr(rng.standard_normal((3000, n)))
     V, _ = np.linalg.qr(rng.standard_normal((n, n)))
@@ -530,12 +536,39 @@ def test_a_sketch_serves_at_any_condition_and_the_certificate_measures_it(condit
     Y = X @ rng.standard_normal((n, 2)) + 0.1 * rng.standard_normal((3000, 2))
     sol = cf.solve(X, Y, bias=bias, method="sketched")
     assert sol.outcome is cf.Outcome.CERTIFIED
+    assert (sol.attempts[-1].passes <= 3) == whiten
     A = np.column_stack([np.ones(3000), X]) if bias else X
     assert_allclose(sol.certificate.condition, np.linalg.cond(A), rtol=0.15)
     # The weights are up to 1e10: what NumPy can say about the loss is about as much.
     assert_allclose(
         sol.certificate.loss, ((A @ np.linalg.lstsq(A, Y, rcond=0)[0] - Y) ** 2).mean(), rtol=1e-12 + 1e-19 * condition
     )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_whitened_rows_with_ridge_and_weights(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, 3, True), 3, True))
+    rng = np.random.default_rng(10)
+    X = rng.standard_normal((900, 5)) @ np.diag(np.geomspace(1, 1e-5, 5)) @ rng.standard_normal((5, 5))
+    Y = rng.standard_normal((900, 1))
+    options: dict[str, Any] = {"l2": 1e-9, "bias": True}
+    if weighted:
+        options["sample_weight"] = rng.uniform(0, 2, 900)
+    sol = cf.solve(X, Y, method="sketched", **options)
+    assert sol.outcome is cf.Outcome.CERTIFIED
+    assert sol.attempts[-1].passes <= 3
+    # Noise on the targets: the square of the condition number stands before eps.
+    exact = [float(row[0]) for row in minimiser(X, Y, **options).weights[1:]]
+    assert_allclose(sol.weight.numpy()[0], exact, rtol=1e-5)
+
+
+def test_where_whitening_is_spoilt_conjugate_gradients_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, 3, True), 3, True))
+    monkeypatch.setattr(sketched, "cholesky", lambda gram: (gram, 1))
+    rng = np.random.default_rng(11)
+    sol = cf.solve(rng.standard_normal((900, 5)), rng.standard_normal(900), method="sketched")
+    assert sol.outcome is cf.Outcome.CERTIFIED
+    assert sol.attempts[-1].passes > 3
 
 
 def test_a_wide_system_is_solved_without_a_copy_of_its_rows() -> None:

@@ -167,16 +167,14 @@ def _climb(
     nearest = None if near is None else design.from_weights(*near)
     attempts: list[Attempt] = []
     best: Fitted | None = None
-    condition = 1.0
     for rung in plan.ladder:
-        if condition > rung.condition_limit:
-            reason = (
-                f"skipped: the condition number is at least {condition:.1e}, it serves up to {rung.condition_limit:.0e}"
-            )
+        if facts.condition > rung.condition_limit:
+            least, most = facts.condition, rung.condition_limit
+            reason = f"skipped: the condition number is at least {least:.1e}, it serves up to {most:.0e}"
             attempts.append(Attempt(rung.name, 0.0, 0, reason, None))
             continue
         fitted, attempt, learnt = _attempt(design, facts, rung, nearest)
-        condition = max(condition, learnt)
+        facts = replace(facts, condition=max(facts.condition, learnt))
         attempts.append(attempt)
         if fitted is not None:
             certificate = fitted.certificate

@@ -36,6 +36,7 @@ class Facts:
         nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
         row_bytes: Bytes of one row as it is stored.
         rates: How fast this machine is.
+        condition: What earlier attempts say that the condition number is at least.
     """
 
     n_rows: int
@@ -49,6 +50,7 @@ class Facts:
     nearest: bool
     row_bytes: float
     rates: Rates
+    condition: float = 1.0
 
     @property
     def wide(self) -> bool:

@@ -88,7 +88,8 @@ class _Gram(GramMethod):
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         p = design.n_columns
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
-        if design.rows.in_memory and facts.n_rows >= _SAMPLED * _SAMPLE * p:
+        worth = _SAMPLED if facts.condition == 1 else _SUSPECT
+        if design.rows.in_memory and facts.n_rows >= worth * _SAMPLE * p:
             # A few rows tell whether all of them are worth the work.
             gram, _ = _normal_equations(design, self.dtype, stride=facts.n_rows // (_SAMPLE * p))
             self.root(gram, "column", holder, inflation=_SAMPLE_INFLATION)
@@ -103,8 +104,8 @@ class _Gram(GramMethod):
 
 
 #: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, and how many times
-#: more rows there have to be for it to pay.
-_SAMPLE, _SAMPLE_INFLATION, _SAMPLED = 2, 6.0, 16
+#: more rows there have to be for it to pay, and where another Gram matrix has failed.
+_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT = 2, 6.0, 8, 4
 
 
 def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tuple[Tensor, Tensor]:

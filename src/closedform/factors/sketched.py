@@ -1,4 +1,7 @@
-"""Sketch and precondition: QR of a random sketch of the rows, repaired by conjugate gradients on all of them."""
+"""Sketch and precondition: QR of a random sketch of the rows, repaired by all of them.
+
+Either by conjugate gradients, or at once by the Gram matrix of the rows whitened with that triangle.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ import torch
 from torch import Tensor
 
 from closedform.errors import FactorBreakdown
-from closedform.factors.base import Cost, Factor, Facts, Method, cost
+from closedform.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.factors.rank_check import require_full_rank
 from closedform.factors.svd import of_least_norm
-from closedform.numerics.rank import decide_rank
+from closedform.numerics.extremes import extreme_singular_values
+from closedform.numerics.gram import cholesky, gram_update, normal_equations_update
+from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot, TriangularRoot
 from closedform.numerics.sketch import NONZEROS, sketch_update, sparse_signs
 from closedform.rows import Design
@@ -25,6 +30,8 @@ _DIGITS = 16.0
 #: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
 _CLEAR = 1e3
 _SEED = 7
+#: Passes over the rows once they are whitened, that one included.
+_WHITENED_PASSES = 5
 
 
 def _steps(ratio: float) -> float:
@@ -37,7 +44,9 @@ class Sketched(Method):
     """The triangle of ``S [A | B]`` with a sparse sign embedding S preconditions refinement, whatever the condition.
 
     The sketch-and-solve weights are the start, and refinement restarts from the residual of the true rows, which is
-    what makes it backward stable: Rokhlin and Tygert (2008); Epperly, Meier and Nakatsukasa (2024).
+    what makes it backward stable: Rokhlin and Tygert (2008); Epperly, Meier and Nakatsukasa (2024). Where a product
+    with the triangle costs less than the steps it spares, ``A R^-1`` is factored by the Cholesky factor of its Gram
+    matrix: randomized Cholesky-QR (Balabanov 2022; Higgins, Szyld, Boman and Yamazaki 2023).
     """
 
     name = "sketched"
@@ -54,10 +63,10 @@ class Sketched(Method):
         return tuple(reasons)
 
     def cost(self, facts: Facts) -> Cost:
-        return min((_cost(facts, ratio) for ratio in _ratios(facts)), key=lambda cost: cost.seconds)
+        return _cheapest(facts)[0]
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        ratio = min(_ratios(facts), key=lambda ratio: _cost(facts, ratio).seconds)
+        _, ratio, whiten = _cheapest(facts)
         A, B = _sketch(design, ratio * design.n_columns)
         reflectors, tau = torch.geqrf(A)
         p = design.n_columns
@@ -69,8 +78,41 @@ class Sketched(Method):
                 rank, extremes = require_full_rank(root, facts)
             except FactorBreakdown:
                 return _deficient(design, facts, root, C, nearest)
+            better = _whitened(design, root, rank) if whiten else None
+            if better is not None:
+                return better
             return Factor(start=root.solve(C), rank=rank, root=root, extremes=extremes, contraction=1.0)
         return _deficient(design, facts, root, C, nearest)
+
+
+def _whitened(design: Design, sketched: TriangularRoot, rank: Rank) -> Factor | None:
+    """Factor ``A R^-1`` by the Cholesky factor of its Gram matrix; None where rounding spoilt that."""
+    p, first = design.n_columns, int(design.bias)
+    T = sketched.solve(torch.eye(p, dtype=torch.float64, device=design.scale.device))
+    gram, cross = T.new_zeros(p, p), T.new_zeros(p, design.n_targets)
+    factor = T * design.scale.unsqueeze(1)
+    if not bool(torch.isfinite(factor).all()):
+        return None
+    for block in design.pass_blocks("factoring"):
+        normal_equations_update(
+            gram,
+            cross,
+            block.X,
+            block.Y,
+            design.target_scale,
+            row_scale=None if block.weight is None else block.weight.sqrt(),
+            factor=factor,
+            ones=design.bias,
+        )
+    gram_update(gram, design.penalty[first:].unsqueeze(1) * T[first:])
+    S, info = cholesky(gram)
+    if info != 0 or not bool(torch.isfinite(S.diagonal()).all()):
+        return None
+    root = TriangularRoot(S @ sketched.R)
+    extremes = extreme_singular_values(root)
+    start = root.solve(torch.linalg.solve_triangular(S.T, cross, upper=False))
+    contraction = rounding_contraction(extremes, p)
+    return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
 
 
 def _deficient(design: Design, facts: Facts, root: TriangularRoot, C: Tensor, nearest: Tensor | None) -> Factor:
@@ -100,10 +142,24 @@ def _ratios(facts: Facts) -> tuple[int, ...]:
     return tuple(ratio for ratio in _RATIOS if 2 * ratio * facts.n_columns <= facts.n_rows) or _RATIOS[:1]
 
 
-def _cost(facts: Facts, ratio: int) -> Cost:
-    triangle = 2.0 * ratio * facts.n_columns**3
+def _cheapest(facts: Facts) -> tuple[Cost, int, bool]:
+    """Return the least cost, and for which ratio, and whether the rows are whitened."""
+    ratios = _ratios(facts)
+    # A large sketch is cheap beside a product with all rows, and should the rank be deficient the sketch has to serve.
+    choices = [(_cost(facts, ratio, False), ratio, False) for ratio in ratios]
+    choices.append((_cost(facts, ratios[-1], True), ratios[-1], True))
+    return min(choices, key=lambda choice: choice[0].seconds)
+
+
+def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
     # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows.
-    return cost(triangle, facts.rates.qr64, facts, passes=NONZEROS / 2 + _steps(ratio))
+    passes = NONZEROS / 2 + (_WHITENED_PASSES if whiten else _steps(ratio))
+    found = cost(2.0 * ratio * facts.n_columns**3, facts.rates.qr64, facts, passes=passes)
+    if not whiten:
+        return found
+    # The product with a triangle and half of that with itself.
+    flops = 2.0 * facts.n_rows * facts.n_columns**2
+    return Cost(found.flops + flops, found.bytes, found.seconds + flops / facts.rates.gram64)
 
 
 def _sketch(design: Design, sketch_rows: int) -> tuple[Tensor, Tensor]:
