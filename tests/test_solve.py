@@ -545,6 +545,18 @@ def test_a_sketch_serves_at_any_condition_and_the_certificate_measures_it(
     )
 
 
+@pytest.mark.parametrize("condition", [1e1, 1e5])
+def test_a_table_that_repeats_itself_does_not_fool_a_sample(condition: float) -> None:
+    rng = np.random.default_rng(12)
+    V = np.linalg.qr(rng.standard_normal((20, 20)))[0]
+    X = rng.standard_normal((1600, 20)) * np.geomspace(1, 1 / condition, 20) @ V
+    # Any fixed stride below 3200 rows that divides 1600 sees the same rows again.
+    X, Y = np.vstack([X] * 8), rng.standard_normal(8 * 1600)
+    sol = cf.solve(X, Y)
+    assert sol.attempts[-1].method.startswith("gram")
+    assert sol.outcome is cf.Outcome.CERTIFIED
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_whitened_rows_with_ridge_and_weights(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, 3, True), 3, True))

@@ -106,14 +106,17 @@ class _Gram(GramMethod):
 #: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, and how many times
 #: more rows there have to be for it to pay, and where another Gram matrix has failed.
 _SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT = 2, 6.0, 8, 4
+_SEED = 3
 
 
 def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tuple[Tensor, Tensor]:
     """Return the upper triangle of ``A'A + P'P`` in ``dtype`` and ``A'B`` in float64, both of the scaled design.
 
     Scaling by powers of two changes no digit, so it is applied to the sums, not to the rows, unless the numbers would
-    leave the range of ``dtype``. With a stride of s only every s-th row counts.
+    leave the range of ``dtype``. With a stride of s only one row of every s counts, drawn at random: tables repeat
+    themselves.
     """
+    generator = torch.Generator().manual_seed(_SEED)
     device, first = design.scale.device, int(design.bias)
     scale = design.scale
     largest, smallest = float(scale.max()), float(scale.min())
@@ -123,13 +126,19 @@ def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tu
     # What a call adds up at the end is columns squared: with that many rows it does not count.
     rows = max(pass_rows(design.rows), 8 * design.n_columns if design.rows.in_memory else 0)
     for block in design.blocks(rows, "factoring", as_stored=True):
+        X, Y, weight = block.X, block.Y, block.weight
+        if stride > 1:
+            count = X.shape[0] // stride
+            drawn = torch.arange(count, device="cpu") * stride
+            drawn = (drawn + torch.randint(stride, (count,), device="cpu", generator=generator)).to(device)
+            X, Y, weight = X[drawn], Y[drawn], None if weight is None else weight[drawn]
         normal_equations_update(
             gram,
             cross,
-            block.X[::stride],
-            block.Y[::stride],
+            X,
+            Y,
             design.target_scale,
-            row_scale=None if block.weight is None else block.weight[::stride].sqrt(),
+            row_scale=None if weight is None else weight.sqrt(),
             x_scale=before,
             ones=design.bias,
         )
