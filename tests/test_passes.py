@@ -54,6 +54,9 @@ def wide(values: torch.Tensor) -> np.ndarray:
         (700, 5, 11, 0),
         (1300, 37, 19, 2),
         (90, 8, 24, 0),
+        (600, 0, 1, 0),
+        (600, 0, 5, 0),
+        (600, 0, 20, 0),
     ],
 )
 def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, m: int, n: int, k: int, extra: int) -> None:

@@ -43,7 +43,7 @@ def _table(X: Tensor) -> tuple[int, int, int, int, int]:
 
 
 def _threads(X: Tensor, vectors: int = 1) -> int:
-    return max(1, min(torch.get_num_threads(), X.numel() * vectors // _PER_THREAD))
+    return max(1, min(torch.get_num_threads(), X.shape[0] * (X.shape[1] + 1) * vectors // _PER_THREAD))
 
 
 def _address(values: Tensor | None) -> int:
