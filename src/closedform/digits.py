@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
-from typing import final
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from closedform.certify import Certificate, certify
+from closedform.certify import certify
 from closedform.extended import Extended, extend
 from closedform.factors import Facts
 from closedform.numerics.expansion import two_sum
 from closedform.numerics.rank import Rank
-from closedform.numerics.root import Root, TriangularRoot
+from closedform.numerics.root import TriangularRoot
 from closedform.outcome import Outcome
 from closedform.rows import Design
-from closedform.solution import Attempt, Solution
+from closedform.solution import Attempt, Fitted, Solution
 
-__all__ = ["Fitted", "extend_best", "with_digits"]
+__all__ = ["extend_best", "with_digits"]
 
 #: What is asked of the bound, as a part of what the user asks.
 _MARGIN = 0.1
@@ -34,17 +33,6 @@ _SMALL_TABLE = 2**22
 _GRID = 2e-323
 #: Weights below this have low parts near that spacing.
 _SMALL = 1e-270
-
-
-@final
-@dataclass(frozen=True)
-class Fitted:
-    """What an attempt found: weights, what was measured of them, and the root of the normal matrix they came from."""
-
-    weight: Tensor
-    bias: Tensor | None
-    certificate: Certificate
-    root: Root | None
 
 
 def extend_best(design: Design, facts: Facts, best: Fitted, digits: int) -> tuple[Extended, Attempt]:

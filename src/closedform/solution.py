@@ -12,6 +12,7 @@ from torch import Tensor
 
 from closedform.certify import Certificate
 from closedform.errors import InputError
+from closedform.numerics.root import Root
 from closedform.outcome import Outcome
 from closedform.plan import Plan
 from closedform.rows.tensors import as_tensor
@@ -47,6 +48,16 @@ class Attempt:
             "accepted": self.certificate is not None and self.certificate.accepted,
             "backward_error": None if self.certificate is None else self.certificate.backward_error,
         }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an attempt found: weights, what was measured of them, and the root of the normal matrix they came from."""
+
+    weight: Tensor
+    bias: Tensor | None
+    certificate: Certificate
+    root: Root | None
 
 
 @dataclass(frozen=True, repr=False, eq=False)

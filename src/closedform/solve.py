@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from closedform.certify import certify
-from closedform.digits import Fitted, extend_best, with_digits
+from closedform.digits import extend_best, with_digits
 from closedform.door import check_digits, check_near, check_rcond, check_ridge
 from closedform.errors import FactorBreakdown, InputError
 from closedform.factors import Facts, Method
@@ -23,7 +23,7 @@ from closedform.plan import Plan, make_plan
 from closedform.progress import Progress
 from closedform.refine import refine
 from closedform.rows import Design, Rows, as_rows, scan
-from closedform.solution import Attempt, Solution, outcome_of
+from closedform.solution import Attempt, Fitted, Solution, outcome_of
 from closedform.statistics import StandardErrors
 
 __all__ = ["solve"]

@@ -58,6 +58,53 @@ static void *aligned(size_t bytes) {
     return posix_memalign(&memory, 64, bytes ? bytes : 64) == 0 ? memory : NULL;
 }
 
+/* ---- sums over groups of rows ---- */
+
+/* Set sum to sum + term and term to what that rounds; z is scratch (Knuth 1969). */
+#define TWO_SUM(sum, term, z)                                                                                          \
+    do {                                                                                                               \
+        const __typeof__(sum) before = sum, added = term;                                                              \
+        sum = before + added;                                                                                          \
+        z = sum - before;                                                                                              \
+        term = (before - (sum - z)) + (added - z);                                                                     \
+    } while (0)
+
+static inline void add_parts(double *s, Py_ssize_t stride, double a, double b, double c) {
+    double z;
+    TWO_SUM(s[0], a, z);
+    TWO_SUM(s[stride], b, z);
+    TWO_SUM(s[stride], a, z);
+    s[2 * stride] += (a + b) + c;
+}
+
+/* Add sums of three doubles each, `part` first parts, second parts and third parts; the last `plain` are doubles. */
+FOR_EACH_CPU
+static void add_expansions(double *out, const double *sums, Py_ssize_t part, Py_ssize_t plain) {
+#pragma omp simd
+    for (Py_ssize_t c = 0; c < part; c++) add_parts(out + c, part, sums[c], sums[part + c], sums[2 * part + c]);
+    for (Py_ssize_t c = 3 * part; c < 3 * part + plain; c++) out[c] += sums[c];
+}
+
+typedef void (*GroupSums)(const void *part, Py_ssize_t from, Py_ssize_t to, double *sums, double *rows);
+
+/* Add up the rows of a part, which starts with a Share, `step` at a time, each group in `size` sums of its own; `group`
+   gets `scratch` numbers for rows. The first 3 * expansions of the sums are expansions. */
+static void sum_groups(void *part, GroupSums group, Py_ssize_t step, Py_ssize_t size, Py_ssize_t expansions,
+                       Py_ssize_t scratch) {
+    Share *share = part;
+    double *sums = malloc(sizeof(double) * (size + scratch));
+    if (!sums) {
+        share->failed = 1;
+        return;
+    }
+    for (Py_ssize_t i = share->from; i < share->to; i += step) {
+        memset(sums, 0, sizeof(double) * size);
+        group(part, i, i + step < share->to ? i + step : share->to, sums, sums + size);
+        add_expansions(share->g, sums, expansions, size - 3 * expansions);
+    }
+    free(sums);
+}
+
 /* ---- residual pass: T = Y - X V - offset, then squares of T and X'T, with row weights ---- */
 
 typedef struct {
@@ -81,7 +128,8 @@ static inline double wanted(const Residual *a, Py_ssize_t i, Py_ssize_t j) {
 }
 
 FOR_EACH_CPU
-static void residual_group(const Residual *a, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+static void residual_group(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Residual *a = part;
     const Py_ssize_t n = a->table.n, q = a->q, k = a->k;
     double *sums = g + q * n, *squares = sums + q, *gram = squares + q;
     double residuals[FEW][QUAD], weights[QUAD];
@@ -271,17 +319,7 @@ static void residual_worker_lanes(Residual *a) {
 
 static void residual_worker_few(Residual *a) {
     const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
-    double *group = malloc(sizeof(double) * (size + QUAD * n));
-    if (!group) {
-        a->share.failed = 1;
-        return;
-    }
-    for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
-        memset(group, 0, sizeof(double) * size);
-        residual_group(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, group, group + size);
-        for (Py_ssize_t c = 0; c < size; c++) a->share.g[c] += group[c];
-    }
-    free(group);
+    sum_groups(a, residual_group, GROUP, size, 0, QUAD * n);
 }
 
 /* ---- column squares ---- */
@@ -293,7 +331,8 @@ typedef struct {
 } Squares;
 
 FOR_EACH_CPU
-static void squares_group(const Squares *a, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+static void squares_group(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Squares *a = part;
     const Py_ssize_t n = a->table.n;
     for (Py_ssize_t i = from; i < to; i += QUAD) {
         const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
@@ -313,19 +352,8 @@ static void squares_group(const Squares *a, Py_ssize_t from, Py_ssize_t to, doub
 }
 
 static void *squares_worker(void *argument) {
-    Squares *a = argument;
-    const Py_ssize_t n = a->table.n;
-    double *group = malloc(sizeof(double) * (n + QUAD * n));
-    if (!group) {
-        a->share.failed = 1;
-        return NULL;
-    }
-    for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
-        memset(group, 0, sizeof(double) * n);
-        squares_group(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, group, group + n);
-        for (Py_ssize_t c = 0; c < n; c++) a->share.g[c] += group[c];
-    }
-    free(group);
+    const Squares *a = argument;
+    sum_groups(argument, squares_group, GROUP, a->table.n, 0, QUAD * a->table.n);
     return NULL;
 }
 
@@ -626,23 +654,6 @@ typedef struct {
     Py_ssize_t q;
 } Expansion;
 
-/* Set sum to sum + term and term to what that rounds; z is scratch (Knuth 1969). */
-#define TWO_SUM(sum, term, z)                                                                                          \
-    do {                                                                                                               \
-        const __typeof__(sum) before = sum, added = term;                                                              \
-        sum = before + added;                                                                                          \
-        z = sum - before;                                                                                              \
-        term = (before - (sum - z)) + (added - z);                                                                     \
-    } while (0)
-
-static inline void add_parts(double *s, Py_ssize_t stride, double a, double b, double c) {
-    double z;
-    TWO_SUM(s[0], a, z);
-    TWO_SUM(s[stride], b, z);
-    TWO_SUM(s[stride], a, z);
-    s[2 * stride] += (a + b) + c;
-}
-
 /* Order the three parts, exactly. */
 static inline void order(double *t) {
     double z;
@@ -718,7 +729,8 @@ static void expansion_adjoint(const double *const *x, double t[QUAD][3], Py_ssiz
     }
 }
 
-static void expansion_group(const Expansion *a, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+static void expansion_group(const void *self, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Expansion *a = self;
     const Py_ssize_t n = a->table.n, q = a->q, part = q * (n + 1);
     for (Py_ssize_t i = from; i < to; i += QUAD) {
         const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
@@ -759,28 +771,10 @@ static void expansion_group(const Expansion *a, Py_ssize_t from, Py_ssize_t to, 
     }
 }
 
-/* Add sums as the expansion pass has them; the last `plain` are doubles. */
-FOR_EACH_CPU
-static void add_expansions(double *out, const double *sums, Py_ssize_t part, Py_ssize_t plain) {
-#pragma omp simd
-    for (Py_ssize_t c = 0; c < part; c++) add_parts(out + c, part, sums[c], sums[part + c], sums[2 * part + c]);
-    for (Py_ssize_t c = 3 * part; c < 3 * part + plain; c++) out[c] += sums[c];
-}
-
 static void *expansion_worker(void *argument) {
-    Expansion *a = argument;
-    const Py_ssize_t n = a->table.n, part = a->q * (n + 1), size = 3 * part + a->q;
-    double *group = malloc(sizeof(double) * (size + QUAD * n));
-    if (!group) {
-        a->share.failed = 1;
-        return NULL;
-    }
-    for (Py_ssize_t i = a->share.from; i < a->share.to; i += EXPANSION_GROUP) {
-        memset(group, 0, sizeof(double) * size);
-        expansion_group(a, i, i + EXPANSION_GROUP < a->share.to ? i + EXPANSION_GROUP : a->share.to, group, group + size);
-        add_expansions(a->share.g, group, part, a->q);
-    }
-    free(group);
+    const Expansion *a = argument;
+    const Py_ssize_t n = a->table.n, part = a->q * (n + 1);
+    sum_groups(argument, expansion_group, EXPANSION_GROUP, 3 * part + a->q, part, QUAD * n);
     return NULL;
 }
 
