@@ -19,6 +19,7 @@ from closedform.groups import join, select_targets
 from closedform.linear import check_range, round_to
 from closedform.machine import known_rates, measured_rates
 from closedform.numerics.rank import default_rcond
+from closedform.numerics.threads import one_thread
 from closedform.plan import Plan, make_plan
 from closedform.progress import Progress
 from closedform.refine import refine
@@ -205,20 +206,21 @@ def _attempt(
     except FactorBreakdown as breakdown:
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition
-    Z, passes = refine(design, factor)
-    weight, bias = design.to_weights(Z)
-    check_range(Z, weight, bias)
-    certificate = certify(
-        design,
-        weight,
-        bias,
-        rank=factor.rank,
-        root=factor.root,
-        dual_solve=factor.dual_solve,
-        extremes=factor.extremes,
-        undetermined=factor.undetermined,
-        kept=factor.kept,
-    )
+    with one_thread(design.n_columns, design.rows.device):
+        Z, passes = refine(design, factor)
+        weight, bias = design.to_weights(Z)
+        check_range(Z, weight, bias)
+        certificate = certify(
+            design,
+            weight,
+            bias,
+            rank=factor.rank,
+            root=factor.root,
+            dual_solve=factor.dual_solve,
+            extremes=factor.extremes,
+            undetermined=factor.undetermined,
+            kept=factor.kept,
+        )
     if certificate.accepted:
         reason = f"accepted: backward error {certificate.backward_error:.1e}"
     else:

@@ -14,6 +14,7 @@ from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.gram import cholesky, normal_equations_update
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
+from closedform.numerics.threads import one_thread
 from closedform.rows import Design
 from closedform.rows.scan import pass_rows
 
@@ -86,6 +87,10 @@ class _Gram(GramMethod):
         return cost(flops, self.rate(facts), facts, passes=self.passes)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        with one_thread(design.n_columns, design.rows.device):
+            return self._factor(design, facts)
+
+    def _factor(self, design: Design, facts: Facts) -> Factor:
         p = design.n_columns
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
         worth = _SAMPLED if facts.condition == 1 else _SUSPECT

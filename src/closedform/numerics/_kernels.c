@@ -4,10 +4,14 @@
    Tables are row-major with unit column stride, in double or in single precision; sums are in double. Work is
    split over threads by rows (by columns in the sketch), in a fixed way, so that the same call gives the same bits. */
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched.h: the processors a thread may run on */
+#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -831,13 +835,50 @@ static void *take(void *argument) {
     return NULL;
 }
 
+/* A thread that is created after a rest may be put on its creator's processor, where it waits for the scheduler's next
+   tick, up to 4 ms. So it is created for the other processors; once it runs, it may run on any. */
+#ifdef __linux__
+typedef struct {
+    Queue *queue;
+    cpu_set_t allowed;
+} Helper;
+
+static void *help(void *argument) {
+    const Helper *helper = argument;
+    sched_setaffinity(0, sizeof helper->allowed, &helper->allowed);
+    return take(helper->queue);
+}
+
+static int create(pthread_t *thread, Helper *helper) {
+    pthread_attr_t elsewhere;
+    const int here = sched_getcpu();
+    cpu_set_t others = helper->allowed;
+    if (here >= 0) CPU_CLR(here, &others);
+    if (CPU_COUNT(&others) > 0 && pthread_attr_init(&elsewhere) == 0) {
+        int failed = pthread_attr_setaffinity_np(&elsewhere, sizeof others, &others);
+        failed = failed || pthread_create(thread, &elsewhere, help, helper);
+        pthread_attr_destroy(&elsewhere);
+        if (!failed) return 0;
+    }
+    return pthread_create(thread, NULL, take, helper->queue);
+}
+#endif
+
 /* Run the worker on each of `count` consecutive structures. */
 static void run(void *(*worker)(void *), void *parts, size_t size, int count, int threads) {
     pthread_t others[MAX_THREADS];
     int started = 0;
     Queue queue = {worker, parts, size, count, 0};
+#ifdef __linux__
+    Helper helper = {.queue = &queue};
+    if (sched_getaffinity(0, sizeof helper.allowed, &helper.allowed) != 0) CPU_ZERO(&helper.allowed);
+#endif
     while (started < threads - 1 && started < count - 1) {
+#ifdef __linux__
+        if (create(&others[started], &helper) != 0) break;
+#else
         if (pthread_create(&others[started], NULL, take, &queue) != 0) break;
+#endif
         started++;
     }
     take(&queue);

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from closedform.numerics import kernels
+from closedform.numerics.threads import all_threads
 
 __all__ = ["cholesky", "gram_update", "mirror", "normal_equations_update", "product_update", "row_gram_update"]
 
 #: Where the passes are not compiled: bytes of the block that is rounded and multiplied at once.
 _BUFFER_BYTES = 32 * 2**20
+#: Up to this many columns a Cholesky factor takes one thread less time than it takes others to wake up.
+_FOR_ONE = 600
 
 
 def gram_update(gram: Tensor, A: Tensor) -> None:
@@ -103,6 +108,22 @@ def normal_equations_update(
             ones=ones,
         )
         return
+    with all_threads():
+        _by_products(gram, cross, X, Y, y_scale, row_scale, x_scale, factor, ones)
+
+
+def _by_products(
+    gram: Tensor,
+    cross: Tensor,
+    X: Tensor,
+    Y: Tensor,
+    y_scale: Tensor,
+    row_scale: Tensor | None,
+    x_scale: Tensor | None,
+    factor: Tensor | None,
+    ones: bool,
+) -> None:
+    """The same where the pass is not compiled."""
     rows = max(64, _BUFFER_BYTES // (gram.dtype.itemsize * gram.shape[0]))
     for start in range(0, X.shape[0], rows):
         part = slice(start, start + rows)
@@ -142,5 +163,6 @@ def cholesky(gram: Tensor) -> tuple[Tensor, int]:
         (tensor([[2., 1.],
                 [0., 2.]]), 0)
     """
-    R, info = torch.linalg.cholesky_ex(gram, upper=True)
+    with all_threads() if gram.shape[0] > _FOR_ONE else nullcontext():
+        R, info = torch.linalg.cholesky_ex(gram, upper=True)
     return R, int(info)

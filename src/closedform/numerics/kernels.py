@@ -7,6 +7,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from closedform.numerics.threads import team
+
 library: ModuleType | None
 try:
     from closedform.numerics import _kernels
@@ -43,7 +45,7 @@ def _table(X: Tensor) -> tuple[int, int, int, int, int]:
 
 
 def _threads(X: Tensor, vectors: int = 1) -> int:
-    return max(1, min(torch.get_num_threads(), X.shape[0] * (X.shape[1] + 1) * vectors // _PER_THREAD))
+    return max(1, min(team(), X.shape[0] * (X.shape[1] + 1) * vectors // _PER_THREAD))
 
 
 def _address(values: Tensor | None) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from closedform.numerics import kernels
+from closedform.numerics.threads import all_threads
 
 __all__ = ["PassSums", "column_squares", "pass_sums", "residual_pass"]
 
@@ -114,7 +115,8 @@ def residual_pass(
         _product_pass(operands, totals, sums.groups, _GEMM_ROWS, lambda block: block.astype(float, copy=False))
         return
     rows = _block_rows(X) if X.device.type == "cpu" else max(_block_rows(X), _GEMM_ROWS)
-    _product_pass(operands, totals, sums.groups, rows, lambda block: block.to(torch.float64))
+    with all_threads():
+        _product_pass(operands, totals, sums.groups, rows, lambda block: block.to(torch.float64))
 
 
 def _product_pass(
