@@ -12,6 +12,7 @@ setup(
             "closedform.numerics._kernels",
             ["src/closedform/numerics/_kernels.c"],
             extra_compile_args=flags,
+            depends=["src/closedform/numerics/_passes.h"],
             optional=True,
         )
     ]

@@ -16,15 +16,30 @@ from closedform.numerics.passes import column_squares, pass_sums, residual_pass
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no C compiler built the passes here")
 
 
-@pytest.fixture(params=[pytest.param("compiled", marks=needs_kernels), "matrix products", "torch alone"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "compiled":
-        monkeypatch.setattr(kernels, "_PER_THREAD", 100)
-    elif request.param == "matrix products":
+COMPILED = {"compiled": 64, "registers of 32 bytes": 32, "registers of 16 bytes": 16}
+
+
+@pytest.fixture(
+    params=[*(pytest.param(name, marks=needs_kernels) for name in COMPILED), "matrix products", "torch alone"]
+)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "matrix products":
         monkeypatch.setattr(passes, "_KERNEL_SUMS", 0)
-    else:
+    elif request.param == "torch alone":
         monkeypatch.setattr(kernels, "library", None)
-    return str(request.param)
+    library = kernels.library
+    if library is None or request.param not in COMPILED:
+        yield str(request.param)
+        return
+    monkeypatch.setattr(kernels, "_PER_THREAD", 100)
+    bytes_ = COMPILED[request.param]
+    used = library.use_vectors(bytes_)
+    try:
+        if used < bytes_ < 64:
+            pytest.skip(f"this processor has no registers of {bytes_} bytes")
+        yield str(request.param)
+    finally:
+        library.use_vectors(64)
 
 
 @pytest.fixture(params=[1, 3])
@@ -161,6 +176,24 @@ def test_normal_equations(
     if row_scale is not None:
         A, B = A * wide(row_scale)[:, None], B * wide(row_scale)[:, None]
     slack = 20 * torch.finfo(sums).eps * m
+    np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A.T @ A).astype(float), atol=slack, rtol=1e-5)
+    np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("sums", [torch.float32, torch.float64], ids=["sums in float32", "sums in float64"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_normal_equations_of_some_rows(sums: torch.dtype, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(8)
+    X, Y = (torch.randn(700, n, dtype=torch.float64, generator=generator) for n in (37, 5))
+    order = torch.randperm(700, generator=generator)[:411].sort().values
+    rows = torch.rand(700, dtype=torch.float64, generator=generator) if weighted else None
+    gram, cross = torch.zeros(37, 37, dtype=sums), torch.zeros(37, 5, dtype=sums)
+    normal_equations_update(gram, cross, X, Y, torch.ones(5, dtype=torch.float64), row_scale=rows, order=order)
+    A, B = wide(X[order]), wide(Y[order])
+    if rows is not None:
+        A, B = A * wide(rows[order])[:, None], B * wide(rows[order])[:, None]
+    slack = 20 * torch.finfo(sums).eps * 411
     np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A.T @ A).astype(float), atol=slack, rtol=1e-5)
     np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
 

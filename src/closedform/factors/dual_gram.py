@@ -53,7 +53,7 @@ class _DualGram(GramMethod):
         bordered = design.bias and nearest is None
         if design.bias and nearest is not None:
             gram += torch.outer(row_scale, row_scale).to(self.dtype)
-        root, found = self.root(gram, "row", "the Gram matrix of the rows")
+        root, found = self.root(gram, torch.ones_like(row_scale), "row", "the Gram matrix of the rows")
         ones = row_scale.unsqueeze(1)
         border = root.solve(root.adjoint_solve(ones))
         unscale = design.scale.unsqueeze(1)

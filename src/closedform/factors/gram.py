@@ -32,19 +32,45 @@ class GramMethod(Method):
         """Operations a second in the precision of the Gram matrix."""
         return facts.rates.gram32 if self.dtype == torch.float32 else facts.rates.gram64
 
-    def root(self, gram: Tensor, place: str, holder: str, inflation: float = 1.0) -> tuple[TriangularRoot, Extremes]:
-        """Return the Cholesky factor of the Gram matrix and its extreme singular values.
+    def root(self, gram: Tensor, scale: Tensor, place: str, holder: str) -> tuple[TriangularRoot, Extremes]:
+        """Return the Cholesky factor of ``diag(scale) gram diag(scale)`` and its extreme singular values.
 
         Args:
             gram: Upper triangle, ``(n, n)``.
+            scale: ``(n,)``, float64.
             place: What a pivot belongs to, for messages: ``"column"`` or ``"row"``.
             holder: What cannot hold a larger condition number, for messages.
-            inflation: By what factor the condition number may be larger here than that of the whole matrix.
 
         Raises:
             FactorBreakdown: the condition number is beyond what the Gram matrix serves.
         """
-        where = " in a sample of the rows" if inflation > 1 else ""
+        R = self._cholesky(gram, place, holder)
+        root = TriangularRoot(R.to(torch.float64).mul(scale).contiguous())
+        extremes = extreme_singular_values(root)
+        if not extremes.condition <= self.condition_limit:
+            raise FactorBreakdown(
+                f"condition number about {extremes.condition:.1e}; {holder} serves up to {self.condition_limit:.0e}",
+                condition=extremes.condition,
+            )
+        return root, extremes
+
+    def check_sample(self, gram: Tensor, scale: Tensor, holder: str) -> None:
+        """Check the Gram matrix of a sample of the rows.
+
+        Raises:
+            FactorBreakdown: that of all rows will not do either.
+        """
+        pivots = self._cholesky(gram, "column", holder, " in a sample of the rows").diagonal() * scale
+        # From below, but a Gram matrix that holds together has not lost many digits to its condition number.
+        condition = float(pivots.abs().max() / pivots.abs().min())
+        if not condition <= self.condition_limit * _SAMPLE_INFLATION:
+            raise FactorBreakdown(
+                f"condition number at least {condition:.1e} in a sample of the rows; {holder} serves up to "
+                f"{self.condition_limit:.0e}",
+                condition=condition / _SAMPLE_INFLATION,
+            )
+
+    def _cholesky(self, gram: Tensor, place: str, holder: str, where: str = "") -> Tensor:
         R, info = cholesky(gram)
         if info != 0:
             raise FactorBreakdown(
@@ -52,15 +78,7 @@ class GramMethod(Method):
                 f"beyond what {holder} can hold",
                 condition=self.condition_limit,
             )
-        root = TriangularRoot(R.to(torch.float64).contiguous())
-        extremes = extreme_singular_values(root)
-        if not extremes.condition <= self.condition_limit * inflation:
-            raise FactorBreakdown(
-                f"condition number about {extremes.condition:.1e}{where}; {holder} serves up to "
-                f"{self.condition_limit:.0e}",
-                condition=extremes.condition / inflation,
-            )
-        return root, extremes
+        return R
 
 
 class _Gram(GramMethod):
@@ -91,68 +109,99 @@ class _Gram(GramMethod):
             return self._factor(design, facts)
 
     def _factor(self, design: Design, facts: Facts) -> Factor:
-        p = design.n_columns
+        p, m = design.n_columns, design.rows.n_rows
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
-        worth = _SAMPLED if facts.condition == 1 else _SUSPECT
-        if design.rows.in_memory and facts.n_rows >= worth * _SAMPLE * p:
+        sums = _NormalEquations(design, self.dtype)
+        rest: Tensor | None = None
+        if design.rows.in_memory and m >= (_SAMPLED if facts.condition == 1 else _SUSPECT) * p:
             # A few rows tell whether all of them are worth the work.
-            gram, _ = _normal_equations(design, self.dtype, stride=facts.n_rows // (_SAMPLE * p))
-            self.root(gram, "column", holder, inflation=_SAMPLE_INFLATION)
-        gram, cross = _normal_equations(design, self.dtype)
-        root, extremes = self.root(gram, "column", holder)
+            drawn, others = _draw(m, m // (_SAMPLE * p), design.scale.device)
+            sums.add(drawn)
+            self.check_sample(sums.gram(), sums.scale, holder)
+            if m >= _FEW * drawn.shape[0]:
+                # Walking the others by their numbers would cost more than these few rows once more.
+                sums = _NormalEquations(design, self.dtype)
+            else:
+                rest = others
+        sums.add(rest)
+        root, extremes = self.root(sums.gram(), sums.scale, "column", holder)
         condition = extremes.condition
         rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond) if facts.rcond else math.inf, ambiguous=False)
         # Rounding of the Gram matrix, as the preconditioned matrix sees it.
         contraction = condition**2 * torch.finfo(self.dtype).eps * p**0.5
-        start = root.solve(root.adjoint_solve(cross))
+        start = root.solve(root.adjoint_solve(sums.cross()))
         return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
 
 
-#: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, and how many times
-#: more rows there have to be for it to pay, and where another Gram matrix has failed.
-_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT = 2, 6.0, 8, 4
+#: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, how many rows a column
+#: there have to be for it to pay, and where another Gram matrix has failed; and how many times more for it to be few.
+_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW = 2, 6.0, 8, 4, 16
 _SEED = 3
 
 
-def _normal_equations(design: Design, dtype: torch.dtype, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """Return the upper triangle of ``A'A + P'P`` in ``dtype`` and ``A'B`` in float64, both of the scaled design.
-
-    Scaling by powers of two changes no digit, so it is applied to the sums, not to the rows, unless the numbers would
-    leave the range of ``dtype``. With a stride of s only one row of every s counts, drawn at random: tables repeat
-    themselves.
-    """
+def _draw(n_rows: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return one row of every ``stride``, drawn at random since tables repeat themselves; and all others, in order."""
     generator = torch.Generator().manual_seed(_SEED)
-    device, first = design.scale.device, int(design.bias)
-    scale = design.scale
-    largest, smallest = float(scale.max()), float(scale.min())
-    before = scale[first:] if largest > 1e15 or smallest < 1e-15 else None
-    gram = torch.zeros(design.n_columns, design.n_columns, dtype=dtype, device=device)
-    cross = torch.zeros(design.n_columns, design.n_targets, dtype=dtype, device=device)
-    # What a call adds up at the end is columns squared: with that many rows it does not count.
-    rows = max(pass_rows(design.rows), 8 * design.n_columns if design.rows.in_memory else 0)
-    for block in design.blocks(rows, "factoring", as_stored=True):
-        X, Y, weight = block.X, block.Y, block.weight
-        if stride > 1:
-            count = X.shape[0] // stride
-            drawn = torch.arange(count, device="cpu") * stride
-            drawn = (drawn + torch.randint(stride, (count,), device="cpu", generator=generator)).to(device)
-            X, Y, weight = X[drawn], Y[drawn], None if weight is None else weight[drawn]
-        normal_equations_update(
-            gram,
-            cross,
-            X,
-            Y,
-            design.target_scale,
-            row_scale=None if weight is None else weight.sqrt(),
-            x_scale=before,
-            ones=design.bias,
-        )
-    after = scale if before is None else torch.cat([scale[:first], torch.ones_like(before)])
-    if stride > 1:
-        after = after * stride**0.5
-    gram *= torch.outer(after, after).to(dtype)
-    gram.diagonal().add_(design.penalty.square().to(dtype))
-    return gram, cross.to(torch.float64) * after.unsqueeze(1)
+    count = n_rows // stride
+    drawn = torch.arange(count, device="cpu") * stride
+    drawn += torch.randint(stride, (count,), device="cpu", generator=generator)
+    others = torch.ones(n_rows, dtype=torch.bool, device="cpu")
+    others[drawn] = False
+    return drawn.to(device), others.nonzero().squeeze(1).to(device)
+
+
+class _NormalEquations:
+    """Sums for ``A'A + P'P`` and ``A'B``.
+
+    Scaling columns by powers of two changes no digit, so it is left to the factor, unless numbers would leave the range
+    of the dtype.
+
+    Attributes:
+        scale: What is left to scale, ``(columns,)``.
+    """
+
+    def __init__(self, design: Design, dtype: torch.dtype) -> None:
+        self._design = design
+        scale, first = design.scale, int(design.bias)
+        far = float(scale.max()) > 1e15 or float(scale.min()) < 1e-15
+        self._before = scale[first:] if far else None
+        self.scale = torch.cat([scale[:first], torch.ones_like(scale[first:])]) if far else scale
+        self._gram = torch.zeros(design.n_columns, design.n_columns, dtype=dtype, device=scale.device)
+        self._cross = torch.zeros(design.n_columns, design.n_targets, dtype=dtype, device=scale.device)
+        self._rows = 0
+
+    def add(self, order: Tensor | None) -> None:
+        """Add the rows that ``order`` names, ascending, or all."""
+        design = self._design
+        # What a call adds up at the end is columns squared: with that many rows it does not count.
+        rows = max(pass_rows(design.rows), 8 * design.n_columns if design.rows.in_memory else 0)
+        for block in design.blocks(rows, "factoring", as_stored=True):
+            part = None
+            if order is not None:
+                ends = torch.tensor([block.start, block.start + block.X.shape[0]], device=order.device)
+                begin, end = torch.searchsorted(order, ends).tolist()
+                part = order[begin:end] - block.start
+            self._rows += block.X.shape[0] if part is None else part.shape[0]
+            normal_equations_update(
+                self._gram,
+                self._cross,
+                block.X,
+                block.Y,
+                design.target_scale,
+                row_scale=None if block.weight is None else block.weight.sqrt(),
+                x_scale=self._before,
+                order=part,
+                ones=design.bias,
+            )
+
+    def gram(self) -> Tensor:
+        """Return the upper triangle of the sums, with the part of the ridge that belongs to the rows so far."""
+        part = (self._design.penalty / self.scale).square() * (self._rows / self._design.rows.n_rows)
+        return self._gram + torch.diag(part.to(self._gram.dtype)) if bool(part.any()) else self._gram
+
+    def cross(self) -> Tensor:
+        """Return ``A'B`` in float64, ``(columns, targets)``."""
+        return self._cross.to(torch.float64) * self.scale.unsqueeze(1)
 
 
 @final

@@ -2,7 +2,8 @@
 
    Optional: where this is not compiled, kernels.py does the same with matrix products, which read the rows twice.
    Tables are row-major with unit column stride, in double or in single precision; sums are in double. Work is
-   split over threads by rows (by columns in the sketch), in a fixed way, so that the same call gives the same bits. */
+   split over threads by rows (by columns in the sketch), in a fixed way, so that the same call gives the same bits.
+   The loops themselves are in _passes.h, compiled for each set of instructions. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched.h: the processors a thread may run on */
@@ -17,19 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__gnu_linux__)
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_CPU
-#endif
-
-/* Rows are taken four at a time; sums over this many rows are added up before they join the whole, as in pairwise
-   summation, so that rounding grows with the number of groups and not of rows. */
-#define QUAD 4
+/* Sums over this many rows are added up before they join the whole, as in pairwise summation, so that rounding grows
+   with the number of groups and not of rows. */
 #define GROUP 256
+#define DEPTH 256 /* rows that are packed at once */
+#define APART (DEPTH + 5) /* rows from a panel to the next: not all in the same sets of a cache */
+#define PANEL 8   /* doubles in a row of a panel: 64 bytes */
+#define AHEAD 512 /* doubles: by when they are needed they have come from memory */
+#define QUAD 4
 #define MAX_THREADS 256
-#define FEW 4   /* from so many vectors on they stand side by side in a register */
-#define MANY 16 /* beyond so many the rows are packed first */
+#define FEW 4     /* from so many vectors on the rows are packed */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
 
 typedef struct {
@@ -82,7 +80,6 @@ static inline void add_parts(double *s, Py_ssize_t stride, double a, double b, d
 }
 
 /* Add sums of three doubles each, `part` first parts, second parts and third parts; the last `plain` are doubles. */
-FOR_EACH_CPU
 static void add_expansions(double *out, const double *sums, Py_ssize_t part, Py_ssize_t plain) {
 #pragma omp simd
     for (Py_ssize_t c = 0; c < part; c++) add_parts(out + c, part, sums[c], sums[part + c], sums[2 * part + c]);
@@ -122,7 +119,7 @@ typedef struct {
     const double *offset;  /* (q,) */
     Py_ssize_t k, q;
     int with_gram;         /* whether (k, k) products T'T of the targets' columns follow */
-    const double *panels;  /* for many vectors: v in panels of its columns; else NULL */
+    const double *panels;  /* for more than a few vectors: v in panels of its columns; else NULL */
 } Residual;
 
 /* Target j of row i, less the offset. */
@@ -130,426 +127,6 @@ static inline double wanted(const Residual *a, Py_ssize_t i, Py_ssize_t j) {
     const double target = j < a->k ? a->y_scale[j] * number(a->y, a->y_single, i * a->k + j) : 0.0;
     return target - a->offset[j];
 }
-
-FOR_EACH_CPU
-static void residual_group(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
-    const Residual *a = part;
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->k;
-    double *sums = g + q * n, *squares = sums + q, *gram = squares + q;
-    double residuals[FEW][QUAD], weights[QUAD];
-    for (Py_ssize_t i = from; i < to; i += QUAD) {
-        const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
-        const double *x[QUAD];
-        for (Py_ssize_t r = 0; r < QUAD; r++) {
-            /* Past the end the last row stands in with weight zero. */
-            x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
-        }
-        for (Py_ssize_t r = 0; r < left; r++) weights[r] = a->weight ? a->weight[i + r] : 1.0;
-        const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
-        for (Py_ssize_t j = 0; j < q; j += 2) {
-            const int two = j + 1 < q;
-            const double *v = a->v + j * n, *u = two ? v + n : v;
-            double t[2][QUAD] = {{0}};
-            double a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
-            if (two) {
-#pragma omp simd reduction(+ : a0, a1, a2, a3, b0, b1, b2, b3)
-                for (Py_ssize_t c = 0; c < n; c++) {
-                    a0 += x0[c] * v[c]; a1 += x1[c] * v[c]; a2 += x2[c] * v[c]; a3 += x3[c] * v[c];
-                    b0 += x0[c] * u[c]; b1 += x1[c] * u[c]; b2 += x2[c] * u[c]; b3 += x3[c] * u[c];
-                }
-            } else {
-#pragma omp simd reduction(+ : a0, a1, a2, a3)
-                for (Py_ssize_t c = 0; c < n; c++) {
-                    a0 += x0[c] * v[c]; a1 += x1[c] * v[c]; a2 += x2[c] * v[c]; a3 += x3[c] * v[c];
-                }
-            }
-            const double products[2][QUAD] = {{a0, a1, a2, a3}, {b0, b1, b2, b3}};
-            for (int s = 0; s <= two; s++) {
-                for (Py_ssize_t r = 0; r < left; r++) {
-                    const double residual = wanted(a, i + r, j + s) - products[s][r];
-                    residuals[j + s][r] = residual;
-                    t[s][r] = residual * weights[r];
-                    squares[j + s] += residual * t[s][r];
-                    sums[j + s] += t[s][r];
-                }
-            }
-            const double t00 = t[0][0], t01 = t[0][1], t02 = t[0][2], t03 = t[0][3];
-            double *h = g + j * n;
-            if (two) {
-                const double t10 = t[1][0], t11 = t[1][1], t12 = t[1][2], t13 = t[1][3];
-                double *f = h + n;
-#pragma omp simd
-                for (Py_ssize_t c = 0; c < n; c++) {
-                    h[c] += (t00 * x0[c] + t01 * x1[c]) + (t02 * x2[c] + t03 * x3[c]);
-                    f[c] += (t10 * x0[c] + t11 * x1[c]) + (t12 * x2[c] + t13 * x3[c]);
-                }
-            } else {
-#pragma omp simd
-                for (Py_ssize_t c = 0; c < n; c++) {
-                    h[c] += (t00 * x0[c] + t01 * x1[c]) + (t02 * x2[c] + t03 * x3[c]);
-                }
-            }
-        }
-        if (!a->with_gram) continue;
-        for (Py_ssize_t j = 0; j < k; j++) {
-            for (Py_ssize_t r = 0; r < left; r++) {
-                const double w = weights[r] * residuals[j][r];
-                for (Py_ssize_t l = 0; l < k; l++) gram[j * k + l] += w * residuals[l][r];
-            }
-        }
-    }
-}
-
-/* The same for four vectors or more, which then fill the lanes of a register: no sums across lanes, whatever the number
-   of columns. v and g are (n, lanes), the vectors side by side and padded with zeros to a multiple of four. */
-typedef double lanes_vector __attribute__((vector_size(64), aligned(32))); /* rows of a multiple of four doubles */
-typedef double half_vector __attribute__((vector_size(32)));
-#define LANES 8
-#define HALF 4
-#define ROWS 8
-
-/* t[r] = x[r] V in the lanes from l. */
-#define PROJECT(VECTOR)                                                                                                \
-    do {                                                                                                               \
-        VECTOR s[ROWS] = {{0}};                                                                                        \
-        for (Py_ssize_t c = 0; c < n; c++) {                                                                           \
-            const VECTOR b = *(const VECTOR *)(v + c * lanes + l);                                                     \
-            for (int r = 0; r < ROWS; r++) s[r] += x[r][c] * b;                                                        \
-        }                                                                                                              \
-        for (int r = 0; r < ROWS; r++) *(VECTOR *)(t + r * lanes + l) = s[r];                                          \
-    } while (0)
-
-/* g += x[r]' t[r] in the lanes from l. */
-#define ACCUMULATE(VECTOR)                                                                                             \
-    do {                                                                                                               \
-        VECTOR s[ROWS];                                                                                                \
-        for (int r = 0; r < ROWS; r++) s[r] = *(const VECTOR *)(t + r * lanes + l);                                    \
-        for (Py_ssize_t c = 0; c < n; c++) {                                                                           \
-            VECTOR *out = (VECTOR *)(g + c * lanes + l);                                                               \
-            VECTOR b = *out;                                                                                           \
-            for (int r = 0; r < ROWS; r++) b += x[r][c] * s[r];                                                        \
-            *out = b;                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
-/* What a thread needs for it, one after the other and aligned to half a register; the first `cleared` are sums. */
-typedef struct {
-    double *g, *squares, *sums, *gram; /* (n, lanes), (lanes,), (lanes,), (k, lanes) */
-    double *v, *offset, *t, *rows;     /* (n, lanes), (lanes,), (ROWS, lanes), (ROWS, n) */
-    Py_ssize_t cleared;
-} Lanes;
-
-FOR_EACH_CPU
-static void residual_lanes(const Residual *a, Py_ssize_t from, Py_ssize_t to, Py_ssize_t lanes, const Lanes *m) {
-    const Py_ssize_t n = a->table.n, k = a->k;
-    const double *v = m->v, *offset = m->offset;
-    double *g = m->g, *t = m->t, *squares = m->squares, *sums = m->sums;
-    for (Py_ssize_t i = from; i < to; i += ROWS) {
-        const Py_ssize_t left = to - i < ROWS ? to - i : ROWS;
-        const double *x[ROWS];
-        for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, m->rows + r * n);
-        Py_ssize_t l = 0;
-        for (; l + LANES <= lanes; l += LANES) PROJECT(lanes_vector);
-        if (l < lanes) PROJECT(half_vector);
-        for (Py_ssize_t r = 0; r < left; r++) {
-            double *residual = t + r * lanes;
-            const double weight = a->weight ? a->weight[i + r] : 1.0;
-#pragma omp simd
-            for (Py_ssize_t j = 0; j < lanes; j++) residual[j] = -offset[j] - residual[j];
-            if (a->y_single) {
-                const float *y = (const float *)a->y + (i + r) * k;
-                for (Py_ssize_t j = 0; j < k; j++) residual[j] += a->y_scale[j] * y[j];
-            } else {
-                const double *y = (const double *)a->y + (i + r) * k;
-#pragma omp simd
-                for (Py_ssize_t j = 0; j < k; j++) residual[j] += a->y_scale[j] * y[j];
-            }
-            if (a->with_gram) {
-                for (Py_ssize_t j = 0; j < k; j++) {
-                    const double weighted = weight * residual[j];
-                    double *gram = m->gram + j * lanes;
-#pragma omp simd
-                    for (Py_ssize_t h = 0; h < lanes; h++) gram[h] += weighted * residual[h];
-                }
-            }
-#pragma omp simd
-            for (Py_ssize_t j = 0; j < lanes; j++) {
-                const double weighted = weight * residual[j];
-                squares[j] += weighted * residual[j];
-                sums[j] += weighted;
-                residual[j] = weighted;
-            }
-        }
-        memset(t + left * lanes, 0, sizeof(double) * (ROWS - left) * lanes);
-        for (l = 0; l + LANES <= lanes; l += LANES) ACCUMULATE(lanes_vector);
-        if (l < lanes) ACCUMULATE(half_vector);
-    }
-}
-
-static void residual_worker_lanes(Residual *a) {
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->with_gram ? a->k : 0, lanes = (q + HALF - 1) / HALF * HALF;
-    Lanes m = {.cleared = (n + 2 + k) * lanes};
-    double *memory = aligned(sizeof(double) * (m.cleared + (n + 1 + ROWS) * lanes + ROWS * n));
-    if (!memory) {
-        a->share.failed = 1;
-        return;
-    }
-    m.g = memory;
-    m.squares = m.g + n * lanes;
-    m.sums = m.squares + lanes;
-    m.gram = m.sums + lanes;
-    m.v = memory + m.cleared;
-    m.offset = m.v + n * lanes;
-    m.t = m.offset + lanes;
-    m.rows = m.t + ROWS * lanes;
-    memset(m.v, 0, sizeof(double) * (n + 1) * lanes);
-    for (Py_ssize_t j = 0; j < q; j++) {
-        m.offset[j] = a->offset[j];
-        for (Py_ssize_t c = 0; c < n; c++) m.v[c * lanes + j] = a->v[j * n + c];
-    }
-    for (Py_ssize_t i = a->share.from; i < a->share.to; i += GROUP) {
-        memset(memory, 0, sizeof(double) * m.cleared);
-        residual_lanes(a, i, i + GROUP < a->share.to ? i + GROUP : a->share.to, lanes, &m);
-        double *out = a->share.g;
-        for (Py_ssize_t j = 0; j < q; j++)
-            for (Py_ssize_t c = 0; c < n; c++) *out++ += m.g[c * lanes + j];
-        for (Py_ssize_t j = 0; j < q; j++) *out++ += m.sums[j];
-        for (Py_ssize_t j = 0; j < q; j++) *out++ += m.squares[j];
-        for (Py_ssize_t j = 0; j < k; j++)
-            for (Py_ssize_t l = 0; l < k; l++) *out++ += m.gram[j * lanes + l];
-    }
-    free(memory);
-}
-
-static void residual_worker_few(Residual *a) {
-    const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
-    sum_groups(a, residual_group, GROUP, size, 0, QUAD * n);
-}
-
-/* ---- column squares ---- */
-
-typedef struct {
-    Share share; /* sums: (n,) */
-    Table table;
-    const double *weight;
-} Squares;
-
-FOR_EACH_CPU
-static void squares_group(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
-    const Squares *a = part;
-    const Py_ssize_t n = a->table.n;
-    for (Py_ssize_t i = from; i < to; i += QUAD) {
-        const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
-        const double *x[QUAD];
-        double w[QUAD] = {0};
-        for (Py_ssize_t r = 0; r < QUAD; r++) {
-            x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
-            if (r < left) w[r] = a->weight ? a->weight[i + r] : 1.0;
-        }
-        const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
-        const double w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
-#pragma omp simd
-        for (Py_ssize_t c = 0; c < n; c++) {
-            g[c] += (w0 * x0[c] * x0[c] + w1 * x1[c] * x1[c]) + (w2 * x2[c] * x2[c] + w3 * x3[c] * x3[c]);
-        }
-    }
-}
-
-static void *squares_worker(void *argument) {
-    const Squares *a = argument;
-    sum_groups(argument, squares_group, GROUP, a->table.n, 0, QUAD * a->table.n);
-    return NULL;
-}
-
-/* ---- Gram matrix of [1 | X] and its products with Y, in single or double precision ---- */
-
-/* Rows are packed in panels of 16 columns (8 in double precision), one vector each; a tile of the product is 8 vectors
-   of sums in registers. Only tiles on and above the diagonal are computed: half the operations of a product. */
-#define DEPTH 256
-#define TILE 8
-
-typedef struct {
-    Table table;
-    const void *y;           /* (m, k) contiguous */
-    int y_single, ones;
-    int transposed;          /* the columns of A are the rows of the table */
-    Py_ssize_t k;
-    const double *y_scale;   /* (k,) */
-    const double *row_scale; /* (m,) or NULL */
-    const double *x_scale;   /* (n,) or NULL */
-    const void *factor;      /* A is multiplied by this upper triangle, in panels of its columns; or NULL */
-    Py_ssize_t from, to;
-    void *sums;              /* tiles: panels of columns against panels of columns, then against panels of targets */
-    int failed;
-} Gram;
-
-/* Column c of row i as [1 | X | Y] has it, before the row's scale. */
-static inline double entry(const Gram *a, Py_ssize_t i, Py_ssize_t c) {
-    if (a->ones) {
-        if (c == 0) return 1.0;
-        c--;
-    }
-    const double s = a->x_scale ? a->x_scale[c] : 1.0;
-    const Py_ssize_t at = i * a->table.ld + c;
-    return s * number(a->table.x, a->table.single, at);
-}
-
-static inline double target(const Gram *a, Py_ssize_t i, Py_ssize_t j) {
-    const Py_ssize_t at = i * a->k + j;
-    return a->y_scale[j] * number(a->y, a->y_single, at);
-}
-
-#define DEFINE_GRAM(NAME, T, WIDTH)                                                                                    \
-    typedef T NAME##_vector __attribute__((vector_size(64)));                                                          \
-                                                                                                                       \
-    FOR_EACH_CPU                                                                                                       \
-    static void NAME##_pack_transposed(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t columns,           \
-                                       Py_ssize_t panels, T *packed) {                                                 \
-        for (Py_ssize_t c = 0; c < panels * WIDTH; c++) {                                                              \
-            T *out = packed + c / WIDTH * DEPTH * WIDTH + c % WIDTH;                                                   \
-            const double s = c < columns && a->x_scale ? a->x_scale[c] : 1.0;                                          \
-            const Py_ssize_t at = c * a->table.ld + from;                                                              \
-            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
-                const double value = c < columns ? number(a->table.x, a->table.single, at + r) : 0.0;                  \
-                out[r * WIDTH] = (T)(s * value);                                                                       \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    FOR_EACH_CPU                                                                                                       \
-    static void NAME##_pack(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t panels,   \
-                            Py_ssize_t y_panels, T *packed) {                                                          \
-        const Py_ssize_t first = a->ones ? 1 : 0, n = a->table.n;                                                      \
-        if (a->transposed) {                                                                                           \
-            NAME##_pack_transposed(a, from, depth, columns, panels, packed);                                           \
-            return;                                                                                                    \
-        }                                                                                                              \
-        for (Py_ssize_t r = 0; r < depth; r++) {                                                                       \
-            const Py_ssize_t i = from + r;                                                                             \
-            const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                     \
-            for (Py_ssize_t p = 0; p < panels; p++) {                                                                  \
-                T *out = packed + (p * DEPTH + r) * WIDTH;                                                             \
-                const Py_ssize_t c = p * WIDTH - first;                                                                \
-                if (c >= 0 && c + WIDTH <= n && !a->x_scale) {                                                         \
-                    if (a->table.single) {                                                                             \
-                        const float *x = (const float *)a->table.x + i * a->table.ld + c;                              \
-                        for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                        \
-                    } else {                                                                                           \
-                        const double *x = (const double *)a->table.x + i * a->table.ld + c;                            \
-                        for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                        \
-                    }                                                                                                  \
-                    continue;                                                                                          \
-                }                                                                                                      \
-                for (int v = 0; v < WIDTH; v++)                                                                        \
-                    out[v] = p * WIDTH + v < columns ? (T)(w * entry(a, i, p * WIDTH + v)) : (T)0;                     \
-            }                                                                                                          \
-            for (Py_ssize_t p = 0; p < y_panels; p++) {                                                                \
-                T *out = packed + ((panels + p) * DEPTH + r) * WIDTH;                                                  \
-                for (int v = 0; v < WIDTH; v++)                                                                        \
-                    out[v] = p * WIDTH + v < a->k ? (T)(w * target(a, i, p * WIDTH + v)) : (T)0;                       \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Lay an upper triangle (columns, columns) out in panels of its columns, each down to its last row. */            \
-    static void NAME##_lay_out(const double *triangle, Py_ssize_t columns, T *out) {                                   \
-        for (Py_ssize_t q = 0; q < columns; q += WIDTH)                                                                \
-            for (Py_ssize_t c = 0; c < q + WIDTH; c++)                                                                 \
-                for (Py_ssize_t v = q; v < q + WIDTH; v++)                                                             \
-                    *out++ = c < columns && v < columns ? (T)triangle[c * columns + v] : (T)0;                         \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Multiply packed rows in `panels` panels by a matrix that was laid out in `out_panels`. */                       \
-    FOR_EACH_CPU                                                                                                       \
-    static void NAME##_multiply(const T *packed, const T *matrix, Py_ssize_t depth, Py_ssize_t panels,                 \
-                                Py_ssize_t out_panels, int triangle, T *product) {                                     \
-        for (Py_ssize_t q = 0; q < out_panels; q++) {                                                                  \
-            const Py_ssize_t end = triangle ? q + 1 : panels;                                                          \
-            for (Py_ssize_t r = 0; r < depth; r += TILE) {                                                             \
-                NAME##_vector s[TILE] = {{0}};                                                                         \
-                for (Py_ssize_t p = 0; p < end; p++) {                                                                 \
-                    const T *a = packed + (p * DEPTH + r) * WIDTH, *b = matrix + p * WIDTH * WIDTH;                    \
-                    for (int v = 0; v < WIDTH; v++) {                                                                  \
-                        const NAME##_vector t = *(const NAME##_vector *)(b + v * WIDTH);                               \
-                        for (int i = 0; i < TILE; i++) s[i] += a[i * WIDTH + v] * t;                                   \
-                    }                                                                                                  \
-                }                                                                                                      \
-                NAME##_vector *out = (NAME##_vector *)(product + (q * DEPTH + r) * WIDTH);                             \
-                for (int i = 0; i < TILE; i++) out[i] = s[i];                                                          \
-            }                                                                                                          \
-            matrix += end * WIDTH * WIDTH;                                                                             \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    FOR_EACH_CPU                                                                                                       \
-    static void NAME##_tile(const T *left, const T *right, Py_ssize_t depth, T *sums) {                                \
-        for (int half = 0; half < WIDTH; half += TILE) {                                                               \
-            NAME##_vector s[TILE] = {{0}};                                                                             \
-            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
-                const NAME##_vector b = *(const NAME##_vector *)(right + r * WIDTH);                                   \
-                const T *l = left + r * WIDTH + half;                                                                  \
-                for (int i = 0; i < TILE; i++) s[i] += l[i] * b;                                                       \
-            }                                                                                                          \
-            NAME##_vector *out = (NAME##_vector *)(sums + half * WIDTH);                                               \
-            for (int i = 0; i < TILE; i++) out[i] += s[i];                                                             \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    static void *NAME##_worker(void *argument) {                                                                       \
-        Gram *a = argument;                                                                                            \
-        const Py_ssize_t columns = a->table.n + (a->ones ? 1 : 0), panels = (columns + WIDTH - 1) / WIDTH;             \
-        const Py_ssize_t y_panels = (a->k + WIDTH - 1) / WIDTH;                                                        \
-        const Py_ssize_t first = a->factor ? panels : 0, size = (first + panels + y_panels) * DEPTH * WIDTH;           \
-        T *memory = aligned(sizeof(T) * size), *packed = memory + first * DEPTH * WIDTH;                               \
-        if (!memory) {                                                                                                 \
-            a->failed = 1;                                                                                             \
-            return NULL;                                                                                               \
-        }                                                                                                              \
-        for (Py_ssize_t i = a->from; i < a->to; i += DEPTH) {                                                          \
-            const Py_ssize_t depth = a->to - i < DEPTH ? a->to - i : DEPTH;                                            \
-            NAME##_pack(a, i, depth, columns, panels, y_panels, packed);                                               \
-            if (a->factor) {                                                                                           \
-                memcpy(memory, packed, sizeof(T) * panels * DEPTH * WIDTH);                                            \
-                NAME##_multiply(memory, a->factor, depth, panels, panels, 1, packed);                                  \
-            }                                                                                                          \
-            T *sums = a->sums;                                                                                         \
-            for (Py_ssize_t q = 0; q < panels + y_panels; q++) {                                                       \
-                const Py_ssize_t above = q < panels ? q + 1 : panels;                                                  \
-                for (Py_ssize_t p = 0; p < above; p++, sums += WIDTH * WIDTH)                                          \
-                    NAME##_tile(packed + p * DEPTH * WIDTH, packed + q * DEPTH * WIDTH, depth, sums);                  \
-            }                                                                                                          \
-        }                                                                                                              \
-        free(memory);                                                                                                  \
-        return NULL;                                                                                                   \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Add the tiles of all parts to the upper triangle of gram (columns, columns) and to cross (columns, k). */      \
-    static void NAME##_gather(const Gram *parts, int count, T *gram, T *cross) {                                       \
-        const Py_ssize_t columns = parts->table.n + (parts->ones ? 1 : 0), panels = (columns + WIDTH - 1) / WIDTH;     \
-        const Py_ssize_t y_panels = (parts->k + WIDTH - 1) / WIDTH;                                                    \
-        Py_ssize_t at = 0;                                                                                             \
-        for (Py_ssize_t q = 0; q < panels + y_panels; q++) {                                                           \
-            const Py_ssize_t above = q < panels ? q + 1 : panels;                                                      \
-            for (Py_ssize_t p = 0; p < above; p++, at += WIDTH * WIDTH) {                                              \
-                for (int u = 0; u < WIDTH && p * WIDTH + u < columns; u++) {                                           \
-                    for (int v = 0; v < WIDTH; v++) {                                                                  \
-                        T sum = 0;                                                                                     \
-                        for (int i = 0; i < count; i++) sum += ((const T *)parts[i].sums)[at + u * WIDTH + v];         \
-                        const Py_ssize_t i = p * WIDTH + u, j = (q < panels ? q : q - panels) * WIDTH + v;             \
-                        if (q < panels && j < columns && i <= j) gram[i * columns + j] += sum;                         \
-                        if (q >= panels && j < parts->k) cross[i * parts->k + j] += sum;                               \
-                    }                                                                                                  \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-    }
-
-DEFINE_GRAM(gram32, float, 16)
-DEFINE_GRAM(gram64, double, 8)
-
-/* ---- residual pass for many vectors: the products are tiles of packed rows, as in the Gram matrix ---- */
-
-#define PANEL 8
 
 static inline Py_ssize_t panels_of(Py_ssize_t columns) { return (columns + PANEL - 1) / PANEL; }
 
@@ -560,82 +137,118 @@ static void lay_out_vectors(const double *v, Py_ssize_t n, Py_ssize_t q, double 
             for (Py_ssize_t j = first; j < first + PANEL; j++) *out++ = c < n && j < q ? v[j * n + c] : 0.0;
 }
 
-/* Turn products X V of rows from i into weighted residuals, and leave the plain ones where there are weights. */
-FOR_EACH_CPU
-static void panel_residuals(const Residual *a, Py_ssize_t i, Py_ssize_t depth, double *weighted, double *plain,
-                            double *sums) {
-    for (Py_ssize_t p = 0; p < panels_of(a->q); p++) {
-        const Py_ssize_t first = p * PANEL, width = a->q - first < PANEL ? a->q - first : PANEL;
-        for (Py_ssize_t r = 0; r < depth; r++) {
-            double *t = weighted + (p * DEPTH + r) * PANEL;
-            const double w = a->weight ? a->weight[i + r] : 1.0;
-            for (Py_ssize_t v = 0; v < width; v++) t[v] = wanted(a, i + r, first + v) - t[v];
-            for (Py_ssize_t v = width; v < PANEL; v++) t[v] = 0.0;
-            if (a->weight) memcpy(plain + (p * DEPTH + r) * PANEL, t, sizeof(double) * PANEL);
-            for (Py_ssize_t v = 0; v < width; v++) {
-                const double residual = t[v];
-                t[v] *= w;
-                sums[first + v] += t[v];
-                sums[a->q + first + v] += residual * t[v];
-            }
-        }
-    }
-}
-
-/* Add tiles (left panels, right panels) to out, (columns of the right, columns of the left). */
+/* Add tiles (left panels, right panels) to out, (columns of the left, columns of the right). */
 static void add_tiles(const double *tiles, Py_ssize_t rows, Py_ssize_t columns, double *out) {
     for (Py_ssize_t p = 0; p < panels_of(rows); p++)
         for (Py_ssize_t q = 0; q < panels_of(columns); q++, tiles += PANEL * PANEL)
             for (Py_ssize_t u = p * PANEL; u < rows && u < (p + 1) * PANEL; u++)
                 for (Py_ssize_t v = q * PANEL; v < columns && v < (q + 1) * PANEL; v++)
-                    out[v * rows + u] += tiles[(u % PANEL) * PANEL + v % PANEL];
+                    out[u * columns + v] += tiles[(u % PANEL) * PANEL + v % PANEL];
 }
 
-static void residual_worker_panels(Residual *a) {
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->with_gram ? a->k : 0;
-    const Py_ssize_t panels = panels_of(n), out_panels = panels_of(q), gram_panels = panels_of(k), rows = DEPTH * PANEL;
-    const Py_ssize_t tiles = panels * out_panels * PANEL * PANEL, gram_tiles = gram_panels * gram_panels * PANEL * PANEL;
-    const Py_ssize_t size = tiles + gram_tiles + rows * (panels + 2 * out_panels);
-    double *memory = aligned(sizeof(double) * size);
-    if (!memory) {
-        a->share.failed = 1;
-        return;
+/* ---- column squares ---- */
+
+typedef struct {
+    Share share; /* sums: (n,) */
+    Table table;
+    const double *weight;
+} Squares;
+
+/* ---- Gram matrix of [1 | X] and its products with Y, in single or double precision ---- */
+
+/* Rows of [1 | X | Y] are packed in panels of 16 columns (8 in double precision); a tile of the product is kept in
+   registers. Only tiles on and above the diagonal are computed: half the operations of a product. */
+typedef struct {
+    Table table;
+    const void *y;           /* (m, k) contiguous */
+    int y_single, ones;
+    int transposed;          /* the columns of A are the rows of the table */
+    Py_ssize_t k;
+    const double *y_scale;   /* (k,) */
+    const double *row_scale; /* (m,) or NULL */
+    const double *x_scale;   /* (n,) or NULL */
+    const int64_t *order;    /* rows of the table that count, or NULL for all */
+    const void *factor;      /* A is multiplied by this upper triangle, in panels of its columns; or NULL */
+    Py_ssize_t columns;      /* of A */
+    Py_ssize_t y_from;       /* the place of the first target in a packed row */
+    Py_ssize_t from, to;
+    void *sums;              /* tiles, see tile_of */
+    size_t bytes;            /* how large they are */
+    int failed;
+} Gram;
+
+/* Where a column of packed rows comes from. */
+typedef struct {
+    const void *values; /* the first row's, and from row to row `apart` */
+    int single;
+    Py_ssize_t apart;
+    double scale;
+} Entry;
+
+static Entry entry(const Gram *a, Py_ssize_t c) {
+    static const double zero = 0.0, one = 1.0;
+    const Py_ssize_t x = c - a->ones, y = c - a->y_from;
+    if (c < a->ones) return (Entry){&one, 0, 0, 1.0};
+    if (c < a->columns) {
+        const char *values = (const char *)a->table.x + x * (a->table.single ? sizeof(float) : sizeof(double));
+        return (Entry){values, a->table.single, a->table.ld, a->x_scale ? a->x_scale[x] : 1.0};
     }
-    double *g = memory, *gram = g + tiles, *x = gram + gram_tiles, *weighted = x + rows * panels;
-    double *plain = a->weight ? weighted + rows * out_panels : weighted;
-    double *sums = a->share.g + q * n;
-    memset(memory, 0, sizeof(double) * size);
-    const Gram packing = {.table = a->table};
-    for (Py_ssize_t i = a->share.from; i < a->share.to; i += DEPTH) {
-        const Py_ssize_t depth = a->share.to - i < DEPTH ? a->share.to - i : DEPTH;
-        gram64_pack(&packing, i, depth, n, panels, 0, x);
-        gram64_multiply(x, a->panels, depth, panels, out_panels, 0, weighted);
-        panel_residuals(a, i, depth, weighted, plain, sums);
-        double *tile = g;
-        for (Py_ssize_t p = 0; p < panels; p++)
-            for (Py_ssize_t o = 0; o < out_panels; o++, tile += PANEL * PANEL)
-                gram64_tile(x + p * rows, weighted + o * rows, depth, tile);
-        tile = gram;
-        for (Py_ssize_t p = 0; p < gram_panels; p++)
-            for (Py_ssize_t o = 0; o < gram_panels; o++, tile += PANEL * PANEL)
-                gram64_tile(plain + p * rows, weighted + o * rows, depth, tile);
-    }
-    add_tiles(g, n, q, a->share.g);
-    add_tiles(gram, k, k, sums + 2 * q);
-    free(memory);
+    if (y < 0 || y >= a->k) return (Entry){&zero, 0, 0, 1.0};
+    const char *values = (const char *)a->y + y * (a->y_single ? sizeof(float) : sizeof(double));
+    return (Entry){values, a->y_single, a->k, a->y_scale[y]};
 }
 
-static void *residual_worker(void *argument) {
-    Residual *a = argument;
-    if (a->panels) {
-        residual_worker_panels(a);
-    } else if (a->q >= FEW) {
-        residual_worker_lanes(a);
-    } else {
-        residual_worker_few(a);
-    }
-    return NULL;
+/* The place of the tile of panels p and q: the upper triangle of the columns of A, then what is left of the targets. */
+static inline Py_ssize_t tile_of(Py_ssize_t p, Py_ssize_t q, Py_ssize_t x_panels) {
+    return q < x_panels ? q * (q + 1) / 2 + p : x_panels * (x_panels + 1) / 2 + (q - x_panels) * x_panels + p;
 }
+
+/* How many panels of rows panel q of a matrix is laid out with: panels that are multiplied at once have the same. */
+static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int triangle, int right) {
+    const Py_ssize_t end = (q / right + 1) * right;
+    return triangle && end < panels ? end : panels;
+}
+
+#define DEFINE_GATHER(NAME, T, WIDTH)                                                                                  \
+    /* Lay an upper triangle (columns, columns) out in panels of its columns, or count the numbers only. */            \
+    static Py_ssize_t NAME##_lay_out(const double *triangle, Py_ssize_t columns, int right, T *out) {                  \
+        const Py_ssize_t panels = (columns + WIDTH - 1) / WIDTH;                                                       \
+        Py_ssize_t size = 0;                                                                                           \
+        for (Py_ssize_t q = 0; q < panels; q++) {                                                                      \
+            const Py_ssize_t rows = laid_out_rows(q, panels, 1, right) * WIDTH;                                        \
+            for (Py_ssize_t c = 0; out && c < rows; c++)                                                               \
+                for (Py_ssize_t v = q * WIDTH; v < (q + 1) * WIDTH; v++)                                               \
+                    out[size + c * WIDTH + v % WIDTH] = c <= v && v < columns ? (T)triangle[c * columns + v] : (T)0;   \
+            size += rows * WIDTH;                                                                                      \
+        }                                                                                                              \
+        return size;                                                                                                   \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Add the tiles of all parts to the upper triangle of gram (columns, columns) and to cross (columns, k). */       \
+    static void NAME##_gather(const Gram *parts, int count, T *gram, T *cross) {                                       \
+        const Py_ssize_t columns = parts->columns, k = parts->k, first = parts->y_from;                                \
+        const Py_ssize_t panels = (first + k + WIDTH - 1) / WIDTH, x_panels = (columns + WIDTH - 1) / WIDTH;           \
+        for (Py_ssize_t q = 0; q < panels; q++) {                                                                      \
+            for (Py_ssize_t p = 0; p < x_panels && p <= q; p++) {                                                      \
+                const Py_ssize_t at = tile_of(p, q, x_panels) * WIDTH * WIDTH;                                         \
+                for (Py_ssize_t i = p * WIDTH; i < columns && i < (p + 1) * WIDTH; i++) {                              \
+                    const Py_ssize_t from = q * WIDTH > i ? q * WIDTH : i;                                             \
+                    T sum[WIDTH] = {0};                                                                                \
+                    for (int part = 0; part < count; part++) {                                                         \
+                        const T *sums = (const T *)parts[part].sums + at + i % WIDTH * WIDTH;                          \
+                        for (int v = 0; v < WIDTH; v++) sum[v] += sums[v];                                             \
+                    }                                                                                                  \
+                    for (Py_ssize_t j = from; j < columns && j < (q + 1) * WIDTH; j++)                                 \
+                        gram[i * columns + j] += sum[j % WIDTH];                                                       \
+                    for (Py_ssize_t j = q * WIDTH > first ? q * WIDTH : first; j < first + k && j < (q + 1) * WIDTH; j++) \
+                        cross[i * k + j - first] += sum[j % WIDTH];                                                    \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+
+DEFINE_GATHER(gram32, float, 16)
+DEFINE_GATHER(gram64, double, 8)
 
 /* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
 
@@ -668,43 +281,6 @@ static inline void order(double *t) {
     TWO_SUM(t[1], t[2], z);
 }
 
-/* Load up to a register full; the rest is zero. */
-static inline void load(lanes_vector *values, const double *from, Py_ssize_t count) {
-    if (count >= LANES) {
-        memcpy(values, from, sizeof *values);
-        return;
-    }
-    memset(values, 0, sizeof *values);
-    memcpy(values, from, sizeof(double) * count);
-}
-
-FOR_EACH_CPU
-static void expansion_dot(const double *const *x, const double *v, Py_ssize_t part, Py_ssize_t n, double t[QUAD][3]) {
-    lanes_vector s[QUAD] = {{0}}, e[QUAD] = {{0}}, f[QUAD] = {{0}};
-    for (Py_ssize_t c = 0; c < n; c += LANES) {
-        lanes_vector v0, v1, v2;
-        load(&v0, v + c, n - c);
-        load(&v1, v + part + c, n - c);
-        load(&v2, v + 2 * part + c, n - c);
-        for (int r = 0; r < QUAD; r++) {
-            lanes_vector a, p, q, b, last, z;
-            load(&a, x[r] + c, n - c);
-            p = a * v0;
-            b = a * v1;
-            for (int l = 0; l < LANES; l++) q[l] = __builtin_fma(a[l], v0[l], -p[l]);
-            for (int l = 0; l < LANES; l++) last[l] = __builtin_fma(a[l], v1[l], -b[l]);
-            last += a * v2;
-            TWO_SUM(s[r], p, z);
-            TWO_SUM(e[r], q, z);
-            TWO_SUM(e[r], b, z);
-            TWO_SUM(e[r], p, z);
-            f[r] += ((q + b) + p) + last;
-        }
-    }
-    for (int r = 0; r < QUAD; r++)
-        for (int l = 0; l < LANES; l++) add_parts(t[r], 1, -s[r][l], -e[r][l], -f[r][l]);
-}
-
 #define ADD_ROW(x, t)                                                                                                  \
     do {                                                                                                               \
         double p = (x) * (t)[0], q = __builtin_fma(x, (t)[0], -p), b = (x) * (t)[1], z;                                \
@@ -716,72 +292,6 @@ static void expansion_dot(const double *const *x, const double *v, Py_ssize_t pa
         third += ((q + b) + p) + last;                                                                                 \
     } while (0)
 
-FOR_EACH_CPU
-static void expansion_adjoint(const double *const *x, double t[QUAD][3], Py_ssize_t part, Py_ssize_t n, double *g) {
-    const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
-    double *g0 = g, *g1 = g + part, *g2 = g + 2 * part;
-#pragma omp simd
-    for (Py_ssize_t c = 0; c < n; c++) {
-        double first = g0[c], second = g1[c], third = g2[c];
-        ADD_ROW(x0[c], t[0]);
-        ADD_ROW(x1[c], t[1]);
-        ADD_ROW(x2[c], t[2]);
-        ADD_ROW(x3[c], t[3]);
-        g0[c] = first;
-        g1[c] = second;
-        g2[c] = third;
-    }
-}
-
-static void expansion_group(const void *self, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
-    const Expansion *a = self;
-    const Py_ssize_t n = a->table.n, q = a->q, part = q * (n + 1);
-    for (Py_ssize_t i = from; i < to; i += QUAD) {
-        const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
-        const double *x[QUAD];
-        /* Past the end the last row stands in with a residual of zero. */
-        for (Py_ssize_t r = 0; r < QUAD; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
-        for (Py_ssize_t j = 0; j < q; j++) {
-            double t[QUAD][3] = {{0}};
-            expansion_dot(x, a->v + j * n, q * n, n, t);
-            for (Py_ssize_t r = 0; r < QUAD; r++) {
-                if (r >= left) {
-                    t[r][0] = t[r][1] = t[r][2] = 0.0;
-                    continue;
-                }
-                const double w = a->weight ? a->weight[i + r] : 1.0;
-                add_parts(t[r], 1, a->y_scale[j] * number(a->y, a->y_single, (i + r) * q + j), 0.0, 0.0);
-                add_parts(t[r], 1, -a->offset[j], -a->offset[q + j], -a->offset[2 * q + j]);
-                order(t[r]);
-                double size = t[r][0] < 0 ? -t[r][0] : t[r][0];
-                for (int k = 1; k < 3; k++) {
-                    const double other = (t[r][k] < 0 ? -t[r][k] : t[r][k]) * (k == 1 ? 0x1p52 : 0x1p104);
-                    size = other > size ? other : size;
-                }
-                g[3 * part + j] += w * size * size;
-                if (a->weight) {
-                    double p = w * t[r][0], s = __builtin_fma(w, t[r][0], -p), b = w * t[r][1], z;
-                    const double last = __builtin_fma(w, t[r][1], -b) + w * t[r][2];
-                    TWO_SUM(s, b, z);
-                    t[r][0] = p;
-                    t[r][1] = s;
-                    t[r][2] = b + last;
-                    order(t[r]);
-                }
-                add_parts(g + q * n + j, part, t[r][0], t[r][1], t[r][2]);
-            }
-            expansion_adjoint(x, t, part, n, g + j * n);
-        }
-    }
-}
-
-static void *expansion_worker(void *argument) {
-    const Expansion *a = argument;
-    const Py_ssize_t n = a->table.n, part = a->q * (n + 1);
-    sum_groups(argument, expansion_group, EXPANSION_GROUP, 3 * part + a->q, part, QUAD * n);
-    return NULL;
-}
-
 /* ---- sparse sign sketch: each row is added, with signs, to a few rows of the sketch ---- */
 
 typedef struct {
@@ -792,29 +302,69 @@ typedef struct {
     double *sketch;        /* (s, n) */
 } Sketch;
 
-FOR_EACH_CPU
-static void sketch_columns(const Sketch *a) {
-    const Py_ssize_t n = a->table.n, width = a->to - a->from;
-    for (Py_ssize_t i = 0; i < a->table.m; i++) {
-        for (Py_ssize_t z = 0; z < a->nonzeros; z++) {
-            const double f = a->factor[i * a->nonzeros + z];
-            double *s = a->sketch + (Py_ssize_t)a->target[i * a->nonzeros + z] * n + a->from;
-            if (a->table.single) {
-                const float *x = (const float *)a->table.x + i * a->table.ld + a->from;
-#pragma omp simd
-                for (Py_ssize_t c = 0; c < width; c++) s[c] += f * x[c];
-            } else {
-                const double *x = (const double *)a->table.x + i * a->table.ld + a->from;
-#pragma omp simd
-                for (Py_ssize_t c = 0; c < width; c++) s[c] += f * x[c];
-            }
-        }
-    }
-}
+/* ---- sets of instructions ---- */
 
-static void *sketch_worker(void *argument) {
-    sketch_columns(argument);
-    return NULL;
+/* What compiles a loop for one of them, and the workers that result. */
+typedef struct {
+    void *(*residual)(void *), *(*squares)(void *), *(*gram32)(void *), *(*gram64)(void *);
+    void *(*expansion)(void *), *(*sketch)(void *);
+    int vector, right;
+} Loops;
+
+#define BY_THREE(count, F, ...) ((count) == 1 ? F(1, __VA_ARGS__) : (count) == 2 ? F(2, __VA_ARGS__) : F(3, __VA_ARGS__))
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#define FOR_X86 1
+
+#define NAMED(name) name##_512
+#if defined(__clang__)
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2")))
+#else
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,prefer-vector-width=512")))
+#endif
+#define VECTOR 64
+#define ROWS 8
+#define TILE 8
+#define RIGHT 3
+#define BY_COUNT BY_THREE
+#include "_passes.h"
+
+#define NAMED(name) name##_256
+#define TARGET __attribute__((target("avx2,fma,bmi,bmi2")))
+#define VECTOR 32
+#define ROWS 4
+#define TILE 4
+#define RIGHT 1
+#define BY_COUNT(count, F, ...) F(1, __VA_ARGS__)
+#include "_passes.h"
+#endif
+
+#define NAMED(name) name##_128
+#define TARGET
+#define VECTOR 16
+#define ROWS 4
+#if defined(__aarch64__)
+#define TILE 4 /* thirty-two registers */
+#else
+#define TILE 2
+#endif
+#define RIGHT 1
+#define BY_COUNT(count, F, ...) F(1, __VA_ARGS__)
+#include "_passes.h"
+
+static const Loops *loops = &loops_128;
+
+/* Choose the widest registers of this processor, but none beyond `bytes`. */
+static void choose(int bytes) {
+    loops = &loops_128;
+#ifdef FOR_X86
+    __builtin_cpu_init();
+    const int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    if (bytes >= 32 && fused) loops = &loops_256;
+    if (bytes >= 64 && fused && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        loops = &loops_512;
+#endif
 }
 
 /* ---- threads ---- */
@@ -944,8 +494,8 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
     const Py_ssize_t most = MOST_SUMS / size < 1 ? 1 : MOST_SUMS / size;
     const int count = parts_of(m) < most ? parts_of(m) : (int)most;
     Residual *parts = calloc(count, sizeof(Residual));
-    double *panels = q > MANY ? aligned(sizeof(double) * panels_of(n) * panels_of(q) * PANEL * PANEL) : NULL;
-    if (!parts || (q > MANY && !panels)) {
+    double *panels = q >= FEW ? aligned(sizeof(double) * panels_of(n) * panels_of(q) * PANEL * PANEL) : NULL;
+    if (!parts || (q >= FEW && !panels)) {
         free(parts);
         free(panels);
         return PyErr_NoMemory();
@@ -957,7 +507,7 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
                               POINTER(const double, offset), k, q, with_gram, panels};
     }
     PyObject *result =
-        add_up(residual_worker, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
+        add_up(loops->residual, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
     free(panels);
     return result;
 }
@@ -973,7 +523,7 @@ static PyObject *column_squares(PyObject *self, PyObject *args) {
     for (int i = 0; i < count; i++) {
         parts[i] = (Squares){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight)};
     }
-    return add_up(squares_worker, parts, sizeof(Squares), count, threads, m, n, 0, POINTER(double, g));
+    return add_up(loops->squares, parts, sizeof(Squares), count, threads, m, n, 0, POINTER(double, g));
 }
 
 static PyObject *expansion_pass(PyObject *self, PyObject *args) {
@@ -992,16 +542,16 @@ static PyObject *expansion_pass(PyObject *self, PyObject *args) {
                                POINTER(const double, offset), q};
     }
     const Py_ssize_t expansions = q * (n + 1);
-    return add_up(expansion_worker, parts, sizeof(Expansion), count, threads, m, 3 * expansions + q, expansions,
+    return add_up(loops->expansion, parts, sizeof(Expansion), count, threads, m, 3 * expansions + q, expansions,
                   POINTER(double, g));
 }
 
 static PyObject *gram_add(PyObject *self, PyObject *args) {
-    unsigned long long x, y, y_scale, row_scale, x_scale, factor, gram, cross;
+    unsigned long long x, y, y_scale, row_scale, x_scale, order, factor, gram, cross;
     int single, y_single, ones, transposed, double_sums, threads, failed = 0;
     Py_ssize_t m, n, ld, k;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &row_scale,
-                          &x_scale, &factor, &ones, &transposed, &double_sums, &gram, &cross, &threads))
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &row_scale,
+                          &x_scale, &order, &factor, &ones, &transposed, &double_sums, &gram, &cross, &threads))
         return NULL;
     if (transposed) {
         const Py_ssize_t rows = m;
@@ -1009,29 +559,32 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
         n = rows;
     }
     const int count = clamp_threads(threads, (m + DEPTH - 1) / DEPTH);
-    const Py_ssize_t width = double_sums ? 8 : 16, columns = n + (ones ? 1 : 0);
-    const Py_ssize_t panels = (columns + width - 1) / width, y_panels = (k + width - 1) / width;
+    const Py_ssize_t width = double_sums ? 8 : 16, columns = n + (ones ? 1 : 0), panels = (columns + width - 1) / width;
+    /* Targets fill the last panel up; but for a factor, which multiplies whole panels. */
+    const Py_ssize_t y_from = factor ? panels * width : columns, y_panels = (y_from + k + width - 1) / width - panels;
     const size_t bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width;
     Gram *parts = calloc(count, sizeof(Gram));
     if (!parts) return PyErr_NoMemory();
     void *panes = NULL;
     if (factor) {
-        panes = aligned((size_t)(panels * (panels + 1) / 2) * 64 * width);
+        const double *triangle = POINTER(const double, factor);
+        const Py_ssize_t size = double_sums ? gram64_lay_out(triangle, columns, loops->right, NULL) * 8
+                                            : gram32_lay_out(triangle, columns, loops->right, NULL) * 4;
+        panes = aligned(size);
         failed |= !panes;
-        if (panes && double_sums) gram64_lay_out(POINTER(const double, factor), columns, panes);
-        if (panes && !double_sums) gram32_lay_out(POINTER(const double, factor), columns, panes);
+        if (panes && double_sums) gram64_lay_out(triangle, columns, loops->right, panes);
+        if (panes && !double_sums) gram32_lay_out(triangle, columns, loops->right, panes);
     }
     for (int i = 0; i < count; i++) {
         parts[i] = (Gram){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single, ones,
                           transposed, k, POINTER(const double, y_scale), POINTER(const double, row_scale),
-                          POINTER(const double, x_scale), panes, bound(m, count, i, DEPTH),
-                          bound(m, count, i + 1, DEPTH), aligned(bytes), 0};
+                          POINTER(const double, x_scale), POINTER(const int64_t, order), panes, columns, y_from,
+                          bound(m, count, i, DEPTH), bound(m, count, i + 1, DEPTH), aligned(bytes), bytes, 0};
         failed |= !parts[i].sums;
-        if (parts[i].sums) memset(parts[i].sums, 0, bytes);
     }
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS;
-        run(double_sums ? gram64_worker : gram32_worker, parts, sizeof(Gram), count, count);
+        run(double_sums ? loops->gram64 : loops->gram32, parts, sizeof(Gram), count, count);
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
         if (!failed && double_sums) gram64_gather(parts, count, POINTER(double, gram), POINTER(double, cross));
         if (!failed && !double_sums) gram32_gather(parts, count, POINTER(float, gram), POINTER(float, cross));
@@ -1061,10 +614,17 @@ static PyObject *sketch_add(PyObject *self, PyObject *args) {
                             POINTER(double, sketch)};
     }
     Py_BEGIN_ALLOW_THREADS;
-    run(sketch_worker, parts, sizeof(Sketch), count, count);
+    run(loops->sketch, parts, sizeof(Sketch), count, count);
     Py_END_ALLOW_THREADS;
     free(parts);
     Py_RETURN_NONE;
+}
+
+static PyObject *use_vectors(PyObject *self, PyObject *args) {
+    int bytes;
+    if (!PyArg_ParseTuple(args, "i", &bytes)) return NULL;
+    choose(bytes);
+    return PyLong_FromLong(loops->vector);
 }
 
 static PyMethodDef methods[] = {
@@ -1074,17 +634,23 @@ static PyMethodDef methods[] = {
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, single, m, n, ld, weight, out, threads): add the weighted squares of each column."},
     {"gram_add", gram_add, METH_VARARGS,
-     "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, factor, ones, transposed, double_sums, "
-     "gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or A = X' scaled."},
+     "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, order, factor, ones, transposed, "
+     "double_sums, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or "
+     "A = X' scaled; of the first m rows that order names."},
     {"expansion_pass", expansion_pass, METH_VARARGS,
      "expansion_pass(x, single, m, n, ld, y, y_single, y_scale, weight, v, offset, q, out, threads): add X'T and sums of T as "
      "three doubles each, and squares of T."},
     {"sketch_add", sketch_add, METH_VARARGS,
      "sketch_add(x, single, m, n, ld, target, factor, nonzeros, sketch, threads): add rows to a sparse sign sketch."},
+    {"use_vectors", use_vectors, METH_VARARGS,
+     "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes, and return how many."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels",
                                     "Passes over a table at the speed of memory. Addresses are those of live buffers.",
                                     -1, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__kernels(void) {
+    choose(64);
+    return PyModule_Create(&module);
+}

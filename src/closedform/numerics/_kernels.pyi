@@ -30,6 +30,7 @@ def gram_add(
     y_scale: int,
     row_scale: int,
     x_scale: int,
+    order: int,
     factor: int,
     ones: int,
     transposed: int,
@@ -56,6 +57,7 @@ def expansion_pass(
     threads: int,
     /,
 ) -> None: ...
+def use_vectors(bytes: int, /) -> int: ...
 def sketch_add(
     x: int, single: int, m: int, n: int, ld: int, target: int, factor: int, nonzeros: int, sketch: int, threads: int, /
 ) -> None: ...

@@ -14,8 +14,8 @@ __all__ = ["cholesky", "gram_update", "mirror", "normal_equations_update", "prod
 
 #: Where the passes are not compiled: bytes of the block that is rounded and multiplied at once.
 _BUFFER_BYTES = 32 * 2**20
-#: Up to this many columns a Cholesky factor takes one thread less time than it takes others to wake up.
-_FOR_ONE = 600
+#: Up to this many columns a Cholesky factor takes one thread less time than others take to wake up.
+_FOR_ONE = 1024
 
 
 def gram_update(gram: Tensor, A: Tensor) -> None:
@@ -67,6 +67,7 @@ def normal_equations_update(
     *,
     row_scale: Tensor | None = None,
     x_scale: Tensor | None = None,
+    order: Tensor | None = None,
     factor: Tensor | None = None,
     ones: bool = False,
 ) -> None:
@@ -83,6 +84,7 @@ def normal_equations_update(
         y_scale: ``(targets,)``, float64.
         row_scale: ``(rows,)``, float64, or None for ones.
         x_scale: ``(features,)``, float64, or None for ones.
+        order: The rows that count, int64, or None for all.
         factor: Upper triangle, ``(columns, columns)``, float64, or None for the identity.
         ones: Whether a column of ones stands first.
 
@@ -104,10 +106,13 @@ def normal_equations_update(
             y_scale=y_scale.contiguous(),
             row_scale=None if row_scale is None else row_scale.contiguous(),
             x_scale=None if x_scale is None else x_scale.contiguous(),
+            order=None if order is None else order.contiguous(),
             factor=None if factor is None else factor.contiguous(),
             ones=ones,
         )
         return
+    if order is not None:
+        X, Y, row_scale = X[order], Y[order], None if row_scale is None else row_scale[order]
     with all_threads():
         _by_products(gram, cross, X, Y, y_scale, row_scale, x_scale, factor, ones)
 
@@ -164,5 +169,6 @@ def cholesky(gram: Tensor) -> tuple[Tensor, int]:
                 [0., 2.]]), 0)
     """
     with all_threads() if gram.shape[0] > _FOR_ONE else nullcontext():
-        R, info = torch.linalg.cholesky_ex(gram, upper=True)
-    return R, int(info)
+        # In the order of LAPACK our upper triangle is the lower one, so nothing is transposed.
+        L, info = torch.linalg.cholesky_ex(gram.T)
+    return L.T, int(info)

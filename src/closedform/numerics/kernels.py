@@ -131,6 +131,7 @@ def gram_add(
     y_scale: Tensor | None = None,
     row_scale: Tensor | None = None,
     x_scale: Tensor | None = None,
+    order: Tensor | None = None,
     factor: Tensor | None = None,
     ones: bool = False,
     transposed: bool = False,
@@ -138,18 +139,24 @@ def gram_add(
     """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
 
     ``A = diag(row_scale) [1 | X diag(x_scale)] factor``, the factor an upper triangle, and ``B = diag(row_scale) Y
-    diag(y_scale)``; or, transposed, ``A = X' diag(x_scale)`` and nothing else. Scales and factor are float64, Y float32
-    or float64; all are contiguous.
+    diag(y_scale)``; or, transposed, ``A = X' diag(x_scale)`` and nothing else. Where ``order`` (int64) is given, only
+    the rows it names count. Scales and factor are float64, Y float32 or float64; all are contiguous.
     """
     assert library is not None
+    start, single, rows, columns, distance = _table(X)
     library.gram_add(
-        *_table(X),
+        start,
+        single,
+        rows if order is None else order.shape[0],
+        columns,
+        distance,
         _address(Y),
         int(Y is not None and Y.dtype == torch.float32),
         0 if Y is None else Y.shape[1],
         _address(y_scale),
         _address(row_scale),
         _address(x_scale),
+        _address(order),
         _address(factor),
         int(ones),
         int(transposed),

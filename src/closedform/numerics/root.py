@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from functools import cached_property
 from typing import final
 
@@ -11,8 +12,12 @@ from torch import Tensor
 
 from closedform.numerics.lu import LU
 from closedform.numerics.product import product
+from closedform.numerics.threads import all_threads
 
 __all__ = ["DenseRoot", "Root", "SpectralRoot", "TriangularRoot"]
+
+#: Up to this many columns one thread has the singular values before others are awake.
+_FOR_ONE = 128
 
 
 class Root(ABC):
@@ -53,6 +58,12 @@ class Root(ABC):
         """Return the singular values (descending) and the right singular vectors as rows, ``(rank, columns)``."""
 
 
+def _singular_values(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    with all_threads() if matrix.shape[1] > _FOR_ONE else nullcontext():
+        _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
+    return values, vectors
+
+
 @final
 class TriangularRoot(Root):
     """An upper triangular root: the R of a QR factorization or the transposed Cholesky factor."""
@@ -63,10 +74,16 @@ class TriangularRoot(Root):
         self.device = R.device
 
     def product(self, V: Tensor) -> Tensor:
-        return self.R @ V
+        return torch.cat([self.R[part, part.start :] @ V[part.start :] for part in self._parts])
 
     def adjoint_product(self, V: Tensor) -> Tensor:
-        return self.R.T @ V
+        return torch.cat([self.R[: part.stop, part].T @ V[: part.stop] for part in self._parts])
+
+    @cached_property
+    def _parts(self) -> list[slice]:
+        """Rows that are multiplied at once: a large triangle in a few parts, which leave most of its zeros out."""
+        n, size = self.shape[0], max(256, -(-self.shape[0] // 8))
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)] or [slice(0, 0)]
 
     def solve(self, V: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.R, V, upper=True)
@@ -79,8 +96,7 @@ class TriangularRoot(Root):
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
-        _, values, vectors = torch.linalg.svd(self.R, full_matrices=False)
-        return values, vectors
+        return _singular_values(self.R)
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd
@@ -134,8 +150,7 @@ class DenseRoot(Root):
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
-        _, values, vectors = torch.linalg.svd(self.dense(), full_matrices=False)
-        return values, vectors
+        return _singular_values(self.dense())
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd

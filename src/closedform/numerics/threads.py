@@ -15,7 +15,7 @@ import torch
 __all__ = ["all_threads", "one_thread", "team"]
 
 #: Up to this many columns one thread is enough for all that is not a pass over the rows.
-_SMALL = 1024
+_SMALL = 4096
 #: Without OpenMP the number of threads cannot be changed once they run.
 _CHANGEABLE: bool = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
 

@@ -1,0 +1,503 @@
+/* The loops over rows, for one set of instructions: included by _kernels.c once for each, with
+
+   NAMED(name)   the name with the set's suffix
+   TARGET        the attribute that compiles a function for the set
+   VECTOR        bytes of a register
+   ROWS          rows taken at once where each is read for itself
+   TILE, RIGHT   a tile of a product is TILE rows of RIGHT panels of sums in registers */
+
+#define LANES (VECTOR / 8)
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+/* Rows of a table start anywhere. */
+typedef double NAMED(vector) __attribute__((vector_size(VECTOR), aligned(8), may_alias));
+#define LOAD(from) (*(const NAMED(vector) *)(from))
+
+/* ---- residual pass for few vectors: each row is used twice while it is in cache ---- */
+
+/* Products of ROWS rows with `count` vectors. */
+INLINE void NAMED(dots)(const int count, const double *const *x, const double *v, Py_ssize_t n,
+                        double products[FEW][ROWS]) {
+    NAMED(vector) s[FEW][ROWS] = {{{0}}};
+    Py_ssize_t c = 0;
+    for (; c + LANES <= n; c += LANES) {
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < count; j++) s[j][r] += LOAD(x[r] + c) * LOAD(v + j * n + c);
+    }
+    for (int j = 0; j < count; j++) {
+        for (int r = 0; r < ROWS; r++) {
+            double sum = 0;
+            for (int l = 0; l < LANES; l++) sum += s[j][r][l];
+            for (Py_ssize_t rest = c; rest < n; rest++) sum += x[r][rest] * v[j * n + rest];
+            products[j][r] = sum;
+        }
+    }
+}
+
+/* Add ROWS rows times t to `count` sums, and fetch what stands `ahead` of them, of which the products would else wait. */
+INLINE void NAMED(add_rows)(const int count, const double *const *x, double t[FEW][ROWS], Py_ssize_t n,
+                            Py_ssize_t ahead, double *g) {
+    Py_ssize_t c = 0;
+    for (; c + LANES <= n; c += LANES) {
+        NAMED(vector) sum[FEW];
+        for (int j = 0; j < count; j++) sum[j] = LOAD(g + j * n + c);
+        for (int r = 0; r < ROWS; r += 2) {
+            const NAMED(vector) a = LOAD(x[r] + c), b = LOAD(x[r + 1] + c);
+            __builtin_prefetch(x[r] + ahead + c);
+            __builtin_prefetch(x[r + 1] + ahead + c);
+            for (int j = 0; j < count; j++) sum[j] += t[j][r] * a + t[j][r + 1] * b;
+        }
+        for (int j = 0; j < count; j++) *(NAMED(vector) *)(g + j * n + c) = sum[j];
+    }
+    for (; c < n; c++)
+        for (int j = 0; j < count; j++)
+            for (int r = 0; r < ROWS; r++) g[j * n + c] += t[j][r] * x[r][c];
+}
+
+TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Residual *a = part;
+    const Py_ssize_t n = a->table.n, q = a->q, k = a->k, ahead = a->table.single ? 0 : ROWS * a->table.ld;
+    double *sums = g + q * n, *squares = sums + q, *gram = squares + q;
+    for (Py_ssize_t i = from; i < to; i += ROWS) {
+        const Py_ssize_t left = to - i < ROWS ? to - i : ROWS;
+        double t[FEW][ROWS], residuals[FEW][ROWS];
+        const double *x[ROWS];
+        /* Past the end the last row stands in with a residual of zero. */
+        for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
+        BY_THREE(q, NAMED(dots), x, a->v, n, t);
+        for (Py_ssize_t j = 0; j < q; j++) {
+            for (Py_ssize_t r = 0; r < ROWS; r++) {
+                const double weight = r >= left ? 0.0 : a->weight ? a->weight[i + r] : 1.0;
+                residuals[j][r] = r < left ? wanted(a, i + r, j) - t[j][r] : 0.0;
+                t[j][r] = weight * residuals[j][r];
+                squares[j] += residuals[j][r] * t[j][r];
+                sums[j] += t[j][r];
+            }
+        }
+        BY_THREE(q, NAMED(add_rows), x, t, n, ahead, g);
+        if (!a->with_gram) continue;
+        for (Py_ssize_t j = 0; j < k; j++)
+            for (Py_ssize_t l = 0; l < k; l++)
+                for (Py_ssize_t r = 0; r < left; r++) gram[j * k + l] += t[j][r] * residuals[l][r];
+    }
+}
+
+/* ---- column squares ---- */
+
+TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Squares *a = part;
+    const Py_ssize_t n = a->table.n;
+    for (Py_ssize_t i = from; i < to; i += 4) {
+        const double *x[4];
+        double w[4];
+        for (Py_ssize_t r = 0; r < 4; r++) {
+            const int inside = i + r < to;
+            x[r] = row(&a->table, inside ? i + r : to - 1, rows + r * n);
+            w[r] = !inside ? 0.0 : a->weight ? a->weight[i + r] : 1.0;
+        }
+        const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+        const double w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+#pragma omp simd
+        for (Py_ssize_t c = 0; c < n; c++) {
+            g[c] += (w0 * x0[c] * x0[c] + w1 * x1[c] * x1[c]) + (w2 * x2[c] * x2[c] + w3 * x3[c] * x3[c]);
+        }
+    }
+}
+
+/* ---- Gram matrix of [1 | X | Y] and products of packed rows ---- */
+
+#define DEFINE_GRAM(NAME, T, WIDTH)                                                                                    \
+    typedef T NAMED(NAME##_vector) __attribute__((vector_size(VECTOR)));                                               \
+                                                                                                                       \
+    /* out[i] (+)= sum over k of left[i, k] right[k], TILE rows of `count` panels; k is in `outer` steps of `inner`,   \
+       and the entries of left are `down`, `across` and, from one step to the next, `step` apart. */                   \
+    INLINE void NAMED(NAME##_block)(const int count, const int add, const T *left, Py_ssize_t down, Py_ssize_t across, \
+                                    Py_ssize_t step, Py_ssize_t outer, Py_ssize_t inner, const T *const *right,        \
+                                    T *const *out) {                                                                   \
+        enum { WIDE = VECTOR / sizeof(T), EACH = 64 / VECTOR };                                                        \
+        NAMED(NAME##_vector) s[RIGHT * EACH][TILE] = {{{0}}};                                                          \
+        Py_ssize_t at = 0;                                                                                             \
+        for (Py_ssize_t o = 0; o < outer; o++, left += step) {                                                         \
+            for (Py_ssize_t k = 0; k < inner; k++, at += WIDTH) {                                                      \
+                NAMED(NAME##_vector) b[RIGHT * EACH];                                                                  \
+                for (int q = 0; q < count * EACH; q++)                                                                 \
+                    b[q] = *(const NAMED(NAME##_vector) *)(right[q / EACH] + at + q % EACH * WIDE);                    \
+                for (int i = 0; i < TILE; i++)                                                                         \
+                    for (int q = 0; q < count * EACH; q++) s[q][i] += left[i * down + k * across] * b[q];              \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int q = 0; q < count * EACH; q++) {                                                                       \
+            for (int i = 0; i < TILE; i++) {                                                                           \
+                T *to = out[q / EACH] + i * WIDTH + q % EACH * WIDE;                                                   \
+                *(NAMED(NAME##_vector) *)to = add ? *(NAMED(NAME##_vector) *)to + s[q][i] : s[q][i];                   \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Add left' right to the tiles out, for `count` packed panels on the right. */                                    \
+    TARGET static void NAMED(NAME##_tiles)(int count, const T *left, const T *right, Py_ssize_t depth,                 \
+                                           T *const *out) {                                                            \
+        const T *panels[RIGHT] = {NULL};                                                                               \
+        T *to[RIGHT] = {NULL};                                                                                         \
+        for (int q = 0; q < count; q++) panels[q] = right + q * APART * WIDTH;                                         \
+        for (int i = 0; i < WIDTH; i += TILE) {                                                                        \
+            for (int q = 0; q < count; q++) to[q] = out[q] + i * WIDTH;                                                \
+            BY_COUNT(count, NAMED(NAME##_block), 1, left + i, 1, WIDTH, 0, 1, depth, panels, to);                      \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    TARGET static void NAMED(NAME##_pack_transposed)(const Gram *a, Py_ssize_t from, Py_ssize_t depth,                 \
+                                                     Py_ssize_t panels, T *packed) {                                   \
+        for (Py_ssize_t c = 0; c < panels * WIDTH; c++) {                                                              \
+            T *out = packed + c / WIDTH * APART * WIDTH + c % WIDTH;                                                   \
+            const double s = c < a->table.n && a->x_scale ? a->x_scale[c] : 1.0;                                       \
+            const Py_ssize_t at = c * a->table.ld + from;                                                              \
+            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
+                const double value = c < a->table.n ? number(a->table.x, a->table.single, at + r) : 0.0;               \
+                out[r * WIDTH] = (T)(s * value);                                                                       \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Pack panels whose columns are of X alone, in the order of memory. */                                            \
+    TARGET static void NAMED(NAME##_pack_whole)(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t first_panel, \
+                                                Py_ssize_t last_panel, T *packed) {                                    \
+        for (Py_ssize_t r = 0; r < depth; r++) {                                                                       \
+            const Py_ssize_t i = a->order ? a->order[from + r] : from + r, at = i * a->table.ld - a->ones;             \
+            const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                     \
+            for (Py_ssize_t p = first_panel; p < last_panel; p++) {                                                    \
+                T *out = packed + (p * APART + r) * WIDTH;                                                             \
+                if (a->table.single) {                                                                                 \
+                    const float *x = (const float *)a->table.x + at + p * WIDTH;                                       \
+                    _Pragma("omp simd")                                                                                \
+                    for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                            \
+                } else {                                                                                               \
+                    const double *x = (const double *)a->table.x + at + p * WIDTH;                                     \
+                    __builtin_prefetch(x + AHEAD);                                                                     \
+                    _Pragma("omp simd")                                                                                \
+                    for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                            \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Pack rows of [1 | X | gap | Y] in panels of their columns. */                                                   \
+    TARGET static void NAMED(NAME##_pack)(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t panels,         \
+                                          T *packed) {                                                                 \
+        if (a->transposed) {                                                                                           \
+            NAMED(NAME##_pack_transposed)(a, from, depth, panels, packed);                                             \
+            return;                                                                                                    \
+        }                                                                                                              \
+        const Py_ssize_t whole_from = a->x_scale ? panels : a->ones, whole_to = a->x_scale ? panels : a->columns / WIDTH; \
+        NAMED(NAME##_pack_whole)(a, from, depth, whole_from, whole_to, packed);                                        \
+        for (Py_ssize_t p = 0; p < panels; p++) {                                                                      \
+            if (p >= whole_from && p < whole_to) continue;                                                             \
+            Entry entries[WIDTH];                                                                                      \
+            for (int v = 0; v < WIDTH; v++) entries[v] = entry(a, p * WIDTH + v);                                      \
+            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
+                const Py_ssize_t i = a->order ? a->order[from + r] : from + r;                                         \
+                const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                 \
+                T *out = packed + (p * APART + r) * WIDTH;                                                             \
+                for (int v = 0; v < WIDTH; v++) {                                                                      \
+                    const Entry *e = entries + v;                                                                      \
+                    out[v] = (T)(w * (e->scale * number(e->values, e->single, i * e->apart)));                         \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Multiply packed rows in `panels` panels by a matrix that was laid out in `out_panels`. */                       \
+    TARGET static void NAMED(NAME##_multiply)(const T *packed, const T *matrix, Py_ssize_t depth, Py_ssize_t panels,   \
+                                              Py_ssize_t out_panels, int triangle, T *product) {                       \
+        for (Py_ssize_t q = 0; q < out_panels; q += RIGHT) {                                                           \
+            const Py_ssize_t end = laid_out_rows(q, panels, triangle, RIGHT);                                                 \
+            const int count = out_panels - q < RIGHT ? (int)(out_panels - q) : RIGHT;                                  \
+            const T *right[RIGHT] = {NULL};                                                                            \
+            for (int j = 0; j < count; j++) right[j] = matrix + j * end * WIDTH * WIDTH;                               \
+            for (Py_ssize_t r = 0; r < depth; r += TILE) {                                                             \
+                const T *left = packed + r * WIDTH;                                                                    \
+                T *out[RIGHT] = {NULL};                                                                                \
+                for (int j = 0; j < count; j++) out[j] = product + ((q + j) * APART + r) * WIDTH;                      \
+                BY_COUNT(count, NAMED(NAME##_block), 0, left, WIDTH, 1, APART * WIDTH, end, WIDTH, right, out);        \
+            }                                                                                                          \
+            matrix += count * end * WIDTH * WIDTH;                                                                     \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    TARGET static void *NAMED(NAME##_worker)(void *argument) {                                                         \
+        Gram *a = argument;                                                                                            \
+        const Py_ssize_t panels = (a->y_from + a->k + WIDTH - 1) / WIDTH, x_panels = (a->columns + WIDTH - 1) / WIDTH; \
+        const Py_ssize_t copied = a->factor ? x_panels : 0;                                                            \
+        T *memory = aligned(sizeof(T) * (copied + panels) * APART * WIDTH), *packed = memory + copied * APART * WIDTH; \
+        if (!memory) {                                                                                                 \
+            a->failed = 1;                                                                                             \
+            return NULL;                                                                                               \
+        }                                                                                                              \
+        memset(a->sums, 0, a->bytes);                                                                                  \
+        for (Py_ssize_t i = a->from; i < a->to; i += DEPTH) {                                                          \
+            const Py_ssize_t depth = a->to - i < DEPTH ? a->to - i : DEPTH;                                            \
+            NAMED(NAME##_pack)(a, i, depth, panels, packed);                                                           \
+            if (a->factor) {                                                                                           \
+                memcpy(memory, packed, sizeof(T) * x_panels * APART * WIDTH);                                          \
+                NAMED(NAME##_multiply)(memory, a->factor, depth, x_panels, x_panels, 1, packed);                       \
+            }                                                                                                          \
+            /* Panels on the right stay in the inner caches while those on the left pass by. */                        \
+            for (Py_ssize_t q = 0; q < panels; q += RIGHT) {                                                           \
+                for (Py_ssize_t p = 0; p < x_panels && p < q + RIGHT && p < panels; p++) {                             \
+                    const Py_ssize_t from = p > q ? p : q;                                                             \
+                    T *out[RIGHT] = {NULL};                                                                            \
+                    int count = 0;                                                                                     \
+                    for (Py_ssize_t j = from; j < q + RIGHT && j < panels; j++)                                        \
+                        out[count++] = (T *)a->sums + tile_of(p, j, x_panels) * WIDTH * WIDTH;                         \
+                    NAMED(NAME##_tiles)(count, packed + p * APART * WIDTH, packed + from * APART * WIDTH, depth, out); \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        free(memory);                                                                                                  \
+        return NULL;                                                                                                   \
+    }
+
+DEFINE_GRAM(gram32, float, 16)
+DEFINE_GRAM(gram64, double, 8)
+
+/* ---- residual pass for more vectors: the products are tiles of packed rows, as in the Gram matrix ---- */
+
+/* Turn products X V of rows from i into weighted residuals, and leave the plain ones where there are weights. */
+TARGET static void NAMED(panel_residuals)(const Residual *a, Py_ssize_t i, Py_ssize_t depth, double *weighted,
+                                          double *plain, double *sums) {
+    for (Py_ssize_t p = 0; p < panels_of(a->q); p++) {
+        const Py_ssize_t first = p * PANEL, width = a->q - first < PANEL ? a->q - first : PANEL;
+        const Py_ssize_t targets = a->k - first < width ? a->k - first : width;
+        double scale[PANEL] = {0}, offset[PANEL] = {0}, total[PANEL] = {0}, squares[PANEL] = {0};
+        for (Py_ssize_t v = 0; v < width; v++) offset[v] = a->offset[first + v];
+        for (Py_ssize_t v = 0; v < targets; v++) scale[v] = a->y_scale[first + v];
+        for (Py_ssize_t r = 0; r < depth; r++) {
+            double *t = weighted + (p * APART + r) * PANEL, y[PANEL] = {0};
+            const Py_ssize_t at = (i + r) * a->k + first;
+            const double w = a->weight ? a->weight[i + r] : 1.0;
+            if (a->y_single) {
+                for (Py_ssize_t v = 0; v < targets; v++) y[v] = ((const float *)a->y)[at + v];
+            } else if (targets == PANEL) {
+                memcpy(y, (const double *)a->y + at, sizeof y);
+            } else {
+                for (Py_ssize_t v = 0; v < targets; v++) y[v] = ((const double *)a->y)[at + v];
+            }
+            for (int v = 0; v < PANEL; v++) y[v] = scale[v] * y[v] - offset[v] - t[v];
+            if (a->weight) memcpy(plain + (p * APART + r) * PANEL, y, sizeof y);
+            for (int v = 0; v < PANEL; v++) {
+                t[v] = w * y[v];
+                total[v] += t[v];
+                squares[v] += y[v] * t[v];
+            }
+        }
+        for (Py_ssize_t v = 0; v < width; v++) {
+            sums[first + v] += total[v];
+            sums[a->q + first + v] += squares[v];
+        }
+    }
+}
+
+/* Add left' right to tiles, the panels of the right in the outer loop. */
+TARGET static void NAMED(panel_products)(const double *left, Py_ssize_t left_panels, const double *right,
+                                         Py_ssize_t right_panels, Py_ssize_t depth, double *tiles) {
+    for (Py_ssize_t o = 0; o < right_panels; o += RIGHT) {
+        const int count = right_panels - o < RIGHT ? (int)(right_panels - o) : RIGHT;
+        for (Py_ssize_t p = 0; p < left_panels; p++) {
+            double *out[RIGHT] = {NULL};
+            for (int j = 0; j < count; j++) out[j] = tiles + (p * right_panels + o + j) * PANEL * PANEL;
+            NAMED(gram64_tiles)(count, left + p * APART * PANEL, right + o * APART * PANEL, depth, out);
+        }
+    }
+}
+
+TARGET static void NAMED(residual_panels)(Residual *a) {
+    const Py_ssize_t n = a->table.n, q = a->q, k = a->with_gram ? a->k : 0;
+    const Py_ssize_t panels = panels_of(n), vectors = panels_of(q), targets = panels_of(k), rows = APART * PANEL;
+    const Py_ssize_t tiles = panels * vectors * PANEL * PANEL, gram_tiles = targets * targets * PANEL * PANEL;
+    const Py_ssize_t size = tiles + gram_tiles + rows * (panels + 2 * vectors);
+    /* Packed rows that the outer caches hold. */
+    const Py_ssize_t step = n > 4096 ? DEPTH / 8 : DEPTH;
+    double *memory = aligned(sizeof(double) * size);
+    if (!memory) {
+        a->share.failed = 1;
+        return;
+    }
+    double *g = memory, *gram = g + tiles, *x = gram + gram_tiles, *weighted = x + rows * panels;
+    double *plain = a->weight ? weighted + rows * vectors : weighted, *sums = a->share.g + q * n;
+    memset(g, 0, sizeof(double) * (tiles + gram_tiles));
+    const Gram packing = {.table = a->table, .columns = n, .y_from = n};
+    for (Py_ssize_t i = a->share.from; i < a->share.to; i += step) {
+        const Py_ssize_t depth = a->share.to - i < step ? a->share.to - i : step;
+        NAMED(gram64_pack)(&packing, i, depth, panels, x);
+        NAMED(gram64_multiply)(x, a->panels, depth, panels, vectors, 0, weighted);
+        NAMED(panel_residuals)(a, i, depth, weighted, plain, sums);
+        NAMED(panel_products)(weighted, vectors, x, panels, depth, g);
+        NAMED(panel_products)(weighted, targets, plain, targets, depth, gram);
+    }
+    add_tiles(g, q, n, a->share.g);
+    add_tiles(gram, k, k, sums + 2 * q);
+    free(memory);
+}
+
+TARGET static void *NAMED(residual_worker)(void *argument) {
+    Residual *a = argument;
+    if (a->panels) {
+        NAMED(residual_panels)(a);
+    } else {
+        const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
+        sum_groups(a, NAMED(residual_group), GROUP, size, 0, ROWS * n);
+    }
+    return NULL;
+}
+
+TARGET static void *NAMED(squares_worker)(void *argument) {
+    const Squares *a = argument;
+    sum_groups(argument, NAMED(squares_group), GROUP, a->table.n, 0, 4 * a->table.n);
+    return NULL;
+}
+
+/* ---- residual pass in expansions ---- */
+
+/* Load up to a register full; the rest is zero. */
+INLINE void NAMED(load)(NAMED(vector) *values, const double *from, Py_ssize_t count) {
+    if (count >= LANES) {
+        memcpy(values, from, sizeof *values);
+        return;
+    }
+    memset(values, 0, sizeof *values);
+    memcpy(values, from, sizeof(double) * count);
+}
+
+TARGET static void NAMED(expansion_dot)(const double *const *x, const double *v, Py_ssize_t part, Py_ssize_t n, double t[QUAD][3]) {
+    NAMED(vector) s[QUAD] = {{0}}, e[QUAD] = {{0}}, f[QUAD] = {{0}};
+    for (Py_ssize_t c = 0; c < n; c += LANES) {
+        NAMED(vector) v0, v1, v2;
+        NAMED(load)(&v0, v + c, n - c);
+        NAMED(load)(&v1, v + part + c, n - c);
+        NAMED(load)(&v2, v + 2 * part + c, n - c);
+        for (int r = 0; r < QUAD; r++) {
+            NAMED(vector) a, p, q, b, last, z;
+            NAMED(load)(&a, x[r] + c, n - c);
+            p = a * v0;
+            b = a * v1;
+            for (int l = 0; l < LANES; l++) q[l] = __builtin_fma(a[l], v0[l], -p[l]);
+            for (int l = 0; l < LANES; l++) last[l] = __builtin_fma(a[l], v1[l], -b[l]);
+            last += a * v2;
+            TWO_SUM(s[r], p, z);
+            TWO_SUM(e[r], q, z);
+            TWO_SUM(e[r], b, z);
+            TWO_SUM(e[r], p, z);
+            f[r] += ((q + b) + p) + last;
+        }
+    }
+    for (int r = 0; r < QUAD; r++)
+        for (int l = 0; l < LANES; l++) add_parts(t[r], 1, -s[r][l], -e[r][l], -f[r][l]);
+}
+
+TARGET static void NAMED(expansion_adjoint)(const double *const *x, double t[QUAD][3], Py_ssize_t part, Py_ssize_t n, double *g) {
+    const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+    double *g0 = g, *g1 = g + part, *g2 = g + 2 * part;
+#pragma omp simd
+    for (Py_ssize_t c = 0; c < n; c++) {
+        double first = g0[c], second = g1[c], third = g2[c];
+        ADD_ROW(x0[c], t[0]);
+        ADD_ROW(x1[c], t[1]);
+        ADD_ROW(x2[c], t[2]);
+        ADD_ROW(x3[c], t[3]);
+        g0[c] = first;
+        g1[c] = second;
+        g2[c] = third;
+    }
+}
+
+TARGET static void NAMED(expansion_group)(const void *self, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
+    const Expansion *a = self;
+    const Py_ssize_t n = a->table.n, q = a->q, part = q * (n + 1);
+    for (Py_ssize_t i = from; i < to; i += QUAD) {
+        const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
+        const double *x[QUAD];
+        /* Past the end the last row stands in with a residual of zero. */
+        for (Py_ssize_t r = 0; r < QUAD; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
+        for (Py_ssize_t j = 0; j < q; j++) {
+            double t[QUAD][3] = {{0}};
+            NAMED(expansion_dot)(x, a->v + j * n, q * n, n, t);
+            for (Py_ssize_t r = 0; r < QUAD; r++) {
+                if (r >= left) {
+                    t[r][0] = t[r][1] = t[r][2] = 0.0;
+                    continue;
+                }
+                const double w = a->weight ? a->weight[i + r] : 1.0;
+                add_parts(t[r], 1, a->y_scale[j] * number(a->y, a->y_single, (i + r) * q + j), 0.0, 0.0);
+                add_parts(t[r], 1, -a->offset[j], -a->offset[q + j], -a->offset[2 * q + j]);
+                order(t[r]);
+                double size = t[r][0] < 0 ? -t[r][0] : t[r][0];
+                for (int k = 1; k < 3; k++) {
+                    const double other = (t[r][k] < 0 ? -t[r][k] : t[r][k]) * (k == 1 ? 0x1p52 : 0x1p104);
+                    size = other > size ? other : size;
+                }
+                g[3 * part + j] += w * size * size;
+                if (a->weight) {
+                    double p = w * t[r][0], s = __builtin_fma(w, t[r][0], -p), b = w * t[r][1], z;
+                    const double last = __builtin_fma(w, t[r][1], -b) + w * t[r][2];
+                    TWO_SUM(s, b, z);
+                    t[r][0] = p;
+                    t[r][1] = s;
+                    t[r][2] = b + last;
+                    order(t[r]);
+                }
+                add_parts(g + q * n + j, part, t[r][0], t[r][1], t[r][2]);
+            }
+            NAMED(expansion_adjoint)(x, t, part, n, g + j * n);
+        }
+    }
+}
+
+TARGET static void *NAMED(expansion_worker)(void *argument) {
+    const Expansion *a = argument;
+    const Py_ssize_t n = a->table.n, part = a->q * (n + 1);
+    sum_groups(argument, NAMED(expansion_group), EXPANSION_GROUP, 3 * part + a->q, part, QUAD * n);
+    return NULL;
+}
+
+/* ---- sparse sign sketch ---- */
+
+TARGET static void NAMED(sketch_columns)(const Sketch *a) {
+    const Py_ssize_t n = a->table.n, width = a->to - a->from;
+    for (Py_ssize_t i = 0; i < a->table.m; i++) {
+        for (Py_ssize_t z = 0; z < a->nonzeros; z++) {
+            const double f = a->factor[i * a->nonzeros + z];
+            double *s = a->sketch + (Py_ssize_t)a->target[i * a->nonzeros + z] * n + a->from;
+            if (a->table.single) {
+                const float *x = (const float *)a->table.x + i * a->table.ld + a->from;
+#pragma omp simd
+                for (Py_ssize_t c = 0; c < width; c++) s[c] += f * x[c];
+            } else {
+                const double *x = (const double *)a->table.x + i * a->table.ld + a->from;
+#pragma omp simd
+                for (Py_ssize_t c = 0; c < width; c++) s[c] += f * x[c];
+            }
+        }
+    }
+}
+
+TARGET static void *NAMED(sketch_worker)(void *argument) {
+    NAMED(sketch_columns)(argument);
+    return NULL;
+}
+
+static const Loops NAMED(loops) = {
+    NAMED(residual_worker), NAMED(squares_worker), NAMED(gram32_worker), NAMED(gram64_worker),
+    NAMED(expansion_worker), NAMED(sketch_worker), VECTOR, RIGHT,
+};
+
+#undef LANES
+#undef INLINE
+#undef LOAD
+#undef DEFINE_GRAM
+#undef NAMED
+#undef TARGET
+#undef VECTOR
+#undef ROWS
+#undef TILE
+#undef RIGHT
+#undef BY_COUNT
