@@ -181,7 +181,10 @@ def _square(problem: Problem, generator: torch.Generator) -> Data:
     n = problem.rows
     if problem.kind == "kernel":
         points = torch.rand(n, 5, dtype=torch.float64, generator=generator)
-        X = torch.exp(-torch.cdist(points, points).square() / 0.32) + 2e-7 * torch.eye(n, dtype=torch.float64)
+        X = torch.exp(-torch.cdist(points, points).square() / 2)
+        # Symmetric to the last bit, as kernels in files are, and with eigenvalues that do not end in rounding.
+        X = (X + X.T) / 2
+        X += float(torch.linalg.eigvalsh(X)[-1]) / problem.condition * torch.eye(n, dtype=torch.float64)
     else:
         X = _gaussian(generator, n, n)
     W = _weights(problem, generator)

@@ -11,7 +11,7 @@ import torch
 from closedform.numerics import kernels, passes
 from closedform.numerics.gram import cholesky, gram_update, normal_equations_update, row_gram_update
 from closedform.numerics.lu import LU
-from closedform.numerics.passes import column_squares, pass_sums, residual_pass
+from closedform.numerics.passes import column_squares, pass_sums, residual_pass, spread_squares
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason="no C compiler built the passes here")
 
@@ -120,6 +120,21 @@ def test_column_squares(dtype: torch.dtype, weighted: bool) -> None:
     column_squares(squares, X, weight)
     expected = wide(X) ** 2 if weight is None else wide(X) ** 2 * wide(weight)[:, None]
     np.testing.assert_allclose(squares.numpy(), expected.sum(0).astype(float), rtol=1e-13)
+
+
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_spread_squares(dtype: torch.dtype, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    X = torch.randn(1501, 6, generator=generator).to(dtype)[:, :5]
+    weight = torch.rand(1501, dtype=torch.float64, generator=generator) if weighted else None
+    scale, shift = torch.rand(2, 5, dtype=torch.float64, generator=generator)
+    sums = torch.zeros(2, 5, dtype=torch.float64)
+    spread_squares(sums, X, scale, shift, weight)
+    T = wide(X) * wide(scale) - wide(shift)
+    W = T if weight is None else T * wide(weight)[:, None]
+    np.testing.assert_allclose(sums.numpy(), np.stack([(T * W).sum(0), W.sum(0)]).astype(float), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("way")

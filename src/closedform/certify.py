@@ -13,7 +13,7 @@ from torch import Tensor
 
 from closedform.numerics.backward_error import Evidence, backward_error, joint_backward_error
 from closedform.numerics.extremes import Extremes, extreme_singular_values
-from closedform.numerics.passes import pass_sums, residual_pass
+from closedform.numerics.passes import pass_sums, residual_pass, spread_squares
 from closedform.numerics.rank import Rank, columns_involved
 from closedform.numerics.root import Root
 from closedform.rows import Design
@@ -240,15 +240,14 @@ def _measure(design: Design, weight: Tensor, bias: Tensor | None, probes: Tensor
     V, shift = torch.cat([vectors, tests_features], 1), torch.cat([offset, tests_offset])
     # One Gram matrix per group of targets, so that their cost stays below that of the gradient.
     sums = pass_sums(vectors.shape[0], V.shape[1], weight.device, _groups(design) if k > 1 else ())
-    # The targets about their mean are the residuals of no features at all.
-    spread, nothing, guess = pass_sums(0, k, weight.device), weight.new_zeros(0, k), None
+    spread, guess = weight.new_zeros(2, k), None
     for block in design.pass_blocks("certifying"):
         residual_pass(sums, block.X, block.Y, V, shift, block.weight, design.target_scale)
         if guess is None:
             guess = (block.Y[:_GUESS_ROWS].to(torch.float64) * design.target_scale).mean(0)
         # Squares about a value near the mean, so that nothing cancels (Chan, Golub and LeVeque 1983).
-        residual_pass(spread, block.X[:, :0], block.Y, nothing, guess, block.weight, design.target_scale)
-    centred = (spread.squares - spread.ones.square() / design.scanned.weight_sum).clamp(min=0.0)
+        spread_squares(spread, block.Y, design.target_scale, guess, block.weight)
+    centred = (spread[0] - spread[1].square() / design.scanned.weight_sum).clamp(min=0.0)
     both = torch.cat([sums.ones.unsqueeze(0), sums.features]) if design.bias else sums.features
     both = both * design.scale.unsqueeze(1)
     return _Sums(both[:, :k], sums.grams, sums.squares[:k], both[:, k:], centred)

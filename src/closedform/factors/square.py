@@ -15,6 +15,7 @@ from closedform.numerics.gram import cholesky
 from closedform.numerics.lu import LU
 from closedform.numerics.product import scaled_columns
 from closedform.numerics.root import DenseRoot
+from closedform.numerics.threads import one_thread
 from closedform.rows import Design
 
 __all__ = ["Square"]
@@ -42,11 +43,12 @@ class Square(Method):
         return cost(2 / 3 * facts.n_columns**3, facts.rates.lu64, facts, passes=4)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        matrix = design.rows.x.read(0, design.rows.n_rows).to(torch.float64)
-        root = _factor(matrix, design.scale)
-        rank, extremes = require_full_rank(root, facts)
-        right = design.rows.y.read(0, design.rows.n_rows).to(torch.float64) * design.target_scale
-        return Factor(start=root.solve(right), rank=rank, root=root, correct=root.solve, extremes=extremes)
+        with one_thread(design.n_columns, design.rows.device):
+            matrix = design.rows.x.read(0, design.rows.n_rows).to(torch.float64)
+            root = _factor(matrix, design.scale)
+            rank, extremes = require_full_rank(root, facts)
+            right = design.rows.y.read(0, design.rows.n_rows).to(torch.float64) * design.target_scale
+            return Factor(start=root.solve(right), rank=rank, root=root, correct=root.solve, extremes=extremes)
 
 
 def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:

@@ -149,9 +149,10 @@ static void add_tiles(const double *tiles, Py_ssize_t rows, Py_ssize_t columns, 
 /* ---- column squares ---- */
 
 typedef struct {
-    Share share; /* sums: (n,) */
+    Share share; /* sums: (n,) squares; of a shifted table (n,) sums as well */
     Table table;
     const double *weight;
+    const double *scale, *shift; /* (n,): what is summed is scale x - shift; or NULL */
 } Squares;
 
 /* ---- Gram matrix of [1 | X] and its products with Y, in single or double precision ---- */
@@ -513,17 +514,19 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
 }
 
 static PyObject *column_squares(PyObject *self, PyObject *args) {
-    unsigned long long x, weight, g;
+    unsigned long long x, weight, scale, shift, g;
     int single, threads;
     Py_ssize_t m, n, ld;
-    if (!PyArg_ParseTuple(args, "KinnnKKi", &x, &single, &m, &n, &ld, &weight, &g, &threads)) return NULL;
+    if (!PyArg_ParseTuple(args, "KinnnKKKKi", &x, &single, &m, &n, &ld, &weight, &scale, &shift, &g, &threads))
+        return NULL;
     const int count = parts_of(m);
     Squares *parts = calloc(count, sizeof(Squares));
     if (!parts) return PyErr_NoMemory();
     for (int i = 0; i < count; i++) {
-        parts[i] = (Squares){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight)};
+        parts[i] = (Squares){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight),
+                             POINTER(const double, scale), POINTER(const double, shift)};
     }
-    return add_up(loops->squares, parts, sizeof(Squares), count, threads, m, n, 0, POINTER(double, g));
+    return add_up(loops->squares, parts, sizeof(Squares), count, threads, m, shift ? 2 * n : n, 0, POINTER(double, g));
 }
 
 static PyObject *expansion_pass(PyObject *self, PyObject *args) {
@@ -632,7 +635,8 @@ static PyMethodDef methods[] = {
      "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add X'T, "
      "sums and squares of T, and T'T."},
     {"column_squares", column_squares, METH_VARARGS,
-     "column_squares(x, single, m, n, ld, weight, out, threads): add the weighted squares of each column."},
+     "column_squares(x, single, m, n, ld, weight, scale, shift, out, threads): add the weighted squares of each column; with a "
+     "shift those of scale x - shift, and the weighted sums of that."},
     {"gram_add", gram_add, METH_VARARGS,
      "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, order, factor, ones, transposed, "
      "double_sums, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or "

@@ -17,7 +17,9 @@ def residual_pass(
     threads: int,
     /,
 ) -> None: ...
-def column_squares(x: int, single: int, m: int, n: int, ld: int, weight: int, out: int, threads: int, /) -> None: ...
+def column_squares(
+    x: int, single: int, m: int, n: int, ld: int, weight: int, scale: int, shift: int, out: int, threads: int, /
+) -> None: ...
 def gram_add(
     x: int,
     single: int,

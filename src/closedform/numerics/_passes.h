@@ -97,6 +97,17 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
         }
         const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
         const double w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+        if (a->shift) {
+            const double *scale = a->scale, *shift = a->shift;
+#pragma omp simd
+            for (Py_ssize_t c = 0; c < n; c++) {
+                const double t0 = scale[c] * x0[c] - shift[c], t1 = scale[c] * x1[c] - shift[c];
+                const double t2 = scale[c] * x2[c] - shift[c], t3 = scale[c] * x3[c] - shift[c];
+                g[c] += (w0 * t0 * t0 + w1 * t1 * t1) + (w2 * t2 * t2 + w3 * t3 * t3);
+                g[n + c] += (w0 * t0 + w1 * t1) + (w2 * t2 + w3 * t3);
+            }
+            continue;
+        }
 #pragma omp simd
         for (Py_ssize_t c = 0; c < n; c++) {
             g[c] += (w0 * x0[c] * x0[c] + w1 * x1[c] * x1[c]) + (w2 * x2[c] * x2[c] + w3 * x3[c] * x3[c]);
@@ -352,7 +363,8 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
 
 TARGET static void *NAMED(squares_worker)(void *argument) {
     const Squares *a = argument;
-    sum_groups(argument, NAMED(squares_group), GROUP, a->table.n, 0, 4 * a->table.n);
+    const Py_ssize_t n = a->table.n;
+    sum_groups(argument, NAMED(squares_group), GROUP, a->shift ? 2 * n : n, 0, 4 * n);
     return NULL;
 }
 

@@ -17,7 +17,16 @@ try:
 except ImportError:  # no C compiler at installation: passes.py does the same with matrix products
     library = None
 
-__all__ = ["available", "column_squares", "expansion_pass", "gram_add", "residual_pass", "serves", "sketch_add"]
+__all__ = [
+    "available",
+    "column_squares",
+    "expansion_pass",
+    "gram_add",
+    "residual_pass",
+    "serves",
+    "sketch_add",
+    "spread_squares",
+]
 
 #: Below this many numbers a thread costs more than it saves.
 _PER_THREAD = 2**19
@@ -119,7 +128,15 @@ def expansion_pass(
 def column_squares(X: Tensor, weight: Tensor | None, squares: Tensor) -> None:
     """Add the weighted squares of each column to ``squares``, float64."""
     assert library is not None
-    library.column_squares(*_table(X), _address(weight), squares.data_ptr(), _threads(X))
+    library.column_squares(*_table(X), _address(weight), 0, 0, squares.data_ptr(), _threads(X))
+
+
+def spread_squares(X: Tensor, scale: Tensor, shift: Tensor, weight: Tensor | None, sums: Tensor) -> None:
+    """Add the weighted squares of ``scale X - shift`` and its weighted sums to ``sums``, ``(2, columns)``, float64."""
+    assert library is not None
+    library.column_squares(
+        *_table(X), _address(weight), scale.data_ptr(), shift.data_ptr(), sums.data_ptr(), _threads(X)
+    )
 
 
 def gram_add(

@@ -15,7 +15,7 @@ from torch import Tensor
 from closedform.numerics import kernels
 from closedform.numerics.threads import all_threads
 
-__all__ = ["PassSums", "column_squares", "pass_sums", "residual_pass"]
+__all__ = ["PassSums", "column_squares", "pass_sums", "residual_pass", "spread_squares"]
 
 #: Up to this many sums a compiled pass beats two matrix products: beyond, its threads cannot have their own.
 _KERNEL_SUMS = 2**21
@@ -167,3 +167,31 @@ def column_squares(squares: Tensor, X: Tensor, weight: Tensor | None = None) -> 
         part = X[start : start + rows].to(torch.float64)
         product = part * part
         squares += (product if weight is None else product * weight[start : start + rows].unsqueeze(1)).sum(0)
+
+
+def spread_squares(sums: Tensor, X: Tensor, scale: Tensor, shift: Tensor, weight: Tensor | None = None) -> None:
+    """Add the (weighted) squares of ``scale X - shift`` and its (weighted) sums to ``sums``, column by column.
+
+    Args:
+        sums: ``(2, columns)``, float64.
+        X: ``(rows, columns)``, any floating dtype.
+        scale, shift: ``(columns,)``, float64.
+        weight: ``(rows,)``, float64, or None for ones.
+
+    Example:
+        >>> import torch
+        >>> one, sums = torch.ones(1, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+        >>> spread_squares(sums, torch.tensor([[3.0], [4.0]]), one, one)
+        >>> sums.flatten()
+        tensor([13.,  5.], dtype=torch.float64)
+    """
+    if kernels.serves(X):
+        weight = None if weight is None else weight.contiguous()
+        kernels.spread_squares(X, scale.contiguous(), shift.contiguous(), weight, sums)
+        return
+    rows = _block_rows(X)
+    for start in range(0, X.shape[0], rows):
+        part = X[start : start + rows].to(torch.float64) * scale - shift
+        weighted = part if weight is None else part * weight[start : start + rows].unsqueeze(1)
+        sums[0] += (part * weighted).sum(0)
+        sums[1] += weighted.sum(0)
