@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.backward_error import Evidence, backward_error, joint_backward_error
-from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.extremes import SMALL, Extremes, extreme_singular_values
 from closedform.numerics.passes import pass_sums, residual_pass, spread_squares
 from closedform.numerics.rank import Rank, columns_involved
-from closedform.numerics.root import Root
+from closedform.numerics.root import Root, TriangularRoot
+from closedform.numerics.threads import all_threads
 from closedform.rows import Design
 
 __all__ = ["TOLERANCE", "Certificate", "certify"]
@@ -302,21 +304,37 @@ def _conditions(design: Design, root: Root | None, extremes: Extremes | None, ra
     if root is None:
         found = extremes or Extremes(0.0, 0.0)
         return found, found
+    if root.shape[0] == 0:
+        return Extremes(0.0, 0.0), Extremes(0.0, 0.0)
     if rank.full:
         found = extremes or extreme_singular_values(root)
-        if bool((design.scale == design.scale[0]).all()):
-            unit = float(design.scale[0])
-            return found, replace(found, largest=found.largest / unit, smallest=found.smallest / unit)
+    elif extremes is not None and extremes.dominant is not None:
+        found = extremes
+    else:
+        found = _rows_extremes(root.dense())
+    if bool((design.scale == design.scale[0]).all()):
+        unit = float(design.scale[0])
+        return found, replace(found, largest=found.largest / unit, smallest=found.smallest / unit)
+    if rank.full:
         return found, extreme_singular_values(root, design.scale, start=found)
-    values, vectors = root.spectrum()
-    if values.numel() == 0:
-        return Extremes(0.0, 0.0), Extremes(0.0, 0.0)
-    raw, directions = torch.linalg.svd(values.unsqueeze(1) * vectors / design.scale, full_matrices=False)[1:]
-    unscaled = (directions / design.scale).T
-    return (
-        Extremes(float(values[0]), float(values[-1]), vectors[:1].T, vectors[-1:].T),
-        Extremes(float(raw[0]), float(raw[-1]), unscaled[:, :1], unscaled[:, -1:]),
-    )
+    raw, unscale = _rows_extremes(root.dense() / design.scale), 1 / design.scale.unsqueeze(1)
+    assert raw.dominant is not None
+    assert raw.recessive is not None
+    return found, replace(raw, dominant=unscale * raw.dominant, recessive=unscale * raw.recessive)
+
+
+def _rows_extremes(S: Tensor) -> Extremes:
+    """Extreme singular values of independent rows, and the right singular vectors they belong to."""
+    with all_threads() if S.shape[0] > SMALL else nullcontext():
+        Q, T = torch.linalg.qr(S.T)
+    # S = T'Q', so with T = W diag(s) U' the right singular vectors of S are Q W; and W = T U / s = T^-T U s.
+    root = TriangularRoot(T.contiguous())
+    found = extreme_singular_values(root)
+    assert found.dominant is not None
+    assert found.recessive is not None
+    ends = Q @ torch.cat([root.product(found.dominant), root.adjoint_solve(found.recessive)], 1)
+    ends = ends / torch.linalg.vector_norm(ends, dim=0)
+    return replace(found, dominant=ends[:, :1], recessive=ends[:, 1:])
 
 
 def _measured(design: Design, scaled: Extremes, raw: Extremes) -> tuple[Extremes, Extremes]:

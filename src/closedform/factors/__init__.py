@@ -5,6 +5,7 @@ from closedform.factors.dual import Dual
 from closedform.factors.dual_gram import DualGram32, DualGram64
 from closedform.factors.gram import Gram32, Gram64
 from closedform.factors.householder import Householder
+from closedform.factors.projected import ProjectedGram64
 from closedform.factors.sketched import Sketched
 from closedform.factors.square import Square
 from closedform.factors.svd import Svd, SvdAtPrecision
@@ -19,6 +20,7 @@ METHODS: tuple[Method, ...] = (
     DualGram32(),
     DualGram64(),
     Dual(),
+    ProjectedGram64(),
     Sketched(),
     Householder(),
     Svd(),

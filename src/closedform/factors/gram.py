@@ -18,7 +18,7 @@ from closedform.numerics.threads import one_thread
 from closedform.rows import Design
 from closedform.rows.scan import pass_rows
 
-__all__ = ["Gram32", "Gram64", "GramMethod"]
+__all__ = ["Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows"]
 
 
 class GramMethod(Method):
@@ -111,16 +111,16 @@ class _Gram(GramMethod):
     def _factor(self, design: Design, facts: Facts) -> Factor:
         p, m = design.n_columns, design.rows.n_rows
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
-        sums = _NormalEquations(design, self.dtype)
+        sums = NormalEquations(design, self.dtype)
         rest: Tensor | None = None
         if design.rows.in_memory and m >= (_SAMPLED if facts.condition == 1 else _SUSPECT) * p:
             # A few rows tell whether all of them are worth the work.
-            drawn, others = _draw(m, m // (_SAMPLE * p), design.scale.device)
+            drawn, others = draw_rows(m, m // (_SAMPLE * p), design.scale.device)
             sums.add(drawn)
             self.check_sample(sums.gram(), sums.scale, holder)
             if m >= _FEW * drawn.shape[0]:
                 # Walking the others by their numbers would cost more than these few rows once more.
-                sums = _NormalEquations(design, self.dtype)
+                sums = NormalEquations(design, self.dtype)
             else:
                 rest = others
         sums.add(rest)
@@ -139,7 +139,7 @@ _SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW = 2, 6.0, 8, 4, 16
 _SEED = 3
 
 
-def _draw(n_rows: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def draw_rows(n_rows: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return one row of every ``stride``, drawn at random since tables repeat themselves; and all others, in order."""
     generator = torch.Generator().manual_seed(_SEED)
     count = n_rows // stride
@@ -150,7 +150,7 @@ def _draw(n_rows: int, stride: int, device: torch.device) -> tuple[Tensor, Tenso
     return drawn.to(device), others.nonzero().squeeze(1).to(device)
 
 
-class _NormalEquations:
+class NormalEquations:
     """Sums for ``A'A + P'P`` and ``A'B``.
 
     Scaling columns by powers of two changes no digit, so it is left to the factor, unless numbers would leave the range

@@ -124,8 +124,11 @@ def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(G, dim=0)
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = torch.minimum(rho, lengths / rho.clamp(min=tiny))
-    if root is not None and root.shape[0] == root.shape[1] and evidence.factor_error < 0.5:
+    if root is not None and root.shape[0] > 0 and evidence.factor_error < 0.5:
         solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(1 - evidence.factor_error)
+        if root.shape[0] < root.shape[1]:
+            rest = torch.linalg.vector_norm(G - root.solve(root.product(G)), dim=0)
+            solved = torch.hypot(solved, rest / rho.clamp(min=tiny))
         bounds = torch.minimum(bounds, solved)
     if evidence.parts is not None:
         inside, outside = (torch.linalg.vector_norm(part, dim=0) for part in evidence.parts)

@@ -14,7 +14,7 @@ from closedform.numerics.lu import LU
 from closedform.numerics.product import product
 from closedform.numerics.threads import all_threads
 
-__all__ = ["DenseRoot", "Root", "SpectralRoot", "TriangularRoot"]
+__all__ = ["DenseRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
 #: Up to this many columns one thread has the singular values before others are awake.
 _FOR_ONE = 128
@@ -183,3 +183,37 @@ class SpectralRoot(Root):
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self.values, self.vectors
+
+
+@final
+class ProjectedRoot(Root):
+    """The root ``R V'`` with R upper triangular and V' an orthonormal basis of the row space, ``(rank, columns)``."""
+
+    def __init__(self, R: Tensor, vectors: Tensor) -> None:
+        self.inner = TriangularRoot(R)
+        self.vectors = vectors
+        self.shape = (vectors.shape[0], vectors.shape[1])
+        self.device = R.device
+
+    def product(self, V: Tensor) -> Tensor:
+        return self.inner.product(self.vectors @ V)
+
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        return self.vectors.T @ self.inner.adjoint_product(V)
+
+    def solve(self, V: Tensor) -> Tensor:
+        return self.vectors.T @ self.inner.solve(V)
+
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        return self.inner.adjoint_solve(self.vectors @ V)
+
+    def dense(self) -> Tensor:
+        return self.inner.product(self.vectors)
+
+    @cached_property
+    def _svd(self) -> tuple[Tensor, Tensor]:
+        values, inner = self.inner.spectrum()
+        return values, inner @ self.vectors
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        return self._svd

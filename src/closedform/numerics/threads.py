@@ -34,8 +34,8 @@ def team() -> int:
 
 
 @contextmanager
-def one_thread(columns: int, device: torch.device) -> Iterator[None]:
-    """Hold torch back to one thread on a CPU while it works on matrices of so few columns.
+def one_thread(columns: int, device: torch.device, most: int = _SMALL) -> Iterator[None]:
+    """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ def one_thread(columns: int, device: torch.device) -> Iterator[None]:
         (1, True)
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or columns > _SMALL or threads == 1 or not _CHANGEABLE:
+    if device.type != "cpu" or columns > most or threads == 1 or not _CHANGEABLE:
         yield
         return
     try:
