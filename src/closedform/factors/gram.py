@@ -113,7 +113,8 @@ class _Gram(GramMethod):
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
         sums = NormalEquations(design, self.dtype)
         rest: Tensor | None = None
-        if design.rows.in_memory and m >= (_SAMPLED if facts.condition == 1 else _SUSPECT) * p:
+        worth = m >= (_SAMPLED if facts.condition == 1 else _SUSPECT) * p and m * p**2 >= _WORTH
+        if design.rows.in_memory and worth:
             # A few rows tell whether all of them are worth the work.
             drawn, others = draw_rows(m, m // (_SAMPLE * p), design.scale.device)
             sums.add(drawn)
@@ -134,8 +135,9 @@ class _Gram(GramMethod):
 
 
 #: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, how many rows a column
-#: there have to be for it to pay, and where another Gram matrix has failed; and how many times more for it to be few.
-_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW = 2, 6.0, 8, 4, 16
+#: there have to be for it to pay, and where another Gram matrix has failed; how many times more for it to be few; and
+#: the operations of a Gram matrix that is not had sooner than a sample.
+_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW, _WORTH = 2, 6.0, 8, 4, 16, 1e7
 _SEED = 3
 
 
