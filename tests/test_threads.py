@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +43,15 @@ def test_large_matrices_keep_their_threads() -> None:
         assert torch.get_num_threads() == 3
     with all_threads():
         assert torch.get_num_threads() == 3
+
+
+def test_threads_that_begin_meanwhile_have_their_own() -> None:
+    seen: list[int] = []
+    with one_thread(10, CPU):
+        other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+    assert seen == [3]
 
 
 def test_an_error_inside_gives_the_threads_back() -> None:

@@ -241,8 +241,8 @@ static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int tria
                     }                                                                                                  \
                     for (Py_ssize_t j = from; j < columns && j < (q + 1) * WIDTH; j++)                                 \
                         gram[i * columns + j] += sum[j % WIDTH];                                                       \
-                    for (Py_ssize_t j = q * WIDTH > first ? q * WIDTH : first; j < first + k && j < (q + 1) * WIDTH; j++) \
-                        cross[i * k + j - first] += sum[j % WIDTH];                                                    \
+                    for (Py_ssize_t j = q * WIDTH; j < first + k && j < (q + 1) * WIDTH; j++)                          \
+                        if (j >= first) cross[i * k + j - first] += sum[j % WIDTH];                                    \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
@@ -260,8 +260,8 @@ DEFINE_GATHER(gram64, double, 8)
 #define EXPANSION_GROUP 64
 
 typedef struct {
-    Share share; /* sums: q * (n + 1) first parts, as many second and third ones, for X'T (q, n) and sums of T (q,); then
-                    (q,) squares of T / w, of the largest number that a residual's parts can stand for */
+    Share share; /* sums: q * (n + 1) first parts, as many second and third ones, for X'T (q, n) and sums of T (q,);
+                    then (q,) squares of T / w, of the largest number that a residual's parts can stand for */
     Table table;
     const void *y; /* (m, q) contiguous */
     int y_single;
@@ -312,16 +312,19 @@ typedef struct {
     int vector, right;
 } Loops;
 
-#define BY_THREE(count, F, ...) ((count) == 1 ? F(1, __VA_ARGS__) : (count) == 2 ? F(2, __VA_ARGS__) : F(3, __VA_ARGS__))
+/* Call F with a count that the compiler knows. */
+#define BY_THREE(count, F, ...)                                                                                        \
+    ((count) == 1 ? F(1, __VA_ARGS__) : (count) == 2 ? F(2, __VA_ARGS__) : F(3, __VA_ARGS__))
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define FOR_X86 1
 
 #define NAMED(name) name##_512
+#define AVX512 "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2"
 #if defined(__clang__)
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2")))
+#define TARGET __attribute__((target(AVX512)))
 #else
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,prefer-vector-width=512")))
+#define TARGET __attribute__((target(AVX512 ",prefer-vector-width=512")))
 #endif
 #define VECTOR 64
 #define ROWS 8
@@ -457,8 +460,8 @@ static Py_ssize_t bound(Py_ssize_t length, int count, int i, Py_ssize_t unit) {
 
 #define POINTER(type, value) ((type *)(uintptr_t)(value))
 
-/* Give each of `count` parts, which start with a Share, its rows of m and sums of its own; run them, add the sums to out in
-   the order of the parts, and free them. The first 3 * expansions of the sums are expansions. */
+/* Give each of `count` parts, which start with a Share, its rows of m and sums of its own; run them, add the sums to
+   out in the order of the parts, and free them. The first 3 * expansions of the sums are expansions. */
 static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, int count, int threads, Py_ssize_t m,
                         Py_ssize_t size, Py_ssize_t expansions, double *out) {
     int failed = 0;
@@ -533,8 +536,8 @@ static PyObject *expansion_pass(PyObject *self, PyObject *args) {
     unsigned long long x, y, y_scale, weight, v, offset, g;
     int single, y_single, threads;
     Py_ssize_t m, n, ld, q;
-    if (!PyArg_ParseTuple(args, "KinnnKiKKKKnKi", &x, &single, &m, &n, &ld, &y, &y_single, &y_scale, &weight, &v, &offset,
-                          &q, &g, &threads))
+    if (!PyArg_ParseTuple(args, "KinnnKiKKKKnKi", &x, &single, &m, &n, &ld, &y, &y_single, &y_scale, &weight, &v,
+                          &offset, &q, &g, &threads))
         return NULL;
     const int count = parts_of(m);
     Expansion *parts = calloc(count, sizeof(Expansion));
@@ -553,8 +556,9 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     unsigned long long x, y, y_scale, row_scale, x_scale, order, factor, gram, cross;
     int single, y_single, ones, transposed, double_sums, threads, failed = 0;
     Py_ssize_t m, n, ld, k;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &row_scale,
-                          &x_scale, &order, &factor, &ones, &transposed, &double_sums, &gram, &cross, &threads))
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale,
+                          &row_scale, &x_scale, &order, &factor, &ones, &transposed, &double_sums, &gram, &cross,
+                          &threads))
         return NULL;
     if (transposed) {
         const Py_ssize_t rows = m;
@@ -632,22 +636,22 @@ static PyObject *use_vectors(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
-     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add X'T, "
-     "sums and squares of T, and T'T."},
+     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add "
+     "X'T, sums and squares of T, and T'T."},
     {"column_squares", column_squares, METH_VARARGS,
-     "column_squares(x, single, m, n, ld, weight, scale, shift, out, threads): add the weighted squares of each column; with a "
-     "shift those of scale x - shift, and the weighted sums of that."},
+     "column_squares(x, single, m, n, ld, weight, scale, shift, out, threads): add the weighted squares of each "
+     "column; with a shift those of scale x - shift, and the weighted sums of that."},
     {"gram_add", gram_add, METH_VARARGS,
      "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, order, factor, ones, transposed, "
-     "double_sums, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or "
-     "A = X' scaled; of the first m rows that order names."},
+     "double_sums, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, "
+     "or A = X' scaled; of the first m rows that order names."},
     {"expansion_pass", expansion_pass, METH_VARARGS,
-     "expansion_pass(x, single, m, n, ld, y, y_single, y_scale, weight, v, offset, q, out, threads): add X'T and sums of T as "
-     "three doubles each, and squares of T."},
+     "expansion_pass(x, single, m, n, ld, y, y_single, y_scale, weight, v, offset, q, out, threads): add X'T and sums "
+     "of T as three doubles each, and squares of T."},
     {"sketch_add", sketch_add, METH_VARARGS,
      "sketch_add(x, single, m, n, ld, target, factor, nonzeros, sketch, threads): add rows to a sparse sign sketch."},
     {"use_vectors", use_vectors, METH_VARARGS,
-     "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes, and return how many."},
+     "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes; return which."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels",

@@ -34,7 +34,7 @@ INLINE void NAMED(dots)(const int count, const double *const *x, const double *v
     }
 }
 
-/* Add ROWS rows times t to `count` sums, and fetch what stands `ahead` of them, of which the products would else wait. */
+/* Add ROWS rows times t to `count` sums, and fetch what stands `ahead` of them before the next products need it. */
 INLINE void NAMED(add_rows)(const int count, const double *const *x, double t[FEW][ROWS], Py_ssize_t n,
                             Py_ssize_t ahead, double *g) {
     Py_ssize_t c = 0;
@@ -171,8 +171,8 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
     }                                                                                                                  \
                                                                                                                        \
     /* Pack panels whose columns are of X alone, in the order of memory. */                                            \
-    TARGET static void NAMED(NAME##_pack_whole)(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t first_panel, \
-                                                Py_ssize_t last_panel, T *packed) {                                    \
+    TARGET static void NAMED(NAME##_pack_whole)(const Gram *a, Py_ssize_t from, Py_ssize_t depth,                      \
+                                                Py_ssize_t first_panel, Py_ssize_t last_panel, T *packed) {            \
         for (Py_ssize_t r = 0; r < depth; r++) {                                                                       \
             const Py_ssize_t i = a->order ? a->order[from + r] : from + r, at = i * a->table.ld - a->ones;             \
             const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                     \
@@ -199,7 +199,8 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
             NAMED(NAME##_pack_transposed)(a, from, depth, panels, packed);                                             \
             return;                                                                                                    \
         }                                                                                                              \
-        const Py_ssize_t whole_from = a->x_scale ? panels : a->ones, whole_to = a->x_scale ? panels : a->columns / WIDTH; \
+        const Py_ssize_t whole_from = a->x_scale ? panels : a->ones;                                                   \
+        const Py_ssize_t whole_to = a->x_scale ? panels : a->columns / WIDTH;                                          \
         NAMED(NAME##_pack_whole)(a, from, depth, whole_from, whole_to, packed);                                        \
         for (Py_ssize_t p = 0; p < panels; p++) {                                                                      \
             if (p >= whole_from && p < whole_to) continue;                                                             \
@@ -221,7 +222,7 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
     TARGET static void NAMED(NAME##_multiply)(const T *packed, const T *matrix, Py_ssize_t depth, Py_ssize_t panels,   \
                                               Py_ssize_t out_panels, int triangle, T *product) {                       \
         for (Py_ssize_t q = 0; q < out_panels; q += RIGHT) {                                                           \
-            const Py_ssize_t end = laid_out_rows(q, panels, triangle, RIGHT);                                                 \
+            const Py_ssize_t end = laid_out_rows(q, panels, triangle, RIGHT);                                          \
             const int count = out_panels - q < RIGHT ? (int)(out_panels - q) : RIGHT;                                  \
             const T *right[RIGHT] = {NULL};                                                                            \
             for (int j = 0; j < count; j++) right[j] = matrix + j * end * WIDTH * WIDTH;                               \
@@ -380,7 +381,8 @@ INLINE void NAMED(load)(NAMED(vector) *values, const double *from, Py_ssize_t co
     memcpy(values, from, sizeof(double) * count);
 }
 
-TARGET static void NAMED(expansion_dot)(const double *const *x, const double *v, Py_ssize_t part, Py_ssize_t n, double t[QUAD][3]) {
+TARGET static void NAMED(expansion_dot)(const double *const *x, const double *v, Py_ssize_t part, Py_ssize_t n,
+                                        double t[QUAD][3]) {
     NAMED(vector) s[QUAD] = {{0}}, e[QUAD] = {{0}}, f[QUAD] = {{0}};
     for (Py_ssize_t c = 0; c < n; c += LANES) {
         NAMED(vector) v0, v1, v2;
@@ -406,7 +408,8 @@ TARGET static void NAMED(expansion_dot)(const double *const *x, const double *v,
         for (int l = 0; l < LANES; l++) add_parts(t[r], 1, -s[r][l], -e[r][l], -f[r][l]);
 }
 
-TARGET static void NAMED(expansion_adjoint)(const double *const *x, double t[QUAD][3], Py_ssize_t part, Py_ssize_t n, double *g) {
+TARGET static void NAMED(expansion_adjoint)(const double *const *x, double t[QUAD][3], Py_ssize_t part, Py_ssize_t n,
+                                            double *g) {
     const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
     double *g0 = g, *g1 = g + part, *g2 = g + 2 * part;
 #pragma omp simd

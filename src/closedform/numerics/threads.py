@@ -6,8 +6,9 @@ many times its own time, and then spin on the cores that the next pass over the 
 
 from __future__ import annotations
 
+import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,13 +17,35 @@ __all__ = ["all_threads", "one_thread", "team"]
 
 #: Up to this many columns one thread is enough for all that is not a pass over the rows.
 _SMALL = 4096
-#: Without OpenMP the number of threads cannot be changed once they run.
-_CHANGEABLE: bool = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
+
+
+def _function(name: str) -> Callable[[int], int] | None:
+    """Return a function of the libraries that torch is linked with, or None where they do not have it."""
+    try:
+        function = getattr(ctypes.CDLL(torch._C.__file__), name)
+    except (AttributeError, OSError):
+        return None
+    function.argtypes, function.restype = [ctypes.c_int], ctypes.c_int
+    return function
+
+
+# torch.set_num_threads would do for the thread that calls it, but a thread that meets torch for the first time
+# meanwhile would be left with one for good. These two speak of the calling thread alone.
+_set_openmp = _function("omp_set_num_threads")
+_set_mkl = _function("MKL_Set_Num_Threads_Local")
+
+
+def _set(threads: int, mkl: int) -> int:
+    """Set both and return what the second was; 0 there stands for what holds for all threads."""
+    assert _set_openmp is not None
+    _set_openmp(threads)
+    return 0 if _set_mkl is None else _set_mkl(mkl)
 
 
 class _Held(threading.local):
-    #: How many threads this thread's torch had before it was held back, or 0.
+    #: How many threads this thread's torch had before it was held back, or 0; and what MKL was told for it.
     team = 0
+    mkl = 0
 
 
 _held = _Held()
@@ -37,6 +60,8 @@ def team() -> int:
 def one_thread(columns: int, device: torch.device, most: int = _SMALL) -> Iterator[None]:
     """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
 
+    Other threads of the process keep theirs. Without OpenMP nothing happens.
+
     Example:
         >>> import torch
         >>> before = torch.get_num_threads()
@@ -45,15 +70,14 @@ def one_thread(columns: int, device: torch.device, most: int = _SMALL) -> Iterat
         (1, True)
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or columns > most or threads == 1 or not _CHANGEABLE:
+    if device.type != "cpu" or columns > most or threads == 1 or _set_openmp is None:
         yield
         return
     try:
-        _held.team = threads
-        torch.set_num_threads(1)
+        _held.team, _held.mkl = threads, _set(1, 1)
         yield
     finally:
-        torch.set_num_threads(threads)
+        _set(threads, _held.mkl)
         _held.team = 0
 
 
@@ -65,9 +89,8 @@ def all_threads() -> Iterator[None]:
         yield
         return
     try:
-        torch.set_num_threads(threads)
+        _set(threads, _held.mkl)
         _held.team = 0
         yield
     finally:
-        _held.team = threads
-        torch.set_num_threads(1)
+        _held.team, _held.mkl = threads, _set(1, 1)
