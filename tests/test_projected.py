@@ -55,6 +55,25 @@ def test_columns_in_units_of_their_own() -> None:
     assert solution.certificate.scaled_condition == pytest.approx(other.certificate.scaled_condition, rel=0.1)
 
 
+@pytest.mark.parametrize("condition", [30.0, 1e3, 2e4])
+def test_the_least_norm_is_as_good_as_the_condition_number_allows(condition: float) -> None:
+    # Integers, graded by powers of two, so that the row space is exactly that of C.
+    grades = torch.logspace(0, -np.log2(condition), 12, base=2, dtype=torch.float64).log2().round().exp2()
+    B, C = gaussian(0, 3000, 12).mul(2).round(), gaussian(1, 12, 30).mul(2).round() * grades.unsqueeze(1)
+    X, Y = B @ C, gaussian(2, 3000, 1)
+    solution = cf.solve(X, Y, method=METHOD)
+    assert solution.certificate.rank == 12
+    outside = solution.weight - solution.weight @ torch.linalg.pinv(C) @ C
+    assert float(outside.norm() / solution.weight.norm()) < 1e-14 * condition
+
+
+def test_units_at_the_end_of_the_range() -> None:
+    X, Y = deficient(4000, 300, 170) * 1e-170 * torch.logspace(0, 3, 300, dtype=torch.float64), gaussian(2, 4000, 1)
+    solution, other = cf.solve(X, Y, method=METHOD), cf.solve(X * 1e170, Y, method="svd")
+    assert solution.certificate.rank == 170
+    assert solution.certificate.condition == pytest.approx(other.certificate.condition, rel=0.1)
+
+
 def test_a_full_set_of_indicators_beside_a_bias_with_weights() -> None:
     level = torch.randint(0, 12, (2000,), generator=torch.Generator().manual_seed(3))
     X = torch.cat([torch.nn.functional.one_hot(level, 12).double(), gaussian(4, 2000, 3)], 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -144,7 +143,7 @@ def certify(
         root: Root of the normal matrix, checked here against the rows.
         dual_solve: Solver with ``X X' + l2 I``, for wide problems with a ridge.
         extremes: Largest and smallest singular value of the scaled matrix where the factor measured them.
-        undetermined: Undetermined directions as rows ``(directions, columns)``.
+        undetermined: Undetermined directions as rows ``(directions, columns)``, or the lengths of columns in them.
         kept: Row space to which an explicit rcond restricts the problem; the gradient is measured inside it.
     """
     Z = design.from_weights(weight, bias)
@@ -325,8 +324,10 @@ def _conditions(design: Design, root: Root | None, extremes: Extremes | None, ra
 
 def _rows_extremes(S: Tensor) -> Extremes:
     """Extreme singular values of independent rows, and the right singular vectors they belong to."""
-    with all_threads() if S.shape[0] > SMALL else nullcontext():
-        Q, T = torch.linalg.qr(S.T)
+    # In the middle of its range, so that squares stay in that of float64.
+    unit = torch.ldexp(S.new_ones(()), torch.frexp(S.abs().max()).exponent.clamp(-1000, 1000))
+    with all_threads(S.shape[1] > SMALL):
+        Q, T = torch.linalg.qr((S / unit).T)
     # S = T'Q', so with T = W diag(s) U' the right singular vectors of S are Q W; and W = T U / s = T^-T U s.
     root = TriangularRoot(T.contiguous())
     found = extreme_singular_values(root)
@@ -334,7 +335,8 @@ def _rows_extremes(S: Tensor) -> Extremes:
     assert found.recessive is not None
     ends = Q @ torch.cat([root.product(found.dominant), root.adjoint_solve(found.recessive)], 1)
     ends = ends / torch.linalg.vector_norm(ends, dim=0)
-    return replace(found, dominant=ends[:, :1], recessive=ends[:, 1:])
+    size = float(unit)
+    return Extremes(found.largest * size, found.smallest * size, ends[:, :1], ends[:, 1:])
 
 
 def _measured(design: Design, scaled: Extremes, raw: Extremes) -> tuple[Extremes, Extremes]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from closedform.factors import Factor
 from closedform.numerics.root import Root
+from closedform.numerics.threads import all_threads
 from closedform.rows import Design
 
 __all__ = ["refine"]
@@ -28,6 +29,8 @@ _MAX_STEPS = 30
 _PLAIN = 1e-2
 #: How much worse than expected a last step may be that is not looked at again before the certificate.
 _MARGIN = 30.0
+#: Up to this many columns the weights of least norm are found by one thread before others are awake.
+_FOR_ONE = 256
 #: A round hands over to the next, with a fresh gradient, once it has gained this much.
 _ROUND_GAIN = 1e-9
 
@@ -41,7 +44,10 @@ def refine(design: Design, factor: Factor) -> tuple[Tensor, int]:
         return _by_residual(design, factor)
     if factor.root is not None and (factor.rank.full or factor.finish is not None):
         Z, passes = _by_gradient(design, factor.start, factor.root, factor.contraction)
-        return (Z if factor.finish is None else factor.finish(Z)), passes
+        if factor.finish is not None:
+            with all_threads(design.n_columns > _FOR_ONE):
+                Z = factor.finish(Z)
+        return Z, passes
     # Refining inside the kept row space would leave the least norm; the certificate decides on the start itself.
     return factor.start, 0
 

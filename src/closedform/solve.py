@@ -158,6 +158,7 @@ def _climb(
         rcond=default_rcond(rows.n_rows, design.n_columns) if rcond is None else rcond,
         rcond_given=rcond is not None,
         nearest=near is not None,
+        in_memory=rows.in_memory,
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
     )
@@ -206,7 +207,7 @@ def _attempt(
     except FactorBreakdown as breakdown:
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition
-    with one_thread(design.n_columns, design.rows.device):
+    with one_thread(design.n_columns, design.rows.device, targets=design.n_targets):
         Z, passes = refine(design, factor)
         weight, bias = design.to_weights(Z)
         check_range(Z, weight, bias)

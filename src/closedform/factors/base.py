@@ -35,6 +35,7 @@ class Facts:
         rcond_given: Whether the user asked for that cut.
         nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
         row_bytes: Bytes of one row as it is stored.
+        in_memory: Whether rows can be taken in any order.
         rates: How fast this machine is.
         condition: What earlier attempts say that the condition number is at least.
     """
@@ -49,6 +50,7 @@ class Facts:
     rcond_given: bool
     nearest: bool
     row_bytes: float
+    in_memory: bool
     rates: Rates
     condition: float = 1.0
 
@@ -84,7 +86,8 @@ class Factor:
         correct: For methods that solve with the residual itself: maps a residual ``(rows, targets)`` to a
             correction ``(columns, targets)``. None where refinement goes through the gradient and the root.
         dual_solve: For a dual factor with ridge: solves ``(X X' + l2 I) u = v`` for the certificate.
-        undetermined: Undetermined directions as rows in the coordinates of the design, or None.
+        undetermined: Undetermined directions as rows in the coordinates of the design, or in one row the length that
+            each column has in them; or None.
         kept: Row space that an explicit rcond keeps, as rows, or None.
         extremes: Largest and smallest singular value of the scaled matrix, where the factor measured them.
         finish: For methods of lower rank whose refinement stays in the kept row space: maps what it found to those

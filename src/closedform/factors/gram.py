@@ -17,8 +17,9 @@ from closedform.numerics.root import TriangularRoot
 from closedform.numerics.threads import one_thread
 from closedform.rows import Design
 from closedform.rows.scan import pass_rows
+from closedform.rows.table import Block
 
-__all__ = ["Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows"]
+__all__ = ["Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows", "rows_of"]
 
 
 class GramMethod(Method):
@@ -60,6 +61,9 @@ class GramMethod(Method):
         Raises:
             FactorBreakdown: that of all rows will not do either.
         """
+        if bool((gram.diagonal() == 0).any()):
+            # A column without a number in the sample may have some in the other rows.
+            return
         pivots = self._cholesky(gram, "column", holder, " in a sample of the rows").diagonal() * scale
         # From below, but a Gram matrix that holds together has not lost many digits to its condition number.
         condition = float(pivots.abs().max() / pivots.abs().min())
@@ -105,25 +109,27 @@ class _Gram(GramMethod):
         return cost(flops, self.rate(facts), facts, passes=self.passes)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        with one_thread(design.n_columns, design.rows.device):
+        with one_thread(design.n_columns, design.rows.device, targets=design.n_targets):
             return self._factor(design, facts)
 
     def _factor(self, design: Design, facts: Facts) -> Factor:
-        p, m = design.n_columns, design.rows.n_rows
+        p = design.n_columns
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
         sums = NormalEquations(design, self.dtype)
         rest: Tensor | None = None
-        worth = m >= (_SAMPLED if facts.condition == 1 else _SUSPECT) * p and m * p**2 >= _WORTH
-        if design.rows.in_memory and worth:
+        needed = (_SAMPLED if facts.condition == 1 else _SUSPECT) * p
+        if facts.in_memory and facts.n_rows >= needed and facts.n_rows * p**2 >= _WORTH:
             # A few rows tell whether all of them are worth the work.
-            drawn, others = draw_rows(m, m // (_SAMPLE * p), design.scale.device)
+            drawn = draw_rows(design, _SAMPLE * p)
             sums.add(drawn)
             self.check_sample(sums.gram(), sums.scale, holder)
-            if m >= _FEW * drawn.shape[0]:
+            if design.rows.n_rows >= _FEW * drawn.shape[0]:
                 # Walking the others by their numbers would cost more than these few rows once more.
                 sums = NormalEquations(design, self.dtype)
             else:
-                rest = others
+                rest = torch.ones(design.rows.n_rows, dtype=torch.bool, device=drawn.device)
+                rest[drawn] = False
+                rest = rest.nonzero().squeeze(1)
         sums.add(rest)
         root, extremes = self.root(sums.gram(), sums.scale, "column", holder)
         condition = extremes.condition
@@ -141,15 +147,23 @@ _SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW, _WORTH = 2, 6.0, 8, 4, 16,
 _SEED = 3
 
 
-def draw_rows(n_rows: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return one row of every ``stride``, drawn at random since tables repeat themselves; and all others, in order."""
+def draw_rows(design: Design, count: int) -> Tensor:
+    """Return ascending numbers of rows, among them about ``count`` with a positive weight.
+
+    One of every few is drawn at random, since tables repeat themselves.
+    """
     generator = torch.Generator().manual_seed(_SEED)
-    count = n_rows // stride
-    drawn = torch.arange(count, device="cpu") * stride
-    drawn += torch.randint(stride, (count,), device="cpu", generator=generator)
-    others = torch.ones(n_rows, dtype=torch.bool, device="cpu")
-    others[drawn] = False
-    return drawn.to(device), others.nonzero().squeeze(1).to(device)
+    stride = max(1, design.scanned.positive_rows // count)
+    drawn = torch.arange(design.rows.n_rows // stride, device="cpu") * stride
+    drawn += torch.randint(stride, drawn.shape, device="cpu", generator=generator)
+    return drawn.to(design.scale.device)
+
+
+def rows_of(block: Block, order: Tensor) -> Tensor:
+    """Return those of the ascending row numbers that are in a block, counted in it."""
+    ends = torch.tensor([block.start, block.start + block.X.shape[0]], device=order.device)
+    begin, end = torch.searchsorted(order, ends).tolist()
+    return order[begin:end] - block.start
 
 
 class NormalEquations:
@@ -178,11 +192,7 @@ class NormalEquations:
         # What a call adds up at the end is columns squared: with that many rows it does not count.
         rows = max(pass_rows(design.rows), 8 * design.n_columns if design.rows.in_memory else 0)
         for block in design.blocks(rows, "factoring", as_stored=True):
-            part = None
-            if order is not None:
-                ends = torch.tensor([block.start, block.start + block.X.shape[0]], device=order.device)
-                begin, end = torch.searchsorted(order, ends).tolist()
-                part = order[begin:end] - block.start
+            part = None if order is None else rows_of(block, order)
             self._rows += block.X.shape[0] if part is None else part.shape[0]
             normal_equations_update(
                 self._gram,

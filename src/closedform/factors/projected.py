@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost
-from closedform.factors.gram import NormalEquations, draw_rows
+from closedform.factors.gram import NormalEquations, draw_rows, rows_of
 from closedform.factors.svd import of_least_norm
 from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.gram import cholesky, mirror
@@ -40,15 +41,18 @@ class ProjectedGram64(Method):
     """``V'A'A V = R'R`` for columns that plainly depend, with V an orthonormal basis of the row space.
 
     The eigenvalues of a sample's Gram matrix tell the rank, random combinations of its columns the space (Halko,
-    Martinsson and Tropp 2011), and random vectors orthogonal to it whether all rows lie in it, to rounding. Where one
-    of them leaves a doubt, the method steps back for those that decide on singular values. The projected Gram matrix
-    is a preconditioner for refinement on the true rows, as in ``gram64``.
+    Martinsson and Tropp 2011), which one step with the sampled rows makes precise, and random vectors orthogonal to it
+    whether all rows lie in it, to rounding. Where one of them leaves a doubt, the method steps back for those that
+    decide on singular values. The projected Gram matrix is a preconditioner for refinement on the true rows, as in
+    ``gram64``.
     """
 
     name = "projected gram64"
 
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
+        if not facts.in_memory:
+            reasons.append("rows that are read from a file are not sampled")
         if facts.n_rows < 2 * _SAMPLE * facts.n_columns:
             reasons.append(f"{facts.n_rows} rows for {facts.n_columns} columns: no sample would be much smaller")
         if facts.ridge:
@@ -62,8 +66,6 @@ class ProjectedGram64(Method):
         return cost(flops, facts.rates.gram64, facts, passes=5)
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        if not design.rows.in_memory:
-            raise FactorBreakdown("rows that are read from a file are not sampled")
         with one_thread(design.n_columns, design.rows.device, most=_FOR_ONE):
             V, size = _row_space(design)
             dropped = _left_outside(design, V)
@@ -79,6 +81,8 @@ class ProjectedGram64(Method):
             found = extreme_singular_values(root.inner)
             if not found.condition <= _CONDITION:
                 raise FactorBreakdown(f"condition number about {found.condition:.1e} in the row space of a sample")
+            if not dropped <= facts.rcond * found.largest:
+                raise FactorBreakdown(f"the rows leave the row space of a sample by {dropped / found.largest:.1e}")
             assert found.dominant is not None
             assert found.recessive is not None
             extremes = Extremes(found.largest, found.smallest, V @ found.dominant, V @ found.recessive)
@@ -103,8 +107,8 @@ def _row_space(design: Design) -> tuple[Tensor, float]:
     Raises:
         FactorBreakdown: full rank, or a spectrum without a plain gap.
     """
-    p, m = design.n_columns, design.rows.n_rows
-    drawn, _ = draw_rows(m, m // (_SAMPLE * p), design.scale.device)
+    p = design.n_columns
+    drawn = draw_rows(design, _SAMPLE * p)
     sums = NormalEquations(design, torch.float64)
     sums.add(drawn)
     gram = mirror(sums.gram()) * torch.outer(sums.scale, sums.scale)
@@ -118,9 +122,28 @@ def _row_space(design: Design) -> tuple[Tensor, float]:
         raise FactorBreakdown(f"the spectrum of a sample of the rows has no plain gap: {rest / largest:.1e} is left")
     generator = torch.Generator().manual_seed(_SEED)
     mix = torch.randn(p, rank, dtype=torch.float64, device="cpu", generator=generator).to(gram.device)
-    # Random combinations span the space, but some of them nearly depend; once more and they do not.
-    V = torch.linalg.qr(gram @ torch.linalg.qr(gram @ mix).Q).Q
-    return V, (largest * m / drawn.shape[0]) ** 0.5
+    W = torch.linalg.qr(gram @ mix).Q
+    R, info = cholesky(W.T @ (gram @ W))
+    if info != 0:
+        raise FactorBreakdown("the row space of a sample of the rows is not determined by its Gram matrix")
+    # Rounding tilts what the Gram matrix says of the space by the square of the condition number; what the rows
+    # themselves say, combined so that no combination is short, by the condition number.
+    W, V = torch.linalg.solve_triangular(R, W, upper=True, left=False), torch.zeros_like(W)
+    for A in _sampled_rows(design, drawn):
+        V += A.T @ (A @ W)
+    share = drawn.shape[0] / design.rows.n_rows
+    return torch.linalg.qr(V).Q, (largest / share) ** 0.5
+
+
+def _sampled_rows(design: Design, drawn: Tensor) -> Iterator[Tensor]:
+    """Yield the rows of A that were drawn, block by block, as new tensors in float64."""
+    for block in design.pass_blocks("factoring"):
+        part = rows_of(block, drawn)
+        A = block.X[part].to(torch.float64)
+        if design.bias:
+            A = torch.cat([A.new_ones(A.shape[0], 1), A], 1)
+        A = A * design.scale
+        yield A if block.weight is None else A * block.weight[part].sqrt().unsqueeze(1)
 
 
 def _left_outside(design: Design, V: Tensor) -> float:

@@ -51,7 +51,9 @@ class _Svd(Method):
         root = SpectralRoot(values[:r], vectors[:r])
         fixed = (U[:, :r].T @ triangle.C) / values[:r].unsqueeze(1)
         start = root.vectors.T @ fixed if rank.full else of_least_norm(design, root.vectors, fixed, nearest)
-        extremes = Extremes(float(values[0]), float(values[r - 1])) if r else Extremes(0.0, 0.0)
+        extremes = Extremes(0.0, 0.0)
+        if r:
+            extremes = Extremes(float(values[0]), float(values[r - 1]), vectors[:1].T, vectors[r - 1 : r].T)
         return Factor(
             start=start,
             rank=rank,

@@ -1,6 +1,6 @@
 /* Passes over a table at the speed of memory: each row is read once for all that a pass needs of it.
 
-   Optional: where this is not compiled, kernels.py does the same with matrix products, which read the rows twice.
+   Optional: where this is not compiled, passes.py does the same with matrix products, which read the rows twice.
    Tables are row-major with unit column stride, in double or in single precision; sums are in double. Work is
    split over threads by rows (by columns in the sketch), in a fixed way, so that the same call gives the same bits.
    The loops themselves are in _passes.h, compiled for each set of instructions. */
@@ -391,7 +391,7 @@ static void *take(void *argument) {
 
 /* A thread that is created after a rest may be put on its creator's processor, where it waits for the scheduler's next
    tick, up to 4 ms. So it is created for the other processors; once it runs, it may run on any. */
-#ifdef __linux__
+#if defined(__linux__) && defined(__GLIBC__)
 typedef struct {
     Queue *queue;
     cpu_set_t allowed;
@@ -423,12 +423,12 @@ static void run(void *(*worker)(void *), void *parts, size_t size, int count, in
     pthread_t others[MAX_THREADS];
     int started = 0;
     Queue queue = {worker, parts, size, count, 0};
-#ifdef __linux__
+#if defined(__linux__) && defined(__GLIBC__)
     Helper helper = {.queue = &queue};
     if (sched_getaffinity(0, sizeof helper.allowed, &helper.allowed) != 0) CPU_ZERO(&helper.allowed);
 #endif
     while (started < threads - 1 && started < count - 1) {
-#ifdef __linux__
+#if defined(__linux__) && defined(__GLIBC__)
         if (create(&others[started], &helper) != 0) break;
 #else
         if (pthread_create(&others[started], NULL, take, &queue) != 0) break;
@@ -573,14 +573,15 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     Gram *parts = calloc(count, sizeof(Gram));
     if (!parts) return PyErr_NoMemory();
     void *panes = NULL;
+    const Loops *chosen = loops;
     if (factor) {
         const double *triangle = POINTER(const double, factor);
-        const Py_ssize_t size = double_sums ? gram64_lay_out(triangle, columns, loops->right, NULL) * 8
-                                            : gram32_lay_out(triangle, columns, loops->right, NULL) * 4;
+        const Py_ssize_t size = double_sums ? gram64_lay_out(triangle, columns, chosen->right, NULL) * 8
+                                            : gram32_lay_out(triangle, columns, chosen->right, NULL) * 4;
         panes = aligned(size);
         failed |= !panes;
-        if (panes && double_sums) gram64_lay_out(triangle, columns, loops->right, panes);
-        if (panes && !double_sums) gram32_lay_out(triangle, columns, loops->right, panes);
+        if (panes && double_sums) gram64_lay_out(triangle, columns, chosen->right, panes);
+        if (panes && !double_sums) gram32_lay_out(triangle, columns, chosen->right, panes);
     }
     for (int i = 0; i < count; i++) {
         parts[i] = (Gram){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single, ones,
@@ -591,7 +592,7 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     }
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS;
-        run(double_sums ? loops->gram64 : loops->gram32, parts, sizeof(Gram), count, count);
+        run(double_sums ? chosen->gram64 : chosen->gram32, parts, sizeof(Gram), count, count);
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
         if (!failed && double_sums) gram64_gather(parts, count, POINTER(double, gram), POINTER(double, cross));
         if (!failed && !double_sums) gram32_gather(parts, count, POINTER(float, gram), POINTER(float, cross));

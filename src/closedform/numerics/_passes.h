@@ -4,7 +4,8 @@
    TARGET        the attribute that compiles a function for the set
    VECTOR        bytes of a register
    ROWS          rows taken at once where each is read for itself
-   TILE, RIGHT   a tile of a product is TILE rows of RIGHT panels of sums in registers */
+   TILE, RIGHT   a tile of a product is TILE rows of RIGHT panels of sums in registers
+   BY_COUNT      calls a function with a count of panels, at most RIGHT, that the compiler knows */
 
 #define LANES (VECTOR / 8)
 #define INLINE static inline __attribute__((always_inline)) TARGET

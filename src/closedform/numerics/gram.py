@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 
@@ -168,7 +166,7 @@ def cholesky(gram: Tensor) -> tuple[Tensor, int]:
         (tensor([[2., 1.],
                 [0., 2.]]), 0)
     """
-    with all_threads() if gram.shape[0] > _FOR_ONE else nullcontext():
+    with all_threads(gram.shape[0] > _FOR_ONE):
         # In the order of LAPACK our upper triangle is the lower one, so nothing is transposed.
         L, info = torch.linalg.cholesky_ex(gram.T)
     return L.T, int(info)

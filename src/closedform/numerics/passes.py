@@ -91,7 +91,9 @@ def residual_pass(
     if sums.flat.numel() <= _KERNEL_SUMS and len(sums.groups) <= 1 and kernels.serves(X):
         shift = V.new_zeros(q) if offset is None else offset.contiguous()
         if Y is not None:
-            Y = Y.contiguous() if Y.dtype in (torch.float32, torch.float64) else Y.to(torch.float64)
+            if not Y.is_contiguous() or Y.dtype not in (torch.float32, torch.float64):
+                with all_threads():
+                    Y = Y.contiguous() if Y.dtype == torch.float32 else Y.to(torch.float64).contiguous()
             y_scale = V.new_ones(Y.shape[1]) if y_scale is None else y_scale.contiguous()
         kernels.residual_pass(
             X,
@@ -105,7 +107,8 @@ def residual_pass(
         )
         return
     if Y is not None:
-        Y = Y.to(torch.float64) if y_scale is None else Y.to(torch.float64) * y_scale
+        with all_threads():
+            Y = Y.to(torch.float64) if y_scale is None else Y.to(torch.float64) * y_scale
     operands: tuple[Any, ...] = (X, Y, V, offset, weight)
     totals: tuple[Any, ...] = (sums.features, sums.ones, sums.squares, *sums.grams)
     if kernels.serves(X):
@@ -190,8 +193,9 @@ def spread_squares(sums: Tensor, X: Tensor, scale: Tensor, shift: Tensor, weight
         kernels.spread_squares(X, scale.contiguous(), shift.contiguous(), weight, sums)
         return
     rows = _block_rows(X)
-    for start in range(0, X.shape[0], rows):
-        part = X[start : start + rows].to(torch.float64) * scale - shift
-        weighted = part if weight is None else part * weight[start : start + rows].unsqueeze(1)
-        sums[0] += (part * weighted).sum(0)
-        sums[1] += weighted.sum(0)
+    with all_threads():
+        for start in range(0, X.shape[0], rows):
+            part = X[start : start + rows].to(torch.float64) * scale - shift
+            weighted = part if weight is None else part * weight[start : start + rows].unsqueeze(1)
+            sums[0] += (part * weighted).sum(0)
+            sums[1] += weighted.sum(0)

@@ -71,7 +71,7 @@ def columns_involved(null_vectors: Tensor, share: float = 0.1) -> tuple[int, ...
     """Return the columns that take part in undetermined directions, most involved first.
 
     Args:
-        null_vectors: Directions as rows, ``(directions, columns)``, orthonormal.
+        null_vectors: Directions as rows, ``(directions, columns)``, orthonormal; or one row of the lengths of columns.
         share: A column is named when its weight is at least this share of the largest.
     """
     if null_vectors.numel() == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from functools import cached_property
 from typing import final
 
@@ -16,7 +15,7 @@ from closedform.numerics.threads import all_threads
 
 __all__ = ["DenseRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
-#: Up to this many columns one thread has the singular values before others are awake.
+#: Up to this many columns one thread has singular values, or a product of matrices, before others are awake.
 _FOR_ONE = 128
 
 
@@ -59,7 +58,7 @@ class Root(ABC):
 
 
 def _singular_values(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    with all_threads() if matrix.shape[1] > _FOR_ONE else nullcontext():
+    with all_threads(matrix.shape[1] > _FOR_ONE):
         _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
     return values, vectors
 
@@ -208,12 +207,14 @@ class ProjectedRoot(Root):
         return self.inner.adjoint_solve(self.vectors @ V)
 
     def dense(self) -> Tensor:
-        return self.inner.product(self.vectors)
+        with all_threads(self.shape[1] > _FOR_ONE):
+            return self.inner.product(self.vectors)
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
         values, inner = self.inner.spectrum()
-        return values, inner @ self.vectors
+        with all_threads(self.shape[1] > _FOR_ONE):
+            return values, inner @ self.vectors
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd

@@ -1,4 +1,4 @@
-"""How many threads torch takes: one for matrices of a few hundred columns, all of them for the rows.
+"""How many threads torch takes: one for small matrices, all of them for the rows.
 
 Where a region of OpenMP opens for a few thousand numbers, its threads have to be woken, which costs a small problem
 many times its own time, and then spin on the cores that the next pass over the rows needs.
@@ -15,8 +15,8 @@ import torch
 
 __all__ = ["all_threads", "one_thread", "team"]
 
-#: Up to this many columns one thread is enough for all that is not a pass over the rows.
-_SMALL = 4096
+#: Up to this many columns, and so many targets, one thread is enough for most of what is not a pass over the rows.
+_SMALL, _FEW_TARGETS = 4096, 256
 
 
 def _function(name: str) -> Callable[[int], int] | None:
@@ -57,10 +57,10 @@ def team() -> int:
 
 
 @contextmanager
-def one_thread(columns: int, device: torch.device, most: int = _SMALL) -> Iterator[None]:
+def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: int = _SMALL) -> Iterator[None]:
     """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
 
-    Other threads of the process keep theirs. Without OpenMP nothing happens.
+    Other threads of the process keep theirs. Without OpenMP, or with many targets, nothing happens.
 
     Example:
         >>> import torch
@@ -70,7 +70,8 @@ def one_thread(columns: int, device: torch.device, most: int = _SMALL) -> Iterat
         (1, True)
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or columns > most or threads == 1 or _set_openmp is None:
+    large = columns > most or targets > _FEW_TARGETS
+    if device.type != "cpu" or large or threads == 1 or _set_openmp is None:
         yield
         return
     try:
@@ -82,9 +83,9 @@ def one_thread(columns: int, device: torch.device, most: int = _SMALL) -> Iterat
 
 
 @contextmanager
-def all_threads() -> Iterator[None]:
-    """Give torch its threads back inside :func:`one_thread`."""
-    threads = _held.team
+def all_threads(worth: bool = True) -> Iterator[None]:
+    """Give torch its threads back inside :func:`one_thread`, where that is worth their waking up."""
+    threads = _held.team if worth else 0
     if not threads:
         yield
         return

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from closedform.numerics.passes import PassSums, pass_sums, residual_pass
 from closedform.numerics.product import product
+from closedform.numerics.threads import all_threads
 from closedform.numerics.triangle import Triangle, fold
 from closedform.rows.scan import Scan, pass_rows, power_of_two_exponents, rows_per_block
 from closedform.rows.table import Block, Rows
@@ -87,7 +88,8 @@ class Design:
         for block in self.rows.blocks(size or rows_per_block(self.rows), as_stored=as_stored):
             yield block
             if self._tick is not None:
-                self._tick(label, min(1.0, (block.start + block.X.shape[0]) / self.rows.n_rows))
+                with all_threads():
+                    self._tick(label, min(1.0, (block.start + block.X.shape[0]) / self.rows.n_rows))
 
     def pass_blocks(self, label: str) -> Iterator[Block]:
         """Walk the rows in the large blocks that passes take, X and Y in their own dtype."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.errors import InputError
+from closedform.numerics.threads import all_threads
 from closedform.rows.source import Source
 from closedform.rows.tensors import TensorSource, as_tensor
 
@@ -84,12 +85,14 @@ class Rows:
         for start in range(0, self.n_rows, rows_per_block):
             stop = min(start + rows_per_block, self.n_rows)
             X, Y = self.x.read(start, stop), self.y.read(start, stop)
-            if not as_stored:
-                X, Y = X.to(torch.float64), Y.to(torch.float64)
+            if not as_stored and not X.dtype == Y.dtype == torch.float64:
+                with all_threads():
+                    X, Y = X.to(torch.float64), Y.to(torch.float64)
             weight = None if self.weight is None else self.weight.read(start, stop).to(torch.float64)
             if weight is not None and not unweighted and not bool(weight.all()):
-                absent = (weight == 0).unsqueeze(1)
-                X, Y = X.masked_fill(absent, 0), Y.masked_fill(absent, 0)
+                with all_threads():
+                    absent = (weight == 0).unsqueeze(1)
+                    X, Y = X.masked_fill(absent, 0), Y.masked_fill(absent, 0)
             yield Block(start, X, Y, weight)
 
 

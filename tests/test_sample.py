@@ -1,0 +1,45 @@
+"""The sample of rows that tells whether a Gram matrix will do: when it counts, and when it proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import closedform as cf
+
+
+def gaussian(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_condition_numbers_beyond_it_are_seen_in_the_sample() -> None:
+    X = gaussian(0, 20000, 60) * torch.logspace(0, -3, 60, dtype=torch.float64) @ gaussian(1, 60, 60)
+    first, second = cf.solve(X, gaussian(2, 20000, 1)).attempts
+    assert first.method == "gram32"
+    assert "in a sample of the rows" in first.reason
+    assert second.method == "gram64"
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.55])
+def test_rows_of_weight_zero_do_not_make_a_sample_singular(kept: float) -> None:
+    X, Y = gaussian(0, 40000, 60), gaussian(1, 40000, 1)
+    weight = (torch.rand(40000, generator=torch.Generator().manual_seed(2)) < kept).double()
+    (attempt,) = cf.solve(X, Y, sample_weight=weight).attempts
+    assert attempt.certificate is not None
+
+
+def test_a_column_that_is_empty_in_the_sample_proves_nothing() -> None:
+    X, Y = gaussian(0, 8000, 60), gaussian(1, 8000, 1)
+    X[:, :40] = 0.0
+    X[torch.arange(40) * 200, torch.arange(40)] = 1.0
+    (attempt,) = cf.solve(X, Y).attempts
+    assert attempt.certificate is not None
+
+
+@pytest.mark.parametrize("rows", [2000, 8000])
+def test_the_rows_of_the_sample_count_once(rows: int) -> None:
+    # With ridge and weights: whatever the sample added twice, or left out, would stay in the preconditioner.
+    X, Y, weight = gaussian(0, rows, 100) + 3.0, gaussian(1, rows, 2), gaussian(2, rows).abs()
+    solution = cf.solve(X, Y, bias=True, l2=50.0, sample_weight=weight, method="gram64")
+    assert solution.certificate.accepted
+    assert solution.certificate.factor_error < 1e-10
