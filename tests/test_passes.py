@@ -97,16 +97,20 @@ def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, m: int, 
     np.testing.assert_allclose(sums.grams[0].numpy(), (T[:, :k].T @ W[:, :k]).astype(float), rtol=1e-12, atol=size)
 
 
-@pytest.mark.usefixtures("way")
-def test_products_of_several_groups_of_targets() -> None:
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("size", [32, 16, 13])
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_products_of_several_groups_of_targets(size: int, weighted: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    X, Y = (torch.randn(400, n, dtype=torch.float64, generator=generator) for n in (3, 40))
-    groups = (range(32), range(32, 40))
-    sums = pass_sums(3, 40, X.device, groups)
-    residual_pass(sums, X, Y, torch.zeros(3, 40, dtype=torch.float64))
+    X, Y = (torch.randn(700, n, dtype=torch.float64, generator=generator) for n in (3, 43))
+    weight = torch.rand(700, dtype=torch.float64, generator=generator) if weighted else None
+    groups = tuple(range(start, min(start + size, 43)) for start in range(0, 43, size))
+    sums = pass_sums(3, 45, X.device, groups)
+    residual_pass(sums, X, Y, torch.zeros(3, 45, dtype=torch.float64), weight=weight)
     for group, gram in zip(groups, sums.grams, strict=True):
         part = wide(Y[:, group.start : group.stop])
-        np.testing.assert_allclose(gram.numpy(), (part.T @ part).astype(float), rtol=1e-12, atol=1e-11)
+        other = part if weight is None else part * wide(weight)[:, None]
+        np.testing.assert_allclose(gram.numpy(), (part.T @ other).astype(float), rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.usefixtures("way", "threads")

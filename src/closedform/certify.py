@@ -44,7 +44,7 @@ class Certificate:
             the data (Frobenius norm, X and the target weighted alike) for which the weights of a target are its exact
             minimiser; the worst target counts (Karlson and Walden 1997).
         joint_backward_error: The same for one change of X that serves all targets at once (Hallman 2020), over groups
-            of ``max(features, 32)`` targets. Not held against the tolerance: every solver that treats targets one
+            of about ``max(features, 32)`` targets. Not held against the tolerance: every solver that treats targets one
             by one, LAPACK's included, exceeds rounding level where their weights are nearly dependent.
         tolerance: What ``backward_error`` is held against.
         forward_error: Estimated bound on the relative error of the weights of any target, in scaled columns;
@@ -255,7 +255,8 @@ def _measure(design: Design, weight: Tensor, bias: Tensor | None, probes: Tensor
 
 
 def _groups(design: Design) -> tuple[range, ...]:
-    size = max(design.n_columns, 32)
+    # Compiled passes take them in eights.
+    size = -(-max(design.n_columns, 32) // 8) * 8
     return tuple(range(s, min(s + size, design.n_targets)) for s in range(0, design.n_targets, size))
 
 

@@ -118,7 +118,7 @@ typedef struct {
     const double *v;       /* (q, n): vectors as rows */
     const double *offset;  /* (q,) */
     Py_ssize_t k, q;
-    int with_gram;         /* whether (k, k) products T'T of the targets' columns follow */
+    Py_ssize_t group;      /* products T'T of the targets' columns follow, in groups of so many; 0 for none */
     const double *panels;  /* for more than a few vectors: v in panels of its columns; else NULL */
 } Residual;
 
@@ -126,6 +126,14 @@ typedef struct {
 static inline double wanted(const Residual *a, Py_ssize_t i, Py_ssize_t j) {
     const double target = j < a->k ? a->y_scale[j] * number(a->y, a->y_single, i * a->k + j) : 0.0;
     return target - a->offset[j];
+}
+
+/* How many numbers the products of k targets in groups are. */
+static Py_ssize_t gram_numbers(Py_ssize_t k, Py_ssize_t group) {
+    Py_ssize_t numbers = 0;
+    for (Py_ssize_t left = group ? k : 0; left > 0; left -= group)
+        numbers += left < group ? left * left : group * group;
+    return numbers;
 }
 
 static inline Py_ssize_t panels_of(Py_ssize_t columns) { return (columns + PANEL - 1) / PANEL; }
@@ -489,12 +497,12 @@ static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, 
 
 static PyObject *residual_pass(PyObject *self, PyObject *args) {
     unsigned long long x, y, y_scale, weight, v, offset, g;
-    int single, y_single, threads, with_gram;
-    Py_ssize_t m, n, ld, k, q;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKKniKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
-                          &offset, &q, &with_gram, &g, &threads))
+    int single, y_single, threads;
+    Py_ssize_t m, n, ld, k, q, group;
+    if (!PyArg_ParseTuple(args, "KinnnKinKKKKnnKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
+                          &offset, &q, &group, &g, &threads))
         return NULL;
-    const Py_ssize_t size = q * (n + 2) + (with_gram ? k * k : 0);
+    const Py_ssize_t size = q * (n + 2) + gram_numbers(k, group);
     const Py_ssize_t most = MOST_SUMS / size < 1 ? 1 : MOST_SUMS / size;
     const int count = parts_of(m) < most ? parts_of(m) : (int)most;
     Residual *parts = calloc(count, sizeof(Residual));
@@ -508,7 +516,7 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
     for (int i = 0; i < count; i++) {
         parts[i] = (Residual){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
                               POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v),
-                              POINTER(const double, offset), k, q, with_gram, panels};
+                              POINTER(const double, offset), k, q, group, panels};
     }
     PyObject *result =
         add_up(loops->residual, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
@@ -637,8 +645,8 @@ static PyObject *use_vectors(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
-     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, with_gram, out, threads): add "
-     "X'T, sums and squares of T, and T'T."},
+     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, group, out, threads): add X'T, "
+     "sums and squares of T, and T'T of each group of so many targets: a multiple of eight, or all."},
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, single, m, n, ld, weight, scale, shift, out, threads): add the weighted squares of each "
      "column; with a shift those of scale x - shift, and the weighted sums of that."},

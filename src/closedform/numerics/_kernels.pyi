@@ -12,7 +12,7 @@ def residual_pass(
     v: int,
     offset: int,
     q: int,
-    with_gram: int,
+    group: int,
     out: int,
     threads: int,
     /,

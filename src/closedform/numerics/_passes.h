@@ -76,7 +76,7 @@ TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_s
             }
         }
         BY_THREE(q, NAMED(add_rows), x, t, n, ahead, g);
-        if (!a->with_gram) continue;
+        if (!a->group) continue;
         for (Py_ssize_t j = 0; j < k; j++)
             for (Py_ssize_t l = 0; l < k; l++)
                 for (Py_ssize_t r = 0; r < left; r++) gram[j * k + l] += t[j][r] * residuals[l][r];
@@ -324,9 +324,14 @@ TARGET static void NAMED(panel_products)(const double *left, Py_ssize_t left_pan
 }
 
 TARGET static void NAMED(residual_panels)(Residual *a) {
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->with_gram ? a->k : 0;
-    const Py_ssize_t panels = panels_of(n), vectors = panels_of(q), targets = panels_of(k), rows = APART * PANEL;
-    const Py_ssize_t tiles = panels * vectors * PANEL * PANEL, gram_tiles = targets * targets * PANEL * PANEL;
+    const Py_ssize_t n = a->table.n, q = a->q, k = a->group ? a->k : 0, group = a->group;
+    const Py_ssize_t panels = panels_of(n), vectors = panels_of(q), rows = APART * PANEL;
+    const Py_ssize_t tiles = panels * vectors * PANEL * PANEL;
+    Py_ssize_t gram_tiles = 0;
+    for (Py_ssize_t from = 0; from < k; from += group) {
+        const Py_ssize_t targets = panels_of(k - from < group ? k - from : group);
+        gram_tiles += targets * targets * PANEL * PANEL;
+    }
     const Py_ssize_t size = tiles + gram_tiles + rows * (panels + 2 * vectors);
     /* Packed rows that the outer caches hold. */
     const Py_ssize_t step = n > 4096 ? DEPTH / 8 : DEPTH;
@@ -345,10 +350,21 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
         NAMED(gram64_multiply)(x, a->panels, depth, panels, vectors, 0, weighted);
         NAMED(panel_residuals)(a, i, depth, weighted, plain, sums);
         NAMED(panel_products)(weighted, vectors, x, panels, depth, g);
-        NAMED(panel_products)(weighted, targets, plain, targets, depth, gram);
+        double *tile = gram;
+        for (Py_ssize_t from = 0; from < k; from += group) {
+            const Py_ssize_t targets = panels_of(k - from < group ? k - from : group), at = from / PANEL * rows;
+            NAMED(panel_products)(weighted + at, targets, plain + at, targets, depth, tile);
+            tile += targets * targets * PANEL * PANEL;
+        }
     }
     add_tiles(g, q, n, a->share.g);
-    add_tiles(gram, k, k, sums + 2 * q);
+    double *tile = gram, *out = sums + 2 * q;
+    for (Py_ssize_t from = 0; from < k; from += group) {
+        const Py_ssize_t width = k - from < group ? k - from : group;
+        add_tiles(tile, width, width, out);
+        tile += panels_of(width) * panels_of(width) * PANEL * PANEL;
+        out += width * width;
+    }
     free(memory);
 }
 
@@ -357,7 +373,7 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
     if (a->panels) {
         NAMED(residual_panels)(a);
     } else {
-        const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + (a->with_gram ? a->k * a->k : 0);
+        const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + gram_numbers(a->k, a->group);
         sum_groups(a, NAMED(residual_group), GROUP, size, 0, ROWS * n);
     }
     return NULL;

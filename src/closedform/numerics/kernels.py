@@ -70,12 +70,13 @@ def residual_pass(
     weight: Tensor | None,
     sums: Tensor,
     *,
-    with_gram: bool,
+    group: int,
 ) -> None:
     """Add ``X'T``, ``1'T`` and the squares of T to ``sums``; see :func:`closedform.numerics.passes.residual_pass`.
 
-    ``V`` is ``(q, features)`` and ``sums`` ``q * (features + 2)`` numbers, with k * k more for the products ``T'T``;
-    both are float64 and contiguous, as are offset, scale and weight. Y is contiguous, float32 or float64.
+    ``V`` is ``(q, features)`` and ``sums`` ``q * (features + 2)`` numbers, then the products ``T'T`` of each ``group``
+    targets (a multiple of eight, or all of them; 0 for none); both are float64 and contiguous, as are offset, scale and
+    weight. Y is contiguous, float32 or float64.
     """
     q, k = V.shape[0], 0 if Y is None else Y.shape[1]
     assert library is not None
@@ -89,7 +90,7 @@ def residual_pass(
         V.data_ptr(),
         offset.data_ptr(),
         q,
-        int(with_gram),
+        group,
         sums.data_ptr(),
         _threads(X, q),
     )

@@ -29,8 +29,8 @@ _GEMM_ROWS = 2048
 class PassSums:
     """Sums over rows, all float64: ``features = X'T`` (features, q), ``ones = 1'T`` (q,), ``squares`` of T (q,).
 
-    ``grams`` are products ``T'T`` of groups of columns of T, where they were asked for; with one group, it and the
-    others are views of ``flat``.
+    ``grams`` are products ``T'T`` of groups of columns of T, where they were asked for; they and the others are
+    views of ``flat``.
     """
 
     flat: Tensor
@@ -44,11 +44,10 @@ class PassSums:
 def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple[range, ...] = ()) -> PassSums:
     """Return sums of zero; ``groups`` are the ranges of targets whose products are wanted."""
     size = vectors * n_features
-    first = len(groups[0]) if len(groups) == 1 else 0
-    flat = torch.zeros(size + 2 * vectors + first**2, dtype=torch.float64, device=device)
-    grams = tuple(flat.new_zeros(len(group), len(group)) for group in groups)
-    if first:
-        grams = (flat[size + 2 * vectors :].view(first, first),)
+    sizes = [len(group) ** 2 for group in groups]
+    flat = torch.zeros(size + 2 * vectors + sum(sizes), dtype=torch.float64, device=device)
+    parts = torch.split(flat[size + 2 * vectors :], sizes) if sizes else ()
+    grams = tuple(part.view(len(group), len(group)) for part, group in zip(parts, groups, strict=True))
     return PassSums(
         flat,
         flat[:size].view(vectors, n_features).T,
@@ -88,7 +87,8 @@ def residual_pass(
         (3.0, 2.0, 2.0)
     """
     q = V.shape[1]
-    if sums.flat.numel() <= _KERNEL_SUMS and len(sums.groups) <= 1 and kernels.serves(X):
+    group = len(sums.groups[0]) if sums.groups else 0
+    if sums.flat.numel() <= _KERNEL_SUMS and (len(sums.groups) <= 1 or group % 8 == 0) and kernels.serves(X):
         shift = V.new_zeros(q) if offset is None else offset.contiguous()
         if Y is not None:
             if not Y.is_contiguous() or Y.dtype not in (torch.float32, torch.float64):
@@ -103,7 +103,7 @@ def residual_pass(
             shift,
             None if weight is None else weight.contiguous(),
             sums.flat,
-            with_gram=bool(sums.groups),
+            group=group,
         )
         return
     if Y is not None:
