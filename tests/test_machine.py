@@ -12,6 +12,7 @@ import torch
 import closedform as cf
 from closedform import machine
 from closedform.errors import InputError
+from closedform.numerics import kernels
 
 CPU = torch.device("cpu")
 
@@ -79,3 +80,12 @@ def test_rates_decide_the_order_and_are_printed(tmp_path: Path, monkeypatch: pyt
     assert sol.attempts[0].method in ("householder", "sketched")
     assert "a machine of my own" in str(sol.plan)
     assert sol.to_dict()["plan"]["facts"]["rates"]["qr64"] == 1e15
+
+
+@pytest.mark.skipif(not kernels.available(), reason="no C compiler built the loops here")
+def test_speeds_of_other_loops_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine.cache_file(CPU)
+    monkeypatch.setattr(machine, "_LOOPS", -1)
+    other = machine.cache_file(CPU)
+    monkeypatch.setattr("closedform.numerics.kernels.library", None)
+    assert len({here, other, machine.cache_file(CPU)}) == 3

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from closedform.errors import InputError
+from closedform.numerics import kernels
 from closedform.numerics.gram import normal_equations_update
 from closedform.numerics.lu import LU
 from closedform.numerics.passes import column_squares
@@ -58,15 +59,20 @@ class Rates:
 DEFAULT = Rates(3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual speeds of two cores, not measured here")
 
 
+#: Speeds that were measured with other compiled loops do not hold: to be counted up when those change.
+_LOOPS = 2
+
+
 def cache_file(device: torch.device) -> str:
     """Return where the rates of this machine, this many threads and this device are kept."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    return _cache_file(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"), device.type, kind)
+    loops = f"loops {_LOOPS}" if kernels.available() else "no loops"
+    return _cache_file(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"), device.type, kind, loops)
 
 
 @functools.cache
-def _cache_file(base: str | None, device: str, kind: str) -> str:
-    name = "-".join(["rates", platform.node() or "machine", device, kind, f"torch {torch.__version__}"])
+def _cache_file(base: str | None, device: str, kind: str, loops: str) -> str:
+    name = "-".join(["rates", platform.node() or "machine", device, kind, loops, f"torch {torch.__version__}"])
     name = "".join(c if c.isalnum() or c in "-._" else "_" for c in name) + ".json"
     return os.path.join(base or os.path.join(os.path.expanduser("~"), ".cache"), "closedform", name)
 
