@@ -199,6 +199,21 @@ def test_normal_equations(
     np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_targets_in_columns_of_any_precision(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(9)
+    X = torch.randn(50, 6, dtype=torch.float64, generator=generator)
+    Y, one = torch.randn(5, 50, generator=generator).to(dtype).T, torch.ones(5, dtype=torch.float64)
+    gram, cross = torch.zeros(6, 6, dtype=torch.float64), torch.zeros(6, 5, dtype=torch.float64)
+    normal_equations_update(gram, cross, X, Y, one)
+    sums = pass_sums(6, 5, X.device)
+    residual_pass(sums, X, Y, torch.zeros(6, 5, dtype=torch.float64))
+    expected = (X.T @ Y.double()).numpy()
+    np.testing.assert_allclose(cross.numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(sums.features.numpy(), expected, atol=1e-12)
+
+
 @pytest.mark.usefixtures("way", "threads")
 @pytest.mark.parametrize("sums", [torch.float32, torch.float64], ids=["sums in float32", "sums in float64"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])

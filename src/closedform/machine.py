@@ -28,6 +28,8 @@ __all__ = ["DEFAULT", "Rates", "cache_file", "known_rates", "measure", "measured
 VARIABLE = "CLOSEDFORM_RATES"
 #: The rates that are kept are the best of so many measurements, each in a process of its own.
 _MEASUREMENTS = 3
+#: Speeds that were measured with other compiled loops do not hold: to be counted up when those change.
+_LOOPS = 2
 #: What this process has contributed to a file; no process measures twice.
 _measured_here: dict[Path, Rates] = {}
 
@@ -57,10 +59,6 @@ class Rates:
 
 #: Two cores of a present-day server; used until this machine was measured.
 DEFAULT = Rates(3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual speeds of two cores, not measured here")
-
-
-#: Speeds that were measured with other compiled loops do not hold: to be counted up when those change.
-_LOOPS = 2
 
 
 def cache_file(device: torch.device) -> str:

@@ -93,12 +93,11 @@ def _summed(design: Design, V: Tensor) -> tuple[Tensor, Tensor]:
     sums = [V.new_zeros((group.stop - group.start) * (3 * (n + 1) + 1)) for group in groups]
     for block in design.blocks(PASS_ROWS, "extending", as_stored=True):
         X = block.X if kernels.serves(block.X) else block.X.to(torch.float64).contiguous()
-        Y = block.Y if block.Y.dtype in (torch.float32, torch.float64) else block.Y.to(torch.float64)
         weight = None if block.weight is None else block.weight.contiguous()
         for group, total in zip(groups, sums, strict=True):
             kernels.expansion_pass(
                 X,
-                Y[:, group].contiguous(),
+                kernels.readable(block.Y[:, group]),
                 design.target_scale[group].contiguous(),
                 vectors[:, group].contiguous(),
                 offset[:, group].contiguous(),

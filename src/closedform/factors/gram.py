@@ -11,15 +11,13 @@ from torch import Tensor
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.numerics.extremes import Extremes, extreme_singular_values
-from closedform.numerics.gram import cholesky, normal_equations_update
+from closedform.numerics.gram import cholesky
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
 from closedform.numerics.threads import one_thread
 from closedform.rows import Design
-from closedform.rows.scan import pass_rows
-from closedform.rows.table import Block
 
-__all__ = ["Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows", "rows_of"]
+__all__ = ["Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows"]
 
 
 class GramMethod(Method):
@@ -159,13 +157,6 @@ def draw_rows(design: Design, count: int) -> Tensor:
     return drawn.to(design.scale.device)
 
 
-def rows_of(block: Block, order: Tensor) -> Tensor:
-    """Return those of the ascending row numbers that are in a block, counted in it."""
-    ends = torch.tensor([block.start, block.start + block.X.shape[0]], device=order.device)
-    begin, end = torch.searchsorted(order, ends).tolist()
-    return order[begin:end] - block.start
-
-
 class NormalEquations:
     """Sums for ``A'A + P'P`` and ``A'B``.
 
@@ -188,23 +179,8 @@ class NormalEquations:
 
     def add(self, order: Tensor | None) -> None:
         """Add the rows that ``order`` names, ascending, or all."""
-        design = self._design
-        # What a call adds up at the end is columns squared: with that many rows it does not count.
-        rows = max(pass_rows(design.rows), 8 * design.n_columns if design.rows.in_memory else 0)
-        for block in design.blocks(rows, "factoring", as_stored=True):
-            part = None if order is None else rows_of(block, order)
-            self._rows += block.X.shape[0] if part is None else part.shape[0]
-            normal_equations_update(
-                self._gram,
-                self._cross,
-                block.X,
-                block.Y,
-                design.target_scale,
-                row_scale=None if block.weight is None else block.weight.sqrt(),
-                x_scale=self._before,
-                order=part,
-                ones=design.bias,
-            )
+        self._design.add_normal_equations(self._gram, self._cross, x_scale=self._before, order=order)
+        self._rows += self._design.rows.n_rows if order is None else order.shape[0]
 
     def gram(self) -> Tensor:
         """Return the upper triangle of the sums, with the part of the ridge that belongs to the rows so far."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost
-from closedform.factors.gram import NormalEquations, draw_rows, rows_of
+from closedform.factors.gram import NormalEquations, draw_rows
 from closedform.factors.svd import of_least_norm
 from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.gram import cholesky, mirror
@@ -19,6 +18,7 @@ from closedform.numerics.rank import CLEAR_GAP, Rank
 from closedform.numerics.root import ProjectedRoot
 from closedform.numerics.threads import one_thread
 from closedform.rows import Design
+from closedform.rows.scan import pass_rows
 
 __all__ = ["ProjectedGram64"]
 
@@ -129,21 +129,10 @@ def _row_space(design: Design) -> tuple[Tensor, float]:
     # Rounding tilts what the Gram matrix says of the space by the square of the condition number; what the rows
     # themselves say, combined so that no combination is short, by the condition number.
     W, V = torch.linalg.solve_triangular(R, W, upper=True, left=False), torch.zeros_like(W)
-    for A in _sampled_rows(design, drawn):
+    for A, _ in design.matrix_blocks(pass_rows(design.rows), "factoring", drawn):
         V += A.T @ (A @ W)
     share = drawn.shape[0] / design.rows.n_rows
     return torch.linalg.qr(V).Q, (largest / share) ** 0.5
-
-
-def _sampled_rows(design: Design, drawn: Tensor) -> Iterator[Tensor]:
-    """Yield the rows of A that were drawn, block by block, as new tensors in float64."""
-    for block in design.pass_blocks("factoring"):
-        part = rows_of(block, drawn)
-        A = block.X[part].to(torch.float64)
-        if design.bias:
-            A = torch.cat([A.new_ones(A.shape[0], 1), A], 1)
-        A = A * design.scale
-        yield A if block.weight is None else A * block.weight[part].sqrt().unsqueeze(1)
 
 
 def _left_outside(design: Design, V: Tensor) -> float:

@@ -16,7 +16,7 @@ from closedform.factors.base import Cost, Factor, Facts, Method, cost, rounding_
 from closedform.factors.rank_check import require_full_rank
 from closedform.factors.svd import of_least_norm
 from closedform.numerics.extremes import extreme_singular_values
-from closedform.numerics.gram import cholesky, gram_update, normal_equations_update
+from closedform.numerics.gram import cholesky, gram_update
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot, TriangularRoot
 from closedform.numerics.sketch import NONZEROS, sketch_update, sparse_signs
@@ -93,17 +93,7 @@ def _whitened(design: Design, sketched: TriangularRoot, rank: Rank) -> Factor | 
     factor = T * design.scale.unsqueeze(1)
     if not bool(torch.isfinite(factor).all()):
         return None
-    for block in design.pass_blocks("factoring"):
-        normal_equations_update(
-            gram,
-            cross,
-            block.X,
-            block.Y,
-            design.target_scale,
-            row_scale=None if block.weight is None else block.weight.sqrt(),
-            factor=factor,
-            ones=design.bias,
-        )
+    design.add_normal_equations(gram, cross, factor=factor)
     gram_update(gram, design.penalty[first:].unsqueeze(1) * T[first:])
     S, info = cholesky(gram)
     if info != 0 or not bool(torch.isfinite(S.diagonal()).all()):

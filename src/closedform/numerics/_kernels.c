@@ -218,7 +218,7 @@ static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int tria
     return triangle && end < panels ? end : panels;
 }
 
-#define DEFINE_GATHER(NAME, T, WIDTH)                                                                                  \
+#define DEFINE_TILES(NAME, T, WIDTH)                                                                                  \
     /* Lay an upper triangle (columns, columns) out in panels of its columns, or count the numbers only. */            \
     static Py_ssize_t NAME##_lay_out(const double *triangle, Py_ssize_t columns, int right, T *out) {                  \
         const Py_ssize_t panels = (columns + WIDTH - 1) / WIDTH;                                                       \
@@ -254,10 +254,10 @@ static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int tria
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
-    }                                                                                                                  \
+    }
 
-DEFINE_GATHER(gram32, float, 16)
-DEFINE_GATHER(gram64, double, 8)
+DEFINE_TILES(gram32, float, 16)
+DEFINE_TILES(gram64, double, 8)
 
 /* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
 
@@ -381,6 +381,12 @@ static void choose(int bytes) {
 
 /* ---- threads ---- */
 
+#if defined(__linux__) && defined(__GLIBC__)
+typedef cpu_set_t Processors;
+#else
+typedef char Processors; /* threads are not placed */
+#endif
+
 /* Parts are taken by whatever thread is free: where another pool's threads still spin on a core, the others go on. Each
    part has its own sums, so who took it changes nothing. */
 typedef struct {
@@ -388,6 +394,7 @@ typedef struct {
     char *parts;
     size_t size;
     int count;
+    Processors allowed; /* of the thread that made it */
     atomic_int next;
 } Queue;
 
@@ -397,50 +404,46 @@ static void *take(void *argument) {
     return NULL;
 }
 
-/* A thread that is created after a rest may be put on its creator's processor, where it waits for the scheduler's next
-   tick, up to 4 ms. So it is created for the other processors; once it runs, it may run on any. */
 #if defined(__linux__) && defined(__GLIBC__)
-typedef struct {
-    Queue *queue;
-    cpu_set_t allowed;
-} Helper;
-
-static void *help(void *argument) {
-    const Helper *helper = argument;
-    sched_setaffinity(0, sizeof helper->allowed, &helper->allowed);
-    return take(helper->queue);
+static void remember(Processors *allowed) {
+    if (sched_getaffinity(0, sizeof *allowed, allowed) != 0) CPU_ZERO(allowed);
 }
 
-static int create(pthread_t *thread, Helper *helper) {
+static void *help(void *argument) {
+    const Queue *queue = argument;
+    sched_setaffinity(0, sizeof queue->allowed, &queue->allowed);
+    return take(argument);
+}
+
+/* A thread that is created after a rest may be put on its creator's processor, where it waits for the scheduler's next
+   tick. So it is created for the other processors; once it runs, it may run on any. */
+static int create(pthread_t *thread, Queue *queue) {
     pthread_attr_t elsewhere;
     const int here = sched_getcpu();
-    cpu_set_t others = helper->allowed;
+    Processors others = queue->allowed;
     if (here >= 0) CPU_CLR(here, &others);
     if (CPU_COUNT(&others) > 0 && pthread_attr_init(&elsewhere) == 0) {
         int failed = pthread_attr_setaffinity_np(&elsewhere, sizeof others, &others);
-        failed = failed || pthread_create(thread, &elsewhere, help, helper);
+        failed = failed || pthread_create(thread, &elsewhere, help, queue);
         pthread_attr_destroy(&elsewhere);
         if (!failed) return 0;
     }
-    return pthread_create(thread, NULL, take, helper->queue);
+    return pthread_create(thread, NULL, take, queue);
 }
+#else
+static void remember(Processors *allowed) { *allowed = 0; }
+
+static int create(pthread_t *thread, Queue *queue) { return pthread_create(thread, NULL, take, queue); }
 #endif
 
 /* Run the worker on each of `count` consecutive structures. */
 static void run(void *(*worker)(void *), void *parts, size_t size, int count, int threads) {
     pthread_t others[MAX_THREADS];
     int started = 0;
-    Queue queue = {worker, parts, size, count, 0};
-#if defined(__linux__) && defined(__GLIBC__)
-    Helper helper = {.queue = &queue};
-    if (sched_getaffinity(0, sizeof helper.allowed, &helper.allowed) != 0) CPU_ZERO(&helper.allowed);
-#endif
+    Queue queue = {.worker = worker, .parts = parts, .size = size, .count = count};
+    if (threads > 1 && count > 1) remember(&queue.allowed);
     while (started < threads - 1 && started < count - 1) {
-#if defined(__linux__) && defined(__GLIBC__)
-        if (create(&others[started], &helper) != 0) break;
-#else
-        if (pthread_create(&others[started], NULL, take, &queue) != 0) break;
-#endif
+        if (create(&others[started], &queue) != 0) break;
         started++;
     }
     take(&queue);

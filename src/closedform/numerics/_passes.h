@@ -88,10 +88,10 @@ TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_s
 TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
     const Squares *a = part;
     const Py_ssize_t n = a->table.n;
-    for (Py_ssize_t i = from; i < to; i += 4) {
-        const double *x[4];
-        double w[4];
-        for (Py_ssize_t r = 0; r < 4; r++) {
+    for (Py_ssize_t i = from; i < to; i += QUAD) {
+        const double *x[QUAD];
+        double w[QUAD];
+        for (Py_ssize_t r = 0; r < QUAD; r++) {
             const int inside = i + r < to;
             x[r] = row(&a->table, inside ? i + r : to - 1, rows + r * n);
             w[r] = !inside ? 0.0 : a->weight ? a->weight[i + r] : 1.0;
@@ -382,7 +382,7 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
 TARGET static void *NAMED(squares_worker)(void *argument) {
     const Squares *a = argument;
     const Py_ssize_t n = a->table.n;
-    sum_groups(argument, NAMED(squares_group), GROUP, a->shift ? 2 * n : n, 0, 4 * n);
+    sum_groups(argument, NAMED(squares_group), GROUP, a->shift ? 2 * n : n, 0, QUAD * n);
     return NULL;
 }
 

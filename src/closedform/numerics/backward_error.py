@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from closedform.numerics.extremes import SMALL
 from closedform.numerics.root import Root
 
 __all__ = ["Evidence", "backward_error", "joint_backward_error"]
-
-# Up to this many columns the singular value decomposition of the root costs nothing worth saving.
-_SMALL = 96
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
         bounds = torch.minimum(bounds, torch.hypot(inside, outside / rho.clamp(min=tiny)))
     if root is None:
         return bounds
-    if root.shape[1] > _SMALL and float(bounds.max()) <= evidence.good_enough * evidence.matrix_norm:
+    if root.shape[1] > SMALL and float(bounds.max()) <= evidence.good_enough * evidence.matrix_norm:
         return bounds
     values, vectors = root.spectrum()
     coordinates = vectors @ G

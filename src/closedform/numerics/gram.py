@@ -95,7 +95,7 @@ def normal_equations_update(
                 [0., 5.]]), tensor([ 9., 15.]))
     """
     if kernels.serves(X):
-        Y = Y.contiguous() if Y.dtype in (torch.float32, torch.float64) else Y.to(torch.float64)
+        Y = kernels.readable(Y)
         kernels.gram_add(
             gram,
             X,
@@ -111,37 +111,22 @@ def normal_equations_update(
         return
     if order is not None:
         X, Y, row_scale = X[order], Y[order], None if row_scale is None else row_scale[order]
-    with all_threads():
-        _by_products(gram, cross, X, Y, y_scale, row_scale, x_scale, factor, ones)
-
-
-def _by_products(
-    gram: Tensor,
-    cross: Tensor,
-    X: Tensor,
-    Y: Tensor,
-    y_scale: Tensor,
-    row_scale: Tensor | None,
-    x_scale: Tensor | None,
-    factor: Tensor | None,
-    ones: bool,
-) -> None:
-    """The same where the pass is not compiled."""
     rows = max(64, _BUFFER_BYTES // (gram.dtype.itemsize * gram.shape[0]))
-    for start in range(0, X.shape[0], rows):
-        part = slice(start, start + rows)
-        A, B = X[part].to(torch.float64), Y[part].to(torch.float64) * y_scale
-        if x_scale is not None:
-            A = A * x_scale
-        if ones:
-            A = torch.cat([A.new_ones(A.shape[0], 1), A], 1)
-        if factor is not None:
-            A = A @ factor
-        if row_scale is not None:
-            A, B = A * row_scale[part].unsqueeze(1), B * row_scale[part].unsqueeze(1)
-        A = A.to(gram.dtype)
-        gram_update(gram, A)
-        product_update(cross, A, B.to(gram.dtype))
+    with all_threads():
+        for start in range(0, X.shape[0], rows):
+            part = slice(start, start + rows)
+            A, B = X[part].to(torch.float64), Y[part].to(torch.float64) * y_scale
+            if x_scale is not None:
+                A = A * x_scale
+            if ones:
+                A = torch.cat([A.new_ones(A.shape[0], 1), A], 1)
+            if factor is not None:
+                A = A @ factor
+            if row_scale is not None:
+                A, B = A * row_scale[part].unsqueeze(1), B * row_scale[part].unsqueeze(1)
+            A = A.to(gram.dtype)
+            gram_update(gram, A)
+            product_update(cross, A, B.to(gram.dtype))
 
 
 def row_gram_update(gram: Tensor, X: Tensor, row_scale: Tensor) -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from closedform.numerics.threads import team
+from closedform.numerics.threads import all_threads, team
 
 library: ModuleType | None
 try:
@@ -22,6 +22,7 @@ __all__ = [
     "column_squares",
     "expansion_pass",
     "gram_add",
+    "readable",
     "residual_pass",
     "serves",
     "sketch_add",
@@ -47,6 +48,14 @@ def serves(X: Tensor) -> bool:
         and (X.stride(1) == 1 or X.shape[1] == 1)
         and X.stride(0) >= X.shape[1]
     )
+
+
+def readable(Y: Tensor) -> Tensor:
+    """Return targets as the compiled passes read them: contiguous, in float32 or float64."""
+    if Y.is_contiguous() and Y.dtype in (torch.float32, torch.float64):
+        return Y
+    with all_threads():
+        return (Y if Y.dtype == torch.float32 else Y.to(torch.float64)).contiguous()
 
 
 def _table(X: Tensor) -> tuple[int, int, int, int, int]:

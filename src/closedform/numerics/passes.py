@@ -91,9 +91,7 @@ def residual_pass(
     if sums.flat.numel() <= _KERNEL_SUMS and (len(sums.groups) <= 1 or group % 8 == 0) and kernels.serves(X):
         shift = V.new_zeros(q) if offset is None else offset.contiguous()
         if Y is not None:
-            if not Y.is_contiguous() or Y.dtype not in (torch.float32, torch.float64):
-                with all_threads():
-                    Y = Y.contiguous() if Y.dtype == torch.float32 else Y.to(torch.float64).contiguous()
+            Y = kernels.readable(Y)
             y_scale = V.new_ones(Y.shape[1]) if y_scale is None else y_scale.contiguous()
         kernels.residual_pass(
             X,

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.numerics.gram import normal_equations_update
 from closedform.numerics.passes import PassSums, pass_sums, residual_pass
 from closedform.numerics.product import product
 from closedform.numerics.threads import all_threads
@@ -95,19 +96,58 @@ class Design:
         """Walk the rows in the large blocks that passes take, X and Y in their own dtype."""
         return self.blocks(pass_rows(self.rows), label, as_stored=True)
 
-    def matrix_blocks(self, size: int, label: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of A and B themselves, as new tensors."""
+    def matrix_blocks(self, size: int, label: str, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of A and B themselves, as new tensors; of all rows, or those that ``order`` names, ascending."""
         scale = self.scale[1:] if self.bias else self.scale
-        for block in self.blocks(size, label):
-            A = block.X * scale
+        for block in self.blocks(size, label, as_stored=order is not None):
+            X, Y, weight = block.X, block.Y, block.weight
+            if order is not None:
+                part = block.among(order)
+                X, Y = X[part].to(torch.float64), Y[part].to(torch.float64)
+                weight = None if weight is None else weight[part]
+            A = X * scale
             if self.bias:
                 A = torch.cat([A.new_full((A.shape[0], 1), float(self.scale[0])), A], 1)
-            B = block.Y * self.target_scale
-            if block.weight is not None:
-                root = block.weight.sqrt().unsqueeze(1)
+            B = Y * self.target_scale
+            if weight is not None:
+                root = weight.sqrt().unsqueeze(1)
                 A.mul_(root)
                 B.mul_(root)
             yield A, B
+
+    def add_normal_equations(
+        self,
+        gram: Tensor,
+        cross: Tensor,
+        *,
+        x_scale: Tensor | None = None,
+        order: Tensor | None = None,
+        factor: Tensor | None = None,
+    ) -> None:
+        """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, of A before its columns are scaled.
+
+        Args:
+            gram: ``(columns, columns)``, float32 or float64.
+            cross: ``(columns, targets)``, of the same dtype.
+            x_scale: What features are multiplied by on the way, ``(features,)``, or None for ones.
+            order: The rows that count, ascending, int64, or None for all.
+            factor: Upper triangle that A is multiplied by, ``(columns, columns)``, or None for the identity.
+        """
+        # What a call adds up at the end is columns squared: with that many rows it does not count.
+        size = max(pass_rows(self.rows), 8 * self.n_columns if self.rows.in_memory else 0)
+        for block in self.blocks(size, "factoring", as_stored=True):
+            normal_equations_update(
+                gram,
+                cross,
+                block.X,
+                block.Y,
+                self.target_scale,
+                row_scale=None if block.weight is None else block.weight.sqrt(),
+                x_scale=x_scale,
+                order=None if order is None else block.among(order),
+                factor=factor,
+                ones=self.bias,
+            )
 
     def raw(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return D Z split into the features' part ``(features, k)`` and the bias part ``(k,)`` or None."""

@@ -26,6 +26,12 @@ class Block:
     Y: Tensor
     weight: Tensor | None
 
+    def among(self, order: Tensor) -> Tensor:
+        """Return those of the ascending row numbers of the table, int64, that are in this block, counted in it."""
+        ends = torch.tensor([self.start, self.start + self.X.shape[0]], device=order.device)
+        begin, end = torch.searchsorted(order, ends).tolist()
+        return order[begin:end] - self.start
+
 
 @final
 @dataclass(frozen=True)
