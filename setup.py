@@ -12,7 +12,7 @@ setup(
             "closedform.numerics._kernels",
             ["src/closedform/numerics/_kernels.c"],
             extra_compile_args=flags,
-            depends=["src/closedform/numerics/_passes.h"],
+            depends=["src/closedform/numerics/_passes.h", "src/closedform/numerics/_bfloat16.h"],
             optional=True,
         )
     ]

@@ -66,7 +66,7 @@ def test_rates_that_are_given_must_be_rates(text: str, tmp_path: Path, monkeypat
     file = tmp_path / "mine.json"
     file.write_text(text)
     monkeypatch.setenv(machine.VARIABLE, str(file))
-    with pytest.raises(InputError, match="does not hold the rates gram32"):
+    with pytest.raises(InputError, match="does not hold the rates gram16, gram32"):
         cf.solve(torch.eye(3), torch.ones(3))
 
 

@@ -199,6 +199,44 @@ def test_normal_equations(
     np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 1, 1), (2, 16, 1), (511, 33, 17), (513, 49, 1), (1500, 7, 3), (2049, 96, 20)]
+)
+def test_normal_equations_in_bfloat16(dtype: torch.dtype, scaled: bool, m: int, n: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(m + n + k)
+    X, Y = (torch.randn(m, columns, dtype=torch.float64, generator=generator).to(dtype) for columns in (n, k))
+    y_scale = torch.full((k,), 0.25, dtype=torch.float64)
+    row_scale = torch.randn(m, dtype=torch.float64, generator=generator) if scaled else None
+    order = torch.randperm(m, generator=generator)[: m // 2 + 1].sort().values if scaled else None
+    gram, cross = torch.zeros(n + 1, n + 1), torch.zeros(n + 1, k)
+    options = {"row_scale": row_scale, "order": order, "ones": True, "bfloat16": True}
+    normal_equations_update(gram, cross, X, Y, y_scale, **options)
+    A, B = torch.cat([X.new_ones(m, 1), X], 1).double(), Y.double() * 0.25
+    if row_scale is not None and order is not None:
+        A, B = (row_scale.unsqueeze(1) * A)[order], (row_scale.unsqueeze(1) * B)[order]
+    # Rounded as torch rounds, by way of float32.
+    A, B = (wide(values.to(torch.float32).to(torch.bfloat16).to(torch.float64)) for values in (A, B))
+    slack = 20 * torch.finfo(torch.float32).eps * m
+    np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A.T @ A).astype(float), atol=slack, rtol=1e-5)
+    np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
+
+
+@needs_kernels
+def test_bfloat16_is_refused_where_it_cannot_be_multiplied() -> None:
+    assert kernels.library is not None
+    X, gram, scale = torch.ones(4, 2), torch.zeros(2, 2), torch.ones(4, dtype=torch.float64)
+    try:
+        kernels.library.use_vectors(32)
+        assert not kernels.multiplies_bfloat16()
+        with pytest.raises(ValueError, match="a processor that multiplies it"):
+            kernels.gram_add(gram, X, x_scale=scale, transposed=True, bfloat16=True)
+    finally:
+        kernels.library.use_vectors(64)
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_targets_in_columns_of_any_precision(dtype: torch.dtype) -> None:

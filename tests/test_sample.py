@@ -14,10 +14,10 @@ def gaussian(seed: int, *shape: int) -> torch.Tensor:
 
 def test_condition_numbers_beyond_it_are_seen_in_the_sample() -> None:
     X = gaussian(0, 20000, 60) * torch.logspace(0, -3, 60, dtype=torch.float64) @ gaussian(1, 60, 60)
-    first, second = cf.solve(X, gaussian(2, 20000, 1)).attempts
-    assert first.method == "gram32"
-    assert "in a sample of the rows" in first.reason
-    assert second.method == "gram64"
+    *earlier, last = cf.solve(X, gaussian(2, 20000, 1)).attempts
+    assert [attempt.method for attempt in earlier][-1] == "gram32"
+    assert all("in a sample of the rows" in attempt.reason for attempt in earlier)
+    assert last.method == "gram64"
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.55])

@@ -29,7 +29,7 @@ VARIABLE = "CLOSEDFORM_RATES"
 #: The rates that are kept are the best of so many measurements, each in a process of its own.
 _MEASUREMENTS = 3
 #: Speeds that were measured with other compiled loops do not hold: to be counted up when those change.
-_LOOPS = 2
+_LOOPS = 3
 #: What this process has contributed to a file; no process measures twice.
 _measured_here: dict[Path, Rates] = {}
 
@@ -39,7 +39,8 @@ class Rates:
     """Speeds by which costs are predicted.
 
     Attributes:
-        gram32: Operations a second of a Gram matrix ``A'A`` in float32, counted as rows * columns^2.
+        gram16: Operations a second of a Gram matrix ``A'A`` in bfloat16, counted as rows * columns^2.
+        gram32: The same in float32.
         gram64: The same in float64.
         lu64: Operations a second of LU factorization in float64.
         qr64: Operations a second of Householder QR in float64.
@@ -48,6 +49,7 @@ class Rates:
         source: Where the numbers are from.
     """
 
+    gram16: float
     gram32: float
     gram64: float
     lu64: float
@@ -58,7 +60,7 @@ class Rates:
 
 
 #: Two cores of a present-day server; used until this machine was measured.
-DEFAULT = Rates(3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual speeds of two cores, not measured here")
+DEFAULT = Rates(7.0e11, 3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual speeds of two cores, not measured here")
 
 
 def cache_file(device: torch.device) -> str:
@@ -103,7 +105,7 @@ def known_rates(device: torch.device) -> Rates:
 
 
 def measured_rates(device: torch.device) -> Rates:
-    """Return the rates that the user gave, else those of this machine, measured (about a third of a second) and kept.
+    """Return the rates that the user gave, else those of this machine, measured (about half a second) and kept.
 
     Other work slows a measurement down and nothing speeds it up, so the first few processes that ask each measure once,
     and the best of every rate is kept.
@@ -167,13 +169,15 @@ def measure(device: torch.device) -> Rates:
         return torch.randn(*shape, dtype=dtype, device="cpu", generator=generator).to(device)
 
     n = 512
-    tall, square, long = gaussian(4096, n), gaussian(n, n), gaussian(2**21, 8).view(-1, 256)
-    unit = torch.ones(1, dtype=torch.float64, device=device)
+    tall, square = gaussian(4096, n), gaussian(n, n)
+    long = tall.flatten().repeat(8).view(-1, 256)
+    # Large enough for the speed that a large table gets.
+    table, unit = long.view(-1)[: 8192 * 1024].view(8192, 1024), torch.ones(1, dtype=torch.float64, device=device)
     squares = torch.zeros(long.shape[1], dtype=torch.float64, device=device)
 
-    def gram(dtype: torch.dtype) -> None:
-        sums, cross = (torch.zeros(n, columns, dtype=dtype, device=device) for columns in (n, 1))
-        normal_equations_update(sums, cross, tall, tall[:, :1], unit)
+    def gram(dtype: torch.dtype, bfloat16: bool = False) -> None:
+        sums, cross = (torch.zeros(table.shape[1], k, dtype=dtype, device=device) for k in (table.shape[1], 1))
+        normal_equations_update(sums, cross, table, table[:, :1], unit, bfloat16=bfloat16)
 
     def best(work: Callable[[], object]) -> float:
         times = []
@@ -185,9 +189,11 @@ def measure(device: torch.device) -> Rates:
             times.append(time.perf_counter() - begun)
         return max(min(times), 1e-9)
 
+    flops = table.numel() * table.shape[1]
     return Rates(
-        gram32=tall.shape[0] * n**2 / best(lambda: gram(torch.float32)),
-        gram64=tall.shape[0] * n**2 / best(lambda: gram(torch.float64)),
+        gram16=flops / best(lambda: gram(torch.float32, bfloat16=True)),
+        gram32=flops / best(lambda: gram(torch.float32)),
+        gram64=flops / best(lambda: gram(torch.float64)),
         lu64=2 / 3 * n**3 / best(lambda: LU(square)),
         qr64=2 * (tall.shape[0] - n / 3) * n**2 / best(lambda: torch.geqrf(tall)),
         svd64=4 * n**3 / best(lambda: torch.linalg.svd(square)),

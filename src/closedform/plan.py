@@ -67,9 +67,10 @@ class Plan:
             else:
                 lines.append(f"  {step.name:<17} {step.cost.flops:.1e} flops, about {step.cost.seconds:.2g} s")
         rates = self.facts.rates
+        half = f"{rates.gram16 / 1e9:.0f} in bfloat16, " if self.facts.bfloat16 else ""
         speed = (
-            f"  (A'A at {rates.gram32 / 1e9:.0f} and {rates.gram64 / 1e9:.0f} GFlop/s in float32 and float64, QR at "
-            f"{rates.qr64 / 1e9:.0f}, reading at {rates.memory / 1e9:.0f} GB/s: {rates.source})"
+            f"  (GFlop/s: A'A {half}{rates.gram32 / 1e9:.0f} in float32 and {rates.gram64 / 1e9:.0f} in float64, QR "
+            f"{rates.qr64 / 1e9:.0f}; reading at {rates.memory / 1e9:.0f} GB/s: {rates.source})"
         )
         return "\n".join(["plan, cheapest first:", *lines, speed])
 

@@ -18,6 +18,7 @@ from closedform.factors import Facts, Method
 from closedform.groups import join, select_targets
 from closedform.linear import check_range, round_to
 from closedform.machine import known_rates, measured_rates
+from closedform.numerics import kernels
 from closedform.numerics.rank import default_rcond
 from closedform.numerics.threads import one_thread
 from closedform.plan import Plan, make_plan
@@ -159,6 +160,7 @@ def _climb(
         rcond_given=rcond is not None,
         nearest=near is not None,
         in_memory=rows.in_memory,
+        bfloat16=rows.device.type == "cpu" and kernels.multiplies_bfloat16(),
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
     )

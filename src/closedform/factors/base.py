@@ -36,6 +36,7 @@ class Facts:
         nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
         row_bytes: Bytes of one row as it is stored.
         in_memory: Whether rows can be taken in any order.
+        bfloat16: Whether there are instructions for products of bfloat16 numbers.
         rates: How fast this machine is.
         condition: What earlier attempts say that the condition number is at least.
     """
@@ -51,6 +52,7 @@ class Facts:
     nearest: bool
     row_bytes: float
     in_memory: bool
+    bfloat16: bool
     rates: Rates
     condition: float = 1.0
 

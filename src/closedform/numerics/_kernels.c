@@ -341,6 +341,11 @@ typedef struct {
 #define BY_COUNT BY_THREE
 #include "_passes.h"
 
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define FOR_BFLOAT16 1
+#include "_bfloat16.h"
+#endif
+
 #define NAMED(name) name##_256
 #define TARGET __attribute__((target("avx2,fma,bmi,bmi2")))
 #define VECTOR 32
@@ -365,10 +370,13 @@ typedef struct {
 #include "_passes.h"
 
 static const Loops *loops = &loops_128;
+/* The Gram matrix of rows in bfloat16, where this processor multiplies them; or NULL. */
+static void *(*gram16)(void *) = NULL;
 
 /* Choose the widest registers of this processor, but none beyond `bytes`. */
 static void choose(int bytes) {
     loops = &loops_128;
+    gram16 = NULL;
 #ifdef FOR_X86
     __builtin_cpu_init();
     const int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
@@ -376,6 +384,9 @@ static void choose(int bytes) {
     if (bytes >= 64 && fused && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         loops = &loops_512;
+#endif
+#ifdef FOR_BFLOAT16
+    if (loops == &loops_512 && __builtin_cpu_supports("avx512bf16")) gram16 = gram16_worker;
 #endif
 }
 
@@ -565,18 +576,22 @@ static PyObject *expansion_pass(PyObject *self, PyObject *args) {
 
 static PyObject *gram_add(PyObject *self, PyObject *args) {
     unsigned long long x, y, y_scale, row_scale, x_scale, order, factor, gram, cross;
-    int single, y_single, ones, transposed, double_sums, threads, failed = 0;
+    int single, y_single, ones, transposed, bits, threads, failed = 0;
     Py_ssize_t m, n, ld, k;
     if (!PyArg_ParseTuple(args, "KinnnKinKKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale,
-                          &row_scale, &x_scale, &order, &factor, &ones, &transposed, &double_sums, &gram, &cross,
+                          &row_scale, &x_scale, &order, &factor, &ones, &transposed, &bits, &gram, &cross,
                           &threads))
         return NULL;
+    if (bits == 16 && (!gram16 || factor)) {
+        PyErr_SetString(PyExc_ValueError, "bfloat16 needs a processor that multiplies it, and takes no factor");
+        return NULL;
+    }
     if (transposed) {
         const Py_ssize_t rows = m;
         m = n;
         n = rows;
     }
-    const int count = clamp_threads(threads, (m + DEPTH - 1) / DEPTH);
+    const int double_sums = bits == 64, count = clamp_threads(threads, (m + DEPTH - 1) / DEPTH);
     const Py_ssize_t width = double_sums ? 8 : 16, columns = n + (ones ? 1 : 0), panels = (columns + width - 1) / width;
     /* Targets fill the last panel up; but for a factor, which multiplies whole panels. */
     const Py_ssize_t y_from = factor ? panels * width : columns, y_panels = (y_from + k + width - 1) / width - panels;
@@ -603,7 +618,7 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     }
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS;
-        run(double_sums ? chosen->gram64 : chosen->gram32, parts, sizeof(Gram), count, count);
+        run(bits == 16 ? gram16 : double_sums ? chosen->gram64 : chosen->gram32, parts, sizeof(Gram), count, count);
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
         if (!failed && double_sums) gram64_gather(parts, count, POINTER(double, gram), POINTER(double, cross));
         if (!failed && !double_sums) gram32_gather(parts, count, POINTER(float, gram), POINTER(float, cross));
@@ -646,6 +661,8 @@ static PyObject *use_vectors(PyObject *self, PyObject *args) {
     return PyLong_FromLong(loops->vector);
 }
 
+static PyObject *multiplies_bfloat16(PyObject *self, PyObject *args) { return PyBool_FromLong(gram16 != NULL); }
+
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
      "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, group, out, threads): add X'T, "
@@ -655,13 +672,15 @@ static PyMethodDef methods[] = {
      "column; with a shift those of scale x - shift, and the weighted sums of that."},
     {"gram_add", gram_add, METH_VARARGS,
      "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, order, factor, ones, transposed, "
-     "double_sums, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, "
-     "or A = X' scaled; of the first m rows that order names."},
+     "bits, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or "
+     "A = X' scaled; of the first m rows that order names; in numbers of so many bits: 64, 32, or 16, bfloat16."},
     {"expansion_pass", expansion_pass, METH_VARARGS,
      "expansion_pass(x, single, m, n, ld, y, y_single, y_scale, weight, v, offset, q, out, threads): add X'T and sums "
      "of T as three doubles each, and squares of T."},
     {"sketch_add", sketch_add, METH_VARARGS,
      "sketch_add(x, single, m, n, ld, target, factor, nonzeros, sketch, threads): add rows to a sparse sign sketch."},
+    {"multiplies_bfloat16", multiplies_bfloat16, METH_NOARGS,
+     "multiplies_bfloat16(): whether gram_add takes 16 bits, which it does in the widest registers only."},
     {"use_vectors", use_vectors, METH_VARARGS,
      "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes; return which."},
     {NULL, NULL, 0, NULL}};

@@ -36,7 +36,7 @@ def gram_add(
     factor: int,
     ones: int,
     transposed: int,
-    double_sums: int,
+    bits: int,
     gram: int,
     cross: int,
     threads: int,
@@ -59,6 +59,7 @@ def expansion_pass(
     threads: int,
     /,
 ) -> None: ...
+def multiplies_bfloat16() -> bool: ...
 def use_vectors(bytes: int, /) -> int: ...
 def sketch_add(
     x: int, single: int, m: int, n: int, ld: int, target: int, factor: int, nonzeros: int, sketch: int, threads: int, /

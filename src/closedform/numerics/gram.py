@@ -68,6 +68,7 @@ def normal_equations_update(
     order: Tensor | None = None,
     factor: Tensor | None = None,
     ones: bool = False,
+    bfloat16: bool = False,
 ) -> None:
     """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
 
@@ -85,6 +86,8 @@ def normal_equations_update(
         order: The rows that count, int64, or None for all.
         factor: Upper triangle, ``(columns, columns)``, float64, or None for the identity.
         ones: Whether a column of ones stands first.
+        bfloat16: Whether the entries of A and B are rounded to bfloat16 first; the sums are float32 then, and there is
+            no factor.
 
     Example:
         >>> import torch
@@ -94,7 +97,7 @@ def normal_equations_update(
         (tensor([[2., 3.],
                 [0., 5.]]), tensor([ 9., 15.]))
     """
-    if kernels.serves(X):
+    if kernels.serves(X) and (kernels.multiplies_bfloat16() or not bfloat16):
         Y = kernels.readable(Y)
         kernels.gram_add(
             gram,
@@ -107,6 +110,7 @@ def normal_equations_update(
             order=None if order is None else order.contiguous(),
             factor=None if factor is None else factor.contiguous(),
             ones=ones,
+            bfloat16=bfloat16,
         )
         return
     if order is not None:
@@ -124,9 +128,11 @@ def normal_equations_update(
                 A = A @ factor
             if row_scale is not None:
                 A, B = A * row_scale[part].unsqueeze(1), B * row_scale[part].unsqueeze(1)
-            A = A.to(gram.dtype)
+            A, B = A.to(gram.dtype), B.to(gram.dtype)
+            if bfloat16:
+                A, B = A.to(torch.bfloat16).to(gram.dtype), B.to(torch.bfloat16).to(gram.dtype)
             gram_update(gram, A)
-            product_update(cross, A, B.to(gram.dtype))
+            product_update(cross, A, B)
 
 
 def row_gram_update(gram: Tensor, X: Tensor, row_scale: Tensor) -> None:

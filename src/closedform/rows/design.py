@@ -123,6 +123,7 @@ class Design:
         x_scale: Tensor | None = None,
         order: Tensor | None = None,
         factor: Tensor | None = None,
+        bfloat16: bool = False,
     ) -> None:
         """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, of A before its columns are scaled.
 
@@ -132,6 +133,7 @@ class Design:
             x_scale: What features are multiplied by on the way, ``(features,)``, or None for ones.
             order: The rows that count, ascending, int64, or None for all.
             factor: Upper triangle that A is multiplied by, ``(columns, columns)``, or None for the identity.
+            bfloat16: Whether the entries of A and B are rounded to bfloat16 first; then the sums are float32.
         """
         # What a call adds up at the end is columns squared: with that many rows it does not count.
         size = max(pass_rows(self.rows), 8 * self.n_columns if self.rows.in_memory else 0)
@@ -147,6 +149,7 @@ class Design:
                 order=None if order is None else block.among(order),
                 factor=factor,
                 ones=self.bias,
+                bfloat16=bfloat16,
             )
 
     def raw(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,73 @@
+"""A Gram matrix in bfloat16 as the factor: what refinement makes of it, and where it gives up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import closedform as cf
+from closedform import machine
+from closedform.errors import MethodRefusedError
+from closedform.factors import gram
+from closedform.numerics import kernels
+
+needs_bfloat16 = pytest.mark.skipif(
+    not kernels.multiplies_bfloat16(), reason="this processor does not multiply bfloat16 numbers"
+)
+
+
+def gaussian(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def of_condition(logarithm: float, rows: int, columns: int) -> torch.Tensor:
+    rotation = torch.linalg.qr(gaussian(1, columns, columns)).Q
+    return gaussian(0, rows, columns) * torch.logspace(0, -1, columns, dtype=torch.float64) ** logarithm @ rotation
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("logarithm", [0.0, 1.0, 1.8], ids=["condition 1", "condition 10", "condition 60"])
+@pytest.mark.parametrize("options", [{}, {"bias": True, "l2": 3.0}], ids=["plain", "bias and ridge"])
+def test_refinement_repairs_it(logarithm: float, options: dict[str, object]) -> None:
+    X = of_condition(logarithm, 3000, 40)
+    Y = X @ gaussian(2, 40, 3) + gaussian(3, 3000, 3)
+    coarse, exact = (cf.solve(X, Y, method=method, **options) for method in ("gram16", "svd"))
+    assert coarse.certificate.accepted
+    torch.testing.assert_close(coarse.weight, exact.weight, rtol=1e-11, atol=1e-12)
+    # It did the work, and not a more accurate one that passed under its name.
+    assert coarse.certificate.factor_error > 1e-5
+
+
+@needs_bfloat16
+def test_short_directions_are_left_to_more_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = of_condition(3.0, 3000, 40)
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps(asdict(replace(machine.DEFAULT, gram16=1e30))))
+    monkeypatch.setenv(machine.VARIABLE, str(file))
+    monkeypatch.setattr(gram.Gram16, "passes", 0)
+    first, *others = cf.solve(X, gaussian(2, 3000, 1)).attempts
+    assert first.method == "gram16"
+    assert "condition number" in first.reason
+    assert others[-1].method in ("gram32", "gram64")
+    assert others[-1].certificate is not None
+
+
+@pytest.mark.skipif(not kernels.available(), reason="no C compiler built the loops here")
+def test_a_processor_without_it_says_so() -> None:
+    assert kernels.library is not None
+    try:
+        kernels.library.use_vectors(32)
+        with pytest.raises(MethodRefusedError, match="no instruction for products of bfloat16"):
+            cf.solve(gaussian(0, 30, 3), gaussian(1, 30, 1), method="gram16")
+    finally:
+        kernels.library.use_vectors(64)
+
+
+def test_cost_decides_whether_it_is_worth_its_passes() -> None:
+    plan = cf.solve(gaussian(0, 3000, 20), gaussian(1, 3000, 1)).plan
+    costs = {step.name: step.cost.seconds for step in plan.steps}
+    assert costs["gram16"] > costs["gram32"]
