@@ -31,8 +31,8 @@ _PLAIN = 1e-2
 _MARGIN = 30.0
 #: Up to this many columns the weights of least norm are found by one thread before others are awake.
 _FOR_ONE = 256
-#: A round hands over to the next, with a fresh gradient, once it has gained this much.
-_ROUND_GAIN = 1e-9
+#: A round hands over to the next, with a fresh gradient, once it has gained this much, or what is left to gain.
+_ROUND_GAIN, _LAST_GAIN = 1e-9, 0.1
 
 
 def refine(design: Design, factor: Factor) -> tuple[Tensor, int]:
@@ -83,7 +83,11 @@ def _by_gradient(design: Design, start: Tensor, root: Root, contraction: float) 
         # not be for the weights: the first step, which costs no pass, is always taken.
         if worst <= _GOAL and not (plain and turn == 0):
             break
-        step, steps = (root.solve(root.adjoint_solve(G)), 0) if plain else _conjugate_gradients(design, root, G)
+        if plain:
+            step, steps = root.solve(root.adjoint_solve(G)), 0
+        else:
+            gain = (_LAST_GAIN * _GOAL / left).clamp(min=_ROUND_GAIN, max=_LAST_GAIN)
+            step, steps = _conjugate_gradients(design, root, G, gain)
         candidate = Z + step
         if plain and worst * contraction * _MARGIN <= _GOAL:
             # What this step leaves is far below rounding; the certificate looks at it anyway.
@@ -101,19 +105,19 @@ def _by_gradient(design: Design, start: Tensor, root: Root, contraction: float) 
     return Z, passes
 
 
-def _conjugate_gradients(design: Design, root: Root, G: Tensor) -> tuple[Tensor, int]:
-    """Solve ``(A'A + P'P) step = G`` for all targets at once, each with its own step lengths."""
+def _conjugate_gradients(design: Design, root: Root, G: Tensor, gain: Tensor) -> tuple[Tensor, int]:
+    """Solve ``(A'A + P'P) step = G`` for all targets at once, each with its own step lengths, up to ``gain``."""
     step = torch.zeros_like(G)
     S = root.adjoint_solve(G)
     direction = root.solve(S)
     squares = S.square().sum(0)
-    first = squares.clone()
+    enough = gain.square() * squares
     # Elsewhere than on a CPU a look at a number waits for the device; targets that are done take steps of length zero.
     look = 1 if G.device.type == "cpu" else 8
     for steps in range(1, _MAX_STEPS + 1):
         product = design.normal_product(direction)
         curvature = (direction * product).sum(0)
-        active = (curvature > 0) & (squares > _ROUND_GAIN**2 * first)
+        active = (curvature > 0) & (squares > enough)
         length = torch.where(active, squares / curvature, 0.0)
         step += length * direction
         G = G - length * product
@@ -122,7 +126,7 @@ def _conjugate_gradients(design: Design, root: Root, G: Tensor) -> tuple[Tensor,
         ratio = torch.where(active, new_squares / squares, 0.0)
         direction = root.solve(S) + ratio * direction
         squares = new_squares
-        if steps % look == 0 and not bool(((squares > _ROUND_GAIN**2 * first) & torch.isfinite(squares)).any()):
+        if steps % look == 0 and not bool(((squares > enough) & torch.isfinite(squares)).any()):
             break
     return step, steps
 

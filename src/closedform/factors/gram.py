@@ -63,7 +63,9 @@ class GramMethod(Method):
         if bool((gram.diagonal() == 0).any()):
             # A column without a number in the sample may have some in the other rows.
             return
-        pivots = self._cholesky(gram, "column", holder, " in a sample of the rows").diagonal() * scale
+        # A sample for bfloat16 is in float32: where that fails, it would for all rows in float32.
+        held = max(self.condition_limit, _HELD[gram.dtype])
+        pivots = self._cholesky(gram, "column", holder, " in a sample of the rows", held).diagonal() * scale
         # From below, but a Gram matrix that holds together has not lost many digits to its condition number.
         condition = float(pivots.abs().max() / pivots.abs().min())
         if not condition <= self.condition_limit * _SAMPLE_INFLATION:
@@ -73,13 +75,13 @@ class GramMethod(Method):
                 condition=condition / _SAMPLE_INFLATION,
             )
 
-    def _cholesky(self, gram: Tensor, place: str, holder: str, where: str = "") -> Tensor:
+    def _cholesky(self, gram: Tensor, place: str, holder: str, where: str = "", held: float | None = None) -> Tensor:
         R, info = cholesky(gram)
         if info != 0:
             raise FactorBreakdown(
                 f"Cholesky met a pivot that is not positive at {place} {info - 1}{where}: the condition number is "
                 f"beyond what {holder} can hold",
-                condition=self.condition_limit,
+                condition=math.nextafter(held or self.condition_limit, math.inf),
             )
         return R
 
@@ -120,7 +122,7 @@ class _Gram(GramMethod):
         if facts.in_memory and facts.n_rows >= needed and facts.n_rows * p**2 >= _WORTH:
             # A few rows tell whether all of them are worth the work.
             drawn = draw_rows(design, _SAMPLE * p)
-            sums.add(drawn)
+            sums.add(drawn, sample=True)
             self.check_sample(sums.gram(), sums.scale, holder)
             if design.rows.n_rows >= _FEW * drawn.shape[0]:
                 # Walking the others by their numbers would cost more than these few rows once more.
@@ -147,6 +149,8 @@ class _Gram(GramMethod):
 #: the operations of a Gram matrix that is not had sooner than a sample.
 _SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW, _WORTH = 2, 6.0, 8, 4, 16, 1e7
 _SEED = 3
+#: Condition numbers beyond which a Gram matrix of rows in that precision need not have a Cholesky factor.
+_HELD = {torch.float32: 1e3, torch.float64: 3e6}
 
 
 def draw_rows(design: Design, count: int) -> Tensor:
@@ -184,10 +188,10 @@ class NormalEquations:
         self._cross = torch.zeros(design.n_columns, design.n_targets, dtype=dtype, device=scale.device)
         self._rows = 0
 
-    def add(self, order: Tensor | None) -> None:
-        """Add the rows that ``order`` names, ascending, or all."""
+    def add(self, order: Tensor | None, sample: bool = False) -> None:
+        """Add the rows that ``order`` names, ascending, or all; those of a sample in the dtype of the sums."""
         self._design.add_normal_equations(
-            self._gram, self._cross, x_scale=self._before, order=order, bfloat16=self._bfloat16
+            self._gram, self._cross, x_scale=self._before, order=order, bfloat16=self._bfloat16 and not sample
         )
         self._rows += self._design.rows.n_rows if order is None else order.shape[0]
 
@@ -222,7 +226,7 @@ class Gram32(_Gram):
     name = "gram32"
     dtype = torch.float32
     #: Beyond, the preconditioned matrix is no longer near the identity.
-    condition_limit = 1e3
+    condition_limit = _HELD[torch.float32]
     passes = 5
 
 
@@ -230,5 +234,5 @@ class Gram32(_Gram):
 class Gram64(_Gram):
     name = "gram64"
     dtype = torch.float64
-    condition_limit = 3e6
+    condition_limit = _HELD[torch.float64]
     passes = 4

@@ -1,4 +1,4 @@
-"""Sketch and precondition: QR of a random sketch of the rows, repaired by all of them.
+"""Sketch and precondition: the triangle of a random sketch of the rows, repaired by all of them.
 
 Either by conjugate gradients, or at once by the Gram matrix of the rows whitened with that triangle.
 """
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from closedform.errors import FactorBreakdown
 from closedform.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
+from closedform.factors.gram import Gram64
 from closedform.factors.rank_check import require_full_rank
 from closedform.factors.svd import of_least_norm
 from closedform.numerics.extremes import extreme_singular_values
-from closedform.numerics.gram import cholesky, gram_update
+from closedform.numerics.gram import cholesky, gram_update, normal_equations_update
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot, TriangularRoot
 from closedform.numerics.sketch import NONZEROS, sketch_update, sparse_signs
@@ -67,13 +68,8 @@ class Sketched(Method):
 
     def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
         _, ratio, whiten = _cheapest(facts)
-        A, B = _sketch(design, ratio * design.n_columns)
-        reflectors, tau = torch.geqrf(A)
-        p = design.n_columns
-        R = reflectors[:p].triu()
-        C = torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p]
-        root = TriangularRoot(R)
-        if bool((R.diagonal() != 0).all()):
+        root, C = _triangle(*_sketch(design, ratio * design.n_columns), facts)
+        if bool((root.R.diagonal() != 0).all()):
             try:
                 rank, extremes = require_full_rank(root, facts)
             except FactorBreakdown:
@@ -83,6 +79,26 @@ class Sketched(Method):
                 return better
             return Factor(start=root.solve(C), rank=rank, root=root, extremes=extremes, contraction=1.0)
         return _deficient(design, facts, root, C, nearest)
+
+
+def _triangle(A: Tensor, B: Tensor, facts: Facts) -> tuple[TriangularRoot, Tensor]:
+    """Return R and ``Q'B`` of ``A = Q R``: by the Gram matrix of A where that holds enough digits, else Householder."""
+    p = A.shape[1]
+    if _by_gram(facts):
+        gram, cross = A.new_zeros(p, p), A.new_zeros(p, B.shape[1])
+        normal_equations_update(gram, cross, A, B, B.new_ones(B.shape[1]))
+        R, info = cholesky(gram)
+        root = TriangularRoot(R.contiguous())
+        if info == 0 and root.is_finite() and extreme_singular_values(root).condition < Gram64.condition_limit:
+            return root, root.adjoint_solve(cross)
+    reflectors, tau = torch.geqrf(A)
+    C = torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p]
+    return TriangularRoot(reflectors[:p].triu()), C
+
+
+def _by_gram(facts: Facts) -> bool:
+    """Whether it is worth trying: nothing says that the condition number is too large for it."""
+    return facts.condition < Gram64.condition_limit
 
 
 def _whitened(design: Design, sketched: TriangularRoot, rank: Rank) -> Factor | None:
@@ -144,7 +160,11 @@ def _cheapest(facts: Facts) -> tuple[Cost, int, bool]:
 def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
     # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows.
     passes = NONZEROS / 2 + (_WHITENED_PASSES if whiten else _steps(ratio))
-    found = cost(2.0 * ratio * facts.n_columns**3, facts.rates.qr64, facts, passes=passes)
+    flops = float(ratio * facts.n_columns**3)
+    if _by_gram(facts):
+        found = cost(flops, facts.rates.gram64, facts, passes=passes)
+    else:
+        found = cost(2.0 * flops, facts.rates.qr64, facts, passes=passes)
     if not whiten:
         return found
     # The product with a triangle and half of that with itself.
@@ -168,7 +188,7 @@ def _sketch(design: Design, sketch_rows: int) -> tuple[Tensor, Tensor]:
             Y = torch.cat([Y, Y.new_ones(n, 1)], 1)
         sketch_update(X, block.X, targets, factors)
         sketch_update(B, Y, targets, factors)
-    A = X * design.scale[first:]
+    A = X.mul_(design.scale[first:])
     if design.bias:
         A = torch.cat([B[:, -1:] * design.scale[0], A], 1)
         B = B[:, :-1]

@@ -13,6 +13,9 @@ from closedform.numerics.root import Root
 
 __all__ = ["Evidence", "backward_error", "joint_backward_error"]
 
+#: A factor no further from the matrix than this bounds the error: that of a sketch is far from it above, and not below.
+_FACTOR_ERROR = 0.75
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -122,7 +125,7 @@ def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(G, dim=0)
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = torch.minimum(rho, lengths / rho.clamp(min=tiny))
-    if root is not None and root.shape[0] > 0 and evidence.factor_error < 0.5:
+    if root is not None and root.shape[0] > 0 and evidence.factor_error < _FACTOR_ERROR:
         solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(1 - evidence.factor_error)
         if root.shape[0] < root.shape[1]:
             rest = torch.linalg.vector_norm(G - root.solve(root.product(G)), dim=0)
