@@ -59,7 +59,7 @@ class Settings:
     pause: float
     one_process: bool = False
     only: tuple[str, ...] = ()
-    patience: float = 120.0
+    patience: float = 60.0
     budget: float = math.inf
 
     @property

@@ -72,7 +72,7 @@ def main(words: list[str] | None = None) -> None:
         pause=arguments.pause if arguments.pause is not None else (0.06 if arguments.quick else 0.1),
         one_process=arguments.one_process,
         only=tuple(name.strip() for name in arguments.peers.split(",") if name.strip()),
-        patience=10.0 if arguments.quick else 120.0,
+        patience=10.0 if arguments.quick else 60.0,
         budget=5.0 if arguments.quick else 600.0,
     )
     record: dict[str, Any] = {

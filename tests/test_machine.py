@@ -13,6 +13,7 @@ import closedform as cf
 from closedform import machine
 from closedform.errors import InputError
 from closedform.numerics import kernels
+from closedform.plan import make_plan
 
 CPU = torch.device("cpu")
 
@@ -80,6 +81,15 @@ def test_rates_decide_the_order_and_are_printed(tmp_path: Path, monkeypatch: pyt
     assert sol.attempts[0].method in ("householder", "sketched")
     assert "a machine of my own" in str(sol.plan)
     assert sol.to_dict()["plan"]["facts"]["rates"]["qr64"] == 1e15
+
+
+def test_rows_of_a_file_are_not_passed_over_often() -> None:
+    X = torch.randn(400, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    facts = cf.solve(X, X[:, 0]).plan.facts
+    large = replace(facts, n_rows=100_000, n_columns=4000, row_bytes=32_008.0, rates=machine.DEFAULT, condition=1e4)
+    for in_memory, first in ((True, "sketched"), (False, "gram64")):
+        steps = {step.name: step.cost.seconds for step in make_plan(replace(large, in_memory=in_memory)).steps}
+        assert min(("sketched", "gram64"), key=lambda name: steps[name]) == first
 
 
 @pytest.mark.skipif(not kernels.available(), reason="no C compiler built the loops here")

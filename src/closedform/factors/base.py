@@ -35,7 +35,7 @@ class Facts:
         rcond_given: Whether the user asked for that cut.
         nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
         row_bytes: Bytes of one row as it is stored.
-        in_memory: Whether rows can be taken in any order.
+        in_memory: Whether rows can be taken in any order, at the speed of memory.
         bfloat16: Whether there are instructions for products of bfloat16 numbers.
         rates: How fast this machine is.
         condition: What earlier attempts say that the condition number is at least.
@@ -144,10 +144,15 @@ def rounding_contraction(extremes: Extremes, columns: int) -> float:
     return 10 * sys.float_info.epsilon * columns**0.5 * extremes.condition
 
 
+#: Bytes a second at which rows come from a file, about: who passes over them often waits for the disk.
+_FROM_FILE = 1e9
+
+
 def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
     """Return the cost of ``flops`` at ``rate`` with ``passes`` over the rows, and the arithmetic on targets there."""
     read = facts.row_bytes * facts.n_rows * passes
     # A pass forms two products with as many vectors as there are targets; few of them hide behind the reading.
     products = 4.0 * facts.n_rows * facts.n_columns * facts.n_targets * passes
-    seconds = flops / rate + max(read / facts.rates.memory, products / facts.rates.gram64)
+    memory = facts.rates.memory if facts.in_memory else min(facts.rates.memory, _FROM_FILE)
+    seconds = flops / rate + max(read / memory, products / facts.rates.gram64)
     return Cost(flops=flops + products, bytes=read, seconds=seconds)
