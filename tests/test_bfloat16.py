@@ -11,7 +11,7 @@ import torch
 
 import closedform as cf
 from closedform import machine
-from closedform.errors import MethodRefusedError
+from closedform.errors import InputError, MethodRefusedError
 from closedform.factors import gram
 from closedform.numerics import kernels
 
@@ -54,6 +54,25 @@ def test_short_directions_are_left_to_more_digits(tmp_path: Path, monkeypatch: p
     assert "condition number" in first.reason
     assert others[-1].method in ("gram32", "gram64")
     assert others[-1].certificate is not None
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("rows", [250, 4000])
+def test_rounding_does_not_hide_that_columns_depend(rows: int) -> None:
+    X = gaussian(0, rows, 40)
+    X = torch.cat([X, X.sum(1, keepdim=True)], 1)
+    # Rounded, the columns are independent, however few rows the sample is of.
+    rounded = X.to(torch.bfloat16).to(torch.float64)
+    assert torch.linalg.cond(rounded) < 1e4
+    with pytest.raises(InputError, match="in a sample of the rows"):
+        cf.solve(X, gaussian(1, rows, 1), method="gram16")
+
+
+@needs_bfloat16
+@pytest.mark.parametrize(("rows", "columns"), [(90, 30), (30, 30), (20, 30)])
+def test_no_sample_no_bfloat16(rows: int, columns: int) -> None:
+    with pytest.raises(MethodRefusedError, match="no sample would be much smaller"):
+        cf.solve(gaussian(0, rows, columns), gaussian(1, rows, 1), method="gram16", l2=1.0)
 
 
 @pytest.mark.skipif(not kernels.available(), reason="no C compiler built the loops here")

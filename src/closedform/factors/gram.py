@@ -113,13 +113,17 @@ class _Gram(GramMethod):
         with one_thread(design.n_columns, design.rows.device, targets=design.n_targets):
             return self._factor(design, facts)
 
+    def _samples(self, facts: Facts) -> bool:
+        """Whether a sample of the rows is looked at first."""
+        needed = (_SAMPLED if facts.condition == 1 else _SUSPECT) * facts.n_columns
+        return facts.in_memory and facts.n_rows >= needed and facts.n_rows * facts.n_columns**2 >= _WORTH
+
     def _factor(self, design: Design, facts: Facts) -> Factor:
         p = design.n_columns
         holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
         sums = NormalEquations(design, self.dtype)
         rest: Tensor | None = None
-        needed = (_SAMPLED if facts.condition == 1 else _SUSPECT) * p
-        if facts.in_memory and facts.n_rows >= needed and facts.n_rows * p**2 >= _WORTH:
+        if self._samples(facts):
             # A few rows tell whether all of them are worth the work.
             drawn = draw_rows(design, _SAMPLE * p)
             sums.add(drawn, sample=True)
@@ -207,7 +211,10 @@ class NormalEquations:
 
 @final
 class Gram16(_Gram):
-    """In bfloat16, whose products processors form twice as fast as those of float32; the sums are float32."""
+    """In bfloat16, whose products processors form twice as fast as those of float32; the sums are float32.
+
+    Rounding may hide that columns depend, so the sample is in float32 and not left out.
+    """
 
     name = "gram16"
     dtype = torch.bfloat16
@@ -216,9 +223,17 @@ class Gram16(_Gram):
     passes = 9
 
     def refusals(self, facts: Facts) -> tuple[str, ...]:
+        reasons = [*super().refusals(facts)]
         if not facts.bfloat16:
-            return (*super().refusals(facts), "no instruction for products of bfloat16 numbers here")
-        return super().refusals(facts)
+            reasons.append("no instruction for products of bfloat16 numbers here")
+        if not facts.in_memory:
+            reasons.append("rows that are read from a file are not sampled")
+        if facts.n_rows < _SUSPECT * facts.n_columns:
+            reasons.append(f"{facts.n_rows} rows for {facts.n_columns} columns: no sample would be much smaller")
+        return tuple(reasons)
+
+    def _samples(self, facts: Facts) -> bool:
+        return True
 
 
 @final
