@@ -123,7 +123,8 @@ def _run_in_turn(
         if turn > 1 and time.perf_counter() - begun > settings.budget:
             break
         for method, runs in found.items():
-            if isinstance(runs, Failure) or any(run.seconds > _ONCE for run in runs):
+            once = _ONCE if method in (*_BAR_PEERS, *MEASURES) else _LONG
+            if isinstance(runs, Failure) or any(run.seconds > once for run in runs):
                 continue
             # Runs that warm up need no rest.
             pause = settings.pause if turn else 0.0
@@ -133,7 +134,7 @@ def _run_in_turn(
                 field.done(method)
             elif turn or result.seconds > _LONG:
                 runs.append(result)
-                if result.seconds > _ONCE:
+                if result.seconds > once:
                     field.done(method)
     return found
 

@@ -39,8 +39,12 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--one-process", action="store_true", help="all methods in one process, to see what that does")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    parser.add_argument("--resume", action="store_true", help="go on where the run that wrote the JSON file stopped")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page with plots")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if arguments.resume and arguments.json is None:
+        parser.error("--resume reads the file that --json names")
+    return arguments
 
 
 def limit_threads(threads: int) -> None:
@@ -73,7 +77,7 @@ def main(words: list[str] | None = None) -> None:
         one_process=arguments.one_process,
         only=tuple(name.strip() for name in arguments.peers.split(",") if name.strip()),
         patience=10.0 if arguments.quick else 60.0,
-        budget=5.0 if arguments.quick else 600.0,
+        budget=5.0 if arguments.quick else 300.0,
     )
     record: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,12 +93,21 @@ def main(words: list[str] | None = None) -> None:
         "sweeps": [],
         "bars": [],
     }
+    if arguments.resume and arguments.json.exists():
+        stopped = json.loads(arguments.json.read_text(encoding="utf-8"))
+        changed = [name for name in ("processor", "threads", "quick") if stopped[name] != record[name]]
+        if changed:
+            sys.exit(f"{arguments.json} was measured with another {' and '.join(changed)}; nothing is measured.")
+        record |= {name: stopped[name] for name in ("date", "results", "sweeps")}
+    done = {result["problem"] for result in record["results"]} | {sweep["along"] for sweep in record["sweeps"]}
     print(f"{record['processor']}, {settings.threads} threads, {settings.repeats} runs of each method")
     for peer in record["missing"]:
         print(f"not installed: {peer['peer']:<26} {peer['install']}")
     begun = time.perf_counter()
     for problem in QUICK if arguments.quick else FULL:
         if arguments.only not in problem.name or (arguments.skip and arguments.skip in problem.name):
+            continue
+        if problem.name in done:
             continue
         if arguments.quick and time.perf_counter() - begun > _QUICK_SECONDS:
             record["left_out"].append(problem.name)
@@ -103,6 +116,8 @@ def main(words: list[str] | None = None) -> None:
         show(record["results"][-1])
         _write(arguments, record, begun)
     for sweep in () if arguments.no_sweeps else (SWEEPS_QUICK if arguments.quick else SWEEPS):
+        if sweep.along in done:
+            continue
         if arguments.quick and time.perf_counter() - begun > _QUICK_SECONDS:
             record["left_out"].append(f"seconds against {sweep.along}")
             continue

@@ -337,3 +337,23 @@ def test_the_command_prints_its_tables_and_writes_its_files(tmp_path: Path) -> N
     written = json.loads((tmp_path / "out" / "b.json").read_text(encoding="utf-8"))
     assert [row["peer"] for row in written["results"][0]["results"]] == ["closedform", "numpy lstsq"]
     assert (tmp_path / "out" / "b.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    file = tmp_path / "b.json"
+    choice = ["--quick", "--only", "50x5, 1", "--no-sweeps", "--repeats", "1", "--pause", "0", "--json", str(file)]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(BENCHMARKS / "speed.py"), *choice, "--peers", "closedform", *more]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300, check=False)
+
+    # There is nothing yet to go on from, and then nothing left to do.
+    assert "50x5, 1" in run("--threads", "1", "--resume").stdout
+    before = json.loads(file.read_text(encoding="utf-8"))
+    again = run("--threads", "1", "--resume")
+    assert again.returncode == 0, again.stderr
+    other = run("--threads", "2", "--resume")
+    assert other.returncode != 0
+    assert "another threads" in other.stderr
+    assert json.loads(file.read_text(encoding="utf-8"))["results"] == before["results"]

@@ -14,6 +14,7 @@ from closedform import machine
 from closedform.errors import InputError, MethodRefusedError
 from closedform.factors import gram
 from closedform.numerics import kernels
+from closedform.plan import make_plan
 
 needs_bfloat16 = pytest.mark.skipif(
     not kernels.multiplies_bfloat16(), reason="this processor does not multiply bfloat16 numbers"
@@ -39,7 +40,8 @@ def test_refinement_repairs_it(logarithm: float, options: dict[str, object]) -> 
     assert coarse.certificate.accepted
     torch.testing.assert_close(coarse.weight, exact.weight, rtol=1e-11, atol=1e-12)
     # It did the work, and not a more accurate one that passed under its name.
-    assert coarse.certificate.factor_error > 1e-5
+    single = cf.solve(X, Y, method="gram32", **options)
+    assert coarse.certificate.factor_error > max(1e-4, 3 * single.certificate.factor_error)
 
 
 @needs_bfloat16
@@ -80,13 +82,55 @@ def test_a_processor_without_it_says_so() -> None:
     assert kernels.library is not None
     try:
         kernels.library.use_vectors(32)
-        with pytest.raises(MethodRefusedError, match="no instruction for products of bfloat16"):
+        with pytest.raises(MethodRefusedError, match="not multiplied by this processor"):
             cf.solve(gaussian(0, 30, 3), gaussian(1, 30, 1), method="gram16")
     finally:
         kernels.library.use_vectors(64)
 
 
+@pytest.mark.parametrize(
+    "X",
+    [
+        gaussian(0, 20, 800).T,
+        gaussian(0, 800, 20).half(),
+        gaussian(0, 800, 40)[:, ::2],
+        (100 * gaussian(0, 800, 20)).long(),
+    ],
+    ids=["columns", "half precision", "every second column", "integers"],
+)
+def test_rows_that_no_compiled_loop_reads_take_another(X: torch.Tensor) -> None:
+    sol = cf.solve(X, gaussian(1, 800, 1))
+    assert not sol.plan.facts.bfloat16
+    with pytest.raises(MethodRefusedError, match="not in this layout of rows"):
+        cf.solve(X, gaussian(1, 800, 1), method="gram16")
+
+
+@needs_bfloat16
 def test_cost_decides_whether_it_is_worth_its_passes() -> None:
-    plan = cf.solve(gaussian(0, 3000, 20), gaussian(1, 3000, 1)).plan
-    costs = {step.name: step.cost.seconds for step in plan.steps}
-    assert costs["gram16"] > costs["gram32"]
+    facts = replace(cf.solve(gaussian(0, 3000, 20), gaussian(1, 3000, 1)).plan.facts, rates=machine.DEFAULT)
+    for columns, targets, cheaper in ((50, 1, False), (2000, 1, True), (2000, 1000, False)):
+        size = replace(facts, n_rows=100_000, n_columns=columns, n_targets=targets, row_bytes=8.0 * (columns + targets))
+        costs = {step.name: step.cost.seconds for step in make_plan(size).steps}
+        assert (costs["gram16"] < costs["gram32"]) == cheaper
+        assert (make_plan(size).ladder[0].name == "gram16") == cheaper
+
+
+@needs_bfloat16
+def test_what_rounding_adds_to_the_condition_number_is_not_claimed_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A column whose numbers bfloat16 rounds to 1, but for a few: beside a bias less is left of it than there is.
+    generator = torch.Generator().manual_seed(0)
+    column = 1 + torch.tensor([-0.0019, 0.0038], dtype=torch.float64).repeat(20_000)
+    column[torch.rand(40_000, generator=generator) < 0.02] = 1.005
+    X = torch.cat([gaussian(0, 40_000, 20), column.unsqueeze(1)], 1)
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps(asdict(replace(machine.DEFAULT, gram16=1e30))))
+    monkeypatch.setenv(machine.VARIABLE, str(file))
+    monkeypatch.setattr(gram.Gram16, "passes", 0)
+    monkeypatch.setattr(gram.Gram32, "passes", 1)
+    monkeypatch.setattr(gram.Gram16, "sample_excess", 1e9)
+    first, second = cf.solve(X, gaussian(1, 40_000, 1), bias=True).attempts
+    assert (first.method, second.method) == ("gram16", "gram32")
+    assert "condition number about" in first.reason
+    assert second.certificate is not None

@@ -25,7 +25,7 @@ print(json.dumps({"extra": (after - before) * 1024, "data": X.nbytes, "accepted"
 """
 
 
-@pytest.mark.parametrize("method", ["gram32", "gram64", "householder", "svd"])
+@pytest.mark.parametrize("method", ["gram16", "gram32", "gram64", "householder", "svd"])
 def test_peak_memory_of_a_solve_in_memory(method: str) -> None:
     """At most 0.3 of the data, beside work of the size of a few n-by-n matrices."""
     rows, columns = 150_000, 100

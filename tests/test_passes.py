@@ -202,19 +202,25 @@ def test_normal_equations(
 @pytest.mark.usefixtures("way", "threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
+@pytest.mark.parametrize("ones", [False, True], ids=["no ones", "ones"])
 @pytest.mark.parametrize(
     ("m", "n", "k"), [(1, 1, 1), (2, 16, 1), (511, 33, 17), (513, 49, 1), (1500, 7, 3), (2049, 96, 20)]
 )
-def test_normal_equations_in_bfloat16(dtype: torch.dtype, scaled: bool, m: int, n: int, k: int) -> None:
+def test_normal_equations_in_bfloat16(dtype: torch.dtype, scaled: bool, ones: bool, m: int, n: int, k: int) -> None:
     generator = torch.Generator().manual_seed(m + n + k)
-    X, Y = (torch.randn(m, columns, dtype=torch.float64, generator=generator).to(dtype) for columns in (n, k))
+    X, Y = (torch.randn(2 * m, c, dtype=torch.float64, generator=generator).to(dtype) for c in (n + 2, k))
+    X, Y = X[::2, 1:-1], Y[:m]
     y_scale = torch.full((k,), 0.25, dtype=torch.float64)
+    x_scale = torch.ldexp(torch.ones(n, dtype=torch.float64), torch.arange(n) % 5 - 2) if scaled else None
     row_scale = torch.randn(m, dtype=torch.float64, generator=generator) if scaled else None
     order = torch.randperm(m, generator=generator)[: m // 2 + 1].sort().values if scaled else None
-    gram, cross = torch.zeros(n + 1, n + 1), torch.zeros(n + 1, k)
-    options = {"row_scale": row_scale, "order": order, "ones": True, "bfloat16": True}
-    normal_equations_update(gram, cross, X, Y, y_scale, **options)
-    A, B = torch.cat([X.new_ones(m, 1), X], 1).double(), Y.double() * 0.25
+    gram, cross = torch.zeros(n + ones, n + ones), torch.zeros(n + ones, k)
+    normal_equations_update(
+        gram, cross, X, Y, y_scale, row_scale=row_scale, x_scale=x_scale, order=order, ones=ones, bfloat16=True
+    )
+    A, B = X.double() if x_scale is None else X.double() * x_scale, Y.double() * 0.25
+    if ones:
+        A = torch.cat([A.new_ones(m, 1), A], 1)
     if row_scale is not None and order is not None:
         A, B = (row_scale.unsqueeze(1) * A)[order], (row_scale.unsqueeze(1) * B)[order]
     # Rounded as torch rounds, by way of float32.
@@ -227,7 +233,7 @@ def test_normal_equations_in_bfloat16(dtype: torch.dtype, scaled: bool, m: int, 
 @needs_kernels
 def test_bfloat16_is_refused_where_it_cannot_be_multiplied() -> None:
     assert kernels.library is not None
-    X, gram, scale = torch.ones(4, 2), torch.zeros(2, 2), torch.ones(4, dtype=torch.float64)
+    X, gram, scale = torch.ones(4, 2), torch.zeros(4, 4), torch.ones(4, dtype=torch.float64)
     try:
         kernels.library.use_vectors(32)
         assert not kernels.multiplies_bfloat16()

@@ -128,6 +128,7 @@ def certify(
     *,
     rank: Rank,
     root: Root | None = None,
+    least: float = 0.0,
     dual_solve: Callable[[Tensor], Tensor] | None = None,
     extremes: Extremes | None = None,
     undetermined: Tensor | None = None,
@@ -141,6 +142,7 @@ def certify(
         bias: ``(targets,)`` or None.
         rank: The rank claimed.
         root: Root of the normal matrix, checked here against the rows.
+        least: What ``A'A`` is at least in terms of that root, ``least * S'S``, where theory tells; else 0.
         dual_solve: Solver with ``X X' + l2 I``, for wide problems with a ridge.
         extremes: Largest and smallest singular value of the scaled matrix where the factor measured them.
         undetermined: Undetermined directions as rows ``(directions, columns)``, or the lengths of columns in them.
@@ -171,6 +173,7 @@ def certify(
         target_norms=design.target_norms,
         root=root,
         factor_error=factor_error,
+        least=least,
         parts=parts,
         good_enough=TOLERANCE / 4,
     )

@@ -45,7 +45,7 @@ class Rates:
         lu64: Operations a second of LU factorization in float64.
         qr64: Operations a second of Householder QR in float64.
         svd64: Operations a second of a singular value decomposition, counted as 4 * columns^3 for a square matrix.
-        memory: Bytes a second at which a pass reads the rows.
+        memory: Bytes a second at which a pass reads rows in memory.
         source: Where the numbers are from.
     """
 
@@ -156,7 +156,7 @@ def _read(path: str, changed: int) -> Rates:
 
 
 def measure(device: torch.device) -> Rates:
-    """Time each kind of work on small problems, the best of three runs each.
+    """Time each kind of work, the best of three runs each, on at most 128 MB.
 
     Example:
         >>> import torch
@@ -190,9 +190,11 @@ def measure(device: torch.device) -> Rates:
         return max(min(times), 1e-9)
 
     flops = table.numel() * table.shape[1]
+    gram32 = flops / best(lambda: gram(torch.float32))
+    compiled = kernels.multiplies_bfloat16() and kernels.serves(table)
     return Rates(
-        gram16=flops / best(lambda: gram(torch.float32, bfloat16=True)),
-        gram32=flops / best(lambda: gram(torch.float32)),
+        gram16=flops / best(lambda: gram(torch.float32, bfloat16=True)) if compiled else gram32,
+        gram32=gram32,
         gram64=flops / best(lambda: gram(torch.float64)),
         lu64=2 / 3 * n**3 / best(lambda: LU(square)),
         qr64=2 * (tall.shape[0] - n / 3) * n**2 / best(lambda: torch.geqrf(tall)),

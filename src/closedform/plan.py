@@ -70,7 +70,7 @@ class Plan:
         half = f"{rates.gram16 / 1e9:.0f} in bfloat16, " if self.facts.bfloat16 else ""
         speed = (
             f"  (GFlop/s: A'A {half}{rates.gram32 / 1e9:.0f} in float32 and {rates.gram64 / 1e9:.0f} in float64, QR "
-            f"{rates.qr64 / 1e9:.0f}; reading at {rates.memory / 1e9:.0f} GB/s: {rates.source})"
+            f"{rates.qr64 / 1e9:.0f}; reading at {self.facts.memory / 1e9:.0f} GB/s: {rates.source})"
         )
         return "\n".join(["plan, cheapest first:", *lines, speed])
 

@@ -31,7 +31,8 @@ _PLAIN = 1e-2
 _MARGIN = 30.0
 #: Up to this many columns the weights of least norm are found by one thread before others are awake.
 _FOR_ONE = 256
-#: A round hands over to the next, with a fresh gradient, once it has gained this much, or what is left to gain.
+#: A round hands over to the next, with a fresh gradient, once it has gained this much; the last one goes this far below
+#: the goal, and none gains less.
 _ROUND_GAIN, _LAST_GAIN = 1e-9, 0.1
 
 

@@ -30,7 +30,7 @@ from closedform.statistics import StandardErrors
 
 __all__ = ["solve"]
 
-#: From this predicted time on, the choice of a method is worth the third of a second that measuring the machine takes.
+#: From this predicted time on, the choice of a method is worth the half second that measuring the machine takes.
 _WORTH_MEASURING = 1.0
 
 
@@ -160,7 +160,7 @@ def _climb(
         rcond_given=rcond is not None,
         nearest=near is not None,
         in_memory=rows.in_memory,
-        bfloat16=rows.device.type == "cpu" and kernels.multiplies_bfloat16(),
+        bfloat16=rows.in_memory and kernels.multiplies_bfloat16() and kernels.serves(rows.x.read(0, 1)),
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
     )
@@ -219,6 +219,7 @@ def _attempt(
             bias,
             rank=factor.rank,
             root=factor.root,
+            least=factor.least,
             dual_solve=factor.dual_solve,
             extremes=factor.extremes,
             undetermined=factor.undetermined,

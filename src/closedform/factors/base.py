@@ -19,6 +19,9 @@ from closedform.rows import Design
 
 __all__ = ["Cost", "Factor", "Facts", "Method"]
 
+#: Bytes a second at which rows come from a file, about: who passes over them often waits for the disk.
+_FROM_FILE = 1e9
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -35,8 +38,8 @@ class Facts:
         rcond_given: Whether the user asked for that cut.
         nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
         row_bytes: Bytes of one row as it is stored.
-        in_memory: Whether rows can be taken in any order, at the speed of memory.
-        bfloat16: Whether there are instructions for products of bfloat16 numbers.
+        in_memory: Whether rows can be taken in any order.
+        bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
         rates: How fast this machine is.
         condition: What earlier attempts say that the condition number is at least.
     """
@@ -55,6 +58,11 @@ class Facts:
     bfloat16: bool
     rates: Rates
     condition: float = 1.0
+
+    @property
+    def memory(self) -> float:
+        """Bytes a second at which a pass reads the rows."""
+        return self.rates.memory if self.in_memory else min(self.rates.memory, _FROM_FILE)
 
     @property
     def wide(self) -> bool:
@@ -95,6 +103,7 @@ class Factor:
         finish: For methods of lower rank whose refinement stays in the kept row space: maps what it found to those
             weights that are wanted among all that fit as well.
         contraction: By what factor one step with the root is expected to shrink the error.
+        least: What ``A'A`` is at least, ``least * S'S``, where theory tells; else 0, and the certificate probes.
     """
 
     start: Tensor
@@ -107,6 +116,7 @@ class Factor:
     extremes: Extremes | None = None
     finish: Callable[[Tensor], Tensor] | None = None
     contraction: float = 1.0
+    least: float = 0.0
 
 
 class Method(ABC):
@@ -144,15 +154,10 @@ def rounding_contraction(extremes: Extremes, columns: int) -> float:
     return 10 * sys.float_info.epsilon * columns**0.5 * extremes.condition
 
 
-#: Bytes a second at which rows come from a file, about: who passes over them often waits for the disk.
-_FROM_FILE = 1e9
-
-
 def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
     """Return the cost of ``flops`` at ``rate`` with ``passes`` over the rows, and the arithmetic on targets there."""
     read = facts.row_bytes * facts.n_rows * passes
     # A pass forms two products with as many vectors as there are targets; few of them hide behind the reading.
     products = 4.0 * facts.n_rows * facts.n_columns * facts.n_targets * passes
-    memory = facts.rates.memory if facts.in_memory else min(facts.rates.memory, _FROM_FILE)
-    seconds = flops / rate + max(read / memory, products / facts.rates.gram64)
+    seconds = flops / rate + max(read / facts.memory, products / facts.rates.gram64)
     return Cost(flops=flops + products, bytes=read, seconds=seconds)

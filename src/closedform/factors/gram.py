@@ -20,12 +20,27 @@ from closedform.rows import Design
 __all__ = ["Gram16", "Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows"]
 
 
+#: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, how many rows a column
+#: there have to be for it to pay, and where another Gram matrix has failed; how many times more for it to be few; and
+#: the operations of a Gram matrix that is not had sooner than a sample.
+_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW, _WORTH = 2, 6.0, 8, 4, 16, 1e7
+_SEED = 3
+#: Condition numbers beyond which a Gram matrix in that precision need not have a Cholesky factor, nor one that is near.
+_HELD = {torch.float32: 1e3, torch.float64: 3e6}
+
+
+def _holder(dtype: torch.dtype) -> str:
+    return f"a {str(dtype).removeprefix('torch.')} Gram matrix"
+
+
 class GramMethod(Method):
     """What methods on a Gram matrix share, be it that of the columns or of the rows: its precision and its root."""
 
     dtype: ClassVar[torch.dtype]
     #: Passes over the rows, all told: the scan, the Gram matrix, refinement to double precision, and the certificate.
     passes: ClassVar[int]
+    #: By what factor the condition number that a sample shows may be beyond the limit before all rows are given up.
+    sample_excess: ClassVar[float] = _SAMPLE_INFLATION
 
     def rate(self, facts: Facts) -> float:
         """Operations a second in the precision of the Gram matrix."""
@@ -50,7 +65,8 @@ class GramMethod(Method):
         if not extremes.condition <= self.condition_limit:
             raise FactorBreakdown(
                 f"condition number about {extremes.condition:.1e}; {holder} serves up to {self.condition_limit:.0e}",
-                condition=extremes.condition,
+                # Rows rounded to bfloat16 may have a larger one than the rows.
+                condition=self._more() if self.dtype == torch.bfloat16 else extremes.condition,
             )
         return root, extremes
 
@@ -63,25 +79,30 @@ class GramMethod(Method):
         if bool((gram.diagonal() == 0).any()):
             # A column without a number in the sample may have some in the other rows.
             return
-        # A sample for bfloat16 is in float32: where that fails, it would for all rows in float32.
-        held = max(self.condition_limit, _HELD[gram.dtype])
-        pivots = self._cholesky(gram, "column", holder, " in a sample of the rows", held).diagonal() * scale
+        # A sample for bfloat16 is in float32: where that fails, it would for a sample in float32.
+        limit = max(self.condition_limit, _HELD[gram.dtype])
+        pivots = self._cholesky(gram, "column", _holder(gram.dtype), " in a sample of the rows", limit)
+        pivots = pivots.diagonal() * scale
         # From below, but a Gram matrix that holds together has not lost many digits to its condition number.
         condition = float(pivots.abs().max() / pivots.abs().min())
-        if not condition <= self.condition_limit * _SAMPLE_INFLATION:
+        if not condition <= self.condition_limit * self.sample_excess:
             raise FactorBreakdown(
                 f"condition number at least {condition:.1e} in a sample of the rows; {holder} serves up to "
                 f"{self.condition_limit:.0e}",
                 condition=condition / _SAMPLE_INFLATION,
             )
 
-    def _cholesky(self, gram: Tensor, place: str, holder: str, where: str = "", held: float | None = None) -> Tensor:
+    def _more(self, limit: float | None = None) -> float:
+        """A condition number beyond the limit, by no more than is known."""
+        return math.nextafter(limit or self.condition_limit, math.inf)
+
+    def _cholesky(self, gram: Tensor, place: str, holder: str, where: str = "", limit: float | None = None) -> Tensor:
         R, info = cholesky(gram)
         if info != 0:
             raise FactorBreakdown(
                 f"Cholesky met a pivot that is not positive at {place} {info - 1}{where}: the condition number is "
                 f"beyond what {holder} can hold",
-                condition=math.nextafter(held or self.condition_limit, math.inf),
+                condition=self._more(limit),
             )
         return R
 
@@ -120,7 +141,7 @@ class _Gram(GramMethod):
 
     def _factor(self, design: Design, facts: Facts) -> Factor:
         p = design.n_columns
-        holder = f"a {str(self.dtype).removeprefix('torch.')} Gram matrix"
+        holder = _holder(self.dtype)
         sums = NormalEquations(design, self.dtype)
         rest: Tensor | None = None
         if self._samples(facts):
@@ -146,15 +167,6 @@ class _Gram(GramMethod):
             contraction += condition * torch.finfo(self.dtype).eps / 16
         start = root.solve(root.adjoint_solve(sums.cross()))
         return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
-
-
-#: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, how many rows a column
-#: there have to be for it to pay, and where another Gram matrix has failed; how many times more for it to be few; and
-#: the operations of a Gram matrix that is not had sooner than a sample.
-_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW, _WORTH = 2, 6.0, 8, 4, 16, 1e7
-_SEED = 3
-#: Condition numbers beyond which a Gram matrix of rows in that precision need not have a Cholesky factor.
-_HELD = {torch.float32: 1e3, torch.float64: 3e6}
 
 
 def draw_rows(design: Design, count: int) -> Tensor:
@@ -213,19 +225,21 @@ class NormalEquations:
 class Gram16(_Gram):
     """In bfloat16, whose products processors form twice as fast as those of float32; the sums are float32.
 
-    Rounding may hide that columns depend, so the sample is in float32 and not left out.
+    Rounding may hide that columns depend, so a sample in float32 is always looked at.
     """
 
     name = "gram16"
     dtype = torch.bfloat16
-    #: Rounding changes an entry by up to 2^-8 of itself: with shorter directions refinement takes too many passes.
+    #: Rounding changes an entry by up to 2^-8 of itself, and leaves of a direction that the rows do not have at most
+    #: about 1/200: a higher limit would let dependent columns pass, and take many passes.
     condition_limit = 100
+    sample_excess = 1.0
     passes = 9
 
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = [*super().refusals(facts)]
         if not facts.bfloat16:
-            reasons.append("no instruction for products of bfloat16 numbers here")
+            reasons.append("bfloat16 numbers are not multiplied by this processor, or not in this layout of rows")
         if not facts.in_memory:
             reasons.append("rows that are read from a file are not sampled")
         if facts.n_rows < _SUSPECT * facts.n_columns:
@@ -240,7 +254,6 @@ class Gram16(_Gram):
 class Gram32(_Gram):
     name = "gram32"
     dtype = torch.float32
-    #: Beyond, the preconditioned matrix is no longer near the identity.
     condition_limit = _HELD[torch.float32]
     passes = 5
 

@@ -6,6 +6,7 @@ Either by conjugate gradients, or at once by the Gram matrix of the rows whitene
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -30,6 +31,9 @@ _RATIOS = (3, 4, 6, 8, 12, 16)
 _DIGITS = 16.0
 #: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
 _CLEAR = 1e3
+#: A Gaussian sketch of r rows a column stretches nothing by more than ``1 + r^-1/2``: its inverse square for the fewest
+#: rows, and to spare.
+_LEAST = 0.25
 _SEED = 7
 #: Passes over the rows once they are whitened, that one included.
 _WHITENED_PASSES = 5
@@ -77,7 +81,7 @@ class Sketched(Method):
             better = _whitened(design, root, rank) if whiten else None
             if better is not None:
                 return better
-            return Factor(start=root.solve(C), rank=rank, root=root, extremes=extremes, contraction=1.0)
+            return Factor(start=root.solve(C), rank=rank, root=root, extremes=extremes, contraction=1.0, least=_LEAST)
         return _deficient(design, facts, root, C, nearest)
 
 
@@ -141,6 +145,7 @@ def _deficient(design: Design, facts: Facts, root: TriangularRoot, C: Tensor, ne
         undetermined=vectors[rank.rank :],
         finish=lambda Z: of_least_norm(design, kept.vectors, kept.vectors @ Z, nearest),
         contraction=1.0,
+        least=_LEAST,
     )
 
 
@@ -158,13 +163,15 @@ def _cheapest(facts: Facts) -> tuple[Cost, int, bool]:
 
 
 def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
-    # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows.
-    passes = NONZEROS / 2 + (_WHITENED_PASSES if whiten else _steps(ratio))
+    passes = 1 + (_WHITENED_PASSES if whiten else _steps(ratio))
     flops = float(ratio * facts.n_columns**3)
     if _by_gram(facts):
         found = cost(flops, facts.rates.gram64, facts, passes=passes)
     else:
         found = cost(2.0 * flops, facts.rates.qr64, facts, passes=passes)
+    # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows from memory.
+    sums = (NONZEROS / 2 - 1) * facts.row_bytes * facts.n_rows / facts.rates.memory
+    found = replace(found, seconds=found.seconds + sums)
     if not whiten:
         return found
     # The product with a triangle and half of that with itself.

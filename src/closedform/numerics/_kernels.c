@@ -582,7 +582,9 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
                           &row_scale, &x_scale, &order, &factor, &ones, &transposed, &bits, &gram, &cross,
                           &threads))
         return NULL;
-    if (bits == 16 && (!gram16 || factor)) {
+    const Loops *chosen = loops;
+    void *(*const worker)(void *) = bits == 16 ? gram16 : bits == 64 ? chosen->gram64 : chosen->gram32;
+    if (!worker || (bits == 16 && factor)) {
         PyErr_SetString(PyExc_ValueError, "bfloat16 needs a processor that multiplies it, and takes no factor");
         return NULL;
     }
@@ -599,7 +601,6 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     Gram *parts = calloc(count, sizeof(Gram));
     if (!parts) return PyErr_NoMemory();
     void *panes = NULL;
-    const Loops *chosen = loops;
     if (factor) {
         const double *triangle = POINTER(const double, factor);
         const Py_ssize_t size = double_sums ? gram64_lay_out(triangle, columns, chosen->right, NULL) * 8
@@ -618,7 +619,7 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
     }
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS;
-        run(bits == 16 ? gram16 : double_sums ? chosen->gram64 : chosen->gram32, parts, sizeof(Gram), count, count);
+        run(worker, parts, sizeof(Gram), count, count);
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
         if (!failed && double_sums) gram64_gather(parts, count, POINTER(double, gram), POINTER(double, cross));
         if (!failed && !double_sums) gram32_gather(parts, count, POINTER(float, gram), POINTER(float, cross));

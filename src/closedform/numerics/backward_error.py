@@ -13,8 +13,8 @@ from closedform.numerics.root import Root
 
 __all__ = ["Evidence", "backward_error", "joint_backward_error"]
 
-#: A factor no further from the matrix than this bounds the error: that of a sketch is far from it above, and not below.
-_FACTOR_ERROR = 0.75
+#: A factor no further from the matrix than this, as probed, bounds the error; with what else is known, up to the other.
+_NEAR, _FAR = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Evidence:
         target_norms: Norms of the targets, ``(targets,)``.
         root: S with ``S'S ~ A'A``, or None.
         factor_error: ``|S^-T A'A S^-1 - I|`` as probed; nan where unknown.
+        least: What the eigenvalues of ``S^-T A'A S^-1`` are at least, where theory tells; else 0.
         parts: ``(t, q)`` with ``gradient = A't + q``; bounds the error where there is no root.
         good_enough: An upper bound this small is reported as it is.
     """
@@ -38,6 +39,7 @@ class Evidence:
     target_norms: Tensor
     root: Root | None
     factor_error: float
+    least: float
     parts: tuple[Tensor, Tensor] | None
     good_enough: float
 
@@ -125,8 +127,9 @@ def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(G, dim=0)
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = torch.minimum(rho, lengths / rho.clamp(min=tiny))
-    if root is not None and root.shape[0] > 0 and evidence.factor_error < _FACTOR_ERROR:
-        solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(1 - evidence.factor_error)
+    least = 1 - evidence.factor_error if evidence.factor_error < _NEAR else evidence.least
+    if root is not None and root.shape[0] > 0 and evidence.factor_error < _FAR and least > 0:
+        solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(least)
         if root.shape[0] < root.shape[1]:
             rest = torch.linalg.vector_norm(G - root.solve(root.product(G)), dim=0)
             solved = torch.hypot(solved, rest / rho.clamp(min=tiny))

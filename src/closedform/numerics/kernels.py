@@ -178,6 +178,7 @@ def gram_add(
     the entries of A and B are rounded to that and the sums are float32; there is no factor then.
     """
     assert library is not None
+    assert not bfloat16 or (gram.dtype == torch.float32 and factor is None)
     start, single, rows, columns, distance = _table(X)
     library.gram_add(
         start,
