@@ -88,6 +88,7 @@ def main(words: list[str] | None = None) -> None:
         "pause": settings.pause,
         "one_process": settings.one_process,
         "missing": missing(),
+        "seconds": 0.0,
         "left_out": [],
         "results": [],
         "sweeps": [],
@@ -98,12 +99,12 @@ def main(words: list[str] | None = None) -> None:
         changed = [name for name in ("processor", "threads", "quick") if stopped[name] != record[name]]
         if changed:
             sys.exit(f"{arguments.json} was measured with another {' and '.join(changed)}; nothing is measured.")
-        record |= {name: stopped[name] for name in ("date", "results", "sweeps")}
+        record |= {name: stopped[name] for name in ("date", "results", "sweeps", "seconds")}
     done = {result["problem"] for result in record["results"]} | {sweep["along"] for sweep in record["sweeps"]}
     print(f"{record['processor']}, {settings.threads} threads, {settings.repeats} runs of each method")
     for peer in record["missing"]:
         print(f"not installed: {peer['peer']:<26} {peer['install']}")
-    begun = time.perf_counter()
+    earlier, begun = record["seconds"], time.perf_counter()
     for problem in QUICK if arguments.quick else FULL:
         if arguments.only not in problem.name or (arguments.skip and arguments.skip in problem.name):
             continue
@@ -114,7 +115,7 @@ def main(words: list[str] | None = None) -> None:
             continue
         record["results"].append(measure(problem, settings))
         show(record["results"][-1])
-        _write(arguments, record, begun)
+        _write(arguments, record, earlier + time.perf_counter() - begun)
     for sweep in () if arguments.no_sweeps else (SWEEPS_QUICK if arguments.quick else SWEEPS):
         if sweep.along in done:
             continue
@@ -123,19 +124,19 @@ def main(words: list[str] | None = None) -> None:
             continue
         record["sweeps"].append(measure_sweep(sweep, settings))
         show_sweep(record["sweeps"][-1])
-        _write(arguments, record, begun)
+        _write(arguments, record, earlier + time.perf_counter() - begun)
     show_bars(bars(record["results"], record["sweeps"]))
     for name in record["left_out"]:
         print(f"left out, because the time was over: {name}")
-    _write(arguments, record, begun)
+    _write(arguments, record, earlier + time.perf_counter() - begun)
     print(f"\n{record['seconds']:.0f} s in all")
 
 
-def _write(arguments: argparse.Namespace, record: dict[str, Any], begun: float) -> None:
+def _write(arguments: argparse.Namespace, record: dict[str, Any], seconds: float) -> None:
     """Write what there is so far, so that a long run that is stopped leaves its results."""
     from bars import bars
 
-    record["seconds"] = time.perf_counter() - begun
+    record["seconds"] = seconds
     record["bars"] = bars(record["results"], record["sweeps"])
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -353,6 +353,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     before = json.loads(file.read_text(encoding="utf-8"))
     again = run("--threads", "1", "--resume")
     assert again.returncode == 0, again.stderr
+    assert json.loads(file.read_text(encoding="utf-8"))["seconds"] > before["seconds"]
     other = run("--threads", "2", "--resume")
     assert other.returncode != 0
     assert "another threads" in other.stderr
