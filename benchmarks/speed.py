@@ -104,7 +104,8 @@ def main(words: list[str] | None = None) -> None:
     print(f"{record['processor']}, {settings.threads} threads, {settings.repeats} runs of each method")
     for peer in record["missing"]:
         print(f"not installed: {peer['peer']:<26} {peer['install']}")
-    earlier, begun = record["seconds"], time.perf_counter()
+    begun = time.perf_counter()
+    counted_from = begun - record["seconds"]
     for problem in QUICK if arguments.quick else FULL:
         if arguments.only not in problem.name or (arguments.skip and arguments.skip in problem.name):
             continue
@@ -115,7 +116,7 @@ def main(words: list[str] | None = None) -> None:
             continue
         record["results"].append(measure(problem, settings))
         show(record["results"][-1])
-        _write(arguments, record, earlier + time.perf_counter() - begun)
+        _write(arguments, record, counted_from)
     for sweep in () if arguments.no_sweeps else (SWEEPS_QUICK if arguments.quick else SWEEPS):
         if sweep.along in done:
             continue
@@ -124,19 +125,19 @@ def main(words: list[str] | None = None) -> None:
             continue
         record["sweeps"].append(measure_sweep(sweep, settings))
         show_sweep(record["sweeps"][-1])
-        _write(arguments, record, earlier + time.perf_counter() - begun)
+        _write(arguments, record, counted_from)
     show_bars(bars(record["results"], record["sweeps"]))
     for name in record["left_out"]:
         print(f"left out, because the time was over: {name}")
-    _write(arguments, record, earlier + time.perf_counter() - begun)
+    _write(arguments, record, counted_from)
     print(f"\n{record['seconds']:.0f} s in all")
 
 
-def _write(arguments: argparse.Namespace, record: dict[str, Any], seconds: float) -> None:
+def _write(arguments: argparse.Namespace, record: dict[str, Any], begun: float) -> None:
     """Write what there is so far, so that a long run that is stopped leaves its results."""
     from bars import bars
 
-    record["seconds"] = seconds
+    record["seconds"] = time.perf_counter() - begun
     record["bars"] = bars(record["results"], record["sweeps"])
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

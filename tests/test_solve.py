@@ -19,6 +19,7 @@ import closedform as cf
 from cases import BY_NAME, CASES, Case, Problem, geometric
 from closedform.errors import InputError, NonFiniteError
 from closedform.factors import sketched
+from closedform.numerics.root import TriangularRoot
 from closedform.plan import METHOD_NAMES
 from closedform.rows import as_rows
 from closedform.rows.scan import rows_per_block
@@ -545,6 +546,17 @@ def test_a_sketch_serves_at_any_condition_and_the_certificate_measures_it(
     assert_allclose(
         sol.certificate.loss, ((A @ np.linalg.lstsq(A, Y, rcond=0)[0] - Y) ** 2).mean(), rtol=1e-12 + 1e-19 * condition
     )
+
+
+@pytest.mark.parametrize("ratio", [3, 12])
+def test_a_sketch_is_certified_without_its_singular_values(ratio: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, ratio, False), ratio, False))
+    monkeypatch.setattr(TriangularRoot, "spectrum", lambda self: pytest.fail("decomposed"))
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((3000, 120)) * np.geomspace(1, 1e-5, 120) @ np.linalg.qr(rng.standard_normal((120, 120)))[0]
+    # A residual so short that the gradient alone bounds nothing.
+    sol = cf.solve(X, X @ rng.standard_normal(120) + 1e-12 * rng.standard_normal(3000), method="sketched")
+    assert sol.certificate.accepted
 
 
 @pytest.mark.parametrize("condition", [1e1, 1e5])

@@ -105,7 +105,7 @@ def known_rates(device: torch.device) -> Rates:
 
 
 def measured_rates(device: torch.device) -> Rates:
-    """Return the rates that the user gave, else those of this machine, measured (about half a second) and kept.
+    """Return the rates that the user gave, else those of this machine, measured (in less than a second) and kept.
 
     Other work slows a measurement down and nothing speeds it up, so the first few processes that ask each measure once,
     and the best of every rate is kept.
@@ -156,7 +156,7 @@ def _read(path: str, changed: int) -> Rates:
 
 
 def measure(device: torch.device) -> Rates:
-    """Time each kind of work, the best of three runs each, on at most 128 MB.
+    """Time each kind of work, the best of three runs each, on tables of up to 128 MB.
 
     Example:
         >>> import torch

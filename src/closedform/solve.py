@@ -30,7 +30,7 @@ from closedform.statistics import StandardErrors
 
 __all__ = ["solve"]
 
-#: From this predicted time on, the choice of a method is worth the half second that measuring the machine takes.
+#: From this predicted time on, the choice of a method is worth measuring the machine, which takes less than one.
 _WORTH_MEASURING = 1.0
 
 

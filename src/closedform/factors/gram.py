@@ -19,7 +19,6 @@ from closedform.rows import Design
 
 __all__ = ["Gram16", "Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows"]
 
-
 #: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, how many rows a column
 #: there have to be for it to pay, and where another Gram matrix has failed; how many times more for it to be few; and
 #: the operations of a Gram matrix that is not had sooner than a sample.
@@ -79,7 +78,7 @@ class GramMethod(Method):
         if bool((gram.diagonal() == 0).any()):
             # A column without a number in the sample may have some in the other rows.
             return
-        # A sample for bfloat16 is in float32: where that fails, it would for a sample in float32.
+        # For bfloat16 the sample is in float32: where it fails, it would for float32 as well.
         limit = max(self.condition_limit, _HELD[gram.dtype])
         pivots = self._cholesky(gram, "column", _holder(gram.dtype), " in a sample of the rows", limit)
         pivots = pivots.diagonal() * scale

@@ -50,12 +50,11 @@ static inline __attribute__((always_inline)) BFLOAT16 void pair_block(const int 
             _mm512_store_ps(out[q] + i * 16, _mm512_add_ps(_mm512_load_ps(out[q] + i * 16), s[q][i]));
 }
 
-/* Add left' right to the tiles out, for `count` panels of pairs on the right. */
-BFLOAT16 static void pair_tiles(int count, const Pair *left, const Pair *right, Py_ssize_t depth, float *const *out) {
+BFLOAT16 static void pair_tiles(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out) {
     for (int i = 0; i < 16; i += PAIR_TILE) {
         float *to[PAIR_RIGHT] = {NULL};
-        for (int q = 0; q < count; q++) to[q] = out[q] + i * 16;
-        BY_THREE(count, pair_block, left + i, right, depth, to);
+        for (int q = 0; q < count; q++) to[q] = (float *)out[q] + i * 16;
+        BY_THREE(count, pair_block, (const Pair *)left + i, (const Pair *)right, depth, to);
     }
 }
 
@@ -78,16 +77,7 @@ BFLOAT16 static void *gram16_worker(void *argument) {
             gram32_pack_512(a, i + r, depth, panels, packed);
             pair_rows(packed, depth, panels, pairs + r / 2 * 16);
         }
-        for (Py_ssize_t q = 0; q < panels; q += PAIR_RIGHT) {
-            for (Py_ssize_t p = 0; p < x_panels && p < q + PAIR_RIGHT && p < panels; p++) {
-                const Py_ssize_t from = p > q ? p : q;
-                float *out[PAIR_RIGHT] = {NULL};
-                int count = 0;
-                for (Py_ssize_t j = from; j < q + PAIR_RIGHT && j < panels; j++)
-                    out[count++] = (float *)a->sums + tile_of(p, j, x_panels) * 16 * 16;
-                pair_tiles(count, pairs + p * APART * 16, pairs + from * APART * 16, (rows + 1) / 2, out);
-            }
-        }
+        add_upper(pair_tiles, pairs, (rows + 1) / 2, panels, x_panels, PAIR_RIGHT, a->sums, sizeof(float) * 16 * 16);
     }
     free(packed);
     free(pairs);

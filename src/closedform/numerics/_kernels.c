@@ -212,6 +212,28 @@ static inline Py_ssize_t tile_of(Py_ssize_t p, Py_ssize_t q, Py_ssize_t x_panels
     return q < x_panels ? q * (q + 1) / 2 + p : x_panels * (x_panels + 1) / 2 + (q - x_panels) * x_panels + p;
 }
 
+/* Adds left' right to the tiles out, for `count` packed panels on the right. */
+typedef void (*Tiles)(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out);
+
+#define MOST_RIGHT 3
+
+/* Add the products of packed panels, `right` of them at once, to the sums of the upper triangle, `tile` bytes each.
+   Panels on the right stay in the inner caches while those on the left pass by. */
+static void add_upper(Tiles tiles, const void *packed, Py_ssize_t depth, Py_ssize_t panels, Py_ssize_t x_panels,
+                      int right, void *sums, size_t tile) {
+    const char *panel = packed;
+    for (Py_ssize_t q = 0; q < panels; q += right) {
+        for (Py_ssize_t p = 0; p < x_panels && p < q + right && p < panels; p++) {
+            const Py_ssize_t from = p > q ? p : q;
+            void *out[MOST_RIGHT] = {NULL};
+            int count = 0;
+            for (Py_ssize_t j = from; j < q + right && j < panels; j++)
+                out[count++] = (char *)sums + tile_of(p, j, x_panels) * tile;
+            tiles(count, panel + p * APART * 64, panel + from * APART * 64, depth, out);
+        }
+    }
+}
+
 /* How many panels of rows panel q of a matrix is laid out with: panels that are multiplied at once have the same. */
 static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int triangle, int right) {
     const Py_ssize_t end = (q / right + 1) * right;

@@ -146,15 +146,14 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
         }                                                                                                              \
     }                                                                                                                  \
                                                                                                                        \
-    /* Add left' right to the tiles out, for `count` packed panels on the right. */                                    \
-    TARGET static void NAMED(NAME##_tiles)(int count, const T *left, const T *right, Py_ssize_t depth,                 \
-                                           T *const *out) {                                                            \
+    TARGET static void NAMED(NAME##_tiles)(int count, const void *left, const void *right, Py_ssize_t depth,           \
+                                           void *const *out) {                                                         \
         const T *panels[RIGHT] = {NULL};                                                                               \
         T *to[RIGHT] = {NULL};                                                                                         \
-        for (int q = 0; q < count; q++) panels[q] = right + q * APART * WIDTH;                                         \
+        for (int q = 0; q < count; q++) panels[q] = (const T *)right + q * APART * WIDTH;                              \
         for (int i = 0; i < WIDTH; i += TILE) {                                                                        \
-            for (int q = 0; q < count; q++) to[q] = out[q] + i * WIDTH;                                                \
-            BY_COUNT(count, NAMED(NAME##_block), 1, left + i, 1, WIDTH, 0, 1, depth, panels, to);                      \
+            for (int q = 0; q < count; q++) to[q] = (T *)out[q] + i * WIDTH;                                           \
+            BY_COUNT(count, NAMED(NAME##_block), 1, (const T *)left + i, 1, WIDTH, 0, 1, depth, panels, to);           \
         }                                                                                                              \
     }                                                                                                                  \
                                                                                                                        \
@@ -254,17 +253,7 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
                 memcpy(memory, packed, sizeof(T) * x_panels * APART * WIDTH);                                          \
                 NAMED(NAME##_multiply)(memory, a->factor, depth, x_panels, x_panels, 1, packed);                       \
             }                                                                                                          \
-            /* Panels on the right stay in the inner caches while those on the left pass by. */                        \
-            for (Py_ssize_t q = 0; q < panels; q += RIGHT) {                                                           \
-                for (Py_ssize_t p = 0; p < x_panels && p < q + RIGHT && p < panels; p++) {                             \
-                    const Py_ssize_t from = p > q ? p : q;                                                             \
-                    T *out[RIGHT] = {NULL};                                                                            \
-                    int count = 0;                                                                                     \
-                    for (Py_ssize_t j = from; j < q + RIGHT && j < panels; j++)                                        \
-                        out[count++] = (T *)a->sums + tile_of(p, j, x_panels) * WIDTH * WIDTH;                         \
-                    NAMED(NAME##_tiles)(count, packed + p * APART * WIDTH, packed + from * APART * WIDTH, depth, out); \
-                }                                                                                                      \
-            }                                                                                                          \
+            add_upper(NAMED(NAME##_tiles), packed, depth, panels, x_panels, RIGHT, a->sums, sizeof(T) * WIDTH * WIDTH);\
         }                                                                                                              \
         free(memory);                                                                                                  \
         return NULL;                                                                                                   \
@@ -316,7 +305,7 @@ TARGET static void NAMED(panel_products)(const double *left, Py_ssize_t left_pan
     for (Py_ssize_t o = 0; o < right_panels; o += RIGHT) {
         const int count = right_panels - o < RIGHT ? (int)(right_panels - o) : RIGHT;
         for (Py_ssize_t p = 0; p < left_panels; p++) {
-            double *out[RIGHT] = {NULL};
+            void *out[RIGHT] = {NULL};
             for (int j = 0; j < count; j++) out[j] = tiles + (p * right_panels + o + j) * PANEL * PANEL;
             NAMED(gram64_tiles)(count, left + p * APART * PANEL, right + o * APART * PANEL, depth, out);
         }
