@@ -9,10 +9,10 @@ flags = [] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-math-e
 setup(
     ext_modules=[
         Extension(
-            "closedform.numerics._kernels",
-            ["src/closedform/numerics/_kernels.c"],
+            "closedform.engine._kernels",
+            ["src/closedform/engine/_kernels.c"],
             extra_compile_args=flags,
-            depends=["src/closedform/numerics/_passes.h", "src/closedform/numerics/_bfloat16.h"],
+            depends=["src/closedform/engine/_passes.h", "src/closedform/engine/_bfloat16.h"],
             optional=True,
         )
     ]

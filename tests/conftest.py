@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
     torch.set_num_threads(1)
 
-from closedform.machine import DEFAULT, VARIABLE
+from closedform.engine.rates import DEFAULT, VARIABLE
 
 _folder = tempfile.TemporaryDirectory()
 atexit.register(_folder.cleanup)

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import closedform as cf
-from closedform.errors import DataTypeError, InputError, NonFiniteError
+from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from closedform.numerics import kernels
+from closedform.engine import compiled
 
 MEASURE = """
 import json, resource, sys
@@ -28,7 +28,7 @@ print(json.dumps({"extra": (after - before) * 1024, "data": X.nbytes, "accepted"
 
 
 @pytest.mark.parametrize(
-    "method", [*(["gram16"] if kernels.multiplies_bfloat16() else []), "gram32", "gram64", "householder", "svd"]
+    "method", [*(["gram16"] if compiled.multiplies_bfloat16() else []), "gram32", "gram64", "householder", "svd"]
 )
 def test_peak_memory_of_a_solve_in_memory(method: str) -> None:
     """At most 0.3 of the data, beside work of the size of a few n-by-n matrices."""

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import closedform as cf
-from closedform.errors import DataTypeError, InputError
+from closedform.words.errors import DataTypeError, InputError
 
 F64 = torch.float64
 

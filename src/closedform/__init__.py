@@ -6,15 +6,16 @@ from importlib.metadata import version as _version
 from types import ModuleType
 
 from closedform.batched import BatchedSolution, solve_batched
-from closedform.certify import Certificate
-from closedform.compare import compare
-from closedform.diagnose import Diagnosis, diagnose
-from closedform.errors import ClosedformError
+from closedform.comparison.entry import compare
+from closedform.explain.diagnosis import Diagnosis
+from closedform.explain.entry import diagnose
+from closedform.fit.certificate import Certificate
+from closedform.fit.orchestrator import solve
+from closedform.fit.solution import Attempt, Solution
 from closedform.layer import Gap, fit_, gap
-from closedform.outcome import Outcome
 from closedform.report import Comparison
-from closedform.solution import Attempt, Solution
-from closedform.solve import solve
+from closedform.words.errors import ClosedformError
+from closedform.words.outcome import Outcome
 
 try:
     __version__ = _version("closedform")
@@ -46,3 +47,7 @@ def __getattr__(name: str) -> ModuleType:
     if name == "optim":
         return importlib.import_module("closedform.optim")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

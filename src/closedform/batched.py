@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closedform.certify import TOLERANCE
-from closedform.door import check_ridge
-from closedform.errors import InputError, NonFiniteError
-from closedform.linear import round_to
-from closedform.outcome import Outcome
-from closedform.rows.scan import power_of_two_exponents
+from closedform.fit.certificate import TOLERANCE
+from closedform.fit.layers import round_to
+from closedform.fit.orchestrator import solve
+from closedform.fit.request import check_ridge
+from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows.tensors import as_tensor
-from closedform.solve import solve
+from closedform.words.errors import InputError, NonFiniteError
+from closedform.words.outcome import Outcome
 
 __all__ = ["BatchedSolution", "solve_batched"]
 

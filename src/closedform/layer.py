@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.door import check_ridge
-from closedform.errors import InputError
-from closedform.linear import check_finite, check_linear, check_writable, write
+from closedform.fit.layers import check_finite, check_linear, check_writable, write
+from closedform.fit.orchestrator import solve_rows
+from closedform.fit.request import check_ridge
+from closedform.fit.solution import Solution
 from closedform.rows import as_rows
-from closedform.rows.scan import rows_per_block
-from closedform.solution import Solution
-from closedform.solve import solve_rows
+from closedform.rows.norms import rows_per_block
+from closedform.words.errors import InputError
 
 __all__ = ["Gap", "fit_", "gap"]
 

@@ -16,7 +16,7 @@ from closedform.cli.options import JsonFile
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from closedform.cli.peers import Peer
+    from closedform.cli.peer_packages import Peer
 
 __all__ = ["accuracy_command"]
 
@@ -51,9 +51,9 @@ def accuracy_command(
 ) -> None:
     """Print the correct digits of every solver installed, on NIST's regression sets and a gallery of hard problems."""
     from closedform.cli.output import OutputFile, json_bytes, print_wrapped
-    from closedform.cli.peers import peers
-    from closedform.rows.hard import hard_problems
-    from closedform.rows.nist import nist_sets, read_nist_sets
+    from closedform.cli.peer_packages import peers
+    from closedform.files.hard import hard_problems
+    from closedform.files.nist import nist_sets, read_nist_sets
 
     out = None if json is None else OutputFile(json, "--json")
     sets = nist_sets() if data is None else read_nist_sets(data)

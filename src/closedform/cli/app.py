@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from closedform.cli import accuracy, compare, demo, diagnose, solve
-from closedform.errors import ClosedformError
+from closedform.words.errors import ClosedformError
 
 __all__ = ["app"]
 

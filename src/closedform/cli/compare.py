@@ -21,7 +21,7 @@ from closedform.cli.options import (
 
 if TYPE_CHECKING:
     from closedform.cli.output import OutputFile
-    from closedform.diagnose import Diagnosis
+    from closedform.explain.diagnosis import Diagnosis
     from closedform.report import Comparison
 
 __all__ = ["compare_command", "finish", "plot_output", "show"]
@@ -62,8 +62,8 @@ def compare_command(
     from closedform.cli.diagnose import as_model, fresh_layer, page_output
     from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
     from closedform.cli.sources import open_tables
-    from closedform.compare import OPTIMIZERS, compare
-    from closedform.errors import InputError
+    from closedform.comparison.entry import OPTIMIZERS, compare
+    from closedform.words.errors import InputError
 
     image = plot_output(plot)
     page = page_output(html)
@@ -89,7 +89,7 @@ def compare_command(
     )
     show(comparison)
     if page is not None and layer is not None:
-        from closedform.diagnose import diagnose
+        from closedform.explain.entry import diagnose
         from closedform.report import comparison_html
 
         diagnosis = diagnose(
@@ -107,7 +107,7 @@ def _same_runs(comparison: Comparison, diagnosis: Diagnosis) -> list[dict[str, A
     from torch import nn
     from torch.optim import SGD
 
-    from closedform.compare.contenders import CONTENDERS
+    from closedform.comparison.contenders import CONTENDERS
 
     goal = diagnosis.facts.goal_excess
     curves = {method.name: method.curve for method in comparison.methods if method.curve}
@@ -144,7 +144,7 @@ def plot_output(path: str | None) -> OutputFile | None:
     from importlib.util import find_spec
 
     from closedform.cli.output import OutputFile
-    from closedform.errors import MissingExtraError
+    from closedform.words.errors import MissingExtraError
 
     if path is None:
         return None

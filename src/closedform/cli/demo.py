@@ -18,8 +18,8 @@ print(cf.compare(X, Y, X_test, Y_test, budget=15))    # this page"""
 def demo_command(budget: Budget = 15.0, plot: PlotFile = None) -> None:
     """Compare on real data that comes with scikit-learn: a kernel without regularisation."""
     from closedform.cli.output import print_wrapped
-    from closedform.compare import compare
-    from closedform.rows.example import kernel_example
+    from closedform.comparison.entry import compare
+    from closedform.files.example import kernel_example
 
     image = plot_output(plot)
     example = kernel_example()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from closedform.cli.output import OutputFile
-    from closedform.diagnose.optimizer import OptimizerFacts
+    from closedform.explain.optimizer import OptimizerFacts
     from closedform.rows import Source
 
 __all__ = ["as_model", "diagnose_command", "fresh_layer", "page_output"]
@@ -52,8 +52,8 @@ def diagnose_command(
     """
     from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
     from closedform.cli.sources import open_tables
-    from closedform.diagnose import diagnose
-    from closedform.diagnose.text import diagnosis_text
+    from closedform.explain.entry import diagnose
+    from closedform.explain.text import diagnosis_text
 
     page = page_output(html)
     data = None if json is None else OutputFile(json, "--json")
@@ -91,7 +91,7 @@ def page_output(path: str | None) -> OutputFile | None:
     from importlib.util import find_spec
 
     from closedform.cli.output import OutputFile
-    from closedform.errors import MissingExtraError
+    from closedform.words.errors import MissingExtraError
 
     if path is None:
         return None
@@ -123,7 +123,7 @@ def as_model(layer: nn.Linear, Y: Source) -> nn.Module:
 
 def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | None, nesterov: bool) -> str | None:
     """Check the settings; None where there are none."""
-    from closedform.errors import InputError
+    from closedform.words.errors import InputError
 
     if optimizer is None and lr is None and momentum is None and not nesterov:
         return None
@@ -146,7 +146,7 @@ def _optimizer(
 ) -> Optimizer | OptimizerFacts:
     rate = _OPTIMIZERS[name] if lr is None else lr
     if name == "sgd":
-        from closedform.diagnose.optimizer import fresh_sgd
+        from closedform.explain.optimizer import fresh_sgd
 
         return fresh_sgd(rate, momentum or 0.0, nesterov)
     from torch.optim import LBFGS, Adam

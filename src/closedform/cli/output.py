@@ -12,7 +12,7 @@ from typing import Any, final
 
 import typer
 
-from closedform.errors import InputError
+from closedform.words.errors import InputError
 
 __all__ = ["OutputFile", "json_bytes", "print_wrapped", "refuse_overwriting"]
 
@@ -92,7 +92,7 @@ def refuse_overwriting(inputs: Sequence[str | None], *outputs: OutputFile | None
     Raises:
         InputError: two of them are the same file, by whatever name.
     """
-    from closedform.rows.files import split_spec
+    from closedform.files.opening import split_spec
 
     read = [split_spec(spec)[0] for spec in inputs if spec is not None]
     written: list[OutputFile] = []

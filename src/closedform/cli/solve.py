@@ -35,11 +35,11 @@ def solve_command(
     """Solve for the layer, print its certificate, and write its weights."""
     from itertools import islice
 
-    from closedform.cli.certain import certain_lines
+    from closedform.cli.certainty import certain_lines
     from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
     from closedform.cli.sources import open_tables
-    from closedform.errors import MissingExtraError
-    from closedform.solve import solve
+    from closedform.fit.orchestrator import solve
+    from closedform.words.errors import MissingExtraError
 
     weights = None if out is None else OutputFile(out, "--out", (".safetensors",))
     data = None if json is None else OutputFile(json, "--json")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import final
 
 from closedform.cli.output import print_wrapped
-from closedform.errors import InputError
 from closedform.rows import Source
+from closedform.words.errors import InputError
 
 __all__ = ["Tables", "open_tables"]
 
@@ -42,8 +42,8 @@ def open_tables(
         SourceError: a file or a key that is not there, or more than one reading of the file.
         InputError: the features are named twice.
     """
-    from closedform.rows.discovery import discover
-    from closedform.rows.files import open_source, split_spec
+    from closedform.files.discovery import discover
+    from closedform.files.opening import open_source, split_spec
 
     path, key = split_spec(file)
     if key is not None and x is not None:

@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.lu import LU
-from closedform.numerics.product import product
-from closedform.numerics.threads import all_threads
+from closedform.numerics.matrix_product import product
 
 __all__ = ["DenseRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
-
-#: Up to this many columns one thread has singular values, or a product of matrices, before others are awake.
-_FOR_ONE = 128
 
 
 class Root(ABC):
@@ -58,8 +54,7 @@ class Root(ABC):
 
 
 def _singular_values(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    with all_threads(matrix.shape[1] > _FOR_ONE):
-        _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
+    _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
     return values, vectors
 
 
@@ -207,14 +202,12 @@ class ProjectedRoot(Root):
         return self.inner.adjoint_solve(self.vectors @ V)
 
     def dense(self) -> Tensor:
-        with all_threads(self.shape[1] > _FOR_ONE):
-            return self.inner.product(self.vectors)
+        return self.inner.product(self.vectors)
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:
         values, inner = self.inner.spectrum()
-        with all_threads(self.shape[1] > _FOR_ONE):
-            return values, inner @ self.vectors
+        return values, inner @ self.vectors
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd

@@ -17,8 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from closedform.errors import ClosedformError, InputError, NonFiniteError
 from closedform.optim.graph import reaches, ways
+from closedform.words.errors import ClosedformError, InputError, NonFiniteError
 
 __all__ = ["Batch", "Curvature", "Measured", "measure", "to_batch"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.errors import DataTypeError, InputError, NonFiniteError
-from closedform.linear import check_linear, check_writable, round_to, write
+from closedform.fit.layers import check_linear, check_writable, round_to, write
+from closedform.fit.orchestrator import solve
+from closedform.fit.solution import Solution
 from closedform.numerics.row_update import square
 from closedform.numerics.triangle import Triangle, fold
-from closedform.solution import Solution
-from closedform.solve import solve
+from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 
 __all__ = ["fit_head_"]
 

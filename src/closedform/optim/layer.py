@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from closedform.errors import DataTypeError, InputError
-from closedform.linear import check_linear, check_writable
+from closedform.fit.layers import check_linear, check_writable
+from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["find_linear"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from closedform.fit.orchestrator import solve
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.root import TriangularRoot
 from closedform.numerics.row_update import fold_rows, square
 from closedform.numerics.triangle import Triangle, fold
-from closedform.solve import solve
 
 __all__ = ["Memory", "begin", "learn"]
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from closedform.errors import ClosedformError, InputError
-from closedform.linear import round_to, write
+from closedform.fit.layers import round_to, write
 from closedform.optim.curvature import Batch, to_batch
-from closedform.optim.follow import Call, follow, is_traced
+from closedform.optim.following import Call, follow, is_traced
 from closedform.optim.layer import find_linear
 from closedform.optim.recursion import Memory, begin, learn
+from closedform.words.errors import ClosedformError, InputError
 
 __all__ = ["RecursiveLeastSquares"]
 

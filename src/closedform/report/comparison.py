@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from closedform.outcome import Outcome
+from closedform.words.outcome import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,7 +175,7 @@ class Comparison:
         return render_text(comparison_page(self))
 
     def _repr_html_(self) -> str:
-        from closedform.report.comparison_html import comparison_fragment
+        from closedform.report.comparison_page import comparison_fragment
 
         return comparison_fragment(self)
 

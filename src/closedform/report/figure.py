@@ -5,9 +5,9 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from closedform.errors import MissingExtraError
 from closedform.report.comparison import Comparison
 from closedform.report.sections import plural
+from closedform.words.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from closedform.errors import MissingExtraError
 from closedform.report.charts import WIDTH, Scale
+from closedform.words.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Environment

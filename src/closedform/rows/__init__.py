@@ -1,7 +1,7 @@
 """Rows: the only floor that knows where data live."""
 
 from closedform.rows.design import Design
-from closedform.rows.scan import Scan, scan
+from closedform.rows.norms import Scan, scan
 from closedform.rows.source import Source
 from closedform.rows.table import Block, Rows, as_rows
 from closedform.rows.tensors import TensorSource

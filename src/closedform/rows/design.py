@@ -9,12 +9,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.numerics.gram import normal_equations_update
-from closedform.numerics.passes import PassSums, pass_sums, residual_pass
-from closedform.numerics.product import product
-from closedform.numerics.threads import all_threads
+from closedform.engine.gram import normal_equations_update
+from closedform.engine.passes import PassSums, pass_sums, residual_pass
+from closedform.engine.threads import all_threads
+from closedform.numerics.matrix_product import product
+from closedform.numerics.scaling import power_of_two_exponents
 from closedform.numerics.triangle import Triangle, fold
-from closedform.rows.scan import Scan, pass_rows, power_of_two_exponents, rows_per_block
+from closedform.rows.norms import Scan, pass_rows, rows_per_block
 from closedform.rows.table import Block, Rows
 
 __all__ = ["Design"]

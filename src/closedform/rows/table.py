@@ -9,10 +9,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from closedform.errors import InputError
-from closedform.numerics.threads import all_threads
+from closedform.engine.threads import all_threads
 from closedform.rows.source import Source
 from closedform.rows.tensors import TensorSource, as_tensor
+from closedform.words.errors import InputError
 
 __all__ = ["Block", "Rows", "as_rows"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from closedform.errors import DataTypeError, InputError
 from closedform.rows.source import Source
+from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["TensorSource", "array_to_tensor", "as_tensor"]
 

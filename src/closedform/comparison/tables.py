@@ -1,0 +1,93 @@
+"""From what the user passed to tables that can be trained on and measured with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from closedform.comparison.problem import Problem, Weights
+from closedform.fit.solution import Solution
+from closedform.report.sections import plural
+from closedform.rows import Rows, Source, TensorSource, as_rows
+from closedform.rows.tensors import as_tensor
+from closedform.words.errors import InputError, NonFiniteError
+
+__all__ = ["casts", "held_out_rows", "in_memory", "make_problem"]
+
+
+def in_memory(rows: Rows) -> Rows:
+    """Return the same rows read once: an optimizer walks them thousands of times."""
+    weight = None if rows.weight is None else _read(rows.weight)
+    return Rows(_read(rows.x), _read(rows.y), weight, rows.single_target, rows.notes)
+
+
+def _read(source: Source) -> TensorSource:
+    values = source.read(0, source.shape[0])
+    # Autograd does not save tensors that were made under torch.inference_mode(); a copy made here it does.
+    return TensorSource(values.clone() if values.is_inference() else values, source.name)
+
+
+def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor] | None:
+    """Check test rows against the training rows and return them in float64, or None where there are none.
+
+    Raises:
+        InputError: only one of the two given, or another number of features or targets.
+        NonFiniteError: NaN or infinity.
+        DataTypeError: data that are not dense real numbers.
+    """
+    if X_test is None and Y_test is None:
+        return None
+    if X_test is None or Y_test is None:
+        given, missing = ("Y_test", "X_test") if X_test is None else ("X_test", "Y_test")
+        raise InputError(f"{given} was given without {missing}; a test needs both.")
+    test = in_memory(as_rows(_named(X_test, "X_test"), _named(Y_test, "Y_test")))
+    seen, trained = (test.n_features, test.n_targets), (rows.n_features, rows.n_targets)
+    if seen != trained:
+        raise InputError(
+            f"X_test and Y_test have {plural(seen[0], 'feature')} and {plural(seen[1], 'target')}, but the training "
+            f"rows have {trained[0]} and {trained[1]}."
+        )
+    return _finite(test.x, rows.device), _finite(test.y, rows.device)
+
+
+def _named(data: Any, name: str) -> Source:
+    if isinstance(data, Source):
+        return data
+    tensor, notes = as_tensor(data, name)
+    return TensorSource(tensor, name, notes)
+
+
+def _finite(source: Source, device: torch.device) -> Tensor:
+    """Read a table of test rows in float64; training rows are checked by the solver, these by nobody else."""
+    values = source.read(0, source.shape[0]).to(device=device, dtype=torch.float64)
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        row, column = (int(i) for i in bad[0])
+        raise NonFiniteError(
+            f"{source.name} holds {float(values[row, column])} in column {column}, first in row {row}; "
+            "drop or repair the rows that are not finite."
+        )
+    return values
+
+
+def make_problem(rows: Rows, exact: Solution, test: tuple[Tensor, Tensor] | None) -> Problem:
+    """Return the problem that is trained on: in the dtype of X, weights scaled to a mean of one."""
+    X, Y = (source.read(0, rows.n_rows) for source in (rows.x, rows.y))
+    row_weight = None
+    if rows.weight is not None:
+        weight = rows.weight.read(0, rows.n_rows).double()
+        row_weight = (weight / weight.mean()).unsqueeze(1)
+    return Problem(X, Y, row_weight, rows.dtype, Weights(exact.weight, exact.bias), test)
+
+
+def casts(rows: Rows) -> tuple[str, ...]:
+    """Say which tables are trained on in another dtype than they came in (integers in float64 the rows tell)."""
+    trained = str(rows.dtype).removeprefix("torch.")
+    return tuple(
+        f"the optimizers train in {trained}, the dtype of X, so {source.name} was cast from "
+        f"{str(source.dtype).removeprefix('torch.')}; losses are measured in float64 on the numbers as given"
+        for source in (rows.x, rows.y)
+        if source.dtype != rows.dtype and (source.dtype.is_floating_point or rows.dtype != torch.float64)
+    )

@@ -1,0 +1,114 @@
+"""How many threads torch takes: one for small matrices, all of them for the rows.
+
+Where a region of OpenMP opens for a few thousand numbers, its threads have to be woken, which costs a small problem
+many times its own time, and then spin on the cores that the next pass over the rows needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from closedform.numerics.root import Root
+
+__all__ = ["all_threads", "dense_of", "one_thread", "spectrum_of", "team"]
+
+#: Up to this many columns, and so many targets, one thread is enough for most of what is not a pass over the rows.
+_SMALL, _FEW_TARGETS = 4096, 256
+#: Columns up to which one thread has singular values, or a product of matrices, before others are awake.
+_DECOMPOSED_BY_ONE = 128
+
+
+def _function(name: str) -> Callable[[int], int] | None:
+    """Return a function of the libraries that torch is linked with, or None where they do not have it."""
+    try:
+        function = getattr(ctypes.CDLL(torch._C.__file__), name)
+    except (AttributeError, OSError):
+        return None
+    function.argtypes, function.restype = [ctypes.c_int], ctypes.c_int
+    return function
+
+
+# torch.set_num_threads would do for the thread that calls it, but a thread that meets torch for the first time
+# meanwhile would be left with one for good. These two speak of the calling thread alone.
+_set_openmp = _function("omp_set_num_threads")
+_set_mkl = _function("MKL_Set_Num_Threads_Local")
+
+
+def _set(threads: int, mkl: int) -> int:
+    """Set both and return what the second was; 0 there stands for what holds for all threads."""
+    assert _set_openmp is not None
+    _set_openmp(threads)
+    return 0 if _set_mkl is None else _set_mkl(mkl)
+
+
+class _Held(threading.local):
+    #: How many threads this thread's torch had before it was held back, or 0; and what MKL was told for it.
+    team = 0
+    mkl = 0
+
+
+_held = _Held()
+
+
+def team() -> int:
+    """Return how many threads a pass over the rows takes: those torch was given."""
+    return _held.team or torch.get_num_threads()
+
+
+@contextmanager
+def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: int = _SMALL) -> Iterator[None]:
+    """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
+
+    Other threads of the process keep theirs. Without OpenMP, or with many targets, nothing happens.
+
+    Example:
+        >>> import torch
+        >>> before = torch.get_num_threads()
+        >>> with one_thread(10, torch.device("cpu")):
+        ...     torch.get_num_threads(), team() == before
+        (1, True)
+    """
+    threads = torch.get_num_threads()
+    large = columns > most or targets > _FEW_TARGETS
+    if device.type != "cpu" or large or threads == 1 or _set_openmp is None:
+        yield
+        return
+    try:
+        _held.team, _held.mkl = threads, _set(1, 1)
+        yield
+    finally:
+        _set(threads, _held.mkl)
+        _held.team = 0
+
+
+@contextmanager
+def all_threads(worth: bool = True) -> Iterator[None]:
+    """Give torch its threads back inside :func:`one_thread`, where that is worth their waking up."""
+    threads = _held.team if worth else 0
+    if not threads:
+        yield
+        return
+    try:
+        _set(threads, _held.mkl)
+        _held.team = 0
+        yield
+    finally:
+        _held.team, _held.mkl = threads, _set(1, 1)
+
+
+def spectrum_of(root: Root) -> tuple[Tensor, Tensor]:
+    """Return the singular values and right singular vectors of a root, with the threads that are worth waking."""
+    with all_threads(root.shape[1] > _DECOMPOSED_BY_ONE):
+        return root.spectrum()
+
+
+def dense_of(root: Root) -> Tensor:
+    """Return a root as a matrix, with the threads that are worth waking."""
+    with all_threads(root.shape[1] > _DECOMPOSED_BY_ONE):
+        return root.dense()

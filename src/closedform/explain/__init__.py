@@ -1,0 +1,1 @@
+"""Why an optimizer does not get there: spectrum, forecasts, rehearsals and findings, measured on the data."""

@@ -1,0 +1,236 @@
+"""The result of a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from closedform.explain.advice import folklore
+from closedform.explain.facts import Facts
+from closedform.explain.finding import Finding, Folklore, Severity, Verdict
+from closedform.explain.findings import find
+from closedform.explain.forecasts import Forecast, forecast, start_coordinates
+from closedform.explain.plots import plot_forecast, plot_spectrum
+from closedform.explain.records import record
+from closedform.explain.rehearsal import Rehearsal, rehearse
+from closedform.explain.text import diagnosis_text
+from closedform.explain.wording import count, short, steps_text
+from closedform.words.errors import InputError, SourceError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Diagnosis"]
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """What keeps an optimizer from the minimiser. Print it; or ask for findings, forecasts, rehearsals.
+
+    Everything is computed on first use, from one triangle of the rows.
+    """
+
+    facts: Facts
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the matrix the layer sees, ``[1 | X]`` with a bias; a lower bound where not complete."""
+        return self.facts.spectrum.condition
+
+    @property
+    def singular_values(self) -> Tensor:
+        """Singular values of that matrix, descending, float64, ``(columns,)``."""
+        return self.facts.spectrum.singular_values
+
+    @property
+    def learning_rate_limit(self) -> float:
+        """The largest stable step of plain gradient descent on ``MSELoss()`` (mean); for the sum see ``to_dict()``."""
+        return self.facts.spectrum.learning_rate_limit
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found, the most severe first; empty where nothing is worth saying."""
+        return find(self.facts)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The most severe finding, or that nothing is wrong."""
+        for finding in self.findings:
+            if finding.severity.rank <= Severity.WARNING.rank:
+                return Verdict(finding.name, finding.severity, finding.title, finding.consequence)
+        facts = self.facts
+        good = f"condition {short(self.condition)}"
+        if facts.start_excess <= facts.goal_excess:
+            sentence = f"The weights are at the minimum: the excess loss is {short(facts.start_excess)}."
+        elif facts.optimizer is not None and facts.training.reaches_goal:
+            training = facts.training
+            told = training.forecast is not None or training.batches is not None or training.scheduled is not None
+            how = "forecast" if told else "rehearsed on these data"
+            sentence = (
+                f"{facts.optimizer.name}, {how}, comes within {short(facts.goal)} of the minimum in the "
+                f"{facts.patience_text}."
+            )
+        else:
+            sentence = (
+                f"Gradient descent at lr {short(facts.best_descent.lr / facts.loss_factor)} comes within "
+                f"{short(facts.goal)} of the minimum in {steps_text(facts.best_steps)}."
+            )
+            if facts.optimizer is not None:
+                title = f"Nothing wrong in the data ({good}); the run of {facts.optimizer.name} was not judged"
+                sentence = f"{facts.training.not_judged}. {sentence}"
+                return Verdict("not_judged", Severity.INFO, title, f"{sentence[0].upper()}{sentence[1:]}")
+        return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", sentence)
+
+    @cached_property
+    def folklore(self) -> tuple[Folklore, ...]:
+        """Common advice, and what each piece would change here."""
+        return folklore(self.facts)
+
+    def forecast(
+        self,
+        optimizer: str = "sgd",
+        *,
+        lr: float,
+        momentum: float | None = None,
+        nesterov: bool | None = None,
+        weight_decay: float = 0.0,
+        dampening: float = 0.0,
+        steps: Any = 1000,
+        start: Any = None,
+    ) -> Forecast:
+        """Predict the loss of full-batch ``torch.optim.SGD`` without training; see
+        :func:`closedform.forecast.forecast`.
+
+        ``start`` is the model's present weights unless given, or zeros without a model.
+        """
+        at = self.facts.start if start is None else start
+        return forecast(
+            self.facts.spectrum,
+            optimizer,
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            dampening=dampening,
+            steps=steps,
+            start=at,
+        )
+
+    def rehearse(
+        self, make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer], *, steps: int, start: Any = None
+    ) -> Rehearsal:
+        """Run any torch optimizer on the triangle: the path it takes on the full data, rows / columns times cheaper.
+
+        Args:
+            make_optimizer: Given ``[weight]`` or ``[weight, bias]`` in float64, returns the optimizer.
+            steps: How often ``step()`` is called.
+            start: As for :meth:`forecast`.
+
+        Raises:
+            InputError: what is not the full batch and the squared error, or an optimizer that cannot be run so.
+
+        Example:
+            >>> import torch
+            >>> from closedform.explain.entry import diagnose
+            >>> d = diagnose([[1.0], [2.0], [3.0]], [2.0, 4.0, 6.0])
+            >>> run = d.rehearse(lambda params: torch.optim.SGD(params, lr=0.1), steps=30)
+            >>> bool(run.loss[-1] < 1e-12)
+            True
+        """
+        facts = self.facts
+        if not facts.squared:
+            raise InputError(
+                f"the criterion {facts.criterion.name if facts.criterion else ''} is not a multiple of the "
+                "squared error, and "
+                "only that can be rehearsed on the triangle; leave criterion= out to rehearse MSELoss()."
+            )
+        if not facts.full_batch:
+            raise InputError(
+                f"batches of {facts.batch_size} see other rows in each step, and the triangle knows only all of "
+                "them; leave "
+                "batch_size= out to rehearse the full batch."
+            )
+        if facts.compressed is None:
+            raise InputError(
+                f"{facts.rows.n_features} features are too many for a triangle here; raise exact_up_to= if memory "
+                "allows."
+            )
+        V = start_coordinates(facts.spectrum, facts.start if start is None else start)
+        weight, bias = (V[1:].T, V[0]) if facts.bias else (V.T, None)
+        return rehearse(
+            facts.compressed, make_optimizer, steps=steps, weight=weight, bias=bias, factor=facts.loss_factor
+        )
+
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        return record(self.facts, self.verdict, self.findings, self.folklore, text=self._lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON; what is not finite becomes None."""
+        return dict(self._record)
+
+    def _lines(self) -> dict[str, str]:
+        """The two sentences of numbers that stand under the verdict."""
+        facts, s = self.facts, self.facts.spectrum
+        least = "" if s.complete else "at least "
+        others = [f"{short(v)} {name}" for name, v in facts.conditions.items() if name != "as it is"]
+        conditions = f" ({', '.join(others)})" if others and s.rank else ""
+        rank = f"rank {s.rank} of {s.decision.columns}" if s.complete else f"{s.rank} leading directions known"
+        factor = s.n_rows * s.n_targets
+        if not s.in_range:
+            return {"spectrum": f"Condition {least}{short(self.condition)}; {rank}.", "limits": f"{s.range_text}."}
+        steps = ", ".join(f"{limit.name} {count(limit.steps)}" for limit in facts.limits)
+        return {
+            "spectrum": f"Condition {least}{short(self.condition)}{conditions}; {rank}.",
+            "limits": (
+                f"Largest stable lr: {short(self.learning_rate_limit)} on MSELoss(), "
+                f"{short(self.learning_rate_limit / factor)} on its sum. "
+                + (f"Steps to {short(facts.goal)} at best: {steps}." if steps else "")
+            ),
+        }
+
+    def __str__(self) -> str:
+        return diagnosis_text(self._record)
+
+    __repr__ = __str__
+
+    def plot_spectrum(self, ax: Axes | None = None) -> Axes:
+        """Draw the singular values and the target's share along each direction.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return plot_spectrum(self._record, ax)
+
+    def plot_forecast(self, ax: Axes | None = None) -> Axes:
+        """Draw the forecast curves.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        return plot_forecast(self._record, ax)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report as one self-contained HTML file.
+
+        Raises:
+            SourceError: the file cannot be written.
+        """
+        from closedform.report import diagnosis_html
+
+        page = diagnosis_html(self._record)
+        try:
+            Path(path).write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise SourceError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+    def _repr_html_(self) -> str:
+        from closedform.report import diagnosis_fragment
+
+        return diagnosis_fragment(self._record)

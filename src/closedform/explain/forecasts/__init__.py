@@ -1,0 +1,19 @@
+"""What a first-order optimizer will do, from the spectrum alone."""
+
+from closedform.explain.forecasts.curve import Forecast, forecast, start_coordinates
+from closedform.explain.forecasts.limits import Limit, first_order_limits
+from closedform.explain.forecasts.minibatch import MiniBatch, mini_batch
+from closedform.explain.forecasts.recurrence import step_limit
+from closedform.explain.forecasts.steps import gradient_descent_steps
+
+__all__ = [
+    "Forecast",
+    "Limit",
+    "MiniBatch",
+    "first_order_limits",
+    "forecast",
+    "gradient_descent_steps",
+    "mini_batch",
+    "start_coordinates",
+    "step_limit",
+]

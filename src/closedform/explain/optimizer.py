@@ -1,0 +1,182 @@
+"""Read a user's optimizer, without changing it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from closedform.words.errors import DataTypeError, InputError
+
+__all__ = ["OptimizerFacts", "fresh_sgd", "read_optimizer"]
+
+_KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
+    ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop"), "adam"
+)
+
+
+@final
+@dataclass(frozen=True)
+class OptimizerFacts:
+    """Settings of an optimizer.
+
+    Attributes:
+        name: Name of its class.
+        kind: ``sgd``, ``adam`` (that is, with steps per coordinate of about lr), ``lbfgs`` or ``other``.
+        settings: All options of the group that holds the weight.
+        bias_decay: Weight decay of the group that holds the bias; that of the weight where there is none.
+        no_closed_form: Why the path of an SGD has no closed form; empty where it has one.
+        frozen: Parameters of the layer that it does not train: ``weight``, ``bias``.
+        iterations: Iterations that LBFGS counts so far.
+        warm_momentum: Whether it holds momentum of earlier steps.
+        make: Makes the optimizer again, over ``[weight]`` or ``[weight, bias]``, with a copy of its state.
+    """
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any]
+    bias_decay: float
+    no_closed_form: str
+    frozen: tuple[str, ...]
+    iterations: int
+    warm_momentum: bool
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+    @property
+    def lr(self) -> float:
+        return float(self.settings.get("lr", math.nan))
+
+    @property
+    def momentum(self) -> float:
+        return float(self.settings.get("momentum", 0.0))
+
+    @property
+    def nesterov(self) -> bool:
+        return bool(self.settings.get("nesterov", False))
+
+    @property
+    def dampening(self) -> float:
+        """Without momentum it has no effect in torch, and counts as 0 here."""
+        return float(self.settings.get("dampening", 0.0)) if self.momentum else 0.0
+
+    @property
+    def weight_decay(self) -> float:
+        return float(self.settings.get("weight_decay", 0.0))
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether weight decay acts beside the gradient and not in it, as in AdamW."""
+        return self.name == "AdamW" or bool(self.settings.get("decoupled_weight_decay", False))
+
+
+def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> OptimizerFacts:
+    """Return what ``torch.optim.SGD(model.parameters(), ...)`` would be read as, without making it.
+
+    Making any optimizer loads torch's compiler, which takes as long as torch itself.
+
+    Example:
+        >>> fresh_sgd(0.1, momentum=0.9).momentum
+        0.9
+    """
+    return OptimizerFacts(
+        name="SGD",
+        kind="sgd",
+        settings={"lr": lr, "momentum": momentum, "nesterov": nesterov},
+        bias_decay=0.0,
+        no_closed_form="",
+        frozen=(),
+        iterations=0,
+        warm_momentum=False,
+        make=lambda parameters: torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov),
+    )
+
+
+def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerFacts:
+    """Read the settings of an optimizer over the weights of the layer; what was read already is returned as it is.
+
+    Raises:
+        DataTypeError: not a ``torch.optim.Optimizer``.
+        InputError: an optimizer over other parameters than those of the layer.
+    """
+    if isinstance(optimizer, OptimizerFacts):
+        return optimizer
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise DataTypeError(
+            f"optimizer is a {type(optimizer).__name__}; a torch.optim.Optimizer is needed, such as "
+            "torch.optim.SGD(model.parameters(), lr=0.1)."
+        )
+    if layer is None:
+        raise InputError("optimizer= was given without model=; pass the model whose parameters it holds.")
+    where = _groups(optimizer, layer)
+    weight = where.get("weight") or where.get("bias") or optimizer.param_groups[0]
+    bias = where.get("bias", weight)
+    # A class of the user's own may do anything, whatever its name.
+    name, own = type(optimizer).__name__, not type(optimizer).__module__.startswith("torch.optim")
+    settings = {key: value for key, value in weight.items() if key != "params"}
+    states: list[dict[str, Any]] = list(optimizer.state.values())
+    return OptimizerFacts(
+        name=name,
+        kind="other" if own else _KINDS.get(name, "other"),
+        settings=settings,
+        bias_decay=float(bias.get("weight_decay", 0.0)),
+        no_closed_form=_no_closed_form(weight, bias),
+        frozen=tuple(name for name, _ in layer.named_parameters() if name not in where),
+        iterations=int(states[0].get("n_iter", 0)) if states else 0,
+        warm_momentum=any(state.get("momentum_buffer") is not None for state in states),
+        make=partial(_same_again, optimizer),
+    )
+
+
+def _groups(optimizer: torch.optim.Optimizer, layer: nn.Linear) -> dict[str, dict[str, Any]]:
+    """The parameter group of each parameter that is trained, by name."""
+    names = {id(parameter): name for name, parameter in layer.named_parameters()}
+    where: dict[str, dict[str, Any]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in names:
+                raise InputError(
+                    f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that does not belong to "
+                    "the model; build it over model.parameters(), and pass the same model."
+                )
+            if parameter.requires_grad:
+                where[names[id(parameter)]] = group
+    return where
+
+
+def _no_closed_form(weight: Mapping[str, Any], bias: Mapping[str, Any]) -> str:
+    for key in ("lr", "momentum", "nesterov", "dampening", "weight_decay"):
+        ours, theirs = weight.get(key), bias.get(key)
+        if ours != theirs:
+            return f"weight and bias differ in {key}, {ours:g} and {theirs:g}"
+    if weight.get("maximize", False):
+        return "maximize=True climbs"
+    momentum, dampening = weight.get("momentum", 0.0), weight.get("dampening", 0.0)
+    if momentum and not 0 <= dampening < 1:
+        return f"dampening={dampening:g} is not below 1"
+    if not 0 <= momentum < 1:
+        return f"momentum={momentum:g} is not below 1"
+    return ""
+
+
+def _same_again(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Make an optimizer again over other parameters, with its settings and a copy of its state."""
+    groups = optimizer.param_groups
+    # The layer's weight is the two-dimensional one; groups keep their own settings.
+    new = [[parameters[0] if p.ndim == 2 else parameters[-1] for p in group["params"]] for group in groups]
+    # AdamW keeps a default that it does not take; whatever is left out here comes with the state.
+    taken = inspect.signature(type(optimizer)).parameters
+    settings = {key: value for key, value in optimizer.defaults.items() if key in taken}
+    twin = type(optimizer)([{"params": params} for params in new], **settings)
+    # A deep copy: loading hands out the user's own tensors otherwise.
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        group.update({"foreach": False, "fused": None} if "foreach" in group else {})
+    twin.load_state_dict(state)
+    return twin

@@ -1,0 +1,37 @@
+"""Why two tables of a file cannot be the features and the targets of one fit."""
+
+from __future__ import annotations
+
+from closedform.files.formats import Entry
+
+__all__ = ["misfit"]
+
+
+def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
+    """Return what is wrong with features called ``x`` and targets called ``y``, and what to do; None if they fit.
+
+    Example:
+        >>> misfit("X", Entry((4, 9), "float64", True), "y", Entry((9,), "float64", True))
+        'X (4, 9) looks transposed beside y (9,); save X.T'
+        >>> misfit("X", Entry((9, 4), "complex128", False), "y", Entry((9,), "float64", True))
+        'X (9, 4) holds complex128 values; split it into real and imaginary columns'
+    """
+    for key, entry in ((x, x_entry), (y, y_entry)):
+        if not entry.numeric:
+            return f"{key} {entry.shape} holds {entry.dtype} values; {_remedy(entry.dtype)}"
+        if entry.shape == ():
+            return f"{key} is a single number, not a table; choose another key"
+    if len(x_entry.shape) == 1:
+        return f"{x} has shape {x_entry.shape}, but features come as (rows, features); save {x}.reshape(-1, 1)"
+    rows, targets = x_entry.shape[:-1], y_entry.shape
+    if rows in (targets, targets[:-1]):
+        return None
+    if len(rows) == 1 and x_entry.shape[1] == targets[0]:
+        return f"{x} {x_entry.shape} looks transposed beside {y} {targets}; save {x}.T"
+    if len(rows) == 1 and len(targets) == 2 and targets[1] == rows[0]:
+        return f"{y} {targets} looks transposed beside {x} {x_entry.shape}; save {y}.T"
+    return f"the rows of {x} {x_entry.shape} and {y} {targets} do not match; save a row of targets for each of features"
+
+
+def _remedy(dtype: str) -> str:
+    return "split it into real and imaginary columns" if dtype.startswith("complex") else "save real numbers"

@@ -1,0 +1,1 @@
+"""The fit: request, plan, factors, refinement, certificate, and the orchestrator that walks through them."""

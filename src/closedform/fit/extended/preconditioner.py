@@ -1,0 +1,220 @@
+"""The matrix T that makes ``A T`` nearly orthonormal, and a bound on how nearly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.engine.gram import gram_update, mirror
+from closedform.fit.extended.operand import SLACK, Operand, U
+from closedform.numerics.slices import LENGTH, exponents_of, limbs, scaled
+
+__all__ = ["Preconditioner", "from_gram", "from_root", "from_triangle"]
+
+#: A computed Gram matrix will do where its condition number, the square of that of A, leaves digits to it.
+_GRAM_REACH = 1e9
+#: A preconditioner at least this good is not sought any better.
+_GOOD = 0.02
+# A rest is at most half a unit of its slice, and rows may be graded.
+_REST = 2.1 * 2.0**-31
+
+
+@final
+@dataclass(frozen=True)
+class Preconditioner:
+    """T, with a bound on ``|T'(A'A + P'P)T - I|``.
+
+    Attributes:
+        T: Upper triangular, ``(columns, columns)``.
+        R: Its inverse, rounded.
+        delta: The bound; 1 or more means that T is of no use.
+    """
+
+    T: Tensor
+    R: Tensor
+    delta: float
+
+
+def from_triangle(operand: Operand, R: Tensor) -> Preconditioner:
+    """Invert a triangle of A."""
+    T = _inverse(R)
+    if not bool(torch.isfinite(T).all()):
+        return Preconditioner(T, R, torch.inf)
+    return Preconditioner(T, R, _Products.of(operand, T).defect())
+
+
+def from_gram(operand: Operand) -> Preconditioner | None:
+    """Factor the Gram matrix of A in double precision; None where that is hopeless.
+
+    Where the rounding of that matrix says too little, ``Y = A T`` is formed and its Gram matrix factored as well, which
+    takes back what the first has lost: CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya
+    2015).
+    """
+    whole = _Products.identity(operand)
+    first = _inverse_of_root(whole.gram)
+    if first is None or not operand.frobenius_norm * float(torch.linalg.matrix_norm(first.T)) < _GRAM_REACH:
+        return None
+    delta = whole.defect(first.T)
+    if delta < _GOOD:
+        return Preconditioner(first.T, first.R, delta)
+    return _improved(operand, first)
+
+
+def from_root(operand: Operand, R: Tensor) -> Preconditioner | None:
+    """Start from a triangle with ``R'R`` near ``A'A``, however roughly; None where it does not get good enough.
+
+    It spares the Gram matrix that the condition number spoils; where that is not spoilt, it is what delta comes from.
+    """
+    T = _inverse(R)
+    if not bool(torch.isfinite(T).all()):
+        return None
+    size = operand.frobenius_norm * float(torch.linalg.matrix_norm(T))
+    if LENGTH * U * size**2 < _GOOD:
+        return from_gram(operand)
+    return _improved(operand, Preconditioner(T, R, torch.nan))
+
+
+def _improved(operand: Operand, first: Preconditioner) -> Preconditioner | None:
+    """Factor the Gram matrix of ``A T``, unless it is the identity already, and multiply the factors."""
+    products = _Products.of(operand, first.T)
+    delta = products.defect()
+    if delta < _GOOD:
+        return Preconditioner(first.T, first.R, delta)
+    second = _inverse_of_root(products.gram)
+    if second is None:
+        return None
+    delta = products.defect(second.T)
+    return Preconditioner(first.T @ second.T, second.R @ first.R, delta) if delta < _GOOD else None
+
+
+def _inverse_of_root(gram: Tensor) -> Preconditioner | None:
+    L, info = torch.linalg.cholesky_ex(gram)
+    if int(info) != 0:
+        return None
+    T = _inverse(L.T)
+    return Preconditioner(T, L.T, torch.nan) if bool(torch.isfinite(T).all()) else None
+
+
+def _inverse(R: Tensor) -> Tensor:
+    if R.shape[0] < R.shape[1] or bool((R.diagonal() == 0).any()):
+        return torch.full((R.shape[1], R.shape[1]), torch.inf, dtype=R.dtype, device=R.device)
+    return torch.linalg.solve_triangular(R, torch.eye(R.shape[0], dtype=R.dtype, device=R.device), upper=True)
+
+
+@final
+@dataclass(frozen=True)
+class _Products:
+    """What is known of ``Y = A T`` (with the rows of the penalty): its Gram matrix, and how far it is off.
+
+    Attributes:
+        gram: Computed ``Y'Y``.
+        squares: Sum of the squares of Y.
+        error: Bound on the Frobenius norm of ``Y - A T``.
+        reach: ``|A| |T|`` in Frobenius norms.
+        terms: Additions that an entry of the Gram matrix went through, at most.
+    """
+
+    gram: Tensor
+    squares: float
+    error: float
+    reach: float
+    terms: int
+
+    @staticmethod
+    def identity(operand: Operand) -> _Products:
+        """Take T for the identity."""
+        return _Products._of(operand, None, operand.gram(None) or _summed(operand, operand.rounded()), 0.0, 0.0)
+
+    @staticmethod
+    def of(operand: Operand, T: Tensor) -> _Products:
+        """Multiply in double precision where that is enough, else with the first bits of both exactly."""
+        p = T.shape[0]
+        reach = operand.frobenius_norm * float(torch.linalg.matrix_norm(T)) * SLACK
+        error = (p + 5) * U * reach
+        if error < _GOOD:
+            summed = operand.gram(T) or _summed(operand, (A @ T for A in operand.rounded()))
+        else:
+            careful = _CarefulProducts(operand, T)
+            error, summed = careful.error, _summed(operand, careful.blocks())
+        return _Products._of(operand, T, summed, error, reach)
+
+    @staticmethod
+    def _of(operand: Operand, T: Tensor | None, summed: tuple[Tensor, int], error: float, reach: float) -> _Products:
+        gram, terms = summed
+        if operand.penalty is not None:
+            root = operand.penalty.sqrt().unsqueeze(1)
+            gram_update(gram, torch.diagflat(root) if T is None else root * T)
+            terms += operand.columns + 1
+        # The diagonal of the sum is as good as its entries, which SLACK exceeds by far.
+        squares = float(gram.diagonal().sum()) * SLACK
+        # Rounding of Y itself: of its last additions, of the root of a weight, of the root of the ridge strength.
+        return _Products(mirror(gram), squares, error + 10 * U * squares**0.5, reach, terms)
+
+    def defect(self, S: Tensor | None = None) -> float:
+        """Bound ``|(T S)'(A'A + P'P)(T S) - I|``, also where ``T S`` is rounded."""
+        gram, size, change, extra = self.gram, 1.0, self.error, 0.0
+        if S is not None:
+            p = S.shape[0]
+            size = float(torch.linalg.matrix_norm(S, 1) * torch.linalg.matrix_norm(S, torch.inf)) ** 0.5 * SLACK
+            extra = 2 * (p + 3) * U * size**2 * float(torch.linalg.matrix_norm(gram)) * SLACK
+            gram = S.T @ gram @ S
+            change = size * (change + (p + 3) * U * self.reach)
+        off = gram - torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+        defect = float(torch.linalg.matrix_norm(off)) + extra + size**2 * (self.terms + 10) * U * self.squares
+        return (defect + 2 * (1 + defect) ** 0.5 * change + change**2) * SLACK
+
+
+def _summed(operand: Operand, blocks: Iterator[Tensor]) -> tuple[Tensor, int]:
+    """Sum ``Y'Y`` over blocks Y of at most :data:`LENGTH` rows; count the additions."""
+    p = operand.columns
+    gram, terms = torch.zeros(p, p, dtype=torch.float64, device=operand.peaks.device), LENGTH
+    for Y in blocks:
+        gram_update(gram, Y)
+        terms += 1
+    return gram, terms
+
+
+@final
+class _CarefulProducts:
+    """``A T`` whose leading products are exact, so that only what is left of T and A counts in the rounding.
+
+    With a slice ``A = A_1 + rest`` and c limbs ``T = T_1 + .. + T_c + tail``, ``A_1 T_1 + .. + A_1 T_c`` are sums of
+    exact products and ``A_1 tail + rest T`` is small. What the sums of the exact products round is measured.
+    """
+
+    def __init__(self, operand: Operand, T: Tensor) -> None:
+        p = T.shape[0]
+        self.operand = operand
+        exponents = exponents_of(T.abs().amax(0))
+        down = scaled(T, -exponents)
+        for count in (1, 3):
+            self.limbs = list(limbs(down.unsqueeze(0), count))
+            self.tail = down - sum(self.limbs)
+            self.exponents, self.T = exponents, down
+            rest = (operand.rows * p) ** 0.5 * _REST
+            tail = float(torch.linalg.matrix_norm(scaled(self.tail, exponents)))
+            size = float(torch.linalg.matrix_norm(T))
+            left = operand.frobenius_norm + rest
+            self.error = (p + 8) * U * (left * tail + rest * size) * SLACK
+            # A slice of 30 bits and a limb of 10 leave room for 2**13 terms; sums of several products are rounded.
+            sums = (p if p > 4 * LENGTH else 0) * size + (count > 1) * 2.0**-9 * p**0.5 * size
+            self.error += 2 * U * left * sums * SLACK
+            if self.error < _GOOD:
+                return
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield ``sqrt(W) A T``, block by block."""
+        for block in self.operand.blocks(1):
+            A = block.left.exact[:, 0]
+            Y = A @ self.limbs[0]
+            for limb in self.limbs[1:]:
+                Y += A @ limb
+            Y += A @ self.tail + block.left.rest @ self.T
+            Y = scaled(Y, self.exponents if block.exponents is None else block.exponents + self.exponents)
+            if block.weight is not None and block.exponents is not None:
+                Y *= scaled(block.weight, -2 * block.exponents).sqrt()
+            yield Y

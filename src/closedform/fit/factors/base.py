@@ -1,0 +1,163 @@
+"""What a factor is: facts it decides by, its predicted cost, and what it hands to refinement."""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from closedform.engine.rates import Rates
+from closedform.numerics.extremes import Extremes
+from closedform.numerics.rank import Rank
+from closedform.numerics.root import Root
+from closedform.rows import Design
+
+__all__ = ["Cost", "Factor", "Facts", "Method"]
+
+#: Bytes a second at which rows come from a file, about: who passes over them often waits for the disk.
+_FROM_FILE = 1e9
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts about a problem by which a method is chosen.
+
+    Attributes:
+        n_rows: Rows with a positive weight.
+        n_columns: Columns of the design matrix, the bias included.
+        n_targets: Targets.
+        bias: Whether a column of ones stands first.
+        ridge: Whether l2 is positive.
+        weighted: Whether rows have weights.
+        rcond: The cut on relative singular values.
+        rcond_given: Whether the user asked for that cut.
+        nearest: Whether the minimiser nearest to a given layer is wanted where there are many.
+        row_bytes: Bytes of one row as it is stored.
+        in_memory: Whether rows can be taken in any order.
+        bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
+        rates: How fast this machine is.
+        condition: What earlier attempts say that the condition number is at least.
+    """
+
+    n_rows: int
+    n_columns: int
+    n_targets: int
+    bias: bool
+    ridge: bool
+    weighted: bool
+    rcond: float
+    rcond_given: bool
+    nearest: bool
+    row_bytes: float
+    in_memory: bool
+    bfloat16: bool
+    rates: Rates
+    condition: float = 1.0
+
+    @property
+    def memory(self) -> float:
+        """Bytes a second at which a pass reads the rows."""
+        return self.rates.memory if self.in_memory else min(self.rates.memory, _FROM_FILE)
+
+    @property
+    def wide(self) -> bool:
+        """Whether there are fewer equations than unknowns, so that residuals vanish and least norm decides."""
+        return self.n_rows < self.n_columns
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted work of one attempt.
+
+    Attributes:
+        flops: Floating point operations.
+        bytes: Bytes read from the rows.
+        seconds: Predicted time: the factor's flops at the rate of their kind, and the passes over the rows.
+    """
+
+    flops: float
+    bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A computed factor.
+
+    Attributes:
+        start: First solution in the coordinates of the design, ``(columns, targets)``.
+        rank: The numerical rank it found or relies on.
+        root: A root of the normal matrix, ``S'S ~ A'A``; None for a dual factor of a wide matrix.
+        correct: For methods that solve with the residual itself: maps a residual ``(rows, targets)`` to a
+            correction ``(columns, targets)``. None where refinement goes through the gradient and the root.
+        dual_solve: For a dual factor with ridge: solves ``(X X' + l2 I) u = v`` for the certificate.
+        undetermined: Undetermined directions as rows in the coordinates of the design, or in one row the length that
+            each column has in them; or None.
+        kept: Row space that an explicit rcond keeps, as rows, or None.
+        extremes: Largest and smallest singular value of the scaled matrix, where the factor measured them.
+        finish: For methods of lower rank whose refinement stays in the kept row space: maps what it found to those
+            weights that are wanted among all that fit as well.
+        contraction: By what factor one step with the root is expected to shrink the error.
+        least: What ``A'A`` is at least, ``least * S'S``, where theory tells; else 0, and the certificate probes.
+    """
+
+    start: Tensor
+    rank: Rank
+    root: Root | None
+    correct: Callable[[Tensor], Tensor] | None = None
+    dual_solve: Callable[[Tensor], Tensor] | None = None
+    undetermined: Tensor | None = None
+    kept: Tensor | None = None
+    extremes: Extremes | None = None
+    finish: Callable[[Tensor], Tensor] | None = None
+    contraction: float = 1.0
+    least: float = 0.0
+
+
+class Method(ABC):
+    """A way to factor a problem. Subclasses are final, hold no state, and stand in one ordered list."""
+
+    name: ClassVar[str]
+    #: The method is not tried on a matrix that is known to have a larger condition number.
+    condition_limit: ClassVar[float] = math.inf
+
+    @abstractmethod
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        """Return the reasons why this method cannot take the problem; empty where it can."""
+
+    @abstractmethod
+    def cost(self, facts: Facts) -> Cost:
+        """Predict the cost."""
+
+    @abstractmethod
+    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        """Compute the factor.
+
+        Args:
+            design: The problem.
+            facts: Its facts.
+            nearest: Coordinates ``(columns, targets)`` to be near to where the minimiser is not unique, or None
+                for the weights of least norm with the bias outside the norm.
+
+        Raises:
+            FactorBreakdown: the matrix does not allow this factor; the message says why.
+        """
+
+
+def rounding_contraction(extremes: Extremes, columns: int) -> float:
+    """By what factor a step with a backward stable triangle shrinks the error: rounding over the smallest direction."""
+    return 10 * sys.float_info.epsilon * columns**0.5 * extremes.condition
+
+
+def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
+    """Return the cost of ``flops`` at ``rate`` with ``passes`` over the rows, and the arithmetic on targets there."""
+    read = facts.row_bytes * facts.n_rows * passes
+    # A pass forms two products with as many vectors as there are targets; few of them hide behind the reading.
+    products = 4.0 * facts.n_rows * facts.n_columns * facts.n_targets * passes
+    seconds = flops / rate + max(read / facts.memory, products / facts.rates.gram64)
+    return Cost(flops=flops + products, bytes=read, seconds=seconds)

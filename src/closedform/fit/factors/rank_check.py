@@ -1,0 +1,51 @@
+"""The check that factors for full rank make before they may be used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from closedform.engine.threads import spectrum_of
+from closedform.fit.factors.base import Facts
+from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.rank import Rank, decide_rank
+from closedform.numerics.root import Root
+from closedform.words.errors import FactorBreakdown
+
+__all__ = ["require_full_rank"]
+
+# The estimate of the smallest singular value comes from above; this far from the cut it settles the question.
+_MARGIN = 30.0
+
+
+def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple[Rank, Extremes]:
+    """Return the rank and the extreme singular values of a root.
+
+    Args:
+        root: The root.
+        facts: Facts of the problem, with the cut.
+        reference: Size of the matrix before what stands in the root was split off from it; rounding is relative to
+            that, so it counts where it is larger than the root's own largest singular value.
+
+    Raises:
+        FactorBreakdown: the matrix is numerically rank deficient at the cut.
+    """
+    columns = root.shape[1]
+    if columns == 0:
+        return Rank(0, 0, facts.rcond, float("inf"), ambiguous=False), Extremes(1.0, 1.0)
+    if not root.is_finite():
+        raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
+    extremes = extreme_singular_values(root)
+    largest, smallest = extremes.largest, extremes.smallest
+    cut = facts.rcond * (max(1.0, reference / largest) if largest else 1.0)
+    if smallest > _MARGIN * cut * largest:
+        return Rank(columns, columns, cut, smallest / largest / cut if cut else math.inf, ambiguous=False), extremes
+    values, _ = spectrum_of(root)
+    rank = decide_rank(values, columns, cut)
+    if not rank.full:
+        raise FactorBreakdown(
+            f"numerical rank {rank.rank} of {columns}: {columns - rank.rank} singular values lie at or below "
+            f"{facts.rcond:.1e} of the largest",
+            condition=1 / facts.rcond if facts.rcond else math.inf,
+        )
+    return rank, replace(extremes, largest=float(values[0]), smallest=float(values[-1]))

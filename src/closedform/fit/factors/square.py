@@ -1,0 +1,66 @@
+"""Square systems: Cholesky where the matrix is symmetric positive definite, else LU."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.engine.gram import cholesky
+from closedform.engine.threads import one_thread
+from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
+from closedform.fit.factors.rank_check import require_full_rank
+from closedform.numerics.lu import LU
+from closedform.numerics.matrix_product import scaled_columns
+from closedform.numerics.root import DenseRoot
+from closedform.rows import Design
+from closedform.words.errors import FactorBreakdown
+
+__all__ = ["Square"]
+
+
+@final
+class Square(Method):
+    """``X w = y`` solved directly, with fixed-precision refinement (Wilkinson 1963; Skeel 1980)."""
+
+    name = "square"
+
+    def refusals(self, facts: Facts) -> tuple[str, ...]:
+        reasons = []
+        if facts.n_rows != facts.n_columns:
+            reasons.append(f"the matrix is not square: {facts.n_rows} rows, {facts.n_columns} columns")
+        if facts.bias:
+            reasons.append("with a bias there is one column more than the table has")
+        if facts.ridge:
+            reasons.append("with a ridge the equations are no longer met exactly")
+        if facts.weighted:
+            reasons.append("rows have weights")
+        return tuple(reasons)
+
+    def cost(self, facts: Facts) -> Cost:
+        return cost(2 / 3 * facts.n_columns**3, facts.rates.lu64, facts, passes=4)
+
+    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+        with one_thread(design.n_columns, design.rows.device):
+            matrix = design.rows.x.read(0, design.rows.n_rows).to(torch.float64)
+            root = _factor(matrix, design.scale)
+            rank, extremes = require_full_rank(root, facts)
+            right = design.rows.y.read(0, design.rows.n_rows).to(torch.float64) * design.target_scale
+            return Factor(start=root.solve(right), rank=rank, root=root, correct=root.solve, extremes=extremes)
+
+
+def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
+    # One row and column settle the question for most matrices that are not symmetric.
+    if torch.equal(matrix[0], matrix[:, 0]) and torch.equal(matrix, matrix.T):
+        R, info = cholesky(matrix)
+        if info == 0 and bool(torch.isfinite(R.diagonal()).all()):
+            return DenseRoot(matrix, scale, cholesky=R)
+    # Scaled columns keep the pivots in range; the choice of pivots is the same without.
+    lu = LU(scaled_columns(matrix, scale), overwrite=True)
+    if lu.zero_pivot:
+        raise FactorBreakdown(
+            f"LU met a zero pivot at column {lu.zero_pivot - 1}: the matrix is singular", condition=math.inf
+        )
+    return DenseRoot(matrix, scale, lu=lu)

@@ -1,0 +1,102 @@
+"""Targets with ridge strengths of their own: solved by groups of equal strength, then joined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.fit.solution import Solution
+from closedform.rows import Rows, Scan, TensorSource
+from closedform.words.outcome import Outcome
+
+__all__ = ["join", "select_targets"]
+
+_SEVERITY = (
+    Outcome.CERTIFIED,
+    Outcome.CERTIFIED_NOT_UNIQUE,
+    Outcome.AMBIGUOUS_RANK,
+    Outcome.TRUNCATED,
+    Outcome.NOT_DETERMINED,
+    Outcome.NOT_CERTIFIED,
+)
+
+
+def select_targets(rows: Rows, scanned: Scan, chosen: Tensor) -> tuple[Rows, Scan]:
+    if chosen.numel() == rows.n_targets:
+        return rows, scanned
+    index = chosen
+    targets = rows.y.read(0, rows.n_rows)[:, index]
+    return (
+        replace(rows, y=TensorSource(targets, rows.y.name)),
+        replace(scanned, target_norms=scanned.target_norms[index]),
+    )
+
+
+@final
+class JoinedErrors:
+    """The standard errors of the groups, in the order of the targets."""
+
+    def __init__(self, solutions: list[Solution], order: Tensor) -> None:
+        self._solutions = solutions
+        self._order = order
+
+    def __call__(self) -> tuple[Tensor, Tensor | None]:
+        parts = [solution.standard_errors() for solution in self._solutions]
+        offsets = [part[1] for part in parts if part[1] is not None]
+        weight = torch.cat([part[0] for part in parts])[self._order]
+        return weight, torch.cat(offsets)[self._order] if offsets else None
+
+
+def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
+    """Join the solutions of groups of targets with different ridge strengths; the worst certificate speaks."""
+    worst = max(
+        (solution for _, solution in groups),
+        key=lambda s: (_SEVERITY.index(s.outcome), s.certificate.backward_error),
+    )
+    order = torch.argsort(torch.cat([chosen for chosen, _ in groups]))
+    weight = torch.cat([solution.weight for _, solution in groups])[order.to(worst.weight.device)]
+    biases = [solution.bias for _, solution in groups if solution.bias is not None]
+    bias = torch.cat(biases)[order.to(weight.device)] if biases else None
+    share = [chosen.numel() / weight.shape[0] for chosen, _ in groups]
+    certificates = [solution.certificate for _, solution in groups]
+
+    def per_target(name: str) -> tuple[float, ...]:
+        values = [value for certificate in certificates for value in getattr(certificate, name)]
+        return tuple(values[int(i)] for i in order)
+
+    certificate = replace(
+        worst.certificate,
+        backward_error=max(c.backward_error for c in certificates),
+        joint_backward_error=max(c.joint_backward_error for c in certificates),
+        forward_error=max(c.forward_error for c in certificates),
+        loss=sum(c.loss * part for c, part in zip(certificates, share, strict=True)),
+        gradient_norm=sum((c.gradient_norm * part) ** 2 for c, part in zip(certificates, share, strict=True)) ** 0.5,
+        residual_norm=sum(c.residual_norm**2 for c in certificates) ** 0.5,
+        r_squared=per_target("r_squared"),
+        residual_std=per_target("residual_std"),
+        forward_bound=max(bounds)
+        if (bounds := [c.forward_bound for c in certificates if c.forward_bound is not None])
+        else None,
+    )
+
+    def joined(name: str) -> Tensor | None:
+        values = [getattr(solution, name) for _, solution in groups]
+        return None if any(value is None for value in values) else torch.cat(values)[order.to(weight.device)]
+
+    return replace(
+        worst,
+        weight=weight,
+        _standard_errors=JoinedErrors([solution for _, solution in groups], order),
+        bias=bias,
+        certificate=certificate,
+        outcome=worst.outcome,
+        attempts=tuple(attempt for _, solution in groups for attempt in solution.attempts),
+        notes=tuple(dict.fromkeys(note for _, solution in groups for note in solution.notes)),
+        weight_low=joined("weight_low"),
+        bias_low=joined("bias_low"),
+        weight_bound=joined("weight_bound"),
+        bias_bound=joined("bias_bound"),
+    )

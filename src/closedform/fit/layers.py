@@ -1,0 +1,120 @@
+"""Checks on a ``torch.nn.Linear`` that several doors make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from closedform.words.errors import DataTypeError, InputError
+
+__all__ = ["check_finite", "check_linear", "check_range", "check_writable", "round_to", "write"]
+
+
+def check_linear(layer: Any, name: str = "layer") -> None:
+    """Refuse what is not an ``nn.Linear`` with real weights in storage.
+
+    Raises:
+        DataTypeError: another module, a lazy or meta layer, or a dtype that is not real floating.
+    """
+    if not isinstance(layer, nn.Linear):
+        raise DataTypeError(f"{name} is a {type(layer).__name__}; a torch.nn.Linear is needed.")
+    if isinstance(layer, nn.LazyLinear):
+        raise DataTypeError(f"{name} is lazy and has no weights yet; run one batch through it first.")
+    if layer.weight.is_meta:
+        raise DataTypeError(f"{name} is on the meta device and has no storage; call to_empty(device=...) on it first.")
+    if not layer.weight.dtype.is_floating_point:
+        raise DataTypeError(f"{name} has {layer.weight.dtype} weights; a real floating dtype is needed.")
+
+
+def check_writable(layer: nn.Linear, name: str = "layer") -> None:
+    """Refuse a layer whose weights are computed from something else, or cannot be written in place.
+
+    Raises:
+        InputError: a weight or bias that is parametrized, normalised or pruned, an inference tensor, or memory that
+            several entries share.
+    """
+    for parameter in ("weight", "bias"):
+        value = getattr(layer, parameter)
+        if not isinstance(value, Tensor):
+            continue
+        plain = layer._parameters.get(parameter) is value
+        if not plain:
+            raise InputError(
+                f"the {parameter} of {name} is computed from other parameters (a parametrization, weight_norm or "
+                "pruning), so writing it would not last; remove that first."
+            )
+        if value.is_inference() and not torch.is_inference_mode_enabled():
+            raise InputError(f"the {parameter} of {name} was made under torch.inference_mode and cannot be written.")
+        if any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)):
+            raise InputError(
+                f"the {parameter} of {name} is an expanded view whose entries share memory; clone it first."
+            )
+
+
+def write(layer: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    """Write both or neither."""
+    before = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        try:
+            if bias is not None:
+                layer.bias.copy_(bias)
+        except BaseException:
+            layer.weight.copy_(before)
+            raise
+
+
+def check_finite(layer: nn.Linear, name: str = "layer") -> None:
+    """Refuse a layer that holds NaN or infinities.
+
+    Raises:
+        InputError: with the name of the parameter.
+    """
+    for parameter, value in layer.named_parameters(recurse=False):
+        if not bool(torch.isfinite(value).all()):
+            bad = float(value.detach()[~torch.isfinite(value)][0])
+            raise InputError(f"{name} holds {bad} in its {parameter}; reset it to finite values first.")
+
+
+def check_range(Z: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Refuse weights that left the range of float64 when they were brought back to the user's units.
+
+    Args:
+        Z: The coordinates they came from, ``(columns, targets)``.
+        weight: ``(targets, features)``.
+        bias: ``(targets,)`` or None.
+
+    Raises:
+        InputError: all weights of a target underflow, or one overflows.
+    """
+    size = weight.abs().amax(1) if bias is None else torch.maximum(weight.abs().amax(1), bias.abs())
+    wanted = Z.abs().amax(0) > 0
+    tiny = torch.finfo(weight.dtype).tiny
+    if bool((wanted & (size < tiny)).any()) or not bool(torch.isfinite(size).all() | ~torch.isfinite(Z).all()):
+        raise InputError(
+            "the minimiser has weights beyond the range of float64 (about 1e-308 to 1e308); scale X or Y by a constant."
+        )
+
+
+def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round weights to a narrower dtype.
+
+    Raises:
+        InputError: a weight is beyond the range of that dtype.
+    """
+    rounded = value.to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    peak = float(value.abs().max())
+    if 0 < peak < torch.finfo(dtype).tiny:
+        raise InputError(
+            f"all weights of the minimiser are below {peak:.1e}, which {name} cannot hold; "
+            "use a wider dtype or scale the data."
+        )
+    if not bool(torch.isfinite(rounded).all()):
+        raise InputError(
+            f"the minimiser has weights as large as {peak:.3g}, which {name} cannot hold; "
+            "use a wider dtype or scale the data."
+        )
+    return rounded

@@ -1,0 +1,98 @@
+"""The ladder: which methods can take a problem, in the order they are tried, with their predicted cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from closedform.fit.factors import METHODS, Cost, Facts, Method
+from closedform.words.errors import InputError, MethodRefusedError
+
+__all__ = ["METHOD_NAMES", "Plan", "Step", "make_plan"]
+
+METHOD_NAMES = tuple(method.name for method in METHODS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One method and what was predicted of it.
+
+    Attributes:
+        name: Name of the method.
+        cost: Predicted cost.
+        refusals: Why it is not on the ladder; empty where it is.
+    """
+
+    name: str
+    cost: Cost
+    refusals: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tried, in order, and what was ruled out.
+
+    Attributes:
+        facts: The facts the plan was made from.
+        steps: Every method, with its predicted cost and its reasons to refuse.
+    """
+
+    facts: Facts
+    steps: tuple[Step, ...]
+
+    @property
+    def ladder(self) -> tuple[Method, ...]:
+        """The methods to try. Predicted cost decides; those that cost the same keep the order of robustness."""
+        methods = {method.name: method for method in METHODS}
+        able = sorted((step for step in self.steps if not step.refusals), key=lambda step: step.cost.seconds)
+        return tuple(methods[step.name] for step in able)
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time of the cheapest method."""
+        return min(step.cost.seconds for step in self.steps if not step.refusals)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return facts and steps as plain values for JSON."""
+        return {
+            "facts": asdict(self.facts),
+            "steps": [{"name": step.name, **asdict(step.cost), "refusals": list(step.refusals)} for step in self.steps],
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        for step in sorted(self.steps, key=lambda step: (bool(step.refusals), step.cost.seconds)):
+            if step.refusals:
+                lines.append(f"  {step.name:<17} not tried: {'; '.join(step.refusals)}")
+            else:
+                lines.append(f"  {step.name:<17} {step.cost.flops:.1e} flops, about {step.cost.seconds:.2g} s")
+        rates = self.facts.rates
+        half = f"{rates.gram16 / 1e9:.0f} in bfloat16, " if self.facts.bfloat16 else ""
+        speed = (
+            f"  (GFlop/s: A'A {half}{rates.gram32 / 1e9:.0f} in float32 and {rates.gram64 / 1e9:.0f} in float64, QR "
+            f"{rates.qr64 / 1e9:.0f}; reading at {self.facts.memory / 1e9:.0f} GB/s: {rates.source})"
+        )
+        return "\n".join(["plan, cheapest first:", *lines, speed])
+
+
+def make_plan(facts: Facts, method: str = "auto") -> Plan:
+    """Ask every method for its reasons to refuse and its cost.
+
+    Raises:
+        InputError: there is no method of that name.
+        MethodRefusedError: the method asked for refuses this problem.
+    """
+    steps = tuple(Step(each.name, each.cost(facts), each.refusals(facts)) for each in METHODS)
+    if method == "auto":
+        return Plan(facts, steps)
+    if method not in METHOD_NAMES:
+        raise InputError(f"method={method!r} is not known; use 'auto' or one of {', '.join(METHOD_NAMES)}.")
+    chosen = next(step for step in steps if step.name == method)
+    if chosen.refusals:
+        able = [step.name for step in steps if not step.refusals]
+        raise MethodRefusedError(
+            f"method={method!r} cannot take this problem: {'; '.join(chosen.refusals)}. "
+            f"Use 'auto' or {', '.join(able)}."
+        )
+    others = (f"method={method!r} was asked for",)
+    return Plan(facts, tuple(step if step is chosen else Step(step.name, step.cost, others) for step in steps))

@@ -1,0 +1,153 @@
+"""The normwise backward error of least-squares weights, estimated as Karlson and Walden, for any number of targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from closedform.numerics.extremes import SMALL
+from closedform.numerics.root import Root
+
+__all__ = ["Evidence", "backward_error", "joint_backward_error"]
+
+#: A factor no further from the matrix than this, as probed, bounds the error; with what else is known, up to the other.
+_NEAR, _FAR = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the backward error is estimated from, all in the coordinates of the scaled matrix A.
+
+    Attributes:
+        Z: Coordinates of the weights, ``(columns, targets)``.
+        gradient: ``A'R``, with the ridge, ``(columns, targets)``.
+        matrix_norm: Frobenius norm of A.
+        target_norms: Norms of the targets, ``(targets,)``.
+        root: S with ``S'S ~ A'A``, or None.
+        spectrum: Its singular values and right singular vectors, on demand; None where there is no root.
+        factor_error: ``|S^-T A'A S^-1 - I|`` as probed; nan where unknown.
+        least: What the eigenvalues of ``S^-T A'A S^-1`` are at least, where theory tells; else 0.
+        parts: ``(t, q)`` with ``gradient = A't + q``; bounds the error where there is no root.
+        good_enough: An upper bound this small is reported as it is.
+    """
+
+    Z: Tensor
+    gradient: Tensor
+    matrix_norm: float
+    target_norms: Tensor
+    root: Root | None
+    spectrum: Callable[[], tuple[Tensor, Tensor]] | None
+    factor_error: float
+    least: float
+    parts: tuple[Tensor, Tensor] | None
+    good_enough: float
+
+    @property
+    def trivial(self) -> float | None:
+        """The answer where there is nothing to estimate."""
+        if not bool(torch.isfinite(self.Z).all() & torch.isfinite(self.gradient).all()):
+            return math.inf
+        if self.matrix_norm == 0.0 or not bool(self.gradient.any()):
+            return 0.0
+        return None
+
+
+def backward_error(evidence: Evidence, residual_squares: Tensor) -> float:
+    r"""Estimate the smallest relative perturbation of A and b that makes a target's weights its exact minimiser.
+
+    With r the residual and g = A'r, the smallest ``|[E, theta f]|_F`` for which z minimises ``|(b + f) - (A + E) z|``
+    is, within a factor of sqrt(2), :math:`\|(A'A + \rho^2 I)^{-1/2} g\| / \sqrt{\|z\|^2 + \theta^{-2}}` with
+    :math:`\rho^2 = \|r\|^2 / (\|z\|^2 + \theta^{-2})` (Karlson and Walden 1997; Gratton, Jiranek and Titley-Peloquin
+    2012). Theta is ``|A|_F / |b|``. Cheap upper bounds come first; the singular value decomposition of the root only
+    where they do not settle it.
+
+    Args:
+        evidence: Weights and gradient.
+        residual_squares: Squared residual norms with those of the ridge rows, ``(targets,)``.
+
+    Returns:
+        The largest over the targets, relative to the Frobenius norm of A; each target has a perturbation of its own.
+    """
+    if (trivial := evidence.trivial) is not None:
+        return trivial
+    weights = evidence.Z.square().sum(0) + (evidence.target_norms / evidence.matrix_norm).square()
+    # Neither weights nor targets: there is no scale, and any serves.
+    P = torch.where(weights > 0, weights, 1.0).rsqrt()
+    scaled = replace(evidence, gradient=evidence.gradient * P)
+    if evidence.parts is not None:
+        scaled = replace(scaled, parts=(evidence.parts[0] * P, evidence.parts[1] * P))
+    return float(_perturbations(scaled, residual_squares * P.square()).max()) / evidence.matrix_norm
+
+
+def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
+    r"""Estimate the smallest relative perturbation that makes all targets' weights minimisers at once.
+
+    One perturbation of A serves all targets, as in the matrix problem ``min |B - A Z|_F``. The linearised constraint is
+    solved in the coordinates in which ``R'R`` and ``Z'Z + theta^-2 I`` are both diagonal, where each coordinate is a
+    problem with one target (Hallman 2020). Where the weights of different targets are nearly dependent this is
+    larger than the error of any target, for every solver that treats targets one by one.
+
+    Args:
+        evidence: Weights and gradient.
+        residual_gram: ``R'R`` with the ridge rows, ``(targets, targets)``.
+    """
+    if (trivial := evidence.trivial) is not None:
+        return trivial
+    # Weights, residuals and targets together have no scale of their own; a power of two keeps their squares in range.
+    unit = float(torch.ldexp(evidence.Z.new_ones(()), torch.frexp(evidence.Z.abs().max()).exponent.clamp(-1000, 1000)))
+    evidence = replace(
+        evidence,
+        Z=evidence.Z / unit,
+        gradient=evidence.gradient / unit,
+        target_norms=evidence.target_norms / unit,
+        parts=None if evidence.parts is None else (evidence.parts[0] / unit, evidence.parts[1] / unit),
+    )
+    residual_gram = residual_gram / unit / unit
+    inverse_theta = float(torch.linalg.vector_norm(evidence.target_norms)) / evidence.matrix_norm
+    weights = evidence.Z.T @ evidence.Z
+    floor = inverse_theta**2 or 1e-30 * float(weights.diagonal().max()) or 1.0
+    weights.diagonal().add_(floor)
+    eigenvalues, eigenvectors = torch.linalg.eigh(weights)
+    half = eigenvectors / eigenvalues.clamp(min=floor).sqrt()
+    rho_squares, rotation = torch.linalg.eigh(half.T @ residual_gram @ half)
+    P = half @ rotation
+    decoupled = replace(evidence, gradient=evidence.gradient @ P)
+    if evidence.parts is not None:
+        decoupled = replace(decoupled, parts=(evidence.parts[0] @ P, evidence.parts[1] @ P))
+    perturbations = _perturbations(decoupled, rho_squares.clamp(min=0.0))
+    return float(torch.linalg.vector_norm(perturbations)) / evidence.matrix_norm
+
+
+def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
+    """Return ``|(A'A + rho^2 I)^(-1/2) g|`` for each column g, estimated or bounded from above, ``(targets,)``."""
+    G, root = evidence.gradient, evidence.root
+    tiny = torch.finfo(G.dtype).tiny
+    rho = rho_squares.sqrt()
+    lengths = torch.linalg.vector_norm(G, dim=0)
+    # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
+    bounds = torch.minimum(rho, lengths / rho.clamp(min=tiny))
+    least = 1 - evidence.factor_error if evidence.factor_error < _NEAR else evidence.least
+    if root is not None and root.shape[0] > 0 and evidence.factor_error < _FAR and least > 0:
+        solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(least)
+        if root.shape[0] < root.shape[1]:
+            rest = torch.linalg.vector_norm(G - root.solve(root.product(G)), dim=0)
+            solved = torch.hypot(solved, rest / rho.clamp(min=tiny))
+        bounds = torch.minimum(bounds, solved)
+    if evidence.parts is not None:
+        inside, outside = (torch.linalg.vector_norm(part, dim=0) for part in evidence.parts)
+        bounds = torch.minimum(bounds, torch.hypot(inside, outside / rho.clamp(min=tiny)))
+    if root is None or evidence.spectrum is None:
+        return bounds
+    if root.shape[1] > SMALL and float(bounds.max()) <= evidence.good_enough * evidence.matrix_norm:
+        return bounds
+    values, vectors = evidence.spectrum()
+    coordinates = vectors @ G
+    squares = (coordinates.square() / (values.square().unsqueeze(1) + rho_squares).clamp(min=tiny)).sum(0)
+    if root.shape[0] < root.shape[1]:
+        rest = torch.linalg.vector_norm(G - vectors.T @ coordinates, dim=0)
+        squares = squares + (rest / rho.clamp(min=tiny)).square()
+    return torch.minimum(squares.sqrt(), bounds)

@@ -1,0 +1,15 @@
+"""Scaling by exact powers of two, which changes no digit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["power_of_two_exponents"]
+
+
+def power_of_two_exponents(norms: Tensor) -> Tensor:
+    """Return integers e with ``norm * 2**-e`` in [0.5, 1), and 0 where the norm is zero."""
+    exponents = torch.frexp(norms).exponent
+    # 2**-e itself has to be a normal number, or scaling would not be exact.
+    return torch.where(norms > 0, exponents, 0).clamp(-1000, 1000)

@@ -1,0 +1,1 @@
+"""Words: exceptions, outcomes and progress, which every room above uses."""
