@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import closedform as cf
-from closedform.numerics.row_update import fold_rows, square
-from closedform.numerics.triangle import Triangle, fold
 from closedform.optim import RecursiveLeastSquares
 from closedform.optim.recursion import begin, learn
 
@@ -220,14 +218,3 @@ def test_many_steps_do_not_drift(forgetting: float) -> None:
     root = (forgetting**age).sqrt()[:, None]
     direct = torch.linalg.lstsq(root * A, root * B, driver="gelsd").solution
     torch.testing.assert_close(memory.weights, direct, rtol=1e-10, atol=0)
-
-
-def test_the_two_ways_to_fold_agree() -> None:
-    # On a CPU rows are folded by LAPACK's tpqrt, elsewhere by an ordinary QR.
-    start = square(fold(None, gaussian(4, 7), gaussian(4, 2, seed=1)), 7)
-    A, B = gaussian(9, 7, seed=2), gaussian(9, 2, seed=3)
-    one, other = fold_rows(start, A, B), fold(start, A, B)
-    torch.testing.assert_close(one.R.T @ one.R, other.R.T @ other.R, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(one.R.T @ one.C, other.R.T @ other.C, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(one.residual_squares, other.residual_squares, rtol=1e-12, atol=1e-12)
-    assert isinstance(one, Triangle)

@@ -142,14 +142,12 @@ def test_a_step_that_is_compiled() -> None:
 
 
 def test_the_way_of_devices_without_lapack(monkeypatch: pytest.MonkeyPatch) -> None:
-    from closedform.numerics.row_update import square
-    from closedform.numerics.triangle import fold
-    from closedform.optim import recursion
+    from closedform.numerics import triangle
 
     def elsewhere(*args: Any) -> Any:
         raise AssertionError("NumPy was asked for, which sees the memory of a CPU only")
 
-    monkeypatch.setattr(recursion, "fold_rows", lambda triangle, A, B: square(fold(triangle, A, B), A.shape[1]))
+    monkeypatch.setattr(triangle, "_updated", triangle._refactored)
     monkeypatch.setattr(Tensor, "numpy", elsewhere)
     monkeypatch.setattr(Tensor, "__array__", elsewhere)
     for size, options in ((1, {}), (7, {"l2": 0.5}), (120, {}), (7, {"forgetting": 0.99})):

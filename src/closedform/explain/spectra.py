@@ -11,7 +11,6 @@ from torch import Tensor
 
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.scaling import power_of_two_exponents
-from closedform.numerics.triangle import fold
 from closedform.rows import Design, Rows, as_rows, scan
 
 __all__ = ["Compressed", "Spectrum", "compress", "spectrum", "spectrum_of", "spectrum_of_rows"]
@@ -205,16 +204,17 @@ def compress(rows: Rows, *, bias: bool, l2: float) -> Compressed:
     """Fold the rows into a triangle once, with the column of ones, which a layer without bias then gives back."""
     scanned = scan(rows)
     design = Design(rows, scanned, bias=True, l2=l2)
-    triangle = design.triangle
-    R, C = triangle.R / design.scale, triangle.C / design.target_scale
-    residual_squares = triangle.residual_squares / design.target_scale.square()
-    centred = R[1:, 1:]
-    if not bias:
-        # The ones stood first, so dropping them leaves an upper Hessenberg matrix, and a short QR makes it a triangle.
-        without = fold(None, R[:, 1:] * design.scale[1:], C * design.target_scale)
-        R, C = without.R / design.scale[1:], without.C / design.target_scale
-        residual_squares = residual_squares + without.residual_squares / design.target_scale.square()
-    return Compressed(R, C, residual_squares, scanned.weight_sum, rows.n_rows, bias, centred)
+    whole = design.triangle
+    triangle = (whole if bias else whole.without_ones()).unscaled()
+    return Compressed(
+        R=triangle.R,
+        C=triangle.C,
+        residual_squares=triangle.residual_squares,
+        n_rows=scanned.weight_sum,
+        row_count=rows.n_rows,
+        bias=bias,
+        centred=whole.centred().unscaled().R,
+    )
 
 
 def spectrum_of(compressed: Compressed) -> Spectrum:

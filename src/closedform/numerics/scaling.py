@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["power_of_two_exponents"]
+__all__ = ["power_of_two_exponents", "times_power_of_two"]
 
 
 def power_of_two_exponents(norms: Tensor) -> Tensor:
@@ -13,3 +13,9 @@ def power_of_two_exponents(norms: Tensor) -> Tensor:
     exponents = torch.frexp(norms).exponent
     # 2**-e itself has to be a normal number, or scaling would not be exact.
     return torch.where(norms > 0, exponents, 0).clamp(-1000, 1000)
+
+
+def times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
+    """Return ``values * 2**exponents``, exactly where the result is in range, also for exponents beyond 1023."""
+    half = exponents // 2
+    return torch.ldexp(torch.ldexp(values, half), exponents - half)

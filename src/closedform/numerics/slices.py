@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.expansion import two_sum
+from closedform.numerics.scaling import times_power_of_two as scaled
 
 __all__ = [
     "LENGTH",
@@ -48,12 +49,6 @@ def levels_for(count: int) -> int:
 def exponents_of(peaks: Tensor) -> Tensor:
     """Return integers e with ``peak <= 2**e`` for positive peaks, and 0 for zero."""
     return torch.where(peaks > 0, torch.frexp(peaks).exponent, 0)
-
-
-def scaled(values: Tensor, exponents: Tensor) -> Tensor:
-    """Return ``values * 2**exponents``, exactly where the result is in range, also for exponents beyond 1023."""
-    half = exponents // 2
-    return torch.ldexp(torch.ldexp(values, half), exponents - half)
 
 
 @final

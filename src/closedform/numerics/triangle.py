@@ -1,22 +1,31 @@
-"""Fold rows into a triangle by Householder QR, and merge triangles: the two verbs of every exact fit.
+"""The triangle of a table: all that least squares needs to know of its rows, in a size that does not depend on them.
 
-The triangle of ``[A | B]`` holds all that least squares needs. It is kept as the R of A, the matching rows ``C = Q'B``
-and the squared norms of what is left of B. For many targets this is smaller than the R of ``[A | B]`` and
-answers the same questions. Source: Golub (1965); folding by row blocks as in Demmel, Grigori, Hoemmen and
-Langou (2012).
+The R of ``[A | B]`` is kept as the R of A, the matching rows ``C = Q'B`` and the squared norms of what is left of B.
+For many targets this is smaller than one triangle and answers the same questions: solution, residual norm, every ridge
+strength, spectrum. Source: Golub (1965); folding by blocks of rows as in Demmel, Grigori, Hoemmen and Langou (2012).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
 
-__all__ = ["Triangle", "fold", "merge"]
+from closedform.numerics.scaling import times_power_of_two
+
+__all__ = ["Triangle"]
+
+#: Rows that LAPACK's update of a triangle takes at a time, so that what it copies stays in cache.
+_UPDATE_ROWS = 1024
+#: Columns of a panel of that update, as LAPACK's own default.
+_PANEL = 16
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Triangle:
     """A compressed least-squares problem: ``min ||B - A Z||^2`` equals ``min ||C - R Z||^2`` plus ``residual_squares``.
 
@@ -24,37 +33,281 @@ class Triangle:
         R: Upper triangular, or upper trapezoidal while there were fewer rows than columns, ``(r, columns)``.
         C: Coordinates of the targets, ``(r, targets)``.
         residual_squares: Squared norm of what no weights can explain, ``(targets,)``.
+        rows: Rows of the table with a positive weight.
+        weight_sum: Sum of their weights; as many as rows where they have none.
+        exponents: Column j of the table is ``2 ** exponents[j]`` times that of A, ``(columns,)`` int32.
+        target_exponents: The same for B, ``(targets,)`` int32.
+        has_ones: Whether column 0 stands for the bias, a column of ones.
     """
 
     R: Tensor
     C: Tensor
     residual_squares: Tensor
+    rows: int
+    weight_sum: float
+    exponents: Tensor
+    target_exponents: Tensor
+    has_ones: bool = False
+
+    @staticmethod
+    def empty(
+        columns: int,
+        targets: int,
+        *,
+        exponents: Tensor | None = None,
+        target_exponents: Tensor | None = None,
+        has_ones: bool = False,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> Triangle:
+        """Return the triangle of no rows.
+
+        Args:
+            columns: Columns of A, that of ones included.
+            targets: Columns of B.
+            exponents: Powers of two that were taken out of the columns, ``(columns,)``, or None for zeros.
+            target_exponents: The same for the targets, ``(targets,)``, or None for zeros.
+            has_ones: Whether column 0 is one of ones.
+            dtype: float32 or float64.
+            device: Where it is kept.
+        """
+        zeros = torch.zeros(0, dtype=dtype, device=device).new_zeros
+        if exponents is None:
+            exponents = zeros(columns, dtype=torch.int32)
+        if target_exponents is None:
+            target_exponents = zeros(targets, dtype=torch.int32)
+
+        return Triangle(
+            R=zeros(0, columns),
+            C=zeros(0, targets),
+            residual_squares=zeros(targets),
+            rows=0,
+            weight_sum=0.0,
+            exponents=exponents.to(torch.int32),
+            target_exponents=target_exponents.to(torch.int32),
+            has_ones=has_ones,
+        )
+
+    @property
+    def columns(self) -> int:
+        """Columns of A, that of ones included."""
+        return self.R.shape[1]
+
+    @property
+    def targets(self) -> int:
+        """Columns of B."""
+        return self.C.shape[1]
+
+    def fold(self, A: Tensor, B: Tensor, *, rows: int | None = None, weight_sum: float | None = None) -> Triangle:
+        """Return the triangle of its rows and new ones.
+
+        Args:
+            A: ``(new rows, columns)``, in the scale of this triangle, times the roots of the weights.
+            B: ``(new rows, targets)``, likewise.
+            rows: How many of them count, those of A by default; 0 for the rows of a ridge.
+            weight_sum: Sum of their weights, that of ``rows`` by default.
+
+        Example:
+            >>> import torch
+            >>> A, B = torch.eye(3, 2, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
+            >>> folded = Triangle.empty(2, 1).fold(A[:1], B[:1]).fold(A[1:], B[1:])
+            >>> folded.R.abs()
+            tensor([[1., 0.],
+                    [0., 1.]], dtype=torch.float64)
+            >>> folded.residual_squares, folded.rows
+            (tensor([1.], dtype=torch.float64), 3)
+        """
+        counted = A.shape[0] if rows is None else rows
+        total = self.weight_sum + (float(counted) if weight_sum is None else weight_sum)
+        # LAPACK's update uses that R is a triangle already: for few new rows it costs columns^2 a row.
+        few = A.device.type == "cpu" and self.R.shape[0] == self.columns and A.shape[0] <= self.columns
+        R, C, squares = (_updated if few else _refactored)(self.R, self.C, A, B)
+        return replace(
+            self,
+            R=R,
+            C=C,
+            residual_squares=self.residual_squares + squares,
+            rows=self.rows + counted,
+            weight_sum=total,
+        )
+
+    def merge(self, other: Triangle) -> Triangle:
+        """Return the triangle of the rows of both, as if they had been folded one after the other.
+
+        Where their scales differ, the larger of both holds; bringing a column to it is exact.
+
+        Raises:
+            ValueError: they are not of the same columns and targets.
+
+        Example:
+            >>> import torch
+            >>> one = Triangle.empty(1, 1).fold(torch.full((1, 1), 3.0).double(), torch.full((1, 1), 6.0).double())
+            >>> two = Triangle.empty(1, 1).fold(torch.full((1, 1), 4.0).double(), torch.full((1, 1), 8.0).double())
+            >>> both = one.merge(two)
+            >>> both.R.abs().item(), both.rows
+            (5.0, 2)
+        """
+        if (self.columns, self.targets, self.has_ones) != (other.columns, other.targets, other.has_ones):
+            raise ValueError(
+                f"triangles of {self.columns} columns and {self.targets} targets and of {other.columns} and "
+                f"{other.targets} cannot be merged"
+            )
+        exponents = torch.maximum(self.exponents, other.exponents)
+        target_exponents = torch.maximum(self.target_exponents, other.target_exponents)
+        first = self if self.R.shape[0] else replace(self, exponents=exponents, target_exponents=target_exponents)
+        first, second = first.rescaled(exponents, target_exponents), other.rescaled(exponents, target_exponents)
+        merged = first.fold(second.R, second.C, rows=other.rows, weight_sum=other.weight_sum)
+        return replace(merged, residual_squares=merged.residual_squares + second.residual_squares)
+
+    def rescaled(self, exponents: Tensor, target_exponents: Tensor | None = None) -> Triangle:
+        """Return the same triangle with other powers of two taken out of its columns, which is exact.
+
+        Args:
+            exponents: ``(columns,)``, integers.
+            target_exponents: ``(targets,)``, integers; None leaves the targets as they are.
+        """
+        if target_exponents is None:
+            target_exponents = self.target_exponents
+        if torch.equal(exponents, self.exponents) and torch.equal(target_exponents, self.target_exponents):
+            return self
+        columns, targets = self.exponents - exponents, self.target_exponents - target_exponents
+        return replace(
+            self,
+            R=times_power_of_two(self.R, columns),
+            C=times_power_of_two(self.C, targets),
+            residual_squares=times_power_of_two(self.residual_squares, 2 * targets),
+            exponents=exponents.to(torch.int32),
+            target_exponents=target_exponents.to(torch.int32),
+        )
+
+    def unscaled(self) -> Triangle:
+        """Return the triangle in the units of the table."""
+        return self.rescaled(torch.zeros_like(self.exponents), torch.zeros_like(self.target_exponents))
+
+    def padded(self) -> Triangle:
+        """Return the triangle with R filled up with rows of zeros to ``(columns, columns)``."""
+        missing = self.columns - self.R.shape[0]
+        if missing <= 0:
+            return self
+        R = torch.cat([self.R, self.R.new_zeros(missing, self.columns)])
+        return replace(self, R=R, C=torch.cat([self.C, self.C.new_zeros(missing, self.targets)]))
+
+    def with_ridge(self, penalty: Tensor) -> Triangle:
+        """Return the triangle with the rows ``diag(penalty)`` of a ridge under it; their targets are zero.
+
+        Args:
+            penalty: ``(columns,)``, in the scale of this triangle; columns that it leaves free (the bias) have zeros.
+        """
+        ridge = torch.diag(penalty.to(self.R))[penalty > 0]
+        return self.fold(ridge, ridge.new_zeros(ridge.shape[0], self.targets), rows=0, weight_sum=0.0)
+
+    def without_ones(self) -> Triangle:
+        """Return the triangle of the same rows without their column of ones.
+
+        That column stood first, so dropping it leaves an upper Hessenberg matrix, and a short QR makes it a triangle.
+        """
+        if not self.has_ones:
+            return self
+        none = replace(
+            self, R=self.R[:0, 1:], C=self.C[:0], exponents=self.exponents[1:], has_ones=False, rows=0, weight_sum=0.0
+        )
+        return none.fold(self.R[:, 1:], self.C, rows=self.rows, weight_sum=self.weight_sum)
+
+    def centred(self) -> Triangle:
+        """Return the triangle of features and targets less their (weighted) means: what is left under the first row.
+
+        Raises:
+            ValueError: there is no column of ones.
+        """
+        if not self.has_ones:
+            raise ValueError("a triangle without a column of ones knows no means")
+        return replace(self, R=self.R[1:, 1:], C=self.C[1:], exponents=self.exponents[1:], has_ones=False)
+
+    def discounted(self, factor: float) -> Triangle:
+        """Return the triangle with the weights of all rows multiplied by ``factor``."""
+        root = factor**0.5
+        return replace(
+            self,
+            R=root * self.R,
+            C=root * self.C,
+            residual_squares=factor * self.residual_squares,
+            weight_sum=factor * self.weight_sum,
+        )
+
+    def select(self, chosen: Tensor) -> Triangle:
+        """Return the triangle of some of the targets, ``chosen`` an index tensor or a mask."""
+        return replace(
+            self,
+            C=self.C[:, chosen],
+            residual_squares=self.residual_squares[chosen],
+            target_exponents=self.target_exponents[chosen],
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all fields as tensors, to be saved without pickle.
+
+        Example:
+            >>> Triangle.from_state_dict(Triangle.empty(3, 2).state_dict()).columns
+            3
+        """
+        counts = torch.tensor([float(self.rows), self.weight_sum, float(self.has_ones)], dtype=torch.float64)
+        return {
+            "R": self.R,
+            "C": self.C,
+            "residual_squares": self.residual_squares,
+            "exponents": self.exponents,
+            "target_exponents": self.target_exponents,
+            "rows_weight_ones": counts,
+        }
+
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Tensor]) -> Triangle:
+        """Return the triangle that :meth:`state_dict` was called on.
+
+        Raises:
+            ValueError: entries are missing or do not fit each other.
+        """
+        names = ("R", "C", "residual_squares", "exponents", "target_exponents", "rows_weight_ones")
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ValueError(f"the state of a triangle lacks {', '.join(missing)}")
+        R, C, squares, exponents, target_exponents, counts = (state[name] for name in names)
+        fits = (
+            R.dim() == C.dim() == 2
+            and R.shape[0] == C.shape[0] <= R.shape[1]
+            and squares.shape == target_exponents.shape == C.shape[1:]
+            and exponents.shape == R.shape[1:]
+            and counts.shape == (3,)
+        )
+        if not fits:
+            shapes = ", ".join(f"{name} {tuple(state[name].shape)}" for name in names)
+            raise ValueError(f"the parts of a triangle's state do not fit each other: {shapes}")
+        rows, weight_sum, has_ones = counts.tolist()
+        return Triangle(R, C, squares, int(rows), weight_sum, exponents, target_exponents, bool(has_ones))
 
 
-def fold(triangle: Triangle | None, A: Tensor, B: Tensor) -> Triangle:
-    """Return the triangle of the rows in ``triangle`` and the new rows ``A`` (rows, columns), ``B`` (rows, targets).
-
-    Example:
-        >>> import torch
-        >>> A, B = torch.eye(3, 2, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64)
-        >>> folded = fold(fold(None, A[:1], B[:1]), A[1:], B[1:])
-        >>> folded.R.abs()
-        tensor([[1., 0.],
-                [0., 1.]], dtype=torch.float64)
-        >>> folded.residual_squares
-        tensor([1.], dtype=torch.float64)
-    """
-    squares = torch.zeros(B.shape[1], dtype=B.dtype, device=B.device)
-    if triangle is not None:
-        A, B = torch.cat([triangle.R, A]), torch.cat([triangle.C, B])
-        squares = triangle.residual_squares
+def _refactored(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return R and C of the stacked rows, and what is left of the targets, by an ordinary QR."""
+    if R.shape[0]:
+        A, B = torch.cat([R, A]), torch.cat([C, B])
     reflectors, tau = torch.geqrf(A)
     size = min(A.shape)
-    C = torch.ormqr(reflectors, tau, B, left=True, transpose=True)
-    return Triangle(reflectors[:size].triu(), C[:size].clone(), squares + C[size:].square().sum(0))
+    rotated = torch.ormqr(reflectors, tau, B, left=True, transpose=True) if size else B
+    return reflectors[:size].triu(), rotated[:size].clone(), rotated[size:].square().sum(0)
 
 
-def merge(first: Triangle, second: Triangle) -> Triangle:
-    """Return the triangle of the rows of both triangles, as if they had been folded one after the other."""
-    merged = fold(first, second.R, second.C)
-    return Triangle(merged.R, merged.C, merged.residual_squares + second.residual_squares)
+def _updated(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by LAPACK's ``tpqrt`` where R is square; R and C are not changed."""
+    from scipy.linalg import lapack
+
+    double = A.dtype == torch.float64
+    tpqrt, tpmqrt = (lapack.dtpqrt, lapack.dtpmqrt) if double else (lapack.stpqrt, lapack.stpmqrt)
+    squares = B.new_zeros(B.shape[1])
+    for start in range(0, A.shape[0], _UPDATE_ROWS):
+        part = slice(start, start + _UPDATE_ROWS)
+        # Only the upper triangle is written; what LAPACK leaves below it is what was there: zeros.
+        upper, V, T, _ = tpqrt(0, min(_PANEL, A.shape[1]), R.numpy(), A[part].numpy())
+        top, rest, _ = tpmqrt(0, V, T, C.numpy(), B[part].numpy(), side="L", trans="T")
+        R, C = torch.from_numpy(upper), torch.from_numpy(top)
+        squares += torch.from_numpy(rest).square().sum(0)
+    return R, C, squares

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from closedform.fit.layers import check_linear, check_writable, round_to, write
 from closedform.fit.orchestrator import solve
 from closedform.fit.solution import Solution
-from closedform.numerics.row_update import square
-from closedform.numerics.triangle import Triangle, fold
+from closedform.numerics.triangle import Triangle
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 
 __all__ = ["fit_head_"]
@@ -69,8 +68,9 @@ def fit_head_(
     n = triangle.R.shape[1]
     penalised = triangle
     if l2 > 0:
-        ridge = torch.eye(n, dtype=torch.float64, device=triangle.R.device)[int(has_bias) :] * l2**0.5
-        penalised = fold(triangle, ridge, ridge.new_zeros(ridge.shape[0], triangle.C.shape[1]))
+        penalty = torch.full_like(triangle.R[0], l2**0.5)
+        penalty[: int(has_bias)] = 0.0
+        penalised = triangle.with_ridge(penalty)
     before = nn.Linear(n, layer.out_features, bias=False, dtype=torch.float64, device="meta")
     held = (
         layer.weight.detach().T
@@ -121,12 +121,7 @@ def _fold_loader(
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     modes = {module: module.training for module in net.modules()}
     n = layer.in_features + int(layer.bias is not None)
-    options: dict[str, Any] = {"dtype": torch.float64, "device": layer.weight.device}
-    triangle = Triangle(
-        torch.zeros(0, n, **options),
-        torch.zeros(0, layer.out_features, **options),
-        torch.zeros(layer.out_features, **options),
-    )
+    triangle = Triangle.empty(n, layer.out_features, device=layer.weight.device, has_ones=layer.bias is not None)
     waiting: list[tuple[Tensor, Tensor]] = []
     rows = held = 0
     try:
@@ -153,12 +148,12 @@ def _fold_loader(
             module.training = mode
     if rows == 0:
         raise InputError("the loader yielded no rows; a generator that was used up already?")
-    return square(_fold_waiting(triangle, waiting), n), rows
+    return _fold_waiting(triangle, waiting).padded(), rows
 
 
 def _fold_waiting(triangle: Triangle, waiting: list[tuple[Tensor, Tensor]]) -> Triangle:
     if waiting:
-        triangle = fold(triangle, torch.cat([A for A, _ in waiting]), torch.cat([B for _, B in waiting]))
+        triangle = triangle.fold(torch.cat([A for A, _ in waiting]), torch.cat([B for _, B in waiting]))
         waiting.clear()
     return triangle
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from closedform.fit.orchestrator import solve
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.root import TriangularRoot
-from closedform.numerics.row_update import fold_rows, square
-from closedform.numerics.triangle import Triangle, fold
+from closedform.numerics.triangle import Triangle
 
 __all__ = ["Memory", "begin", "learn"]
 
@@ -93,10 +92,15 @@ def learn(memory: Memory, A: Tensor, B: Tensor, *, forgetting: float, l2: float,
     assert memory.R is not None
     assert memory.C is not None
     assert memory.residual_squares is not None
-    folded = fold_rows(Triangle(memory.R, memory.C, memory.residual_squares), A, B)
+    n, k = memory.weights.shape
+    folded = replace(
+        Triangle.empty(n, k, dtype=A.dtype, device=A.device),
+        R=memory.R,
+        C=memory.C,
+        residual_squares=memory.residual_squares,
+    ).fold(A, B)
     if l2 > 0 and forgetting < 1:  # the ridge rows in the triangle faded with the others: fill them up again
-        ridge = torch.diag(_ridge(memory.weights, (1 - forgetting) * l2, bias))
-        folded = fold_rows(folded, ridge, torch.zeros_like(memory.weights))
+        folded = folded.with_ridge(_ridge(memory.weights, (1 - forgetting) * l2, bias))
     memory = replace(
         memory, R=folded.R, C=folded.C, residual_squares=folded.residual_squares, rows=memory.rows + A.shape[0]
     )
@@ -154,10 +158,10 @@ def _to_triangle(memory: Memory) -> Memory:
     assert memory.few_A is not None
     assert memory.few_B is not None
     n, k = memory.weights.shape
-    zero = memory.weights.new_zeros
-    triangle = Triangle(zero(n, n), zero(n, k), zero(k))
+    triangle = Triangle.empty(n, k, dtype=memory.weights.dtype, device=memory.weights.device)
     if memory.few_A.shape[0]:
-        triangle = square(fold(None, memory.few_A, memory.few_B), n)
+        triangle = triangle.fold(memory.few_A, memory.few_B)
+    triangle = triangle.padded()
     memory = replace(memory, few_A=None, few_B=None, basis=None)
     return replace(memory, R=triangle.R, C=triangle.C, residual_squares=triangle.residual_squares)
 

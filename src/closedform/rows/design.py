@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import final
 
@@ -14,7 +15,7 @@ from closedform.engine.passes import PassSums, pass_sums, residual_pass
 from closedform.engine.threads import all_threads
 from closedform.numerics.matrix_product import product
 from closedform.numerics.scaling import power_of_two_exponents
-from closedform.numerics.triangle import Triangle, fold
+from closedform.numerics.triangle import Triangle
 from closedform.rows.norms import Scan, pass_rows, rows_per_block
 from closedform.rows.table import Block, Rows
 
@@ -209,14 +210,18 @@ class Design:
         """The rows compressed by Householder QR, folded block by block, with the ridge rows under them."""
         p = self.n_columns
         size = max(2 * p, 2**19 // p)
-        triangle: Triangle | None = None
+        triangle = Triangle.empty(
+            p,
+            self.n_targets,
+            exponents=self._exponents,
+            target_exponents=self._target_exponents,
+            has_ones=self.bias,
+            device=self.scale.device,
+        )
         for A, B in self.matrix_blocks(size, "factoring"):
-            triangle = fold(triangle, A, B)
-        assert triangle is not None
-        if self.l2 > 0:
-            penalty = torch.diag(self.penalty)[int(self.bias) :]
-            triangle = fold(triangle, penalty, penalty.new_zeros(penalty.shape[0], self.n_targets))
-        return triangle
+            triangle = triangle.fold(A, B)
+        triangle = replace(triangle, rows=self.scanned.positive_rows, weight_sum=self.scanned.weight_sum)
+        return triangle.with_ridge(self.penalty) if self.l2 > 0 else triangle
 
     def to_weights(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the layer's weight ``(targets, features)`` and bias ``(targets,)`` of the coordinates Z."""
