@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from closedform.words.text import printable
+
 __all__ = [
     "ClosedformError",
     "DataTypeError",
@@ -15,7 +17,13 @@ __all__ = [
 
 
 class ClosedformError(Exception):
-    """Base of all exceptions raised on purpose by closedform."""
+    """Base of all exceptions raised on purpose by closedform.
+
+    Its text may quote names from a file, so nothing in it acts on the terminal that shows it.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class InputError(ClosedformError, ValueError):
