@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from typing import Any, final
 import typer
 
 from closedform.words.errors import InputError
+from closedform.words.json_values import json_text
 
 __all__ = ["OutputFile", "json_bytes", "print_wrapped", "refuse_overwriting"]
 
@@ -127,14 +126,4 @@ def json_bytes(data: Any) -> bytes:
         >>> json_bytes({"condition": float("inf"), "rank": 2})
         b'{\\n  "condition": null,\\n  "rank": 2\\n}\\n'
     """
-    return (json.dumps(_strict(data), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _strict(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _strict(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_strict(value) for value in data]
-    return data
+    return json_text(data).encode()
