@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from closedform.words.json_values import json_text, plain
 from closedform.words.numbers import below, number, short, value_text
-from closedform.words.printable import printable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
@@ -58,7 +57,7 @@ def test_what_json_cannot_hold_is_an_error() -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_keeps_its_leading_digits(value: float) -> None:
-    assert len(number(abs(value))) <= 7
+    assert len(number(abs(value))) <= 8  # 1.8e-300
     for text, error in ((number(value), 0.06), (short(value), 0.06)):
         if value == 0:
             assert text == "0"
@@ -71,25 +70,3 @@ def test_what_is_below_its_floor_is_said_to_be() -> None:
     assert below(3.1e-14, 3.1e-14) == "3.1e-14"
     assert below(0.0, 3.1e-14) == "< 3.1e-14"
     assert value_text({"a": [1, 2.5], "b": False}) == "a: 1, 2.50, b: no"
-
-
-@given(st.text())
-def test_no_character_that_acts_is_left(text: str) -> None:
-    shown = printable(text)
-    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u202e\u2066" for c in shown)
-    shown.encode()  # halves of surrogate pairs, as names of files may hold, cannot be written
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
-        ("a\nb", r"a\nb"),
-        ("\udcff", r"\udcff"),
-        ("abc\u202egnp.exe", r"abc\u202egnp.exe"),
-        ("\x9b31m", r"\x9b31m"),
-        ("größe 大小 👩‍🔬", "größe 大小 👩‍🔬"),
-    ],
-)
-def test_control_characters_are_seen(text: str, shown: str) -> None:
-    assert printable(text) == shown

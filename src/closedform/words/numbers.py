@@ -32,7 +32,7 @@ def short(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a measured number in at most seven characters, as a cell of a table; ``-`` where there is none.
+    """Return a measured number in few characters, as a cell of a table; ``-`` where there is none.
 
     Example:
         >>> number(0.0001234), number(12345.0), number(1.5), number(float("inf")), number(None)
