@@ -1,0 +1,259 @@
+"""Every method of the ladder alone on every case: what refuses which is a table, and what is not refused is right.
+
+The table is exact: a method that begins to refuse a case or to take one, or that gives another reason, fails here, and
+a new method has to be entered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+import closedform as cf
+from cases import BY_NAME, CASES, Case
+from closedform.engine import compiled
+from closedform.fit.plan import METHOD_NAMES
+from closedform.words.errors import InputError, MethodRefusedError
+from oracle import as_tables, backward_error_each, to_numpy
+from solved import assert_weights, exact_of, per_strength, problem_of, unit_roundoff
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a method may refuse by before anything is computed; rows of weight 0 do not count, a bias is a column."""
+
+    rows: int
+    columns: int
+    bias: bool
+    ridge: bool
+    weighted: bool
+
+
+@cache
+def shape_of(case: Case) -> Shape:
+    problem = problem_of(case)
+    x, _ = as_tables(problem.X, problem.Y)
+    weighted = problem.sample_weight is not None
+    rows = int((to_numpy(problem.sample_weight) > 0).sum()) if weighted else len(x)
+    # The strengths of several targets are fitted one after the other: the first decides what is refused.
+    ridge = to_numpy(problem.l2).flat[0] > 0
+    return Shape(rows, x.shape[1] + problem.bias, problem.bias, bool(ridge), weighted)
+
+
+Refuses = dict[str, Callable[[Shape], bool]]
+
+NOT_WIDE: Refuses = {r"\d+ rows are not fewer than \d+ columns": lambda s: s.rows >= s.columns}
+SINGULAR: Refuses = {
+    r"\d+ rows cannot determine \d+ columns, so the Gram matrix is singular": (
+        lambda s: s.rows < s.columns and not s.ridge
+    ),
+    "the matrix is square: elimination costs less than its Gram matrix and does not square it": (
+        lambda s: s.rows == s.columns and not s.ridge
+    ),
+}
+NO_SAMPLE: Refuses = {
+    r"\d+ rows for \d+ columns: no sample would be much smaller": lambda s: s.rows < 4 * s.columns,
+}
+NOT_EXACT: Refuses = {
+    "with a ridge the equations are no longer met exactly": lambda s: s.ridge,
+    "rows have weights": lambda s: s.weighted,
+}
+
+#: What a method refuses by the shape: patterns of its reasons, in the order in which they are given.
+REFUSES: dict[str, Refuses] = {
+    "square": {
+        r"the matrix is not square: \d+ rows, \d+ columns": lambda s: s.rows != s.columns,
+        "with a bias there is one column more than the table has": lambda s: s.bias,
+        **NOT_EXACT,
+    },
+    "gram16": {
+        **SINGULAR,
+        "bfloat16 numbers are not multiplied by this processor, or not in this layout of rows": (
+            lambda s: not compiled.multiplies_bfloat16()
+        ),
+        **NO_SAMPLE,
+    },
+    "gram32": SINGULAR,
+    "gram64": SINGULAR,
+    "dual gram32": {**NOT_WIDE, **NOT_EXACT},
+    "dual gram64": {**NOT_WIDE, **NOT_EXACT},
+    "dual": NOT_WIDE,
+    "projected gram64": {**NO_SAMPLE, "with a ridge all directions are determined": lambda s: s.ridge},
+    "sketched": {
+        r"\d+ rows for \d+ columns: a sketch of \d+ rows a column would not be much smaller": (
+            lambda s: s.rows < 6 * s.columns
+        )
+    },
+    "householder": {
+        r"\d+ rows cannot determine \d+ columns": lambda s: s.rows < s.columns and not s.ridge,
+    },
+    "svd": {},
+    "svd at precision": {},
+}
+
+#: Patterns of the reasons for which a factor breaks down.
+NO_GRAM = r"(Cholesky met a pivot that is not positive at (column|row) \d+: the condition number|condition number) .*"
+RANK = r"numerical rank \d+ of \d+: .* singular values? (lie|lies) at or below \S+ of the largest"
+DEPENDS = "a column depends exactly on those before it: the triangle has a zero pivot"
+CONTRADICT = "a row depends exactly on the others: the equations may contradict each other"
+NOT_DEPENDENT = "the columns of a sample of the rows do not plainly depend on each other"
+LEAVES = r"the rows leave the row space of a sample, which has \d+ dimensions"
+
+
+def spectra(shape: str, *conditions: str) -> set[str]:
+    """The cases of a given condition number, with a small and a large residual."""
+    return {f"{shape} condition {c} {size} residual" for c in conditions for size in ("small", "large")}
+
+
+DEPENDENT = {
+    *("duplicate columns", "zero columns", "low rank tall", "low rank tall with bias", "identical rows, tall, bias"),
+    *("columns scaled over 20 orders, deficient", "X = 0", "X = 0 with bias"),
+    *("constant column 1 and bias", "constant column 0.1 and bias"),
+}
+DEPENDENT_ROWS = {
+    *("low rank wide", "wide, inconsistent duplicate rows", "two identical rows, wide, bias"),
+    *("three identical rows, wide, bias", "identical rows, same targets, wide, bias"),
+}
+ZERO_PIVOT = {
+    *("zero columns", "constant column 1 and bias", "constant column 0.1 and bias", "X = 0", "X = 0 with bias"),
+}
+LEAVE_THE_SAMPLE = {"duplicate columns", "identical rows, tall, bias", "offset of 1e8"}
+
+#: What breaks down when the numbers are seen: a pattern of the reason, and the cases.
+BREAKS: dict[str, dict[str, set[str]]] = {
+    "square": {RANK: {"low rank square", *spectra("square", "1e+15")}},
+    "gram32": {
+        NO_GRAM: {
+            *DEPENDENT,
+            *spectra("tall", "1e+06", "1e+09", "1e+12", "1e+15"),
+            *("laeuchli 1e-7", "laeuchli 1e-9", "offset of 1e8", "vandermonde"),
+        }
+    },
+    "gram64": {
+        NO_GRAM: {
+            *DEPENDENT,
+            *spectra("tall", "1e+09", "1e+12", "1e+15"),
+            *("laeuchli 1e-7", "laeuchli 1e-9", "offset of 1e8"),
+        }
+    },
+    "dual gram32": {
+        NO_GRAM: {
+            *DEPENDENT_ROWS,
+            "wide condition 1e+03 large residual",
+            *spectra("wide", "1e+06", "1e+09", "1e+12", "1e+15"),
+        }
+    },
+    "dual gram64": {NO_GRAM: {*DEPENDENT_ROWS, *spectra("wide", "1e+09", "1e+12", "1e+15")}},
+    "dual": {
+        RANK: {*DEPENDENT_ROWS - {"three identical rows, wide, bias"}, *spectra("wide", "1e+15")},
+        CONTRADICT: {"three identical rows, wide, bias"},
+    },
+    "projected gram64": {
+        LEAVES: LEAVE_THE_SAMPLE,
+        # Whatever has independent columns and enough rows.
+        NOT_DEPENDENT: {
+            case.name
+            for case in CASES
+            if not any(refuses(shape_of(case)) for refuses in REFUSES["projected gram64"].values())
+            and case.name not in DEPENDENT | LEAVE_THE_SAMPLE
+        },
+    },
+    "householder": {
+        RANK: {*DEPENDENT - ZERO_PIVOT, "low rank square", *spectra("tall", "1e+15"), *spectra("square", "1e+15")},
+        DEPENDS: ZERO_PIVOT,
+    },
+}
+
+
+def refusals(method: str, case: Case) -> list[str]:
+    """The patterns of the reasons for which the table says that a method refuses a case by its shape."""
+    return [pattern for pattern, refuses in REFUSES[method].items() if refuses(shape_of(case))]
+
+
+def breakdown(method: str, case: Case) -> str | None:
+    """The pattern of the reason for which the table says that a factor breaks down, or None."""
+    found = [pattern for pattern, names in BREAKS.get(method, {}).items() if case.name in names]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_the_table_holds_every_method_and_names_cases_only() -> None:
+    assert REFUSES.keys() == set(METHOD_NAMES)
+    assert {name for parts in BREAKS.values() for names in parts.values() for name in names} <= BY_NAME.keys()
+
+
+REFUSED = [(method, case) for method in METHOD_NAMES for case in CASES if refusals(method, case)]
+# Where bfloat16 numbers are multiplied, its breakdowns are those of single precision and more.
+BROKEN = [
+    (method, case)
+    for method in METHOD_NAMES
+    for case in CASES
+    if not refusals(method, case) and breakdown("gram32" if method == "gram16" else method, case)
+]
+ACCEPTED = [
+    (method, case)
+    for method in METHOD_NAMES
+    for case in CASES
+    if (method, case) not in REFUSED and (method, case) not in BROKEN
+]
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_method_refuses_by_the_shape_with_every_reason(method: str) -> None:
+    for each, case in REFUSED:
+        if each == method:
+            problem = problem_of(case)
+            with pytest.raises(MethodRefusedError) as caught:
+                cf.solve(problem.X, problem.Y, method=method, **problem.options)
+            expected = "; ".join(refusals(method, case))
+            text = f"method='{method}' cannot take this problem: {expected}\\. Use 'auto' or .*"
+            assert re.fullmatch(text, str(caught.value)), f"{case.name}: {caught.value}"
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_factor_breaks_down_with_the_reason(method: str) -> None:
+    for each, case in BROKEN:
+        if each == method:
+            problem = problem_of(case)
+            with pytest.raises(InputError) as caught:
+                cf.solve(problem.X, problem.Y, method=method, **problem.options)
+            reason = breakdown(method, case) or ".*"
+            text = rf"no method could factor this problem \({method}: {reason}\)\."
+            assert re.fullmatch(text, str(caught.value)), f"{case.name}: {caught.value}"
+
+
+@pytest.mark.parametrize(("method", "case"), ACCEPTED, ids=[f"{method}: {case.name}" for method, case in ACCEPTED])
+def test_what_a_method_takes_it_gets_right(method: str, case: Case) -> None:
+    problem, exact = problem_of(case), exact_of(case)
+    sol = cf.solve(problem.X, problem.Y, method=method, **problem.options)
+    assert [attempt.method for attempt in sol.attempts][-1] == method
+    assert sol.certificate.accepted
+    limit = 1e-14 if sol.weight.dtype is torch.float64 else 4 * unit_roundoff(sol)
+    for part, weight, bias in per_strength(problem, sol.weight, sol.bias):
+        assert backward_error_each(part, weight, bias).max() <= limit
+    if "ambiguous" not in case.tags:
+        assert sol.outcome is not cf.Outcome.AMBIGUOUS_RANK
+        assert sol.certificate.rank == exact.rank
+        assert_weights(case, sol)
+
+
+#: What an explicit ``rcond`` makes of the methods: those that find no singular values refuse.
+BY_RCOND = {
+    **dict.fromkeys(("gram32", "gram64", "projected gram64"), "asks for singular values, which a Gram matrix squares"),
+    "sketched": "asks for singular values, which a sketch only estimates",
+    **dict.fromkeys(("dual gram32", "dual gram64", "dual"), "an explicit rcond asks for singular values"),
+}
+
+
+@pytest.mark.parametrize("method", BY_RCOND)
+def test_an_explicit_rcond_is_refused_by_what_finds_no_singular_values(method: str) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((5, 40) if "dual" in method else (400, 5))
+    with pytest.raises(MethodRefusedError, match=BY_RCOND[method]):
+        cf.solve(X, rng.standard_normal(len(X)), method=method, rcond=1e-6)
