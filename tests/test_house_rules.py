@@ -1,0 +1,428 @@
+"""Rules of the house that a reader would miss: abstract or final, short, in paragraphs, and in place by name.
+
+Each rule has a list of what is known to break it, to be emptied: entries are taken out, and none is ever added.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import closedform
+
+SOURCE = Path(closedform.__file__).parent
+FILES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+TEXTS = {module: path.read_text(encoding="utf-8") for module, path in FILES.items()}
+TREES = {module: ast.parse(text) for module, text in TEXTS.items()}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+#: Code lines of a function: without its docstring, comments and blank lines.
+MOST_CODE_LINES = 60
+#: Lines of a body, from which on it has paragraphs.
+PARAGRAPHS_FROM = 20
+
+ABSTRACT = {"ABC", "ABCMeta", "Protocol"}
+#: Classes whose instances are what they are by their base: constants, errors, plain tuples and dictionaries.
+SETTLED = {"Enum", "IntEnum", "StrEnum", "NamedTuple", "TypedDict"}
+
+#: Methods of a tensor whose result shares its memory.
+VIEWS = {"view", "unsqueeze", "squeeze", "diagonal", "narrow", "t", "mT", "flatten", "detach"}
+
+
+def last_name(node: ast.expr) -> str:
+    """``Generic`` of ``typing.Generic[T]``."""
+    if isinstance(node, ast.Subscript):
+        return last_name(node.value)
+    if isinstance(node, ast.Call):
+        return last_name(node.func)
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def neither_abstract_nor_final(tree: ast.AST) -> list[str]:
+    """The classes of a file that may be both subclassed and used. An exception may: callers catch its bases."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            bases = {last_name(base) for base in node.bases} | {last_name(k.value) for k in node.keywords}
+            is_error = any(base.endswith(("Error", "Exception", "Warning")) for base in bases)
+            is_abstract = bool(bases & ABSTRACT)
+            is_final = any(last_name(decorator) == "final" for decorator in node.decorator_list)
+            if not (is_error or is_abstract or is_final or bases & SETTLED):
+                found.append(node.name)
+    return found
+
+
+def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function]]:
+    """Every function of a file with its dotted name."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Function):
+            yield prefix + node.name, node
+        name = f"{prefix}{node.name}." if isinstance(node, Function | ast.ClassDef) else prefix
+        yield from functions(node, name)
+
+
+def body_of(function: Function) -> list[ast.stmt]:
+    """The statements of a function without its docstring."""
+    return function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
+
+
+def body_lines(text: str, function: Function) -> list[str]:
+    """The lines of a body, comments and blank lines included."""
+    body = body_of(function)
+    if not body:
+        return []
+    first = min([body[0].lineno, *(d.lineno for d in getattr(body[0], "decorator_list", []))])
+    return text.splitlines()[first - 1 : function.end_lineno]
+
+
+def code_lines(text: str, function: Function) -> int:
+    """How many lines of code a function has, its head included."""
+    head = text.splitlines()[function.lineno - 1 : function.body[0].lineno - 1]
+    lines = [line.strip() for line in [*head, *body_lines(text, function)]]
+    return sum(1 for line in lines if line and not line.startswith("#"))
+
+
+def too_long(text: str, tree: ast.AST) -> list[str]:
+    """The functions of too many lines."""
+    return [name for name, function in functions(tree) if code_lines(text, function) > MOST_CODE_LINES]
+
+
+def without_paragraphs(text: str, tree: ast.AST) -> list[str]:
+    """The functions of many lines without a blank one."""
+    found = []
+    for name, function in functions(tree):
+        lines = body_lines(text, function)
+        if len(lines) >= PARAGRAPHS_FROM and all(line.strip() for line in lines):
+            found.append(name)
+    return found
+
+
+def root_name(node: ast.expr) -> str:
+    """``gram`` of ``gram[:n].view(-1)`` and of ``gram.T``: what a change of it would change."""
+    while True:
+        if isinstance(node, ast.Subscript | ast.Attribute):
+            node = node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in VIEWS:
+            node = node.func.value
+        else:
+            return getattr(node, "id", "")
+
+
+def changed_parameters(function: Function) -> set[str]:
+    """The tensors among the parameters of a function that its own statements change."""
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    tensors = {a.arg for a in arguments if a.annotation is not None and "Tensor" in ast.unparse(a.annotation)}
+    # A name that is given a value of its own is no longer what was passed.
+    own = {
+        target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign)
+        for whole in node.targets
+        for target in ([whole] if isinstance(whole, ast.Name) else getattr(whole, "elts", []))
+        if isinstance(target, ast.Name)
+    }
+    found: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign):
+            found |= {root_name(target) for target in node.targets if isinstance(target, ast.Subscript)}
+        elif isinstance(node, ast.AugAssign):
+            found.add(root_name(node.target))
+        elif isinstance(node, ast.Call):
+            found |= {root_name(keyword.value) for keyword in node.keywords if keyword.arg == "out"}
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            if name.endswith("_") and not name.endswith("__") and isinstance(node.func, ast.Attribute):
+                found.add(root_name(node.func.value))
+            elif isinstance(node.func, ast.Name) and node.func.id.endswith("_") and node.args:
+                # Who hands a tensor to a function that works in place works in place.
+                found.add(root_name(node.args[0]))
+    return (found & tensors) - own
+
+
+def in_place_without_a_mark(tree: ast.AST) -> list[str]:
+    """The functions that change a tensor they are given, and whose names do not end in ``_``."""
+    return [
+        name for name, function in functions(tree) if not function.name.endswith("_") and changed_parameters(function)
+    ]
+
+
+def offenders(found: dict[str, list[str]]) -> set[str]:
+    return {f"{module}:{name}" for module, names in found.items() for name in names}
+
+
+#: Classes that are neither abstract nor final.
+KNOWN_OPEN_CLASSES = {
+    "batched:BatchedSolution",
+    "cli.app:_Group",
+    "engine.passes:PassSums",
+    "engine.rates:Rates",
+    "engine.threads:_Held",
+    "explain.diagnosis:Diagnosis",
+    "explain.facts:Facts",
+    "explain.forecasts.curve:Forecast",
+    "explain.forecasts.limits:Limit",
+    "explain.forecasts.minibatch:MiniBatch",
+    "explain.forecasts.recurrence:_Roots",
+    "explain.rehearsal:Rehearsal",
+    "explain.rehearsal:TriangleLoss",
+    "explain.spectra:Compressed",
+    "explain.spectra:Spectrum",
+    "files.columns:_ColumnSource",
+    "files.discovery:Discovery",
+    "files.discovery:_Table",
+    "files.formats:Entry",
+    "files.formats:FileSource",
+    "files.memory:MemoryStatus",
+    "fit.certificate:Certificate",
+    "fit.certificate:_Sums",
+    "fit.factors.base:Cost",
+    "fit.factors.base:Factor",
+    "fit.factors.base:Facts",
+    "fit.factors.dual_gram:_DualGram",
+    "fit.factors.gram:GramMethod",
+    "fit.factors.gram:NormalEquations",
+    "fit.factors.gram:_Gram",
+    "fit.factors.svd:_Svd",
+    "fit.plan:Plan",
+    "fit.plan:Step",
+    "fit.solution:Attempt",
+    "fit.solution:Fitted",
+    "fit.solution:Solution",
+    "layer:Gap",
+    "numerics.extremes:Extremes",
+    "numerics.karlson_walden:Evidence",
+    "numerics.least_norm:LeastNorm",
+    "numerics.rank:Rank",
+    "optim.curvature:Batch",
+    "optim.curvature:Curvature",
+    "optim.following:Followed",
+    "optim.graph:Ways",
+    "optim.recursion:Memory",
+    "optim.rls:_ForwardHook",
+    "rows.norms:Scan",
+    "rows.table:Block",
+}
+
+#: Functions of more than 60 code lines.
+KNOWN_TOO_LONG = {
+    "cli.compare:compare_command",
+    "fit.certificate:certify",
+}
+
+#: Functions of 20 lines and more without a blank one.
+KNOWN_WITHOUT_PARAGRAPHS = {
+    "batched:_solve_chunk",
+    "batched:solve_batched",
+    "cli.certainty:certain",
+    "cli.output:OutputFile.__init__",
+    "comparison.obstacles:obstacle",
+    "engine.compiled:gram_add",
+    "engine.gram:normal_equations_update",
+    "engine.passes:residual_pass",
+    "explain.advice:_adam",
+    "explain.advice:_batches.effect",
+    "explain.advice:_normalise_outputs",
+    "explain.diagnosis:Diagnosis.rehearse",
+    "explain.diagnosis:Diagnosis.verdict",
+    "explain.entry:diagnose",
+    "explain.findings.adaptive:adaptive_blow_up",
+    "explain.findings.adaptive:adaptive_unsettled",
+    "explain.findings.adaptive:lbfgs_stopped",
+    "explain.findings.columns:collinear_columns",
+    "explain.findings.columns:not_unique",
+    "explain.findings.columns:uncentred_features",
+    "explain.findings.columns:unscaled_columns",
+    "explain.findings.goals:other_loss",
+    "explain.findings.goals:penalised_bias",
+    "explain.findings.goals:target_broadcast",
+    "explain.findings.goals:weight_decay_is_ridge",
+    "explain.findings.noise:interpolation",
+    "explain.findings.noise:mini_batch_noise",
+    "explain.findings.reference:reference_truncates",
+    "explain.findings.rounding:out_of_range",
+    "explain.findings.rounding:precision_floor",
+    "explain.findings.rounding:tf32",
+    "explain.findings.step:_shortfall",
+    "explain.findings.step:lr_above_limit",
+    "explain.findings.step:lr_starved",
+    "explain.findings.step:more_steps_needed",
+    "explain.findings.step:scheduler_starves",
+    "explain.forecasts.curve:forecast",
+    "explain.forecasts.curve:start_coordinates",
+    "explain.forecasts.limits:first_order_limits",
+    "explain.forecasts.minibatch:mini_batch",
+    "explain.optimizer:read_optimizer",
+    "explain.records:_code",
+    "explain.records:_curve",
+    "explain.records:_notes",
+    "explain.records:_simulation",
+    "explain.records:record",
+    "explain.rehearsal:_make",
+    "explain.schedule:follow",
+    "explain.spectra:spectrum_of",
+    "files.columns:_ColumnSource._set",
+    "files.discovery:_find_columns",
+    "files.discovery:_pair",
+    "files.discovery:_table",
+    "files.opening:_check_file",
+    "files.opening:open_source",
+    "fit.certificate:_conditions",
+    "fit.certificate:certify",
+    "fit.digits:extend_best",
+    "fit.digits:with_digits",
+    "fit.extended.expansions:_summed",
+    "fit.extended.fixed_point:gradient",
+    "fit.extended.operand:Tall.__init__",
+    "fit.extended.operand:Tall.blocks",
+    "fit.extended.operand:Tall.gram",
+    "fit.extended.refinement:refine",
+    "fit.extended.wide:_Transposed.__init__",
+    "fit.extended.wide:least_norm",
+    "fit.factors.gram:_Gram._factor",
+    "fit.factors.projected:ProjectedGram64.factor",
+    "fit.factors.projected:_row_space",
+    "fit.factors.sketched:_deficient",
+    "fit.factors.sketched:_sketch",
+    "fit.factors.svd:_Svd.factor",
+    "fit.orchestrator:_attempt",
+    "fit.orchestrator:_climb",
+    "fit.orchestrator:_solution",
+    "fit.refinement:_by_gradient",
+    "fit.refinement:_conjugate_gradients",
+    "layer:fit_",
+    "layer:gap",
+    "numerics.extremes:_dominant",
+    "numerics.karlson_walden:_perturbations",
+    "numerics.karlson_walden:joint_backward_error",
+    "optim.curvature:_reason",
+    "optim.curvature:measure",
+    "optim.curvature:to_batch",
+    "optim.head:_design",
+    "optim.head:_fold_loader",
+    "optim.head:fit_head_",
+    "optim.layer:find_linear",
+    "optim.recursion:_extend",
+    "optim.recursion:learn",
+    "optim.rls:RecursiveLeastSquares._update",
+    "optim.rls:RecursiveLeastSquares.load_state_dict",
+    "report.comparison:Comparison.to_dict",
+    "report.comparison_page:_race",
+    "report.diagnosis:diagnosis_page",
+    "report.diagnosis_charts:forecast_chart",
+    "report.figure:_draw",
+    "report.sections:comparison_page",
+    "rows.design:Design.__init__",
+    "rows.norms:_careful_norms",
+    "rows.table:as_rows",
+    "rows.tensors:as_tensor",
+}
+
+#: Functions of numerics and engine that change a tensor, but do not say so by a last underscore.
+KNOWN_IN_PLACE = {
+    "engine.gram:gram_update",
+    "engine.gram:product_update",
+    "engine.passes:column_squares",
+    "engine.passes:spread_squares",
+    "engine.sketch:sketch_update",
+    "numerics.expansion:accumulate",
+    "numerics.slices:_add_rounded",
+    "numerics.slices:carry",
+    "numerics.slices:cut",
+}
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_a_class_is_abstract_or_final(module: str) -> None:
+    found = offenders({module: neither_abstract_nor_final(TREES[module])})
+    assert found <= KNOWN_OPEN_CLASSES, "decorate with @final, or derive from abc.ABC"
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_function_is_too_long(module: str) -> None:
+    assert offenders({module: too_long(TEXTS[module], TREES[module])}) <= KNOWN_TOO_LONG
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_a_long_function_has_paragraphs(module: str) -> None:
+    found = offenders({module: without_paragraphs(TEXTS[module], TREES[module])})
+    assert found <= KNOWN_WITHOUT_PARAGRAPHS, "set blank lines between the steps of these functions"
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if module.split(".")[0] in ("numerics", "engine")])
+def test_what_works_in_place_ends_in_an_underscore(module: str) -> None:
+    assert offenders({module: in_place_without_a_mark(TREES[module])}) <= KNOWN_IN_PLACE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class A: ...",
+        "@dataclass(frozen=True)\nclass A: ...",
+        "class A(Base): ...",
+        "def f():\n    class A: ...",
+    ],
+)
+def test_an_open_class_is_seen(code: str) -> None:
+    assert neither_abstract_nor_final(ast.parse(code)) == ["A"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class A(ABC): ...",
+        "class A(Protocol[T]): ...",
+        "class A(Base, metaclass=ABCMeta): ...",
+        "@final\n@dataclass(frozen=True)\nclass A: ...",
+        "@typing.final\nclass A(Base): ...",
+        "class A(Enum): ...",
+        "class A(NamedTuple): ...",
+        "class A(InputError, TypeError): ...",
+    ],
+)
+def test_a_closed_class_is_let_pass(code: str) -> None:
+    assert neither_abstract_nor_final(ast.parse(code)) == []
+
+
+def long_function(lines: int, doc: str = "", between: str = "") -> str:
+    return "def f(a):\n" + doc + between.join(f"    a += {i}\n" for i in range(lines))
+
+
+def test_lines_are_counted_without_docstring_comments_and_blank_lines() -> None:
+    doc = '    """One.\n\n    Two.\n    """\n'
+    for text in (long_function(60), long_function(59, doc), long_function(59, doc, "\n    # Why.\n")):
+        found = ast.parse(text).body[0]
+        assert isinstance(found, Function)
+        assert code_lines(text, found) == 1 + text.count("+=")
+    assert too_long(long_function(60), ast.parse(long_function(60))) == ["f"]
+    assert too_long(long_function(59), ast.parse(long_function(59))) == []
+
+
+def test_a_function_without_paragraphs_is_seen() -> None:
+    doc = '    """One.\n\n    Two.\n    """\n'
+    for text, expected in (
+        (long_function(20), ["f"]),
+        (long_function(20, doc), ["f"]),
+        (long_function(19), []),
+        (long_function(20, between="\n"), []),
+    ):
+        assert without_paragraphs(text, ast.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["x.add_(1)", "x[0] = 1", "x += 1", "x[1:] *= 2", "x.T.view(-1).copy_(y)", "torch.mm(y, y, out=x)", "fill_(x, y)"],
+)
+def test_a_change_in_place_is_seen(code: str) -> None:
+    assert in_place_without_a_mark(ast.parse(f"def f(x: Tensor, y: Tensor | None): {code}")) == ["f"]
+    assert in_place_without_a_mark(ast.parse(f"def f_(x: Tensor, y: Tensor | None): {code}")) == []
+
+
+@pytest.mark.parametrize("code", ["x = x + 1; x += 1", "x.clone().add_(1)", "x.add(1)", "g(x)", "x.__len__()"])
+def test_what_leaves_its_arguments_alone_is_let_pass(code: str) -> None:
+    assert in_place_without_a_mark(ast.parse(f"def f(x: Tensor): {code}")) == []
