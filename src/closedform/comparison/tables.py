@@ -11,6 +11,7 @@ from closedform.comparison.problem import Problem, Weights
 from closedform.fit.solution import Solution
 from closedform.report.sections import plural
 from closedform.rows import Rows, Source, TensorSource, as_rows
+from closedform.rows.frames import check_alignment
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
 
@@ -26,14 +27,15 @@ def in_memory(rows: Rows) -> Rows:
 def _read(source: Source) -> TensorSource:
     values = source.read(0, source.shape[0])
     # Autograd does not save tensors that were made under torch.inference_mode(); a copy made here it does.
-    return TensorSource(values.clone() if values.is_inference() else values, source.name)
+    values = values.clone() if values.is_inference() else values
+    return TensorSource(values, source.name, stored_dtype=source.stored_dtype)
 
 
 def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor] | None:
     """Check test rows against the training rows and return them in float64, or None where there are none.
 
     Raises:
-        InputError: only one of the two given, or another number of features or targets.
+        InputError: only one of the two given, another number of features or targets, or rows of other labels.
         NonFiniteError: NaN or infinity.
         DataTypeError: data that are not dense real numbers.
     """
@@ -42,6 +44,7 @@ def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor]
     if X_test is None or Y_test is None:
         given, missing = ("Y_test", "X_test") if X_test is None else ("X_test", "Y_test")
         raise InputError(f"{given} was given without {missing}; a test needs both.")
+    check_alignment(X_test=X_test, Y_test=Y_test)
     test = in_memory(as_rows(_named(X_test, "X_test"), _named(Y_test, "Y_test")))
     seen, trained = (test.n_features, test.n_targets), (rows.n_features, rows.n_targets)
     if seen != trained:
@@ -87,7 +90,7 @@ def casts(rows: Rows) -> tuple[str, ...]:
     trained = str(rows.dtype).removeprefix("torch.")
     return tuple(
         f"the optimizers train in {trained}, the dtype of X, so {source.name} was cast from "
-        f"{str(source.dtype).removeprefix('torch.')}; losses are measured in float64 on the numbers as given"
+        f"{str(source.stored_dtype).removeprefix('torch.')}; losses are measured in float64 on the numbers as given"
         for source in (rows.x, rows.y)
-        if source.dtype != rows.dtype and (source.dtype.is_floating_point or rows.dtype != torch.float64)
+        if source.dtype != rows.dtype
     )

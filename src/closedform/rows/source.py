@@ -32,6 +32,11 @@ class Source(ABC):
     in_memory: bool
     notes: tuple[str, ...]
 
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype of the numbers where they live, which ``read`` may convert."""
+        return self.dtype
+
     @abstractmethod
     def read(self, start: int, stop: int) -> Tensor:
         """Return rows ``start`` to ``stop`` (exclusive) in this source's own dtype, shape ``(stop - start, ...)``."""

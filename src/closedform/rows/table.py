@@ -8,10 +8,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.engine.threads import all_threads
+from closedform.rows.frames import check_alignment
 from closedform.rows.source import Source
-from closedform.rows.tensors import TensorSource, as_tensor
+from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
 from closedform.words.errors import InputError
 
 __all__ = ["Block", "Rows", "as_rows"]
@@ -112,9 +114,10 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
         sample_weight: One non-negative weight per row, or None.
 
     Raises:
-        InputError: empty tables, or shapes that do not belong together.
+        InputError: empty tables, or shapes or labels of rows that do not belong together.
         DataTypeError: data that are not dense real numbers.
     """
+    check_alignment(X=X, Y=Y, sample_weight=sample_weight)
     x = _as_source(X, "X")
     y = _as_source(Y, "Y")
     if len(x.shape) == 1:
@@ -154,11 +157,6 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
     if x.device.type == "mps":
         raise InputError("X is on the mps device, which has no float64; pass X.cpu() and Y.cpu().")
     notes = [note for source in sources for note in source.notes]
-    notes += [
-        f"{source.name} holds {str(source.dtype).removeprefix('torch.')} values; they were converted to float64"
-        for source in sources
-        if not source.dtype.is_floating_point
-    ]
     return Rows(
         x=_reshape(x, (n_rows, n_features)),
         y=_reshape(y, (n_rows, n_targets)),
@@ -170,9 +168,11 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
 
 def _as_source(data: Any, name: str) -> Source:
     if isinstance(data, Source):
-        return data
-    tensor, notes = as_tensor(data, name)
-    return TensorSource(tensor, name, notes)
+        source = data
+    else:
+        tensor, notes = as_tensor(data, name)
+        source = TensorSource(tensor, name, notes)
+    return source if source.dtype.is_floating_point else FloatSource(source)
 
 
 @final
@@ -185,6 +185,11 @@ class _ReshapedSource(Source):
         self.in_memory, self.notes = source.in_memory, source.notes
         self.shape = shape
         self.rows_per_outer_row = shape[0] // source.shape[0]
+
+    @property
+    @override
+    def stored_dtype(self) -> torch.dtype:
+        return self.source.stored_dtype
 
     def read(self, start: int, stop: int) -> Tensor:
         inner = self.rows_per_outer_row

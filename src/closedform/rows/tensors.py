@@ -7,11 +7,13 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from closedform.engine.threads import all_threads
 from closedform.rows.source import Source
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["TensorSource", "array_to_tensor", "as_tensor"]
+__all__ = ["FloatSource", "TensorSource", "array_to_tensor", "as_tensor"]
 
 
 @final
@@ -20,16 +22,46 @@ class TensorSource(Source):
 
     in_memory = True
 
-    def __init__(self, tensor: Tensor, name: str, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, tensor: Tensor, name: str, notes: tuple[str, ...] = (), *, stored_dtype: torch.dtype | None = None
+    ) -> None:
         self.tensor = tensor
         self.name = name
         self.shape = tuple(tensor.shape)
         self.dtype = tensor.dtype
         self.device = tensor.device
         self.notes = notes
+        self._stored_dtype = stored_dtype
+
+    @property
+    @override
+    def stored_dtype(self) -> torch.dtype:
+        return self._stored_dtype or self.dtype
 
     def read(self, start: int, stop: int) -> Tensor:
         return self.tensor[start:stop]
+
+
+@final
+class FloatSource(Source):
+    """Integers or booleans as float64, converted as they are read: no matrix product knows them as they are stored."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.name, self.shape, self.device = source.name, source.shape, source.device
+        self.in_memory, self.dtype = source.in_memory, torch.float64
+        stored = str(source.dtype).removeprefix("torch.")
+        self.notes = (*source.notes, f"{source.name} holds {stored} values; they were converted to float64")
+
+    @property
+    @override
+    def stored_dtype(self) -> torch.dtype:
+        return self.source.stored_dtype
+
+    def read(self, start: int, stop: int) -> Tensor:
+        values = self.source.read(start, stop)
+        with all_threads():
+            return values.to(torch.float64)
 
 
 def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
