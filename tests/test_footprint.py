@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+import fresh
 from closedform.engine import compiled
 
 MEASURE = """
@@ -33,9 +32,8 @@ print(json.dumps({"extra": (after - before) * 1024, "data": X.nbytes, "accepted"
 def test_peak_memory_of_a_solve_in_memory(method: str) -> None:
     """At most 0.3 of the data, beside work of the size of a few n-by-n matrices."""
     rows, columns = 150_000, 100
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(rows), str(columns), method], capture_output=True, text=True, check=True
-    )
+    done = fresh.run(MEASURE, rows, columns, method)
+    assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["accepted"]
     assert seen["extra"] <= 0.3 * seen["data"] + 10 * 8 * columns**2
@@ -49,4 +47,5 @@ def test_optim_is_there_and_loaded_only_when_asked_for() -> None:
         "assert isinstance(cf.optim.RecursiveLeastSquares(layer), torch.optim.Optimizer)\n"
         "assert all(hasattr(cf, name) for name in cf.__all__)\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    done = fresh.run(code, warnings=("error",))
+    assert done.returncode == 0, done.stderr

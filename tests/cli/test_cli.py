@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+import fresh
 from closedform.cli.app import app
 from closedform.comparison.entry import OPTIMIZERS, compare
 from closedform.files.example import kernel_example
@@ -262,17 +262,10 @@ def test_as_a_process_importing_closedform_loads_nothing_heavy(table: Path) -> N
         "from closedform.cli import main\n"
         "main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "compare", str(table), "--budget", "0.2", "--optimizers", "sgd"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh.run(code, "compare", table, "--budget", "0.2", "--optimizers", "sgd")
     assert done.returncode == 0, done.stderr
     assert "closed form" in done.stdout
-    failed = subprocess.run(
-        [sys.executable, "-c", code, "compare", "nowhere.h5"], capture_output=True, text=True, check=False
-    )
+    failed = fresh.run(code, "compare", "nowhere.h5")
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: ")
     assert "Traceback" not in failed.stderr
@@ -358,11 +351,7 @@ def test_a_full_disk_behind_stdout_is_one_line(args: list[str], table: Path) -> 
         pytest.skip("needs /dev/full")
     if args != ["--help"]:
         args = [args[0], str(table), *args[1:], str(table.parent / "w.safetensors")]
-    with open("/dev/full", "w") as full:
-        code = "from closedform.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *args], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+    done = fresh.run("from closedform.cli import main; main()", *args, stdout="/dev/full")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: writing to the standard output failed (No space left on device)."
     assert "Traceback" not in done.stderr

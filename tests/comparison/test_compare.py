@@ -15,9 +15,9 @@ from closedform.comparison.contenders import CONTENDERS, SAFETY
 from closedform.comparison.entry import OPTIMIZERS, compare
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 from closedform.words.outcome import Outcome
+from data import F64, descend
 
 KEYS = {"name", "seconds", "steps", "train_mse", "test_mae", "excess_loss", "weight_distance", "stopped_because"}
-F64 = torch.float64
 
 
 def easy(rows: int = 60, features: int = 4, targets: int = 2, dtype: torch.dtype = F64) -> tuple[torch.Tensor, ...]:
@@ -97,17 +97,15 @@ def test_rows_agree_with_a_hand_written_loop() -> None:
 def test_the_stability_limits_are_where_they_are_said_to_be(name: str) -> None:
     contender = next(contender for contender in CONTENDERS if contender.name == name)
     curvature = 3.0  # of the loss 3/2 w^2: the limit of plain gradient descent is 2/3
+    X = torch.tensor([[(curvature / 2) ** 0.5]], dtype=F64)
     (safe,) = contender.rates(2 / curvature)
     for factor, stable in ((0.999, True), (1.001, False)):
         layer = nn.Linear(1, 1, bias=False, dtype=F64)
         nn.init.ones_(layer.weight)
         optimizer = contender.make(layer, factor * safe / SAFETY)
-        for _ in range(20_000):
-            optimizer.zero_grad()
-            (curvature / 2 * layer.weight.square().sum()).backward()
-            optimizer.step()
-            if layer.weight.abs() > 1e6:
-                break
+        (group,) = optimizer.param_groups
+        settings = {key: group[key] for key in ("lr", "momentum", "nesterov")}
+        descend(X, torch.zeros_like(X), layer, steps=20_000, **settings)
         assert bool(layer.weight.abs() < 1) is stable
 
 

@@ -23,19 +23,11 @@ from closedform.explain.precision import tf32_in_use
 from closedform.explain.spectra import spectrum
 from closedform.report.diagnosis import diagnosis_page
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
-
-F64 = torch.float64
+from data import F64, descend, zero_layer
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def zero_layer(features: int, targets: int, bias: bool = True, dtype: torch.dtype = F64) -> nn.Linear:
-    layer = nn.Linear(features, targets, bias=bias, dtype=dtype)
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 def names(d: Diagnosis) -> list[str]:
@@ -429,7 +421,7 @@ def test_the_float32_floor_is_near_what_a_float32_run_reaches() -> None:
     optimizer = torch.optim.SGD(layer.parameters(), lr=lr)
     d = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), goal=1e-14, steps=10**9)
     found = next(f for f in d.findings if f.name == "precision_floor")
-    train(X, Y, layer, optimizer, 60_000)
+    descend(X, Y, layer, lr=lr, steps=60_000)
     s = spectrum(X, Y)
     ideal = float(forecast(s, lr=lr, steps=[60_000]).excess)
     reached = float(forecast(s, lr=lr, steps=[0], start=layer).excess)

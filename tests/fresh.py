@@ -1,0 +1,79 @@
+"""Interpreters that have imported nothing but torch: one process does it, which takes seconds, and each run is a fork."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+#: Reads requests and forks for each; the child is at the top level of its script, so that it ends as any script ends.
+_SERVER = """
+import json, os, sys, warnings
+import torch
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    os._exit(0)
+for descriptor, (path, flags) in enumerate(request["files"]):
+    os.dup2(os.open(path, flags), descriptor)
+sys.stdin = open(0, closefd=False)
+sys.argv = ["-c", *request["arguments"]]
+warnings.resetwarnings()
+for action in request["warnings"]:
+    warnings.simplefilter(action)
+exec(request["code"], {"__name__": "__main__"})
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run ended and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    # Unbuffered, nothing would be left to be written when a script ends.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", _SERVER]
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    atexit.register(lambda: started.communicate())
+    return started
+
+
+def run(code: str, *arguments: object, stdout: str | None = None, warnings: tuple[str, ...] = ("default",)) -> Run:
+    """Run code as ``python -c`` does, in a process where only torch is imported.
+
+    Args:
+        code: The script.
+        arguments: Its arguments.
+        stdout: A path to write the standard output to; else it is returned.
+        warnings: What is done with warnings, as ``python -W`` takes it.
+    """
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = stdout or str(Path(folder, "out")), str(Path(folder, "err"))
+        write = os.O_WRONLY | os.O_CREAT
+        files = [(os.devnull, os.O_RDONLY), (out, write), (err, write)]
+        request = {"code": code, "arguments": list(map(str, arguments)), "files": files, "warnings": warnings}
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        return Run(
+            status, "" if stdout else Path(out).read_text(encoding="utf-8"), Path(err).read_text(encoding="utf-8")
+        )
