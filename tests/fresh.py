@@ -1,4 +1,4 @@
-"""Interpreters that have imported nothing but torch: one process does it, which takes seconds, and each run is a fork."""
+"""Interpreters that have imported nothing but torch, which takes seconds: one process does it, and each run is a fork."""
 
 from __future__ import annotations
 
