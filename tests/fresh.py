@@ -1,4 +1,4 @@
-"""Interpreters that have imported nothing but torch, which takes seconds: one process does it, and each run is a fork."""
+"""Interpreters that have imported torch and nothing else: one process does it once, and each run is a fork of it."""
 
 from __future__ import annotations
 

@@ -11,12 +11,13 @@ import torch
 from closedform.engine import compiled, passes
 from closedform.engine.gram import cholesky, gram_update, normal_equations_update, row_gram_update
 from closedform.engine.passes import column_squares, pass_sums, residual_pass, spread_squares
-from closedform.numerics.lu import LU
+from covering import parametrize_covering
 
 needs_kernels = pytest.mark.skipif(not compiled.available(), reason="no C compiler built the passes here")
 
 
 COMPILED = {"compiled": 64, "registers of 32 bytes": 32, "registers of 16 bytes": 16}
+WAYS = [*(COMPILED if compiled.available() else ()), "matrix products", "torch alone"]
 
 
 @pytest.fixture(
@@ -54,13 +55,15 @@ def wide(values: torch.Tensor) -> np.ndarray:
     return values.numpy().astype(np.longdouble)
 
 
-@pytest.mark.usefixtures("way", "threads")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("layout", ["contiguous", "rows of a wider table", "transposed"])
-@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize(
-    ("m", "n", "k", "extra"),
-    [
+@parametrize_covering(
+    3,
+    indirect=("way", "threads"),
+    way=WAYS,
+    threads=(1, 3),
+    dtype=(torch.float32, torch.float64),
+    layout=("contiguous", "rows of a wider table", "transposed"),
+    weighted=(False, True),
+    sizes=(
         (1, 1, 1, 0),
         (1031, 7, 1, 2),
         (515, 33, 5, 0),
@@ -72,9 +75,11 @@ def wide(values: torch.Tensor) -> np.ndarray:
         (600, 0, 1, 0),
         (600, 0, 5, 0),
         (600, 0, 20, 0),
-    ],
+    ),
 )
-def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, m: int, n: int, k: int, extra: int) -> None:
+@pytest.mark.usefixtures("way", "threads")
+def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, sizes: tuple[int, int, int, int]) -> None:
+    m, n, k, extra = sizes
     generator = torch.Generator().manual_seed(m + n)
 
     def gaussian(*shape: int) -> torch.Tensor:
@@ -165,15 +170,22 @@ def test_compiled_passes_give_the_same_bits_twice(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(*results)
 
 
+@parametrize_covering(
+    3,
+    indirect=("way", "threads"),
+    way=WAYS,
+    threads=(1, 3),
+    dtype=(torch.float32, torch.float64),
+    sums=(torch.float32, torch.float64),
+    scaled=(False, True),
+    ones=(False, True),
+    sizes=((1, 1, 1), (700, 7, 1), (300, 16, 3), (515, 33, 17)),
+)
 @pytest.mark.usefixtures("way", "threads")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("sums", [torch.float32, torch.float64], ids=["sums in float32", "sums in float64"])
-@pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
-@pytest.mark.parametrize("ones", [False, True], ids=["no ones", "ones"])
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (700, 7, 1), (300, 16, 3), (515, 33, 17)])
 def test_normal_equations(
-    dtype: torch.dtype, sums: torch.dtype, scaled: bool, ones: bool, m: int, n: int, k: int
+    dtype: torch.dtype, sums: torch.dtype, scaled: bool, ones: bool, sizes: tuple[int, int, int]
 ) -> None:
+    m, n, k = sizes
     generator = torch.Generator().manual_seed(m + n + k)
 
     def gaussian(*shape: int) -> torch.Tensor:
@@ -199,14 +211,21 @@ def test_normal_equations(
     np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("way", "threads")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
-@pytest.mark.parametrize("ones", [False, True], ids=["no ones", "ones"])
-@pytest.mark.parametrize(
-    ("m", "n", "k"), [(1, 1, 1), (2, 16, 1), (511, 33, 17), (513, 49, 1), (1500, 7, 3), (2049, 96, 20)]
+@parametrize_covering(
+    3,
+    indirect=("way", "threads"),
+    way=WAYS,
+    threads=(1, 3),
+    dtype=(torch.float32, torch.float64),
+    scaled=(False, True),
+    ones=(False, True),
+    sizes=((1, 1, 1), (2, 16, 1), (511, 33, 17), (513, 49, 1), (1500, 7, 3), (2049, 96, 20)),
 )
-def test_normal_equations_in_bfloat16(dtype: torch.dtype, scaled: bool, ones: bool, m: int, n: int, k: int) -> None:
+@pytest.mark.usefixtures("way", "threads")
+def test_normal_equations_in_bfloat16(
+    dtype: torch.dtype, scaled: bool, ones: bool, sizes: tuple[int, int, int]
+) -> None:
+    m, n, k = sizes
     generator = torch.Generator().manual_seed(m + n + k)
     X, Y = (torch.randn(2 * m, c, dtype=torch.float64, generator=generator).to(dtype) for c in (n + 2, k))
     X, Y = X[::2, 1:-1], Y[:m]
@@ -304,18 +323,3 @@ def test_gram_and_cholesky(dtype: torch.dtype) -> None:
     assert torch.equal(R, R.triu())
     np.testing.assert_allclose((wide(R).T @ wide(R)).astype(float), expected.astype(float), atol=200 * 200 * eps)
     assert cholesky(torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=dtype))[1] == 2
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("adjoint", [False, True])
-def test_lu(dtype: torch.dtype, adjoint: bool) -> None:
-    generator = torch.Generator().manual_seed(6)
-    M = torch.randn(40, 40, dtype=torch.float64, generator=generator).to(dtype)
-    V = torch.randn(40, 3, dtype=torch.float64, generator=generator)
-    lu = LU(M)
-    assert lu.zero_pivot == 0
-    solution = lu.solve(V, adjoint=adjoint)
-    assert solution.dtype == torch.float64
-    matrix = (M.T if adjoint else M).double()
-    np.testing.assert_allclose((matrix @ solution).numpy(), V.numpy(), atol=1e4 * torch.finfo(dtype).eps)
-    assert LU(torch.zeros(2, 2, dtype=dtype)).zero_pivot == 1

@@ -1,0 +1,47 @@
+"""The largest and smallest singular values, decomposed where small and approached by Lanczos where large."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.root import TriangularRoot
+from data import F64, gaussian
+
+
+def triangle(columns: int, condition: float) -> torch.Tensor:
+    left, right = (torch.linalg.qr(gaussian(columns, columns, seed=seed)).Q for seed in (0, 1))
+    values = torch.logspace(0, -math.log10(condition), columns, dtype=F64)
+    return torch.linalg.qr(left * values @ right).R
+
+
+@pytest.mark.parametrize("condition", [1e1, 1e5, 1e9])
+@pytest.mark.parametrize("columns", [5, 96, 150])
+@pytest.mark.parametrize("scaled", [False, True], ids=["as it is", "scaled"])
+def test_they_are_those_of_a_decomposition(columns: int, condition: float, scaled: bool) -> None:
+    R = triangle(columns, condition)
+    scale = torch.ldexp(torch.ones(columns, dtype=F64), torch.arange(columns) % 7 - 3) if scaled else None
+    found = extreme_singular_values(TriangularRoot(R), scale)
+    values = torch.linalg.svdvals(R if scale is None else R / scale)
+    # An estimate lies between: the largest from below, the smallest from above.
+    assert 0.9 * float(values[0]) <= found.largest <= float(values[0]) * (1 + 1e-12)
+    assert float(values[-1]) * (1 - 1e-12 * condition) <= found.smallest <= 1.1 * float(values[-1])
+
+
+@pytest.mark.parametrize("columns", [5, 150])
+def test_the_vectors_are_where_they_were_found(columns: int) -> None:
+    R = triangle(columns, 1e6)
+    found = extreme_singular_values(TriangularRoot(R))
+    for value, vector in ((found.largest, found.dominant), (found.smallest, found.recessive)):
+        assert vector is not None
+        stretched = float((R @ vector).norm() / vector.norm())
+        assert stretched == pytest.approx(value, rel=0.1)
+
+
+def test_the_condition_number_of_nothing_is_one_and_of_a_singular_matrix_infinite() -> None:
+    assert Extremes(0.0, 0.0).condition == 1.0
+    assert Extremes(2.0, 0.0).condition == math.inf
+    assert Extremes(2.0, 0.5).condition == 4.0
