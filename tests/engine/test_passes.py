@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from closedform.engine import compiled, passes
+from closedform.engine import compiled
+from closedform.engine import threads as threads_table
 from closedform.engine.gram import cholesky, gram_update, normal_equations_update, row_gram_update
 from closedform.engine.passes import column_squares, pass_sums, residual_pass, spread_squares
 from covering import parametrize_covering
@@ -25,14 +26,14 @@ WAYS = [*(COMPILED if compiled.available() else ()), "matrix products", "torch a
 )
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "matrix products":
-        monkeypatch.setattr(passes, "_KERNEL_SUMS", 0)
+        monkeypatch.setattr(compiled, "_MOST_SUMS", 0)
     elif request.param == "torch alone":
         monkeypatch.setattr(compiled, "library", None)
     library = compiled.library
     if library is None or request.param not in COMPILED:
         yield str(request.param)
         return
-    monkeypatch.setattr(compiled, "_PER_THREAD", 100)
+    monkeypatch.setattr(threads_table, "NUMBERS_FOR_ONE", 100)
     bytes_ = COMPILED[request.param]
     used = library.use_vectors(bytes_)
     try:
@@ -158,7 +159,7 @@ def test_column_squares_tell_what_is_not_finite(bad: float) -> None:
 
 @needs_kernels
 def test_compiled_passes_give_the_same_bits_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_PER_THREAD", 100)
+    monkeypatch.setattr(threads_table, "NUMBERS_FOR_ONE", 100)
     torch.set_num_threads(4)
     X = torch.randn(5000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     results = []
@@ -252,12 +253,13 @@ def test_normal_equations_in_bfloat16(
 @needs_kernels
 def test_bfloat16_is_refused_where_it_cannot_be_multiplied() -> None:
     assert compiled.library is not None
-    X, gram, scale = torch.ones(4, 2), torch.zeros(4, 4), torch.ones(4, dtype=torch.float64)
+    X, gram = torch.ones(4, 2), torch.zeros(4, 4)
     try:
         compiled.library.use_vectors(32)
         assert not compiled.multiplies_bfloat16()
+        table = (X.data_ptr(), True, 4, 2, 2)
         with pytest.raises(ValueError, match="a processor that multiplies it"):
-            compiled.gram_add(gram, X, x_scale=scale, transposed=True, bfloat16=True)
+            compiled.library.gram_add(table, None, (0, 0, 0), (0, 0), (0, 0, 1), (gram.data_ptr(), 0, 16), 1)
     finally:
         compiled.library.use_vectors(64)
 

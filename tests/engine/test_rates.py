@@ -95,7 +95,7 @@ def test_rows_of_a_file_are_not_passed_over_often() -> None:
 @pytest.mark.skipif(not compiled.available(), reason="no C compiler built the loops here")
 def test_speeds_of_other_loops_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     here = machine.cache_file(CPU)
-    monkeypatch.setattr(machine, "_LOOPS", -1)
+    monkeypatch.setattr(compiled.library, "SOURCES", 0)
     other = machine.cache_file(CPU)
     monkeypatch.setattr("closedform.engine.compiled.library", None)
     assert len({here, other, machine.cache_file(CPU)}) == 3

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import closedform as cf
-from closedform.engine import passes
+from closedform.engine import products
+from closedform.engine.choice import engine_for
 from closedform.engine.threads import all_threads, one_thread, team
 
 CPU = torch.device("cpu")
@@ -62,13 +63,13 @@ def test_an_error_inside_gives_the_threads_back() -> None:
 @pytest.mark.parametrize("compiled", [True, False])
 def test_passes_of_a_solve_find_all_threads(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     seen: list[int] = []
-    product_pass = passes._product_pass
+    residual_sums_ = products._residual_sums_
 
     def watched(*arguments: object) -> None:
         seen.append(torch.get_num_threads())
-        product_pass(*arguments)  # type: ignore[arg-type]
+        residual_sums_(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(passes, "_product_pass", watched)
+    monkeypatch.setattr(products, "_residual_sums_", watched)
     if not compiled:
         monkeypatch.setattr("closedform.engine.compiled.library", None)
     X = torch.randn(200, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -91,10 +92,10 @@ def test_passes_leave_the_processors_of_the_process_alone() -> None:
     before = os.sched_getaffinity(0)
     X = torch.ones(2**17, 20, dtype=torch.float64)
     squares = torch.zeros(20, dtype=torch.float64)
-    passes.column_squares(squares, X)
+    engine_for(X).column_squares_(squares, X)
     os.sched_setaffinity(0, {min(before)})
     try:
-        passes.column_squares(squares, X)
+        engine_for(X).column_squares_(squares, X)
         assert os.sched_getaffinity(0) == {min(before)}
     finally:
         os.sched_setaffinity(0, before)

@@ -60,7 +60,7 @@ BFLOAT16 static void pair_tiles(int count, const void *left, const void *right, 
 
 BFLOAT16 static void *gram16_worker(void *argument) {
     Gram *a = argument;
-    const Py_ssize_t panels = (a->y_from + a->k + 15) / 16, x_panels = (a->columns + 15) / 16;
+    const Py_ssize_t panels = (a->y_from + a->y.n + 15) / 16, x_panels = (a->columns + 15) / 16;
     float *packed = aligned(sizeof(float) * panels * APART * 16);
     Pair *pairs = aligned(sizeof(Pair) * panels * APART * 16);
     if (!packed || !pairs) {

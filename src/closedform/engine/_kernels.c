@@ -3,7 +3,10 @@
    Optional: where this is not compiled, passes.py does the same with matrix products, which read the rows twice.
    Tables are row-major with unit column stride, in double or in single precision; sums are in double. Work is
    split over threads by rows (by columns in the sketch), in a fixed way, so that the same call gives the same bits.
-   The loops themselves are in _passes.h, compiled for each set of instructions. */
+   The loops themselves are in _passes.h, compiled for each set of instructions.
+
+   A proof of digits counts the additions that a number goes through here. What it counts by is exported to Python, see
+   PyInit__kernels: change it there and nowhere else. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched.h: the processors a thread may run on */
@@ -20,20 +23,47 @@
 
 /* Sums over this many rows are added up before they join the whole, as in pairwise summation, so that rounding grows
    with the number of groups and not of rows. */
+#ifndef GROUP
 #define GROUP 256
-#define DEPTH 256 /* rows that are packed at once */
+#endif
+/* The same where sums are of three doubles each. */
+#ifndef EXPANSION_GROUP
+#define EXPANSION_GROUP 64
+#endif
+/* Rows that are packed at once for a product of matrices, and summed up in registers. */
+#ifndef DEPTH
+#define DEPTH 256
+#endif
+/* A pass has at most so many parts, each with sums of its own, and a part so many groups, but for the only one. */
+#ifndef MAX_PARTS
+#define MAX_PARTS 32
+#endif
+#ifndef PART_GROUPS
+#define PART_GROUPS 8
+#endif
+#ifndef MAX_THREADS
+#define MAX_THREADS 256
+#endif
+
 #define APART (DEPTH + 5) /* rows from a panel to the next: not all in the same sets of a cache */
 #define PANEL 8   /* doubles in a row of a panel: 64 bytes */
 #define AHEAD 512 /* doubles: by when they are needed they have come from memory */
-#define QUAD 4
-#define MAX_THREADS 256
+#define QUAD 4    /* rows that the loops over columns take at once */
 #define FEW 4     /* from so many vectors on the rows are packed */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
 
+_Static_assert(DEPTH % 64 == 0, "an eighth of the packed rows is whole tiles as well");
+_Static_assert(EXPANSION_GROUP % QUAD == 0, "rows that stand in past the end of a group are not counted");
+_Static_assert(GROUP > 0 && MAX_PARTS > 0 && PART_GROUPS > 0 && MAX_THREADS > 0, "work is split into something");
+
+#define PASTE(a, b) a##b
+#define JOIN(a, b) PASTE(a, b)
+
+/* A table in memory, as compiled.py describes it: rows of numbers that follow one another. */
 typedef struct {
-    const void *x;       /* the table, first row */
-    int single;          /* whether it holds floats */
-    Py_ssize_t m, n, ld; /* rows, columns, distance between rows */
+    const void *values;  /* the first row; NULL where there is no table */
+    int single;          /* whether it holds floats, not doubles */
+    Py_ssize_t m, n, ld; /* rows, columns, numbers from one row to the next */
 } Table;
 
 /* What one thread takes at a time: rows from .. to, and sums of its own. */
@@ -49,8 +79,8 @@ static inline double number(const void *values, int single, Py_ssize_t at) {
 
 /* Return row i as doubles: in place, or converted into the buffer. */
 static inline const double *row(const Table *t, Py_ssize_t i, double *buffer) {
-    if (!t->single) return (const double *)t->x + i * t->ld;
-    const float *x = (const float *)t->x + i * t->ld;
+    if (!t->single) return (const double *)t->values + i * t->ld;
+    const float *x = (const float *)t->values + i * t->ld;
     for (Py_ssize_t c = 0; c < t->n; c++) buffer[c] = x[c];
     return buffer;
 }
@@ -110,21 +140,19 @@ static void sum_groups(void *part, GroupSums group, Py_ssize_t step, Py_ssize_t 
 
 typedef struct {
     Share share; /* sums: (q, n), then (q,) sums of T, then (q,) squares, then the products */
-    Table table;
-    const void *y;         /* (m, k) contiguous or NULL: the last q - k columns have no target */
-    int y_single;          /* whether it holds floats */
-    const double *y_scale; /* (k,): what targets are multiplied by */
+    Table x, y;            /* of q vectors those beyond the columns of y have no target */
+    const double *y_scale; /* what targets are multiplied by */
     const double *weight;  /* (m,) or NULL */
     const double *v;       /* (q, n): vectors as rows */
     const double *offset;  /* (q,) */
-    Py_ssize_t k, q;
+    Py_ssize_t q;
     Py_ssize_t group;      /* products T'T of the targets' columns follow, in groups of so many; 0 for none */
     const double *panels;  /* for more than a few vectors: v in panels of its columns; else NULL */
 } Residual;
 
 /* Target j of row i, less the offset. */
 static inline double wanted(const Residual *a, Py_ssize_t i, Py_ssize_t j) {
-    const double target = j < a->k ? a->y_scale[j] * number(a->y, a->y_single, i * a->k + j) : 0.0;
+    const double target = j < a->y.n ? a->y_scale[j] * number(a->y.values, a->y.single, i * a->y.ld + j) : 0.0;
     return target - a->offset[j];
 }
 
@@ -158,7 +186,7 @@ static void add_tiles(const double *tiles, Py_ssize_t rows, Py_ssize_t columns, 
 
 typedef struct {
     Share share; /* sums: (n,) squares; of a shifted table (n,) sums as well */
-    Table table;
+    Table x;
     const double *weight;
     const double *scale, *shift; /* (n,): what is summed is scale x - shift; or NULL */
 } Squares;
@@ -168,12 +196,10 @@ typedef struct {
 /* Rows of [1 | X | Y] are packed in panels of 16 columns (8 in double precision); a tile of the product is kept in
    registers. Only tiles on and above the diagonal are computed: half the operations of a product. */
 typedef struct {
-    Table table;
-    const void *y;           /* (m, k) contiguous */
-    int y_single, ones;
+    Table x, y;
+    int ones;
     int transposed;          /* the columns of A are the rows of the table */
-    Py_ssize_t k;
-    const double *y_scale;   /* (k,) */
+    const double *y_scale;   /* for each column of y */
     const double *row_scale; /* (m,) or NULL */
     const double *x_scale;   /* (n,) or NULL */
     const int64_t *order;    /* rows of the table that count, or NULL for all */
@@ -199,12 +225,12 @@ static Entry entry(const Gram *a, Py_ssize_t c) {
     const Py_ssize_t x = c - a->ones, y = c - a->y_from;
     if (c < a->ones) return (Entry){&one, 0, 0, 1.0};
     if (c < a->columns) {
-        const char *values = (const char *)a->table.x + x * (a->table.single ? sizeof(float) : sizeof(double));
-        return (Entry){values, a->table.single, a->table.ld, a->x_scale ? a->x_scale[x] : 1.0};
+        const char *values = (const char *)a->x.values + x * (a->x.single ? sizeof(float) : sizeof(double));
+        return (Entry){values, a->x.single, a->x.ld, a->x_scale ? a->x_scale[x] : 1.0};
     }
-    if (y < 0 || y >= a->k) return (Entry){&zero, 0, 0, 1.0};
-    const char *values = (const char *)a->y + y * (a->y_single ? sizeof(float) : sizeof(double));
-    return (Entry){values, a->y_single, a->k, a->y_scale[y]};
+    if (y < 0 || y >= a->y.n) return (Entry){&zero, 0, 0, 1.0};
+    const char *values = (const char *)a->y.values + y * (a->y.single ? sizeof(float) : sizeof(double));
+    return (Entry){values, a->y.single, a->y.ld, a->y_scale[y]};
 }
 
 /* The place of the tile of panels p and q: the upper triangle of the columns of A, then what is left of the targets. */
@@ -240,46 +266,23 @@ static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int tria
     return triangle && end < panels ? end : panels;
 }
 
-#define DEFINE_TILES(NAME, T, WIDTH)                                                                                  \
-    /* Lay an upper triangle (columns, columns) out in panels of its columns, or count the numbers only. */            \
-    static Py_ssize_t NAME##_lay_out(const double *triangle, Py_ssize_t columns, int right, T *out) {                  \
-        const Py_ssize_t panels = (columns + WIDTH - 1) / WIDTH;                                                       \
-        Py_ssize_t size = 0;                                                                                           \
-        for (Py_ssize_t q = 0; q < panels; q++) {                                                                      \
-            const Py_ssize_t rows = laid_out_rows(q, panels, 1, right) * WIDTH;                                        \
-            for (Py_ssize_t c = 0; out && c < rows; c++)                                                               \
-                for (Py_ssize_t v = q * WIDTH; v < (q + 1) * WIDTH; v++)                                               \
-                    out[size + c * WIDTH + v % WIDTH] = c <= v && v < columns ? (T)triangle[c * columns + v] : (T)0;   \
-            size += rows * WIDTH;                                                                                      \
-        }                                                                                                              \
-        return size;                                                                                                   \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Add the tiles of all parts to the upper triangle of gram (columns, columns) and to cross (columns, k). */       \
-    static void NAME##_gather(const Gram *parts, int count, T *gram, T *cross) {                                       \
-        const Py_ssize_t columns = parts->columns, k = parts->k, first = parts->y_from;                                \
-        const Py_ssize_t panels = (first + k + WIDTH - 1) / WIDTH, x_panels = (columns + WIDTH - 1) / WIDTH;           \
-        for (Py_ssize_t q = 0; q < panels; q++) {                                                                      \
-            for (Py_ssize_t p = 0; p < x_panels && p <= q; p++) {                                                      \
-                const Py_ssize_t at = tile_of(p, q, x_panels) * WIDTH * WIDTH;                                         \
-                for (Py_ssize_t i = p * WIDTH; i < columns && i < (p + 1) * WIDTH; i++) {                              \
-                    const Py_ssize_t from = q * WIDTH > i ? q * WIDTH : i;                                             \
-                    T sum[WIDTH] = {0};                                                                                \
-                    for (int part = 0; part < count; part++) {                                                         \
-                        const T *sums = (const T *)parts[part].sums + at + i % WIDTH * WIDTH;                          \
-                        for (int v = 0; v < WIDTH; v++) sum[v] += sums[v];                                             \
-                    }                                                                                                  \
-                    for (Py_ssize_t j = from; j < columns && j < (q + 1) * WIDTH; j++)                                 \
-                        gram[i * columns + j] += sum[j % WIDTH];                                                       \
-                    for (Py_ssize_t j = q * WIDTH; j < first + k && j < (q + 1) * WIDTH; j++)                          \
-                        if (j >= first) cross[i * k + j - first] += sum[j % WIDTH];                                    \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-    }
+#define GRAM(name) JOIN(KIND, name)
 
-DEFINE_TILES(gram32, float, 16)
-DEFINE_TILES(gram64, double, 8)
+#define KIND gram32_
+#define T float
+#define WIDTH 16
+#include "_tiles.inc"
+#undef KIND
+#undef T
+#undef WIDTH
+
+#define KIND gram64_
+#define T double
+#define WIDTH 8
+#include "_tiles.inc"
+#undef KIND
+#undef T
+#undef WIDTH
 
 /* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
 
@@ -287,14 +290,10 @@ DEFINE_TILES(gram64, double, 8)
    leaves its error to the second, and every addition to a second part to the third, which is plain: a dot product with
    errors of the order of the cube of eps (Ogita, Rump and Oishi 2005). The bound is derived in
    docs/how-many-digits.md. */
-#define EXPANSION_GROUP 64
-
 typedef struct {
     Share share; /* sums: q * (n + 1) first parts, as many second and third ones, for X'T (q, n) and sums of T (q,);
                     then (q,) squares of T / w, of the largest number that a residual's parts can stand for */
-    Table table;
-    const void *y; /* (m, q) contiguous */
-    int y_single;
+    Table x, y;            /* y has q columns */
     const double *y_scale; /* (q,) */
     const double *weight;  /* (m,) or NULL */
     const double *v;       /* (3, q, n): vectors as rows, in three parts */
@@ -303,7 +302,7 @@ typedef struct {
 } Expansion;
 
 /* Order the three parts, exactly. */
-static inline void order(double *t) {
+static inline void renormalise(double *t) {
     double z;
     for (int sweep = 0; sweep < 2; sweep++) {
         TWO_SUM(t[1], t[2], z);
@@ -326,7 +325,7 @@ static inline void order(double *t) {
 /* ---- sparse sign sketch: each row is added, with signs, to a few rows of the sketch ---- */
 
 typedef struct {
-    Table table;
+    Table x;
     const int32_t *target; /* (m, nonzeros): rows of the sketch */
     const double *factor;  /* (m, nonzeros): sign, weight and scale */
     Py_ssize_t nonzeros, from, to; /* columns */
@@ -342,6 +341,8 @@ typedef struct {
     int vector, right;
 } Loops;
 
+#define NAMED(name) JOIN(name, SUFFIX)
+
 /* Call F with a count that the compiler knows. */
 #define BY_THREE(count, F, ...)                                                                                        \
     ((count) == 1 ? F(1, __VA_ARGS__) : (count) == 2 ? F(2, __VA_ARGS__) : F(3, __VA_ARGS__))
@@ -349,7 +350,7 @@ typedef struct {
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define FOR_X86 1
 
-#define NAMED(name) name##_512
+#define SUFFIX _512
 #define AVX512 "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2"
 #if defined(__clang__)
 #define TARGET __attribute__((target(AVX512)))
@@ -368,7 +369,7 @@ typedef struct {
 #include "_bfloat16.h"
 #endif
 
-#define NAMED(name) name##_256
+#define SUFFIX _256
 #define TARGET __attribute__((target("avx2,fma,bmi,bmi2")))
 #define VECTOR 32
 #define ROWS 4
@@ -378,7 +379,7 @@ typedef struct {
 #include "_passes.h"
 #endif
 
-#define NAMED(name) name##_128
+#define SUFFIX _128
 #define TARGET
 #define VECTOR 16
 #define ROWS 4
@@ -485,8 +486,8 @@ static void run(void *(*worker)(void *), void *parts, size_t size, int count, in
 
 /* How many parts a pass over m rows has: the same for any number of threads, so that the sums are. */
 static int parts_of(Py_ssize_t m) {
-    const Py_ssize_t groups = (m + GROUP - 1) / GROUP;
-    return groups < 8 ? 1 : groups < 256 ? (int)(groups / 8) : 32;
+    const Py_ssize_t parts = (m + GROUP - 1) / GROUP / PART_GROUPS;
+    return parts < 1 ? 1 : parts < MAX_PARTS ? (int)parts : MAX_PARTS;
 }
 
 static int clamp_threads(int threads, Py_ssize_t parts) {
@@ -504,8 +505,23 @@ static Py_ssize_t bound(Py_ssize_t length, int count, int i, Py_ssize_t unit) {
 
 #define POINTER(type, value) ((type *)(uintptr_t)(value))
 
-/* Give each of `count` parts, which start with a Share, its rows of m and sums of its own; run them, add the sums to
-   out in the order of the parts, and free them. The first 3 * expansions of the sums are expansions. */
+/* Read a description (address, single, rows, columns, numbers from row to row), or None where there is no table. */
+static int to_table(PyObject *described, void *where) {
+    Table *table = where;
+    unsigned long long values;
+    *table = (Table){NULL, 0, 0, 0, 0};
+    if (described == Py_None) return 1;
+    if (!PyTuple_Check(described)) {
+        PyErr_SetString(PyExc_TypeError, "a table is (address, single, rows, columns, distance) or None");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(described, "Kinnn", &values, &table->single, &table->m, &table->n, &table->ld)) return 0;
+    table->values = POINTER(const void, values);
+    return 1;
+}
+
+/* Give each of `count` parts, which start with a Share, its rows of m and sums of its own; run them, add the sums up in
+   the order of the parts, then to out, and free them. The first 3 * expansions of the sums are expansions. */
 static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, int count, int threads, Py_ssize_t m,
                         Py_ssize_t size, Py_ssize_t expansions, double *out) {
     int failed = 0;
@@ -520,10 +536,9 @@ static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, 
     }
     Py_BEGIN_ALLOW_THREADS;
     run(worker, parts, part_size, count, clamp_threads(threads, count));
-    for (int i = 0; i < count; i++) {
-        failed |= ((Share *)((char *)parts + i * part_size))->failed;
-        add_expansions(out, sums + i * size, expansions, size - 3 * expansions);
-    }
+    for (int i = 0; i < count; i++) failed |= ((Share *)((char *)parts + i * part_size))->failed;
+    for (int i = 1; i < count; i++) add_expansions(sums, sums + i * size, expansions, size - 3 * expansions);
+    if (!failed) add_expansions(out, sums, expansions, size - 3 * expansions);
     Py_END_ALLOW_THREADS;
     free(parts);
     free(sums);
@@ -531,16 +546,17 @@ static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, 
     Py_RETURN_NONE;
 }
 
-static PyObject *residual_pass(PyObject *self, PyObject *args) {
-    unsigned long long x, y, y_scale, weight, v, offset, g;
-    int single, y_single, threads;
-    Py_ssize_t m, n, ld, k, q, group;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKKnnKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale, &weight, &v,
-                          &offset, &q, &group, &g, &threads))
+static PyObject *residual_pass(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long y_scale, weight, v, offset, out;
+    Table x, y;
+    int threads;
+    Py_ssize_t q, group;
+    if (!PyArg_ParseTuple(args, "O&O&KK(KKn)(Kn)i", to_table, &x, to_table, &y, &y_scale, &weight, &v, &offset, &q,
+                          &out, &group, &threads))
         return NULL;
-    const Py_ssize_t size = q * (n + 2) + gram_numbers(k, group);
-    const Py_ssize_t most = MOST_SUMS / size < 1 ? 1 : MOST_SUMS / size;
-    const int count = parts_of(m) < most ? parts_of(m) : (int)most;
+    const Py_ssize_t n = x.n, size = q * (n + 2) + gram_numbers(y.n, group);
+    const Py_ssize_t most = size > MOST_SUMS || !size ? 1 : MOST_SUMS / size;
+    const int count = parts_of(x.m) < most ? parts_of(x.m) : (int)most;
     Residual *parts = calloc(count, sizeof(Residual));
     double *panels = q >= FEW ? aligned(sizeof(double) * panels_of(n) * panels_of(q) * PANEL * PANEL) : NULL;
     if (!parts || (q >= FEW && !panels)) {
@@ -550,59 +566,105 @@ static PyObject *residual_pass(PyObject *self, PyObject *args) {
     }
     if (panels) lay_out_vectors(POINTER(const double, v), n, q, panels);
     for (int i = 0; i < count; i++) {
-        parts[i] = (Residual){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
-                              POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v),
-                              POINTER(const double, offset), k, q, group, panels};
+        parts[i] = (Residual){.x = x,
+                              .y = y,
+                              .y_scale = POINTER(const double, y_scale),
+                              .weight = POINTER(const double, weight),
+                              .v = POINTER(const double, v),
+                              .offset = POINTER(const double, offset),
+                              .q = q,
+                              .group = group,
+                              .panels = panels};
     }
     PyObject *result =
-        add_up(loops->residual, parts, sizeof(Residual), count, threads, m, size, 0, POINTER(double, g));
+        add_up(loops->residual, parts, sizeof(Residual), count, threads, x.m, size, 0, POINTER(double, out));
     free(panels);
     return result;
 }
 
-static PyObject *column_squares(PyObject *self, PyObject *args) {
-    unsigned long long x, weight, scale, shift, g;
-    int single, threads;
-    Py_ssize_t m, n, ld;
-    if (!PyArg_ParseTuple(args, "KinnnKKKKi", &x, &single, &m, &n, &ld, &weight, &scale, &shift, &g, &threads))
-        return NULL;
-    const int count = parts_of(m);
+static PyObject *column_squares(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long weight, scale, shift, out;
+    Table x;
+    int threads;
+    if (!PyArg_ParseTuple(args, "O&K(KK)Ki", to_table, &x, &weight, &scale, &shift, &out, &threads)) return NULL;
+    const int count = parts_of(x.m);
     Squares *parts = calloc(count, sizeof(Squares));
     if (!parts) return PyErr_NoMemory();
     for (int i = 0; i < count; i++) {
-        parts[i] = (Squares){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const double, weight),
-                             POINTER(const double, scale), POINTER(const double, shift)};
+        parts[i] = (Squares){.x = x,
+                             .weight = POINTER(const double, weight),
+                             .scale = POINTER(const double, scale),
+                             .shift = POINTER(const double, shift)};
     }
-    return add_up(loops->squares, parts, sizeof(Squares), count, threads, m, shift ? 2 * n : n, 0, POINTER(double, g));
+    const Py_ssize_t size = shift ? 2 * x.n : x.n;
+    return add_up(loops->squares, parts, sizeof(Squares), count, threads, x.m, size, 0, POINTER(double, out));
 }
 
-static PyObject *expansion_pass(PyObject *self, PyObject *args) {
-    unsigned long long x, y, y_scale, weight, v, offset, g;
-    int single, y_single, threads;
-    Py_ssize_t m, n, ld, q;
-    if (!PyArg_ParseTuple(args, "KinnnKiKKKKnKi", &x, &single, &m, &n, &ld, &y, &y_single, &y_scale, &weight, &v,
-                          &offset, &q, &g, &threads))
+static PyObject *expansion_pass(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long y_scale, weight, v, offset, out;
+    Table x, y;
+    int threads;
+    if (!PyArg_ParseTuple(args, "O&O&KK(KK)Ki", to_table, &x, to_table, &y, &y_scale, &weight, &v, &offset, &out,
+                          &threads))
         return NULL;
-    const int count = parts_of(m);
+    const int count = parts_of(x.m);
     Expansion *parts = calloc(count, sizeof(Expansion));
     if (!parts) return PyErr_NoMemory();
     for (int i = 0; i < count; i++) {
-        parts[i] = (Expansion){{0}, {POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single,
-                               POINTER(const double, y_scale), POINTER(const double, weight), POINTER(const double, v),
-                               POINTER(const double, offset), q};
+        parts[i] = (Expansion){.x = x,
+                               .y = y,
+                               .y_scale = POINTER(const double, y_scale),
+                               .weight = POINTER(const double, weight),
+                               .v = POINTER(const double, v),
+                               .offset = POINTER(const double, offset),
+                               .q = y.n};
     }
-    const Py_ssize_t expansions = q * (n + 1);
-    return add_up(loops->expansion, parts, sizeof(Expansion), count, threads, m, 3 * expansions + q, expansions,
-                  POINTER(double, g));
+    const Py_ssize_t expansions = y.n * (x.n + 1);
+    return add_up(loops->expansion, parts, sizeof(Expansion), count, threads, x.m, 3 * expansions + y.n, expansions,
+                  POINTER(double, out));
 }
 
-static PyObject *gram_add(PyObject *self, PyObject *args) {
-    unsigned long long x, y, y_scale, row_scale, x_scale, order, factor, gram, cross;
-    int single, y_single, ones, transposed, bits, threads, failed = 0;
-    Py_ssize_t m, n, ld, k;
-    if (!PyArg_ParseTuple(args, "KinnnKinKKKKKiiiKKi", &x, &single, &m, &n, &ld, &y, &y_single, &k, &y_scale,
-                          &row_scale, &x_scale, &order, &factor, &ones, &transposed, &bits, &gram, &cross,
-                          &threads))
+/* Return the factor of the columns of A laid out in panels, to be freed; NULL where there is no memory. */
+static void *lay_out_factor(const double *triangle, Py_ssize_t columns, int double_sums, int right) {
+    const Py_ssize_t size = double_sums ? gram64_lay_out(triangle, columns, right, NULL) * (Py_ssize_t)sizeof(double)
+                                        : gram32_lay_out(triangle, columns, right, NULL) * (Py_ssize_t)sizeof(float);
+    void *panels = aligned(size);
+    if (panels && double_sums) gram64_lay_out(triangle, columns, right, panels);
+    if (panels && !double_sums) gram32_lay_out(triangle, columns, right, panels);
+    return panels;
+}
+
+/* Run the worker on `count` parts like the first, each with rows of its own, and add their tiles to gram and cross. */
+static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int double_sums, void *gram, void *cross) {
+    Gram *parts = calloc(count, sizeof(Gram));
+    int failed = !parts;
+    for (int i = 0; parts && i < count; i++) {
+        parts[i] = *like;
+        parts[i].from = bound(like->x.m, count, i, DEPTH);
+        parts[i].to = bound(like->x.m, count, i + 1, DEPTH);
+        parts[i].sums = aligned(like->bytes);
+        failed |= !parts[i].sums;
+    }
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS;
+        run(worker, parts, sizeof(Gram), count, count);
+        for (int i = 0; i < count; i++) failed |= parts[i].failed;
+        if (!failed && double_sums) gram64_gather(parts, count, gram, cross);
+        if (!failed && !double_sums) gram32_gather(parts, count, gram, cross);
+        Py_END_ALLOW_THREADS;
+    }
+    for (int i = 0; parts && i < count; i++) free(parts[i].sums);
+    free(parts);
+    return failed;
+}
+
+static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long row_scale, x_scale, y_scale, order, factor, gram, cross;
+    Table x, y;
+    int ones, transposed, bits, threads;
+    Py_ssize_t counted;
+    if (!PyArg_ParseTuple(args, "O&O&(KKK)(Kn)(Kii)(KKi)i", to_table, &x, to_table, &y, &row_scale, &x_scale, &y_scale,
+                          &order, &counted, &factor, &ones, &transposed, &gram, &cross, &bits, &threads))
         return NULL;
     const Loops *chosen = loops;
     void *(*const worker)(void *) = bits == 16 ? gram16 : bits == 64 ? chosen->gram64 : chosen->gram32;
@@ -610,65 +672,52 @@ static PyObject *gram_add(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "bfloat16 needs a processor that multiplies it, and takes no factor");
         return NULL;
     }
-    if (transposed) {
-        const Py_ssize_t rows = m;
-        m = n;
-        n = rows;
-    }
+    const Py_ssize_t m = transposed ? x.n : order ? counted : x.m, n = transposed ? x.m : x.n;
     const int double_sums = bits == 64, count = clamp_threads(threads, (m + DEPTH - 1) / DEPTH);
     const Py_ssize_t width = double_sums ? 8 : 16, columns = n + (ones ? 1 : 0), panels = (columns + width - 1) / width;
     /* Targets fill the last panel up; but for a factor, which multiplies whole panels. */
-    const Py_ssize_t y_from = factor ? panels * width : columns, y_panels = (y_from + k + width - 1) / width - panels;
-    const size_t bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width;
-    Gram *parts = calloc(count, sizeof(Gram));
-    if (!parts) return PyErr_NoMemory();
-    void *panes = NULL;
-    if (factor) {
-        const double *triangle = POINTER(const double, factor);
-        const Py_ssize_t size = double_sums ? gram64_lay_out(triangle, columns, chosen->right, NULL) * 8
-                                            : gram32_lay_out(triangle, columns, chosen->right, NULL) * 4;
-        panes = aligned(size);
-        failed |= !panes;
-        if (panes && double_sums) gram64_lay_out(triangle, columns, chosen->right, panes);
-        if (panes && !double_sums) gram32_lay_out(triangle, columns, chosen->right, panes);
-    }
-    for (int i = 0; i < count; i++) {
-        parts[i] = (Gram){{POINTER(const void, x), single, m, n, ld}, POINTER(const void, y), y_single, ones,
-                          transposed, k, POINTER(const double, y_scale), POINTER(const double, row_scale),
-                          POINTER(const double, x_scale), POINTER(const int64_t, order), panes, columns, y_from,
-                          bound(m, count, i, DEPTH), bound(m, count, i + 1, DEPTH), aligned(bytes), bytes, 0};
-        failed |= !parts[i].sums;
-    }
-    if (!failed) {
-        Py_BEGIN_ALLOW_THREADS;
-        run(worker, parts, sizeof(Gram), count, count);
-        for (int i = 0; i < count; i++) failed |= parts[i].failed;
-        if (!failed && double_sums) gram64_gather(parts, count, POINTER(double, gram), POINTER(double, cross));
-        if (!failed && !double_sums) gram32_gather(parts, count, POINTER(float, gram), POINTER(float, cross));
-        Py_END_ALLOW_THREADS;
-    }
-    for (int i = 0; i < count; i++) free(parts[i].sums);
-    free(panes);
-    free(parts);
+    const Py_ssize_t y_from = factor ? panels * width : columns, y_panels = (y_from + y.n + width - 1) / width - panels;
+    void *const laid_out = factor ? lay_out_factor(POINTER(const double, factor), columns, double_sums, chosen->right)
+                                  : NULL;
+    if (factor && !laid_out) return PyErr_NoMemory();
+    x.m = m;
+    x.n = n;
+    const Gram like = {.x = x,
+                       .y = y,
+                       .ones = ones,
+                       .transposed = transposed,
+                       .y_scale = POINTER(const double, y_scale),
+                       .row_scale = POINTER(const double, row_scale),
+                       .x_scale = POINTER(const double, x_scale),
+                       .order = POINTER(const int64_t, order),
+                       .factor = laid_out,
+                       .columns = columns,
+                       .y_from = y_from,
+                       .bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width};
+    const int failed = gather_gram(worker, &like, count, double_sums, POINTER(void, gram), POINTER(void, cross));
+    free(laid_out);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
-static PyObject *sketch_add(PyObject *self, PyObject *args) {
-    unsigned long long x, target, factor, sketch;
-    int single, threads;
-    Py_ssize_t m, n, ld, nonzeros;
-    if (!PyArg_ParseTuple(args, "KinnnKKnKi", &x, &single, &m, &n, &ld, &target, &factor, &nonzeros, &sketch,
-                          &threads))
-        return NULL;
+static PyObject *sketch_add(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long target, factor, sketch;
+    Table x;
+    int threads;
+    Py_ssize_t nonzeros;
+    if (!PyArg_ParseTuple(args, "O&(KKn)Ki", to_table, &x, &target, &factor, &nonzeros, &sketch, &threads)) return NULL;
     /* Whole cache lines to each thread. */
-    const int count = clamp_threads(threads, (n + 15) / 16);
+    const int count = clamp_threads(threads, (x.n + 15) / 16);
     Sketch *parts = calloc(count, sizeof(Sketch));
     if (!parts) return PyErr_NoMemory();
     for (int i = 0; i < count; i++) {
-        parts[i] = (Sketch){{POINTER(const void, x), single, m, n, ld}, POINTER(const int32_t, target),
-                            POINTER(const double, factor), nonzeros, bound(n, count, i, 16), bound(n, count, i + 1, 16),
-                            POINTER(double, sketch)};
+        parts[i] = (Sketch){.x = x,
+                            .target = POINTER(const int32_t, target),
+                            .factor = POINTER(const double, factor),
+                            .nonzeros = nonzeros,
+                            .from = bound(x.n, count, i, 16),
+                            .to = bound(x.n, count, i + 1, 16),
+                            .sketch = POINTER(double, sketch)};
     }
     Py_BEGIN_ALLOW_THREADS;
     run(loops->sketch, parts, sizeof(Sketch), count, count);
@@ -677,42 +726,74 @@ static PyObject *sketch_add(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyObject *use_vectors(PyObject *self, PyObject *args) {
+static PyObject *use_vectors(PyObject *Py_UNUSED(self), PyObject *args) {
     int bytes;
     if (!PyArg_ParseTuple(args, "i", &bytes)) return NULL;
     choose(bytes);
     return PyLong_FromLong(loops->vector);
 }
 
-static PyObject *multiplies_bfloat16(PyObject *self, PyObject *args) { return PyBool_FromLong(gram16 != NULL); }
+static PyObject *lanes(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(args)) {
+    return PyLong_FromLong(loops->vector / (long)sizeof(double));
+}
 
+static PyObject *multiplies_bfloat16(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(args)) {
+    return PyBool_FromLong(gram16 != NULL);
+}
+
+/* A table is (address, single, rows, columns, numbers from row to row), whatever is not there an address of 0. */
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
-     "residual_pass(x, single, m, n, ld, y, y_single, k, y_scale, weight, v, offset, q, group, out, threads): add X'T, "
-     "sums and squares of T, and T'T of each group of so many targets: a multiple of eight, or all."},
+     "residual_pass(x, y, y_scale, weight, (v, offset, vectors), (out, group), threads): add X'T, sums and squares of "
+     "T, and T'T of each group of so many targets: a multiple of eight, or all."},
     {"column_squares", column_squares, METH_VARARGS,
-     "column_squares(x, single, m, n, ld, weight, scale, shift, out, threads): add the weighted squares of each "
-     "column; with a shift those of scale x - shift, and the weighted sums of that."},
+     "column_squares(x, weight, (scale, shift), out, threads): add the weighted squares of each column; with a shift "
+     "those of scale x - shift, and the weighted sums of that."},
     {"gram_add", gram_add, METH_VARARGS,
-     "gram_add(x, single, m, n, ld, y, y_single, k, y_scale, row_scale, x_scale, order, factor, ones, transposed, "
-     "bits, gram, cross, threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or "
-     "A = X' scaled; of the first m rows that order names; in numbers of so many bits: 64, 32, or 16, bfloat16."},
+     "gram_add(x, y, (row_scale, x_scale, y_scale), (order, counted), (factor, ones, transposed), (gram, cross, bits), "
+     "threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or A = X' scaled; of the "
+     "rows that order names; in numbers of so many bits: 64, 32, or 16, bfloat16."},
     {"expansion_pass", expansion_pass, METH_VARARGS,
-     "expansion_pass(x, single, m, n, ld, y, y_single, y_scale, weight, v, offset, q, out, threads): add X'T and sums "
-     "of T as three doubles each, and squares of T."},
+     "expansion_pass(x, y, y_scale, weight, (v, offset), out, threads): add X'T and sums of T as three doubles each, "
+     "and squares of T."},
     {"sketch_add", sketch_add, METH_VARARGS,
-     "sketch_add(x, single, m, n, ld, target, factor, nonzeros, sketch, threads): add rows to a sparse sign sketch."},
+     "sketch_add(x, (target, factor, nonzeros), sketch, threads): add rows to a sparse sign sketch."},
     {"multiplies_bfloat16", multiplies_bfloat16, METH_NOARGS,
      "multiplies_bfloat16(): whether gram_add takes 16 bits, which it does in the widest registers only."},
+    {"lanes", lanes, METH_NOARGS, "lanes(): doubles in a register: partial sums that a dot product is spread over."},
     {"use_vectors", use_vectors, METH_VARARGS,
      "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes; return which."},
     {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels",
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                                    "_kernels",
                                     "Passes over a table at the speed of memory. Addresses are those of live buffers.",
-                                    -1, methods, NULL, NULL, NULL, NULL};
+                                    -1,
+                                    methods,
+                                    NULL,
+                                    NULL,
+                                    NULL,
+                                    NULL};
+
+/* Which sources and options these loops were built from: setup.py knows. */
+#ifndef SOURCES
+#define SOURCES 0
+#endif
 
 PyMODINIT_FUNC PyInit__kernels(void) {
+    static const struct {
+        const char *name;
+        long value;
+    } constants[] = {{"GROUP", GROUP},         {"EXPANSION_GROUP", EXPANSION_GROUP},
+                     {"DEPTH", DEPTH},         {"MAX_PARTS", MAX_PARTS},
+                     {"MAX_THREADS", MAX_THREADS}, {"PART_GROUPS", PART_GROUPS},
+                     {"SOURCES", SOURCES}};
     choose(64);
-    return PyModule_Create(&module);
+    PyObject *made = PyModule_Create(&module);
+    for (size_t i = 0; made && i < sizeof constants / sizeof *constants; i++) {
+        if (PyModule_AddIntConstant(made, constants[i].name, constants[i].value) == 0) continue;
+        Py_DECREF(made);
+        return NULL;
+    }
+    return made;
 }

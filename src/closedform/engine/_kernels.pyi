@@ -1,66 +1,39 @@
+#: Address, whether float32, rows, columns, numbers from one row to the next.
+_Table = tuple[int, bool, int, int, int]
+
+GROUP: int
+EXPANSION_GROUP: int
+DEPTH: int
+PART_GROUPS: int
+MAX_PARTS: int
+MAX_THREADS: int
+SOURCES: int
+
 def residual_pass(
-    x: int,
-    single: int,
-    m: int,
-    n: int,
-    ld: int,
-    y: int,
-    y_single: int,
-    k: int,
+    x: _Table,
+    y: _Table | None,
     y_scale: int,
     weight: int,
-    v: int,
-    offset: int,
-    q: int,
-    group: int,
-    out: int,
+    vectors: tuple[int, int, int],
+    sums: tuple[int, int],
     threads: int,
     /,
 ) -> None: ...
-def column_squares(
-    x: int, single: int, m: int, n: int, ld: int, weight: int, scale: int, shift: int, out: int, threads: int, /
-) -> None: ...
+def column_squares(x: _Table, weight: int, shift: tuple[int, int], out: int, threads: int, /) -> None: ...
 def gram_add(
-    x: int,
-    single: int,
-    m: int,
-    n: int,
-    ld: int,
-    y: int,
-    y_single: int,
-    k: int,
-    y_scale: int,
-    row_scale: int,
-    x_scale: int,
-    order: int,
-    factor: int,
-    ones: int,
-    transposed: int,
-    bits: int,
-    gram: int,
-    cross: int,
+    x: _Table,
+    y: _Table | None,
+    scales: tuple[int, int, int],
+    order: tuple[int, int],
+    factor: tuple[int, bool, bool],
+    sums: tuple[int, int, int],
     threads: int,
     /,
 ) -> None: ...
 def expansion_pass(
-    x: int,
-    single: int,
-    m: int,
-    n: int,
-    ld: int,
-    y: int,
-    y_single: int,
-    y_scale: int,
-    weight: int,
-    v: int,
-    offset: int,
-    q: int,
-    out: int,
-    threads: int,
-    /,
+    x: _Table, y: _Table, y_scale: int, weight: int, vectors: tuple[int, int], out: int, threads: int, /
 ) -> None: ...
+def sketch_add(x: _Table, embedding: tuple[int, int, int], sketch: int, threads: int, /) -> None: ...
 def multiplies_bfloat16() -> bool: ...
+def lanes() -> int: ...
 def use_vectors(bytes: int, /) -> int: ...
-def sketch_add(
-    x: int, single: int, m: int, n: int, ld: int, target: int, factor: int, nonzeros: int, sketch: int, threads: int, /
-) -> None: ...

@@ -1,6 +1,6 @@
 /* The loops over rows, for one set of instructions: included by _kernels.c once for each, with
 
-   NAMED(name)   the name with the set's suffix
+   SUFFIX        what the names of the set end in
    TARGET        the attribute that compiles a function for the set
    VECTOR        bytes of a register
    ROWS          rows taken at once where each is read for itself
@@ -57,14 +57,14 @@ INLINE void NAMED(add_rows)(const int count, const double *const *x, double t[FE
 
 TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
     const Residual *a = part;
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->k, ahead = a->table.single ? 0 : ROWS * a->table.ld;
+    const Py_ssize_t n = a->x.n, q = a->q, k = a->y.n, ahead = a->x.single ? 0 : ROWS * a->x.ld;
     double *sums = g + q * n, *squares = sums + q, *gram = squares + q;
     for (Py_ssize_t i = from; i < to; i += ROWS) {
         const Py_ssize_t left = to - i < ROWS ? to - i : ROWS;
         double t[FEW][ROWS], residuals[FEW][ROWS];
         const double *x[ROWS];
         /* Past the end the last row stands in with a residual of zero. */
-        for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
+        for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = row(&a->x, r < left ? i + r : to - 1, rows + r * n);
         BY_THREE(q, NAMED(dots), x, a->v, n, t);
         for (Py_ssize_t j = 0; j < q; j++) {
             for (Py_ssize_t r = 0; r < ROWS; r++) {
@@ -87,13 +87,13 @@ TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_s
 
 TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
     const Squares *a = part;
-    const Py_ssize_t n = a->table.n;
+    const Py_ssize_t n = a->x.n;
     for (Py_ssize_t i = from; i < to; i += QUAD) {
         const double *x[QUAD];
         double w[QUAD];
         for (Py_ssize_t r = 0; r < QUAD; r++) {
             const int inside = i + r < to;
-            x[r] = row(&a->table, inside ? i + r : to - 1, rows + r * n);
+            x[r] = row(&a->x, inside ? i + r : to - 1, rows + r * n);
             w[r] = !inside ? 0.0 : a->weight ? a->weight[i + r] : 1.0;
         }
         const double *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
@@ -118,149 +118,21 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
 
 /* ---- Gram matrix of [1 | X | Y] and products of packed rows ---- */
 
-#define DEFINE_GRAM(NAME, T, WIDTH)                                                                                    \
-    typedef T NAMED(NAME##_vector) __attribute__((vector_size(VECTOR)));                                               \
-                                                                                                                       \
-    /* out[i] (+)= sum over k of left[i, k] right[k], TILE rows of `count` panels; k is in `outer` steps of `inner`,   \
-       and the entries of left are `down`, `across` and, from one step to the next, `step` apart. */                   \
-    INLINE void NAMED(NAME##_block)(const int count, const int add, const T *left, Py_ssize_t down, Py_ssize_t across, \
-                                    Py_ssize_t step, Py_ssize_t outer, Py_ssize_t inner, const T *const *right,        \
-                                    T *const *out) {                                                                   \
-        enum { WIDE = VECTOR / sizeof(T), EACH = 64 / VECTOR };                                                        \
-        NAMED(NAME##_vector) s[RIGHT * EACH][TILE] = {{{0}}};                                                          \
-        Py_ssize_t at = 0;                                                                                             \
-        for (Py_ssize_t o = 0; o < outer; o++, left += step) {                                                         \
-            for (Py_ssize_t k = 0; k < inner; k++, at += WIDTH) {                                                      \
-                NAMED(NAME##_vector) b[RIGHT * EACH];                                                                  \
-                for (int q = 0; q < count * EACH; q++)                                                                 \
-                    b[q] = *(const NAMED(NAME##_vector) *)(right[q / EACH] + at + q % EACH * WIDE);                    \
-                for (int i = 0; i < TILE; i++)                                                                         \
-                    for (int q = 0; q < count * EACH; q++) s[q][i] += left[i * down + k * across] * b[q];              \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int q = 0; q < count * EACH; q++) {                                                                       \
-            for (int i = 0; i < TILE; i++) {                                                                           \
-                T *to = out[q / EACH] + i * WIDTH + q % EACH * WIDE;                                                   \
-                *(NAMED(NAME##_vector) *)to = add ? *(NAMED(NAME##_vector) *)to + s[q][i] : s[q][i];                   \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    TARGET static void NAMED(NAME##_tiles)(int count, const void *left, const void *right, Py_ssize_t depth,           \
-                                           void *const *out) {                                                         \
-        const T *panels[RIGHT] = {NULL};                                                                               \
-        T *to[RIGHT] = {NULL};                                                                                         \
-        for (int q = 0; q < count; q++) panels[q] = (const T *)right + q * APART * WIDTH;                              \
-        for (int i = 0; i < WIDTH; i += TILE) {                                                                        \
-            for (int q = 0; q < count; q++) to[q] = (T *)out[q] + i * WIDTH;                                           \
-            BY_COUNT(count, NAMED(NAME##_block), 1, (const T *)left + i, 1, WIDTH, 0, 1, depth, panels, to);           \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    TARGET static void NAMED(NAME##_pack_transposed)(const Gram *a, Py_ssize_t from, Py_ssize_t depth,                 \
-                                                     Py_ssize_t panels, T *packed) {                                   \
-        for (Py_ssize_t c = 0; c < panels * WIDTH; c++) {                                                              \
-            T *out = packed + c / WIDTH * APART * WIDTH + c % WIDTH;                                                   \
-            const double s = c < a->table.n && a->x_scale ? a->x_scale[c] : 1.0;                                       \
-            const Py_ssize_t at = c * a->table.ld + from;                                                              \
-            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
-                const double value = c < a->table.n ? number(a->table.x, a->table.single, at + r) : 0.0;               \
-                out[r * WIDTH] = (T)(s * value);                                                                       \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Pack panels whose columns are of X alone, in the order of memory. */                                            \
-    TARGET static void NAMED(NAME##_pack_whole)(const Gram *a, Py_ssize_t from, Py_ssize_t depth,                      \
-                                                Py_ssize_t first_panel, Py_ssize_t last_panel, T *packed) {            \
-        for (Py_ssize_t r = 0; r < depth; r++) {                                                                       \
-            const Py_ssize_t i = a->order ? a->order[from + r] : from + r, at = i * a->table.ld - a->ones;             \
-            const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                     \
-            for (Py_ssize_t p = first_panel; p < last_panel; p++) {                                                    \
-                T *out = packed + (p * APART + r) * WIDTH;                                                             \
-                if (a->table.single) {                                                                                 \
-                    const float *x = (const float *)a->table.x + at + p * WIDTH;                                       \
-                    _Pragma("omp simd")                                                                                \
-                    for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                            \
-                } else {                                                                                               \
-                    const double *x = (const double *)a->table.x + at + p * WIDTH;                                     \
-                    __builtin_prefetch(x + AHEAD);                                                                     \
-                    _Pragma("omp simd")                                                                                \
-                    for (int v = 0; v < WIDTH; v++) out[v] = (T)(w * x[v]);                                            \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Pack rows of [1 | X | gap | Y] in panels of their columns. */                                                   \
-    TARGET static void NAMED(NAME##_pack)(const Gram *a, Py_ssize_t from, Py_ssize_t depth, Py_ssize_t panels,         \
-                                          T *packed) {                                                                 \
-        if (a->transposed) {                                                                                           \
-            NAMED(NAME##_pack_transposed)(a, from, depth, panels, packed);                                             \
-            return;                                                                                                    \
-        }                                                                                                              \
-        const Py_ssize_t whole_from = a->x_scale ? panels : a->ones;                                                   \
-        const Py_ssize_t whole_to = a->x_scale ? panels : a->columns / WIDTH;                                          \
-        NAMED(NAME##_pack_whole)(a, from, depth, whole_from, whole_to, packed);                                        \
-        for (Py_ssize_t p = 0; p < panels; p++) {                                                                      \
-            if (p >= whole_from && p < whole_to) continue;                                                             \
-            Entry entries[WIDTH];                                                                                      \
-            for (int v = 0; v < WIDTH; v++) entries[v] = entry(a, p * WIDTH + v);                                      \
-            for (Py_ssize_t r = 0; r < depth; r++) {                                                                   \
-                const Py_ssize_t i = a->order ? a->order[from + r] : from + r;                                         \
-                const double w = a->row_scale ? a->row_scale[i] : 1.0;                                                 \
-                T *out = packed + (p * APART + r) * WIDTH;                                                             \
-                for (int v = 0; v < WIDTH; v++) {                                                                      \
-                    const Entry *e = entries + v;                                                                      \
-                    out[v] = (T)(w * (e->scale * number(e->values, e->single, i * e->apart)));                         \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* Multiply packed rows in `panels` panels by a matrix that was laid out in `out_panels`. */                       \
-    TARGET static void NAMED(NAME##_multiply)(const T *packed, const T *matrix, Py_ssize_t depth, Py_ssize_t panels,   \
-                                              Py_ssize_t out_panels, int triangle, T *product) {                       \
-        for (Py_ssize_t q = 0; q < out_panels; q += RIGHT) {                                                           \
-            const Py_ssize_t end = laid_out_rows(q, panels, triangle, RIGHT);                                          \
-            const int count = out_panels - q < RIGHT ? (int)(out_panels - q) : RIGHT;                                  \
-            const T *right[RIGHT] = {NULL};                                                                            \
-            for (int j = 0; j < count; j++) right[j] = matrix + j * end * WIDTH * WIDTH;                               \
-            for (Py_ssize_t r = 0; r < depth; r += TILE) {                                                             \
-                const T *left = packed + r * WIDTH;                                                                    \
-                T *out[RIGHT] = {NULL};                                                                                \
-                for (int j = 0; j < count; j++) out[j] = product + ((q + j) * APART + r) * WIDTH;                      \
-                BY_COUNT(count, NAMED(NAME##_block), 0, left, WIDTH, 1, APART * WIDTH, end, WIDTH, right, out);        \
-            }                                                                                                          \
-            matrix += count * end * WIDTH * WIDTH;                                                                     \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    TARGET static void *NAMED(NAME##_worker)(void *argument) {                                                         \
-        Gram *a = argument;                                                                                            \
-        const Py_ssize_t panels = (a->y_from + a->k + WIDTH - 1) / WIDTH, x_panels = (a->columns + WIDTH - 1) / WIDTH; \
-        const Py_ssize_t copied = a->factor ? x_panels : 0;                                                            \
-        T *memory = aligned(sizeof(T) * (copied + panels) * APART * WIDTH), *packed = memory + copied * APART * WIDTH; \
-        if (!memory) {                                                                                                 \
-            a->failed = 1;                                                                                             \
-            return NULL;                                                                                               \
-        }                                                                                                              \
-        memset(a->sums, 0, a->bytes);                                                                                  \
-        for (Py_ssize_t i = a->from; i < a->to; i += DEPTH) {                                                          \
-            const Py_ssize_t depth = a->to - i < DEPTH ? a->to - i : DEPTH;                                            \
-            NAMED(NAME##_pack)(a, i, depth, panels, packed);                                                           \
-            if (a->factor) {                                                                                           \
-                memcpy(memory, packed, sizeof(T) * x_panels * APART * WIDTH);                                          \
-                NAMED(NAME##_multiply)(memory, a->factor, depth, x_panels, x_panels, 1, packed);                       \
-            }                                                                                                          \
-            add_upper(NAMED(NAME##_tiles), packed, depth, panels, x_panels, RIGHT, a->sums, sizeof(T) * WIDTH * WIDTH);\
-        }                                                                                                              \
-        free(memory);                                                                                                  \
-        return NULL;                                                                                                   \
-    }
+#define KIND gram32_
+#define T float
+#define WIDTH 16
+#include "_gram.inc"
+#undef KIND
+#undef T
+#undef WIDTH
 
-DEFINE_GRAM(gram32, float, 16)
-DEFINE_GRAM(gram64, double, 8)
+#define KIND gram64_
+#define T double
+#define WIDTH 8
+#include "_gram.inc"
+#undef KIND
+#undef T
+#undef WIDTH
 
 /* ---- residual pass for more vectors: the products are tiles of packed rows, as in the Gram matrix ---- */
 
@@ -269,20 +141,20 @@ TARGET static void NAMED(panel_residuals)(const Residual *a, Py_ssize_t i, Py_ss
                                           double *plain, double *sums) {
     for (Py_ssize_t p = 0; p < panels_of(a->q); p++) {
         const Py_ssize_t first = p * PANEL, width = a->q - first < PANEL ? a->q - first : PANEL;
-        const Py_ssize_t targets = a->k - first < width ? a->k - first : width;
+        const Py_ssize_t targets = a->y.n - first < width ? a->y.n - first : width;
         double scale[PANEL] = {0}, offset[PANEL] = {0}, total[PANEL] = {0}, squares[PANEL] = {0};
         for (Py_ssize_t v = 0; v < width; v++) offset[v] = a->offset[first + v];
         for (Py_ssize_t v = 0; v < targets; v++) scale[v] = a->y_scale[first + v];
         for (Py_ssize_t r = 0; r < depth; r++) {
             double *t = weighted + (p * APART + r) * PANEL, y[PANEL] = {0};
-            const Py_ssize_t at = (i + r) * a->k + first;
+            const Py_ssize_t at = (i + r) * a->y.n + first;
             const double w = a->weight ? a->weight[i + r] : 1.0;
-            if (a->y_single) {
-                for (Py_ssize_t v = 0; v < targets; v++) y[v] = ((const float *)a->y)[at + v];
+            if (a->y.single) {
+                for (Py_ssize_t v = 0; v < targets; v++) y[v] = ((const float *)a->y.values)[at + v];
             } else if (targets == PANEL) {
-                memcpy(y, (const double *)a->y + at, sizeof y);
+                memcpy(y, (const double *)a->y.values + at, sizeof y);
             } else {
-                for (Py_ssize_t v = 0; v < targets; v++) y[v] = ((const double *)a->y)[at + v];
+                for (Py_ssize_t v = 0; v < targets; v++) y[v] = ((const double *)a->y.values)[at + v];
             }
             for (int v = 0; v < PANEL; v++) y[v] = scale[v] * y[v] - offset[v] - t[v];
             if (a->weight) memcpy(plain + (p * APART + r) * PANEL, y, sizeof y);
@@ -313,7 +185,7 @@ TARGET static void NAMED(panel_products)(const double *left, Py_ssize_t left_pan
 }
 
 TARGET static void NAMED(residual_panels)(Residual *a) {
-    const Py_ssize_t n = a->table.n, q = a->q, k = a->group ? a->k : 0, group = a->group;
+    const Py_ssize_t n = a->x.n, q = a->q, k = a->group ? a->y.n : 0, group = a->group;
     const Py_ssize_t panels = panels_of(n), vectors = panels_of(q), rows = APART * PANEL;
     const Py_ssize_t tiles = panels * vectors * PANEL * PANEL;
     Py_ssize_t gram_tiles = 0;
@@ -332,7 +204,7 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
     double *g = memory, *gram = g + tiles, *x = gram + gram_tiles, *weighted = x + rows * panels;
     double *plain = a->weight ? weighted + rows * vectors : weighted, *sums = a->share.g + q * n;
     memset(g, 0, sizeof(double) * (tiles + gram_tiles));
-    const Gram packing = {.table = a->table, .columns = n, .y_from = n};
+    const Gram packing = {.x = a->x, .columns = n, .y_from = n};
     for (Py_ssize_t i = a->share.from; i < a->share.to; i += step) {
         const Py_ssize_t depth = a->share.to - i < step ? a->share.to - i : step;
         NAMED(gram64_pack)(&packing, i, depth, panels, x);
@@ -362,7 +234,7 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
     if (a->panels) {
         NAMED(residual_panels)(a);
     } else {
-        const Py_ssize_t n = a->table.n, size = a->q * (n + 2) + gram_numbers(a->k, a->group);
+        const Py_ssize_t n = a->x.n, size = a->q * (n + 2) + gram_numbers(a->y.n, a->group);
         sum_groups(a, NAMED(residual_group), GROUP, size, 0, ROWS * n);
     }
     return NULL;
@@ -370,7 +242,7 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
 
 TARGET static void *NAMED(squares_worker)(void *argument) {
     const Squares *a = argument;
-    const Py_ssize_t n = a->table.n;
+    const Py_ssize_t n = a->x.n;
     sum_groups(argument, NAMED(squares_group), GROUP, a->shift ? 2 * n : n, 0, QUAD * n);
     return NULL;
 }
@@ -396,7 +268,7 @@ TARGET static void NAMED(expansion_dot)(const double *const *x, const double *v,
         NAMED(load)(&v1, v + part + c, n - c);
         NAMED(load)(&v2, v + 2 * part + c, n - c);
         for (int r = 0; r < QUAD; r++) {
-            NAMED(vector) a, p, q, b, last, z;
+            NAMED(vector) a, p, q = {0}, b, last = {0}, z;
             NAMED(load)(&a, x[r] + c, n - c);
             p = a * v0;
             b = a * v1;
@@ -433,12 +305,12 @@ TARGET static void NAMED(expansion_adjoint)(const double *const *x, double t[QUA
 
 TARGET static void NAMED(expansion_group)(const void *self, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
     const Expansion *a = self;
-    const Py_ssize_t n = a->table.n, q = a->q, part = q * (n + 1);
+    const Py_ssize_t n = a->x.n, q = a->q, part = q * (n + 1);
     for (Py_ssize_t i = from; i < to; i += QUAD) {
         const Py_ssize_t left = to - i < QUAD ? to - i : QUAD;
         const double *x[QUAD];
         /* Past the end the last row stands in with a residual of zero. */
-        for (Py_ssize_t r = 0; r < QUAD; r++) x[r] = row(&a->table, r < left ? i + r : to - 1, rows + r * n);
+        for (Py_ssize_t r = 0; r < QUAD; r++) x[r] = row(&a->x, r < left ? i + r : to - 1, rows + r * n);
         for (Py_ssize_t j = 0; j < q; j++) {
             double t[QUAD][3] = {{0}};
             NAMED(expansion_dot)(x, a->v + j * n, q * n, n, t);
@@ -448,9 +320,9 @@ TARGET static void NAMED(expansion_group)(const void *self, Py_ssize_t from, Py_
                     continue;
                 }
                 const double w = a->weight ? a->weight[i + r] : 1.0;
-                add_parts(t[r], 1, a->y_scale[j] * number(a->y, a->y_single, (i + r) * q + j), 0.0, 0.0);
+                add_parts(t[r], 1, a->y_scale[j] * number(a->y.values, a->y.single, (i + r) * q + j), 0.0, 0.0);
                 add_parts(t[r], 1, -a->offset[j], -a->offset[q + j], -a->offset[2 * q + j]);
-                order(t[r]);
+                renormalise(t[r]);
                 double size = t[r][0] < 0 ? -t[r][0] : t[r][0];
                 for (int k = 1; k < 3; k++) {
                     const double other = (t[r][k] < 0 ? -t[r][k] : t[r][k]) * (k == 1 ? 0x1p52 : 0x1p104);
@@ -464,7 +336,7 @@ TARGET static void NAMED(expansion_group)(const void *self, Py_ssize_t from, Py_
                     t[r][0] = p;
                     t[r][1] = s;
                     t[r][2] = b + last;
-                    order(t[r]);
+                    renormalise(t[r]);
                 }
                 add_parts(g + q * n + j, part, t[r][0], t[r][1], t[r][2]);
             }
@@ -475,7 +347,7 @@ TARGET static void NAMED(expansion_group)(const void *self, Py_ssize_t from, Py_
 
 TARGET static void *NAMED(expansion_worker)(void *argument) {
     const Expansion *a = argument;
-    const Py_ssize_t n = a->table.n, part = a->q * (n + 1);
+    const Py_ssize_t n = a->x.n, part = a->q * (n + 1);
     sum_groups(argument, NAMED(expansion_group), EXPANSION_GROUP, 3 * part + a->q, part, QUAD * n);
     return NULL;
 }
@@ -483,17 +355,17 @@ TARGET static void *NAMED(expansion_worker)(void *argument) {
 /* ---- sparse sign sketch ---- */
 
 TARGET static void NAMED(sketch_columns)(const Sketch *a) {
-    const Py_ssize_t n = a->table.n, width = a->to - a->from;
-    for (Py_ssize_t i = 0; i < a->table.m; i++) {
+    const Py_ssize_t n = a->x.n, width = a->to - a->from;
+    for (Py_ssize_t i = 0; i < a->x.m; i++) {
         for (Py_ssize_t z = 0; z < a->nonzeros; z++) {
             const double f = a->factor[i * a->nonzeros + z];
             double *s = a->sketch + (Py_ssize_t)a->target[i * a->nonzeros + z] * n + a->from;
-            if (a->table.single) {
-                const float *x = (const float *)a->table.x + i * a->table.ld + a->from;
+            if (a->x.single) {
+                const float *x = (const float *)a->x.values + i * a->x.ld + a->from;
 #pragma omp simd
                 for (Py_ssize_t c = 0; c < width; c++) s[c] += f * x[c];
             } else {
-                const double *x = (const double *)a->table.x + i * a->table.ld + a->from;
+                const double *x = (const double *)a->x.values + i * a->x.ld + a->from;
 #pragma omp simd
                 for (Py_ssize_t c = 0; c < width; c++) s[c] += f * x[c];
             }
@@ -514,8 +386,7 @@ static const Loops NAMED(loops) = {
 #undef LANES
 #undef INLINE
 #undef LOAD
-#undef DEFINE_GRAM
-#undef NAMED
+#undef SUFFIX
 #undef TARGET
 #undef VECTOR
 #undef ROWS

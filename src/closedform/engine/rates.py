@@ -8,11 +8,13 @@ import json
 import math
 import os
 import platform
+import stat
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, final
 
 import torch
 
@@ -28,12 +30,13 @@ __all__ = ["DEFAULT", "Rates", "cache_file", "known_rates", "measure", "measured
 VARIABLE = "CLOSEDFORM_RATES"
 #: The rates that are kept are the best of so many measurements, each in a process of its own.
 _MEASUREMENTS = 3
-#: Speeds that were measured with other compiled loops do not hold: to be counted up when those change.
-_LOOPS = 3
+#: Bytes of the largest file that is read as rates: ten times what one takes.
+_LARGEST = 2**14
 #: What this process has contributed to a file; no process measures twice.
 _measured_here: dict[Path, Rates] = {}
 
 
+@final
 @dataclass(frozen=True)
 class Rates:
     """Speeds by which costs are predicted.
@@ -66,7 +69,7 @@ DEFAULT = Rates(7.0e11, 3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual s
 def cache_file(device: torch.device) -> str:
     """Return where the rates of this machine, this many threads and this device are kept."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    loops = f"loops {_LOOPS}" if compiled.available() else "no loops"
+    loops = f"loops {compiled.sources()}" if compiled.available() else "no loops"
     return _cache_file(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"), device.type, kind, loops)
 
 
@@ -92,16 +95,20 @@ def known_rates(device: torch.device) -> Rates:
         InputError: the file named by ``CLOSEDFORM_RATES`` does not hold rates.
     """
     if given := os.environ.get(VARIABLE):
-        return _read(given, _changed(given))
-    path = cache_file(device)
+        return _read(given, _changed(given))[0]
+    return _kept(cache_file(device))[0]
+
+
+def _kept(path: str) -> tuple[Rates, int]:
+    """Return the rates in the cache and of how many measurements they are the best; the usual ones, and 0, without."""
     changed = _changed(path)
     if not changed:
-        return DEFAULT
+        return DEFAULT, 0
     try:
         return _read(path, changed)
     except InputError:
         # A damaged cache is no more than a cache that is not there; the next measurement writes it anew.
-        return DEFAULT
+        return DEFAULT, 0
 
 
 def measured_rates(device: torch.device) -> Rates:
@@ -109,50 +116,89 @@ def measured_rates(device: torch.device) -> Rates:
 
     Other work slows a measurement down and nothing speeds it up, so the first few processes that ask each measure once,
     and the best of every rate is kept.
+
+    Raises:
+        InputError: the file named by ``CLOSEDFORM_RATES`` does not hold rates.
     """
-    rates = known_rates(device)
+    if os.environ.get(VARIABLE):
+        return known_rates(device)
     path = Path(cache_file(device))
-    count = _measurements(path)
-    if os.environ.get(VARIABLE) or count >= _MEASUREMENTS:
+    rates, count = _kept(str(path))
+    if count >= _MEASUREMENTS:
         return rates
     if path in _measured_here:
         return rates if count else _measured_here[path]
+
     found = measure(device)
     if count:
         speeds = [field.name for field in fields(Rates) if field.name != "source"]
         found = replace(found, **{name: max(getattr(found, name), getattr(rates, name)) for name in speeds})
     _measured_here[path] = found
-    # Where nothing can be kept, the next process measures again.
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".part") as file:
-            json.dump({**asdict(found), "measurements": count + 1}, file, indent=1)
-        os.replace(file.name, path)
+    _keep(path, {**asdict(found), "measurements": count + 1})
     return found
 
 
-def _measurements(path: Path) -> int:
-    """How many measurements the kept rates are the best of; 0 where there are none that can be read."""
-    try:
-        _read(str(path), _changed(str(path)))
-        return int(json.loads(path.read_text()).get("measurements", 1))
-    except (OSError, ValueError, InputError):
-        return 0
+def _keep(path: Path, record: dict[str, object]) -> None:
+    """Write a file that is whole at any time; where nothing can be kept, the next process measures again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with open(handle, "w") as file:
+                json.dump(record, file, indent=1)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: str, changed: int) -> Rates:
-    """Read the rates in a file; ``changed`` tells one content of it from another."""
+def _read(path: str, changed: int) -> tuple[Rates, int]:
+    """Read the rates in a file, and of how many measurements; ``changed`` tells one content of it from another.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
     try:
-        record = json.loads(Path(path).read_text())
-        values = {field.name: record[field.name] for field in fields(Rates)}
-        speeds = [value for name, value in values.items() if name != "source"]
-        if not all(isinstance(speed, (int, float)) and 0 < speed < math.inf for speed in speeds):
-            raise ValueError("speeds must be positive numbers")
-        return Rates(**values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _checked(json.loads(_content(path)))
+    # A file can hold anything: numbers beyond all types, nesting beyond the stack.
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         names = ", ".join(field.name for field in fields(Rates))
         raise InputError(f"{path} does not hold the rates {names} as JSON: {error!r}.") from error
+
+
+def _content(path: str) -> bytes:
+    """Read a small file, and nothing that only looks like one: a pipe would be waited on."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is not a regular file")
+        content = os.read(handle, _LARGEST + 1)
+    finally:
+        os.close(handle)
+    if len(content) > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST} bytes")
+    return content
+
+
+def _checked(record: object) -> tuple[Rates, int]:
+    if not isinstance(record, dict):
+        raise TypeError(f"{type(record).__name__} where an object should be")
+    values = {field.name: record[field.name] for field in fields(Rates)}
+    source, count = values.pop("source"), record.get("measurements", 1)
+    if not isinstance(source, str) or not source.isprintable():
+        raise ValueError("source must be a line of text")
+    if type(count) is not int or count < 1:
+        raise ValueError("measurements must be counted")
+
+    speeds = {name: _speed(value) for name, value in values.items()}
+    return Rates(**speeds, source=source), count
+
+
+def _speed(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < float(value) < math.inf:
+        raise ValueError("speeds must be positive numbers")
+    return float(value)
 
 
 def measure(device: torch.device) -> Rates:

@@ -1,7 +1,8 @@
 """How many threads torch takes: one for small matrices, all of them for the rows.
 
 Where a region of OpenMP opens for a few thousand numbers, its threads have to be woken, which costs a small problem
-many times its own time, and then spin on the cores that the next pass over the rows needs.
+many times its own time, and then spin on the cores that the next pass over the rows needs. All sizes from which that
+is worth it stand here, in one table.
 """
 
 from __future__ import annotations
@@ -10,18 +11,53 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import final
 
 import torch
 from torch import Tensor
 
 from closedform.numerics.root import Root
+from closedform.numerics.symmetric import cholesky
 
-__all__ = ["all_threads", "dense_of", "one_thread", "spectrum_of", "team"]
+__all__ = [
+    "CHOLESKY_BY_ONE",
+    "COLUMNS_AS_ONE_VECTOR",
+    "EXPANSION_WORK",
+    "EXTREMES_BY_ONE",
+    "MATRICES_BY_ONE",
+    "NUMBERS_FOR_ONE",
+    "PROJECTION_BY_ONE",
+    "REFINEMENT_BY_ONE",
+    "SPECTRUM_BY_ONE",
+    "TARGETS_BY_ONE",
+    "all_threads",
+    "cholesky_of",
+    "dense_of",
+    "one_thread",
+    "spectrum_of",
+    "team",
+]
 
-#: Up to this many columns, and so many targets, one thread is enough for most of what is not a pass over the rows.
-_SMALL, _FEW_TARGETS = 4096, 256
-#: Columns up to which one thread has singular values, or a product of matrices, before others are awake.
-_DECOMPOSED_BY_ONE = 128
+#: Columns up to which one thread is enough for most of what is not a pass over the rows.
+MATRICES_BY_ONE = 4096
+#: Targets up to which it is: products with more are worth threads whatever the columns.
+TARGETS_BY_ONE = 256
+#: Columns up to which one thread has all singular values, or a product of matrices, before others are awake.
+SPECTRUM_BY_ONE = 128
+#: Columns up to which one thread has a Cholesky factor before others are awake: a small part of the work of an SVD.
+CHOLESKY_BY_ONE = 1024
+#: Columns up to which one thread has a QR factorization of a basis of row space, on the way to its extreme directions.
+EXTREMES_BY_ONE = 96
+#: Columns from which the products of a round of refinement, one or two vectors with a triangle, are worth threads.
+REFINEMENT_BY_ONE = 256
+#: Columns up to which one thread projects normal equations, where several products of matrices follow one another.
+PROJECTION_BY_ONE = 256
+#: Numbers of a table, times the vectors they are multiplied by, that a thread of a compiled pass takes to be worth it.
+NUMBERS_FOR_ONE = 2**19
+#: Columns of a Gram matrix that cost a pass as much as one vector: their products are in registers, not from memory.
+COLUMNS_AS_ONE_VECTOR = 16
+#: Vectors that one vector in sums of three doubles costs as much as, by the operations.
+EXPANSION_WORK = 8
 
 
 def _function(name: str) -> Callable[[int], int] | None:
@@ -47,6 +83,7 @@ def _set(threads: int, mkl: int) -> int:
     return 0 if _set_mkl is None else _set_mkl(mkl)
 
 
+@final
 class _Held(threading.local):
     #: How many threads this thread's torch had before it was held back, or 0; and what MKL was told for it.
     team = 0
@@ -62,7 +99,7 @@ def team() -> int:
 
 
 @contextmanager
-def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: int = _SMALL) -> Iterator[None]:
+def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: int = MATRICES_BY_ONE) -> Iterator[None]:
     """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
 
     Other threads of the process keep theirs. Without OpenMP, or with many targets, nothing happens.
@@ -75,7 +112,7 @@ def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: in
         (1, True)
     """
     threads = torch.get_num_threads()
-    large = columns > most or targets > _FEW_TARGETS
+    large = columns > most or targets > TARGETS_BY_ONE
     if device.type != "cpu" or large or threads == 1 or _set_openmp is None:
         yield
         return
@@ -104,11 +141,17 @@ def all_threads(worth: bool = True) -> Iterator[None]:
 
 def spectrum_of(root: Root) -> tuple[Tensor, Tensor]:
     """Return the singular values and right singular vectors of a root, with the threads that are worth waking."""
-    with all_threads(root.shape[1] > _DECOMPOSED_BY_ONE):
+    with all_threads(root.shape[1] > SPECTRUM_BY_ONE):
         return root.spectrum()
 
 
 def dense_of(root: Root) -> Tensor:
     """Return a root as a matrix, with the threads that are worth waking."""
-    with all_threads(root.shape[1] > _DECOMPOSED_BY_ONE):
+    with all_threads(root.shape[1] > SPECTRUM_BY_ONE):
         return root.dense()
+
+
+def cholesky_of(gram: Tensor) -> tuple[Tensor, int]:
+    """Return what :func:`closedform.numerics.symmetric.cholesky` does, with the threads that are worth waking."""
+    with all_threads(gram.shape[0] > CHOLESKY_BY_ONE):
+        return cholesky(gram)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from closedform.engine import compiled
-from closedform.engine.gram import mirror, normal_equations_update
+from closedform.engine.choice import engine_for
 from closedform.fit.extended import expansions
 from closedform.fit.extended.expansions import foreseen_errors, gradient_in_expansions, served
 from closedform.fit.extended.fixed_point import gradient
@@ -17,6 +17,7 @@ from closedform.fit.extended.operand import Tall
 from closedform.fit.extended.preconditioner import from_root
 from closedform.fit.extended.refinement import refine
 from closedform.numerics.expansion import renormalise
+from closedform.numerics.symmetric import mirror
 from closedform.rows import Design, as_rows, scan
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="no C compiler built the passes here")
@@ -56,7 +57,8 @@ def test_sums_lose_the_cube_of_eps(
         monkeypatch.setattr(compiled, "_threads", lambda *_, threads=threads: threads)
         sums = torch.zeros(3 * q * (n + 1) + q, dtype=torch.float64)
         for rows in (slice(0, half), slice(half, m)):
-            compiled.expansion_pass(X[rows], Y[rows], scale, V, offset, None if weight is None else weight[rows], sums)
+            w = None if weight is None else weight[rows]
+            engine_for(X).expansion_sums_(sums, X[rows], Y[rows], V, offset, w, scale)
         ways.append((sums[: 3 * q * (n + 1)].view(3, -1), sums[3 * q * (n + 1) :]))
     x, w = [fractions(row) for row in X], [Fraction(1)] * m if weight is None else fractions(weight)
     for j in range(q):
@@ -188,7 +190,7 @@ def test_gram_matrix_of_a_product(
     factor = torch.randn(p, p, dtype=torch.float64, generator=generator).triu()
     gram, cross = torch.zeros(p, p, dtype=dtype), torch.zeros(p, 2, dtype=dtype)
     scale = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    normal_equations_update(gram, cross, X, Y, scale, row_scale=root, factor=factor, ones=ones)
+    engine_for(X).normal_equations_(gram, cross, X, Y, scale, row_scale=root, factor=factor, ones=ones)
     A = torch.cat([torch.ones(m, int(ones), dtype=torch.float64), X], 1) @ factor * root.unsqueeze(1)
     B = Y * scale * root.unsqueeze(1)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-4

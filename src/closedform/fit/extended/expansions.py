@@ -9,30 +9,54 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from closedform.engine import compiled
+from closedform.engine.choice import engine_for
+from closedform.engine.compiled import depths
 from closedform.fit.extended.fixed_point import MAX_SLICES, Gradient, coefficients
-from closedform.fit.extended.operand import PASS_ROWS, SLACK, Operand, Tall, U
+from closedform.fit.extended.operand import PASS_ROWS, SLACK, Operand, Tall, U, readable_rows
 from closedform.numerics.expansion import accumulate, renormalise, two_sum
 from closedform.numerics.slices import carry, convolve, levels_for, limbs, scaled
 from closedform.rows import Design
 
-__all__ = ["foreseen_errors", "gradient_in_expansions", "served"]
+__all__ = ["dot_additions", "foreseen_errors", "gradient_in_expansions", "served", "sum_additions"]
 
 #: Sums of one call, so that those of all its parts do not fill the memory.
 _ENTRIES = 2**17
 #: More than products and scaling can lose to the ends of the range of doubles while scales stay within 2**300.
 _UNDERFLOW = 2.0**-500
-#: Lanes of a register that a dot product is spread over, and what it takes to add them up.
-_LANES, _MERGED = 8, 12
-#: Rows that are summed at a time, their groups in a part, parts, and what it takes to add those up.
-_SUMMED = 170
-#: Parts of an expansion below the first one, which the first one dwarfs by these factors.
+#: Additions that a dot product goes through beside those of its lanes: one for a lane that has a column more than
+#: others, the target, the offset, and one to spare.
+_MERGED = 4
+#: Factors by which the first part of an expansion dwarfs it, and those below it.
 _DWARFED = (1.0, 2.0**52, 2.0**104)
 
 
 def served(operand: Operand) -> bool:
     """Whether the compiled pass serves the operand."""
     return isinstance(operand, Tall) and operand.compiled
+
+
+def dot_additions(columns: int) -> float:
+    """Return how many additions to a first part a product of so many columns goes through in the compiled pass.
+
+    Each lane of a register adds up its share of the columns, and then the lanes are added up.
+    """
+    lanes = depths().lanes
+    return columns / lanes + lanes + _MERGED
+
+
+def sum_additions(rows: int) -> int:
+    """Return how many additions to a first part an entry of a gradient over so many rows goes through.
+
+    A call takes :data:`PASS_ROWS` of them, or what is left. Rows are added to their group, groups to a part, parts to
+    what the call adds up, and that to the sums of all calls.
+    """
+    split = depths()
+    groups = -(-split.part_rows(PASS_ROWS) // split.expansion_group)
+    return split.expansion_group + groups + split.parts + _calls(rows)
+
+
+def _calls(rows: int) -> int:
+    return -(-rows // PASS_ROWS)
 
 
 def _loss(additions: float) -> float:
@@ -49,10 +73,9 @@ def _errors(operand: Tall, z: Tensor, residual_norms: Tensor) -> tuple[Tensor, T
     """Bound the error of an entry of the gradient, and the norm of that of the residual, ``(targets,)``."""
     design = operand.design
     residuals = (design.column_norms @ _sizes(z) + design.target_norms) * SLACK
-    lost = _loss(operand.columns / _LANES + _MERGED) * residuals
-    calls = design.rows.n_rows // PASS_ROWS + 1
+    lost = _loss(dot_additions(operand.columns)) * residuals
     summed = residual_norms + (0.0 if operand.penalty is None else 1.0) * residuals
-    error = _loss(_SUMMED + PASS_ROWS / 2048 + calls) * (summed * SLACK + _UNDERFLOW)
+    error = _loss(sum_additions(design.rows.n_rows)) * (summed * SLACK + _UNDERFLOW)
     return error + _UNDERFLOW, lost + _UNDERFLOW
 
 
@@ -92,17 +115,17 @@ def _summed(design: Design, V: Tensor) -> tuple[Tensor, Tensor]:
     groups = [slice(start, min(start + width, k)) for start in range(0, k, width)]
     sums = [V.new_zeros((group.stop - group.start) * (3 * (n + 1) + 1)) for group in groups]
     for block in design.blocks(PASS_ROWS, "extending", as_stored=True):
-        X = block.X if compiled.serves(block.X) else block.X.to(torch.float64).contiguous()
-        weight = None if block.weight is None else block.weight.contiguous()
+        X = readable_rows(block.X)
+        engine = engine_for(X)
         for group, total in zip(groups, sums, strict=True):
-            compiled.expansion_pass(
-                X,
-                compiled.readable(block.Y[:, group]),
-                design.target_scale[group].contiguous(),
-                vectors[:, group].contiguous(),
-                offset[:, group].contiguous(),
-                weight,
+            engine.expansion_sums_(
                 total,
+                X,
+                block.Y[:, group],
+                vectors[:, group],
+                offset[:, group],
+                block.weight,
+                design.target_scale[group],
             )
     gradients, squares = [], []
     for group, total in zip(groups, sums, strict=True):

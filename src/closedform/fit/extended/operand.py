@@ -11,11 +11,24 @@ import torch
 from torch import Tensor
 
 from closedform.engine import compiled
-from closedform.engine.gram import normal_equations_update
+from closedform.engine.choice import engine_for
+from closedform.engine.compiled import depths
 from closedform.numerics.slices import LENGTH, Slices, cut, exponents_of, scaled
 from closedform.rows import Design
 
-__all__ = ["PASS_ROWS", "SLACK", "Block", "Operand", "OutOfRange", "Tall", "U", "exactly", "rows_per_block"]
+__all__ = [
+    "PASS_ROWS",
+    "SLACK",
+    "Block",
+    "Operand",
+    "OutOfRange",
+    "Tall",
+    "U",
+    "exactly",
+    "gram_additions",
+    "readable_rows",
+    "rows_per_block",
+]
 
 #: Unit roundoff of doubles.
 U = 2.0**-53
@@ -91,6 +104,22 @@ class Operand(ABC):
         order. Without T, that of ``A'W A``.
         """
         return None
+
+
+def readable_rows(X: Tensor) -> Tensor:
+    """Return rows as the compiled pass reads them: as they are, or in float64."""
+    return X if compiled.serves(X) else X.to(torch.float64).contiguous()
+
+
+def gram_additions(calls: int) -> int:
+    """Return how many additions an entry of a Gram matrix goes through in so many calls of the compiled pass.
+
+    Rows that are packed at once are added up in registers, those sums to the ones of a thread, threads to what the call
+    adds up, and that to the sums of all calls. A call takes up to :data:`PASS_ROWS` rows, and may give them all to one
+    thread.
+    """
+    split = depths()
+    return split.packed + -(-PASS_ROWS // split.packed) + split.threads + calls
 
 
 def rows_per_block(columns: int) -> int:
@@ -177,16 +206,15 @@ class Tall(Operand):
         calls = 0
         for block in design.blocks(PASS_ROWS, "extending", as_stored=True):
             calls += 1
-            normal_equations_update(
+            X = readable_rows(block.X)
+            engine_for(X).normal_equations_(
                 gram,
                 nothing,
-                block.X if compiled.serves(block.X) else block.X.to(torch.float64).contiguous(),
+                X,
                 block.Y[:, :0],
                 design.target_scale[:0],
                 row_scale=None if block.weight is None else block.weight.sqrt(),
                 factor=None if T is None else T * design.scale.unsqueeze(1),
                 ones=design.bias,
             )
-        # In registers, over those of a thread, over threads, over calls.
-        additions = 256 + (PASS_ROWS // 256 + 1) + 256 + calls
-        return gram if T is not None else gram * torch.outer(design.scale, design.scale), additions
+        return gram if T is not None else gram * torch.outer(design.scale, design.scale), gram_additions(calls)

@@ -1,0 +1,112 @@
+"""The one place where the memory of a tensor is taken for its values.
+
+Compiled loops and BLAS read memory by its address. A tensor may be a promise about memory instead: its values may be
+the negatives of what stands there, stand in other tensors, or not stand anywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from closedform.words.errors import DataTypeError
+
+__all__ = ["address", "held", "held_whole", "resolved"]
+
+#: Types of tensors that are nothing but a view of memory; any other may answer for its numbers in its own way.
+_PLAIN = frozenset((Tensor, Parameter))
+#: What stands for a tensor's own answers where a subclass has none.
+_NO_ANSWERS = torch._C._disabled_torch_dispatch_impl
+
+
+def held(values: Tensor) -> Tensor:
+    """Return a tensor of the same values whose memory holds them: this one, or a copy with its signs resolved.
+
+    Args:
+        values: A tensor of float32, float64 or integers.
+
+    Raises:
+        DataTypeError: there is no memory: a sparse or distributed tensor, or one that is being traced.
+
+    Example:
+        >>> import torch
+        >>> values = torch.fft.ihfft(torch.tensor([0.0, 1.0, 0.0, 0.0])).imag
+        >>> values.is_neg(), held(values).is_neg(), torch.equal(values, held(values))
+        (True, False, True)
+    """
+    # What costs least, because each call of each pass asks it of each tensor.
+    if type(values) in _PLAIN and not values.is_neg() and values.is_cpu:
+        return values
+    return resolved(values)
+
+
+def held_whole(values: Tensor) -> Tensor:
+    """Return the same as :func:`held` for a table that a user gave: its storage reaches to its last number.
+
+    Args:
+        values: ``(rows, columns)``, of real numbers.
+
+    Raises:
+        DataTypeError: there is no memory, or less than the shape needs.
+    """
+    values = held(values)
+    if not values.numel():
+        return values
+    try:
+        storage = values.untyped_storage().nbytes()
+    except (NotImplementedError, RuntimeError) as error:  # torch.func, torch.export
+        raise _without_memory(values) from error
+
+    (rows, columns), (down, across) = values.shape, values.stride()
+    reach = (values.storage_offset() + (rows - 1) * down + (columns - 1) * across + 1) * values.itemsize
+    if reach > storage:
+        raise DataTypeError(
+            f"A tensor of shape {tuple(values.shape)} reaches over {reach} bytes of a storage of {storage}: its memory "
+            "was given back or made smaller. Give a copy that was made before."
+        )
+    return values
+
+
+def address(values: Tensor | None) -> int:
+    """Return where the numbers of a tensor stand, which has to be one that :func:`held` returned; 0 for None.
+
+    Raises:
+        DataTypeError: the tensor has no memory.
+    """
+    if values is None:
+        return 0
+    try:
+        place = values.data_ptr()
+    except RuntimeError as error:  # torch.func, torch.export, opaque layouts
+        raise _without_memory(values) from error
+    if not place and values.numel():
+        raise _without_memory(values)
+    return place
+
+
+def resolved(values: Tensor) -> Tensor:
+    """Return the same as :func:`held`, after all questions and not only those that tell what loops can read.
+
+    Args:
+        values: Any tensor, quantised ones as well, whose memory holds other numbers.
+
+    Raises:
+        DataTypeError: there is no memory.
+    """
+    if type(values) not in _PLAIN:
+        if type(values).__torch_dispatch__ is not _NO_ANSWERS:
+            raise _without_memory(values)
+        with torch._C.DisableTorchFunctionSubclass():
+            values = values.as_subclass(Tensor)
+    if values.layout is not torch.strided or values.is_quantized or values.device.type != "cpu":
+        raise _without_memory(values)
+    return values.resolve_conj().resolve_neg()
+
+
+def _without_memory(values: Tensor) -> DataTypeError:
+    return DataTypeError(
+        f"A tensor of type {type(values).__name__}, {values.dtype}, {values.layout} on {values.device.type}, has no "
+        "memory of its own to read numbers from. Give a plain one: full_tensor() of a DTensor, dequantize() of a "
+        "quantised tensor, to_dense() of a sparse one; and do it outside of torch.func, torch.export and fake tensors."
+    )
