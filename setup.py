@@ -12,14 +12,14 @@ flags = [] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-math-e
 
 # Speeds measured with other loops do not hold: a number of all they are made of stands in the name of the file.
 made_of = hashlib.sha256(" ".join(flags).encode())
-for name in ["_kernels.c", *included]:
+for name in ["_loops.c", *included]:
     made_of.update((engine / name).read_bytes())
 
 setup(
     ext_modules=[
         Extension(
-            "closedform.engine._kernels",
-            [str(engine / "_kernels.c")],
+            "closedform.engine._loops",
+            [str(engine / "_loops.c")],
             define_macros=[("SOURCES", "0x" + made_of.hexdigest()[:7])],
             extra_compile_args=flags,
             depends=[str(engine / name) for name in included],

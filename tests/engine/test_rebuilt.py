@@ -48,8 +48,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         f"--build-temp={folder / 'temp'}",
     ]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    (library,) = folder.glob("closedform/engine/_kernels*")
-    spec = importlib.util.spec_from_file_location("closedform.engine._kernels", library)
+    (library,) = folder.glob("closedform/engine/_loops*")
+    spec = importlib.util.spec_from_file_location("closedform.engine._loops", library)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,5 @@
 /* The Gram matrix of rows rounded to bfloat16: an instruction multiplies twice as many of them as of floats, and adds
-   up in single precision. Included by _kernels.c, after the loops for registers of 64 bytes. */
+   up in single precision. Included by _loops.c, after the loops for registers of 64 bytes. */
 
 #include <immintrin.h>
 

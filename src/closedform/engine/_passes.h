@@ -1,4 +1,4 @@
-/* The loops over rows, for one set of instructions: included by _kernels.c once for each, with
+/* The loops over rows, for one set of instructions: included by _loops.c once for each, with
 
    SUFFIX        what the names of the set end in
    TARGET        the attribute that compiles a function for the set

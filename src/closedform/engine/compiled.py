@@ -19,9 +19,9 @@ from closedform.engine.threads import all_threads, team
 
 library: ModuleType | None
 try:
-    from closedform.engine import _kernels
+    from closedform.engine import _loops
 
-    library = _kernels
+    library = _loops
 except ImportError:  # no C compiler at installation: products.py does the same with matrix products
     library = None
 

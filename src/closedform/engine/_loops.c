@@ -6,7 +6,7 @@
    The loops themselves are in _passes.h, compiled for each set of instructions.
 
    A proof of digits counts the additions that a number goes through here. What it counts by is exported to Python, see
-   PyInit__kernels: change it there and nowhere else. */
+   PyInit__loops: change it there and nowhere else. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched.h: the processors a thread may run on */
@@ -766,7 +766,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
-                                    "_kernels",
+                                    "_loops",
                                     "Passes over a table at the speed of memory. Addresses are those of live buffers.",
                                     -1,
                                     methods,
@@ -780,7 +780,7 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
 #define SOURCES 0
 #endif
 
-PyMODINIT_FUNC PyInit__kernels(void) {
+PyMODINIT_FUNC PyInit__loops(void) {
     static const struct {
         const char *name;
         long value;
