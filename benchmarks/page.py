@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from show import memory, quantity
 
 from closedform.report.charts import LEFT, RIGHT, WIDTH, Chart, Scale, Series, decades
+from closedform.report.document import Column, Table
+from closedform.report.page import page_style
+from closedform.report.palette import ink_name
 
 __all__ = ["write_page"]
 
 _TOP, _BOTTOM, _HEIGHT = 14.0, 330.0, 370.0
-
-
-@final
-@dataclass(frozen=True)
-class _Column:
-    title: str
-    numeric: bool = True
-
-
-@final
-@dataclass(frozen=True)
-class _Grid:
-    """A table as the report's templates take it; a kind is the CSS class of a row."""
-
-    columns: tuple[_Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    kinds: tuple[str, ...]
-    title: str = ""
-    presets: tuple[()] = ()
 
 
 def write_page(path: Path, record: dict[str, Any]) -> None:
@@ -49,10 +31,9 @@ def write_page(path: Path, record: dict[str, Any]) -> None:
     environment = Environment(
         loader=ChoiceLoader(loaders), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    style = files("closedform.report").joinpath("static", "report.css").read_text(encoding="utf-8")
     environment.globals.update(width=WIDTH)
     page = environment.get_template("page.html").render(
-        style=Markup(style),
+        style=Markup(page_style()),
         record=record,
         headline=_headline(record["bars"]),
         bars=_bars(record["bars"]),
@@ -71,11 +52,11 @@ def _headline(bars: list[dict[str, Any]]) -> str:
     return f"{text}, {unknown} could not be measured" if unknown else text
 
 
-def _bars(bars: list[dict[str, Any]]) -> _Grid:
+def _bars(bars: list[dict[str, Any]]) -> Table:
     words = {True: ("met", "helps"), False: ("not met", "hurts"), None: ("unknown", "")}
-    return _Grid(
-        columns=(_Column("problem", False), _Column("", False), _Column("bar", False), _Column("needed", False),
-                 _Column("measured", False)),
+    return Table(
+        columns=(Column("problem", False), Column("", False), Column("bar", False), Column("needed", False),
+                 Column("measured", False)),
         rows=tuple((b["problem"], words[b["met"]][0], b["bar"], b["needed"], b["measured"]) for b in bars),
         kinds=tuple(words[b["met"]][1] for b in bars),
     )  # fmt: skip
@@ -89,8 +70,8 @@ def _chart(sweep: dict[str, Any]) -> Chart:
     for number, (name, seconds) in enumerate(named):
         found = sweep["exponents"].get(name)
         label = name if found is None else f"{name}, {along}^{found:.2f}"
-        css = "rest" if name == "machine's floor" else f"c{number % 6}"
-        series.append(Series(label, css, sizes, seconds))
+        ink = "rest" if name == "machine's floor" else ink_name(number)
+        series.append(Series(label, ink, sizes, seconds))
     return Chart(
         key=f"against-{along}",
         title=f"Time against {along}",
@@ -103,13 +84,13 @@ def _chart(sweep: dict[str, Any]) -> Chart:
     )
 
 
-def _exponents(sweeps: list[dict[str, Any]]) -> _Grid:
+def _exponents(sweeps: list[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for sweep in sweeps for name in sweep["exponents"]))
     rows = [
         (name, *(f"{s['exponents'][name]:.2f}" if name in s["exponents"] else "-" for s in sweeps)) for name in names
     ]
-    columns = (_Column("", False), *(_Column(f"in {sweep['along']}") for sweep in sweeps))
-    return _Grid(columns, tuple(rows), ("emphasised", *[""] * (len(rows) - 1)) if rows else ())
+    columns = (Column("", False), *(Column(f"in {sweep['along']}") for sweep in sweeps))
+    return Table(columns, tuple(rows), kinds=("emphasised", *[""] * (len(rows) - 1)) if rows else ())
 
 
 def _problem(result: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +115,7 @@ def _problem(result: dict[str, Any]) -> dict[str, Any]:
         ))  # fmt: skip
         kinds.append("emphasised" if record["peer"] == "closedform" else "hurts" if record["verdict"] != "ok" else "")
     titles = ("", "median", "ratio", "floors", "memory", "backward error", "weight error")
-    columns = (*(_Column(title, bool(title)) for title in titles), _Column("remark", False))
+    columns = (*(Column(title, bool(title)) for title in titles), Column("remark", False))
     account = result["closedform"]
     tried = ""
     if account is not None:
@@ -146,5 +127,5 @@ def _problem(result: dict[str, Any]) -> dict[str, Any]:
         f"{quantity(floor['read_seconds'])}; DGEMM {machine['dgemm'] / 1e9:.0f} GF/s, "
         f"SGEMM {machine['sgemm'] / 1e9:.0f} GF/s."
     )
-    grid = _Grid(columns, tuple(rows), tuple(kinds))
+    grid = Table(columns, tuple(rows), kinds=tuple(kinds))
     return {"name": result["problem"], "account": tried, "limits": limits, "grid": grid}

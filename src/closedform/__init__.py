@@ -7,13 +7,13 @@ from types import ModuleType
 
 from closedform.batched import BatchedSolution, solve_batched
 from closedform.comparison.entry import compare
+from closedform.comparison.results import Comparison
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
 from closedform.fit.certificate import Certificate
 from closedform.fit.orchestrator import solve
 from closedform.fit.solution import Attempt, Solution
 from closedform.layer import Gap, fit_, gap
-from closedform.report import Comparison
 from closedform.words.errors import ClosedformError
 from closedform.words.outcome import Outcome
 

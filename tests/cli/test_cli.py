@@ -18,8 +18,7 @@ import fresh
 from closedform.cli.app import app
 from closedform.comparison.entry import OPTIMIZERS, compare
 from closedform.files.example import kernel_example
-from closedform.report.sections import comparison_page
-from closedform.report.terminal import print_page
+from closedform.report.terminal import print_document
 
 runner = CliRunner()
 
@@ -382,7 +381,7 @@ def test_no_number_is_cut_where_names_of_two_words_just_fit(width: int) -> None:
     X = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     comparison = compare(X, X.sum(1), optimizers=("sgd", "lbfgs strong wolfe"), budget=0.1)
     text = io.StringIO()
-    print_page(comparison_page(comparison), Console(file=text, width=width))
+    print_document(comparison.summary(), Console(file=text, width=width))
     assert "…" not in text.getvalue()
 
 

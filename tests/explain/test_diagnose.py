@@ -18,10 +18,10 @@ from closedform.explain.entry import diagnose
 from closedform.explain.facts import Facts
 from closedform.explain.finding import Severity
 from closedform.explain.forecasts import forecast
+from closedform.explain.layout import Shown, advice_section
 from closedform.explain.optimizer import fresh_sgd, read_optimizer
 from closedform.explain.precision import tf32_in_use
 from closedform.explain.spectra import spectrum
-from closedform.report.diagnosis import diagnosis_page
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 from data import F64, descend, zero_layer
 
@@ -248,7 +248,8 @@ def test_the_remedy_for_features_that_are_not_centred_runs_as_pasted() -> None:
 
 def test_steps_that_are_not_known_are_not_called_never() -> None:
     d = diagnose(*ill_conditioned())
-    shown = {row[0]: row[3] for row in diagnosis_page(d.to_dict()).folklore.rows}
+    (table,) = advice_section(Shown(d.record)).blocks
+    shown = {row[0]: row[3] for row in table.rows}
     assert shown["Adam"] == shown["L1 loss"] == "-"
 
 

@@ -7,6 +7,8 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,15 @@ from typer.testing import CliRunner, Result
 
 from closedform.cli.app import app
 from closedform.comparison.entry import compare
+from closedform.explain.charts import MARKS, share_chart, singular_value_chart
+from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
-from closedform.report import comparison_html, diagnosis_fragment, diagnosis_html
-from closedform.report import html as rendering
+from closedform.explain.layout import diagnosis_page
+from closedform.explain.records import DiagnosisRecord
+from closedform.report import page as rendering
 from closedform.report.charts import Scale
-from closedform.report.diagnosis import diagnosis_page
-from closedform.report.diagnosis_charts import MARKS
+from closedform.report.notebook import render_cell
+from closedform.report.page import render_page
 from closedform.words.errors import MissingExtraError
 
 EVIL = "<script>alert(1)</script>"
@@ -41,11 +46,21 @@ def problem(rows: int = 60, columns: int = 5, seed: int = 0) -> tuple[torch.Tens
     return X, X @ torch.ones(columns, 1, dtype=torch.float64) + 0.1
 
 
-def diagnosis(**options: Any) -> dict[str, Any]:
+def diagnosis(**options: Any) -> Diagnosis:
     X, Y = problem()
     model = nn.Linear(5, 1, dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
-    return diagnose(X, Y, model=model, optimizer=optimizer, steps=200, **options).to_dict()
+    return diagnose(X, Y, model=model, optimizer=optimizer, steps=200, **options)
+
+
+def html(record: DiagnosisRecord) -> str:
+    return render_page(diagnosis_page(record))
+
+
+def framed(cell: str) -> str:
+    """The page that a notebook's cell shows in its frame."""
+    (match,) = re.findall(r'srcdoc="([^"]*)"', cell)
+    return unescape(match)
 
 
 class Reader(HTMLParser):
@@ -85,7 +100,7 @@ def embedded(page: str) -> dict[str, Any]:
 
 
 def test_a_page_is_whole_well_formed_and_offline() -> None:
-    page = diagnosis_html(diagnosis())
+    page = html(diagnosis().record)
     reader = Reader(page)
     assert page.startswith("<!DOCTYPE html>")
     assert reader.open == []
@@ -99,8 +114,8 @@ def test_a_page_is_whole_well_formed_and_offline() -> None:
 
 
 def test_a_page_says_everything_and_holds_its_data() -> None:
-    d = diagnosis(history=None)
-    page = diagnosis_html(d)
+    found = diagnosis(history=None)
+    d, page = found.to_dict(), html(found.record)
     text = " ".join(Reader(page).text.split())
     sentences = [d["verdict"]["title"], d["verdict"]["sentence"], d["problem"]["text"], *d["notes"]]
     sentences += [finding[key] for finding in d["findings"] for key in ("title", "consequence", "remedy")]
@@ -117,35 +132,53 @@ def test_a_page_says_everything_and_holds_its_data() -> None:
 
 def test_findings_keep_their_order_and_severity() -> None:
     d = diagnosis()
-    names = re.findall(r'<article class="finding (\w+)" data-name="(\w+)">', diagnosis_html(d))
-    assert names == [(finding["severity"], finding["name"]) for finding in d["findings"]]
+    names = re.findall(r'<article class="finding (\w+)" data-name="(\w+)">', html(d.record))
+    assert names == [(finding.severity.value, finding.name) for finding in d.findings]
 
 
 def test_what_a_user_named_is_text() -> None:
     X, Y = problem()
     X = torch.cat([X, X[:, :1] + 1e-9 * X[:, 1:2]], 1)
-    d = diagnose(X, Y, feature_names=[EVIL, "b", "c", "d", "e", EVIL]).to_dict()
-    assert EVIL in json.dumps(d)
-    for name in ("notes", "code"):
-        d[name] = [EVIL] if name == "notes" else EVIL
-    d["findings"][0]["evidence"][EVIL] = 1.0
-    d["forecasts"][0]["name"] = d["folklore"][0]["effect"] = d["limits"][0]["name"] = f'"{EVIL}'
-    for page in (diagnosis_html(d), diagnosis_fragment(d)):
-        assert EVIL not in page
-        assert EVIL_AS_TEXT in page
-        assert Reader(page).open == []
-    assert EVIL in embedded(diagnosis_html(d))["diagnosis"]["notes"]
+    record = diagnose(X, Y, feature_names=[EVIL, "b", "c", "d", "e", EVIL]).record
+    assert EVIL in json.dumps(record.to_dict())
+    first, *others = record.findings
+    record = replace(
+        record,
+        notes=(EVIL,),
+        code=EVIL,
+        findings=(replace(first, evidence={EVIL: 1.0}), *others),
+        forecasts=(replace(record.forecasts[0], name=f'"{EVIL}'), *record.forecasts[1:]),
+        folklore=(replace(record.folklore[0], effect=f'"{EVIL}'), *record.folklore[1:]),
+        limits=(replace(record.limits[0], name=f'"{EVIL}'), *record.limits[1:]),
+    )
+    page = html(record)
+    assert EVIL not in page
+    assert EVIL_AS_TEXT in page
+    assert Reader(page).open == []
+    assert EVIL in embedded(page)["diagnosis"]["notes"]
+    cell = render_cell(diagnosis_page(record))
+    assert "<script" not in cell
+    assert framed(cell) == page
 
 
-def test_a_fragment_needs_no_script() -> None:
+def test_characters_that_act_are_shown() -> None:
+    record = replace(diagnosis().record, notes=("a\x1b[2Jb\u202ec\x00d", "two\nlines"), code="x = 1\n\x07y = 2")
+    page = html(record)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page)
+    assert r"a\x1b[2Jb\u202ec\x00d" in page
+    assert "x = 1\n\\x07y = 2" in page
+
+
+def test_a_cell_needs_no_script_of_the_notebook() -> None:
     d = diagnosis()
-    fragment = diagnosis_fragment(d)
-    reader = Reader(fragment)
+    cell = d._repr_html_()
+    reader = Reader(cell)
     assert reader.open == []
-    assert "<script" not in fragment
-    assert "<input" not in fragment
-    assert d["verdict"]["title"] in reader.text
-    assert fragment.count("<figure") == 2
+    assert "<script" not in cell
+    assert "<input" not in cell
+    assert html(d.record) == framed(cell)
+    assert d.verdict.title in Reader(framed(cell)).text
+    assert "allow-top-navigation" not in cell
 
 
 @pytest.mark.parametrize(
@@ -162,23 +195,23 @@ def test_edges_are_rendered(case: str) -> None:
         "unit condition": (torch.eye(4, dtype=torch.float64), Y[:4]),
         "many targets": (X, Y.expand(-1, 7).contiguous()),
     }[case]
-    d = diagnose(X, Y).to_dict()
-    page = diagnosis_html(d)
+    record = diagnose(X, Y).record
+    page = html(record)
     assert Reader(page).open == []
     assert not re.search(r'(?:d|x1|y1|x|y)="[^"]*(nan|inf)', page)
-    assert ('id="controls"' in page) == bool(d["simulation"]["eigenvalues"])
+    assert ('id="controls"' in page) == bool(record.simulation.eigenvalues)
 
 
 def test_a_huge_spectrum_stays_small() -> None:
-    d = diagnosis()
+    record = diagnosis().record
     n = 20_000
-    values = np.logspace(3, -9, n).tolist()
-    shares = (np.random.default_rng(0).random(n) / n).tolist()
-    d["spectrum"] |= {"singular_values": values, "target_share": shares, "remaining_share": shares, "rank": n}
-    d["simulation"] |= {"eigenvalues": values, "start_excess": shares}
-    page = diagnosis_html(d)
+    values = tuple(np.logspace(3, -9, n).tolist())
+    shares = tuple((np.random.default_rng(0).random(n) / n).tolist())
+    spectrum = replace(record.spectrum, singular_values=values, target_share=shares, remaining_share=shares, rank=n)
+    simulation = replace(record.simulation, eigenvalues=values, start_excess=shares)
+    page = html(replace(record, spectrum=spectrum, simulation=simulation))
     assert len(page.encode()) < 6e6
-    chart = diagnosis_page(d).spectrum[1]
+    chart = share_chart(spectrum)
     assert len(chart.series[0].x) <= MARKS
     # Marks stand for groups of neighbours and lose none of the share.
     for series in chart.series:
@@ -186,8 +219,9 @@ def test_a_huge_spectrum_stays_small() -> None:
 
 
 def test_numbers_that_json_has_not_are_refused() -> None:
+    document = replace(diagnosis().page(), data={"condition": math.inf})
     with pytest.raises(ValueError, match="JSON"):
-        diagnosis_html(diagnosis() | {"condition": math.inf})
+        render_page(document)
 
 
 def test_jinja_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,24 +229,25 @@ def test_jinja_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     rendering._environment.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"closedform\[report\]"):
-        diagnosis_html(d)
+        html(d.record)
 
 
-def test_the_data_are_left_alone() -> None:
+def test_the_record_is_left_alone() -> None:
     d = diagnosis()
-    before = json.dumps(d)
-    diagnosis_html(d)
-    diagnosis_fragment(d)
-    assert json.dumps(d) == before
+    before = json.dumps(d.to_dict())
+    assert str(d)
+    html(d.record)
+    d._repr_html_()
+    assert json.dumps(d.to_dict()) == before
 
 
 def test_the_spectrum_is_drawn_where_the_numbers_are() -> None:
-    d = diagnosis()
-    chart = diagnosis_page(d).spectrum[0]
+    record = diagnosis().record
+    chart = singular_value_chart(record.spectrum)
     points = re.findall(r"M([\d.]+) ([\d.]+)h0", chart.path(chart.series[0]))
-    assert len(points) == len(d["spectrum"]["singular_values"])
+    assert len(points) == len(record.spectrum.singular_values)
     span = (chart.y.last - chart.y.first) / (chart.y.high - chart.y.low)
-    for (_, y), value in zip(points, d["spectrum"]["singular_values"], strict=True):
+    for (_, y), value in zip(points, record.spectrum.singular_values, strict=True):
         assert float(y) == pytest.approx(chart.y.first + span * (math.log10(value) - chart.y.low), abs=0.02)
 
 
@@ -237,7 +272,7 @@ def test_a_scale_keeps_order_and_its_ticks(low: float, span: float, values: list
 def test_a_comparison_sets_measured_runs_on_their_forecast() -> None:
     X, Y = problem()
     comparison = compare(X, Y, bias=True, optimizers=("sgd", "adam"), budget=0.2)
-    page = comparison_html(comparison, diagnose(X, Y, bias=True).to_dict())
+    page = render_page(comparison.page())
     reader = Reader(page)
     assert reader.open == []
     assert "://" not in page
@@ -249,9 +284,10 @@ def test_a_comparison_sets_measured_runs_on_their_forecast() -> None:
         assert method.stopped_because in text
     assert "sgd (measured)" in text
     assert embedded(page)["comparison"]["methods"][0]["name"] == "closed form"
-    fragment = comparison._repr_html_()
-    assert "<script" not in fragment
-    assert Reader(fragment).open == []
+    cell = comparison._repr_html_()
+    assert "<script" not in cell
+    assert Reader(cell).open == []
+    assert framed(cell) == page
 
 
 # ---- the command line --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import nn
 from closedform.comparison.entry import compare
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
-from closedform.report import comparison_html, diagnosis_fragment, diagnosis_html
+from closedform.explain.layout import diagnosis_page
+from closedform.report.page import render_page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -79,7 +81,7 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Y = torch.randn(60, 1, dtype=torch.float64, generator=generator)
     comparison = compare(X, Y, optimizers=("sgd", "lbfgs strong wolfe"), budget=0.2)
     path = tmp_path_factory.mktemp("page") / "comparison.html"
-    path.write_text(comparison_html(comparison, diagnose(X, Y).to_dict()), encoding="utf-8")
+    comparison.to_html(path)
     return path
 
 
@@ -429,28 +431,11 @@ def test_without_a_script_the_charts_are_there_and_the_controls_are_not(browser:
 def test_a_users_name_is_not_run(browser: Any, tmp_path: Path) -> None:
     evil = "<script>document.title = 'run'</script><img src=x onerror=\"document.title='run'\">"
     X = torch.eye(4, dtype=torch.float64)[:, [0, 1, 2, 2]]
-    d = diagnose(X, torch.ones(4), feature_names=["a", "b", evil, evil]).to_dict()
-    d["notes"] = [evil]
+    record = diagnose(X, torch.ones(4), feature_names=["a", "b", evil, evil]).record
     path = tmp_path / "page.html"
-    path.write_text(diagnosis_html(d), encoding="utf-8")
+    path.write_text(render_page(diagnosis_page(replace(record, notes=(evil,)))), encoding="utf-8")
     show(browser, path)
     state(browser)
     assert browser.title != "run"
     assert evil in browser.find_element("class name", "notes").text
-    assert browser.get_log("browser") == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_fragment_keeps_its_look_to_itself(browser: Any, found: Diagnosis, tmp_path: Path, scheme: str) -> None:
-    path = tmp_path / "notebook.html"
-    cell = f"<p id='before'>a</p><div>{diagnosis_fragment(found.to_dict())}</div><table><tr><td>x</table>"
-    path.write_text(f"<!DOCTYPE html><meta charset='utf-8'><body style='margin: 7px'>{cell}", encoding="utf-8")
-    show(browser, path, scheme=scheme)
-    style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
-    assert browser.execute_script(style, "body", "margin") == "7px"
-    assert browser.execute_script(style, "#before", "fontFamily") != browser.execute_script(
-        style, ".closedform-report", "fontFamily"
-    )
-    assert contrast(browser, ".closedform-report", ".closedform-report") > 7
-    assert not any(button.is_displayed() for button in browser.find_elements("tag name", "button"))
     assert browser.get_log("browser") == []

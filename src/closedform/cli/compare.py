@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,10 +20,9 @@ from closedform.cli.options import (
 
 if TYPE_CHECKING:
     from closedform.cli.output import OutputFile
-    from closedform.explain.diagnosis import Diagnosis
-    from closedform.report import Comparison
+    from closedform.comparison.results import Comparison
 
-__all__ = ["compare_command", "finish", "plot_output", "show"]
+__all__ = ["compare_command", "finish", "plot_output"]
 
 _IMAGES = (".png", ".svg", ".pdf")
 _KEY = "a key of FILE, another FILE, or FILE::KEY"
@@ -59,8 +57,9 @@ def compare_command(
 
     The keys are found in FILE where they are not given. Ctrl-C while training prints what there is.
     """
-    from closedform.cli.diagnose import as_model, fresh_layer, page_output
+    from closedform.cli.diagnose import page_output
     from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
+    from closedform.cli.showing import show, write_page
     from closedform.cli.sources import open_tables
     from closedform.comparison.entry import OPTIMIZERS, compare
     from closedform.words.errors import InputError
@@ -73,8 +72,6 @@ def compare_command(
     if not names:
         raise InputError(f"--optimizers names none; choose from: {', '.join(OPTIMIZERS)}.")
     tables = open_tables(file, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
-    # Forecast and runs start from the same weights.
-    layer = None if page is None else fresh_layer(tables.X, tables.Y, bias, seed)
     comparison = compare(
         tables.X,
         tables.Y,
@@ -84,59 +81,14 @@ def compare_command(
         sample_weight=tables.weight,
         optimizers=names,
         budget=budget,
-        layer=layer,
         seed=seed,
     )
     show(comparison)
-    if page is not None and layer is not None:
-        from closedform.explain.entry import diagnose
-        from closedform.report import comparison_html
-
-        diagnosis = diagnose(
-            tables.X, tables.Y, bias=bias, sample_weight=tables.weight, model=as_model(layer, tables.Y)
-        )
-        found = {**diagnosis.to_dict(), "forecasts": _same_runs(comparison, diagnosis)}
-        page.write(comparison_html(comparison, found).encode())
+    if page is not None:
+        write_page(comparison, page)
     if data is not None:
         data.write(json_bytes(comparison.to_dict()))
     finish(comparison, image)
-
-
-def _same_runs(comparison: Comparison, diagnosis: Diagnosis) -> list[dict[str, Any]]:
-    """Forecast the runs of the comparison that have a closed form, at the steps at which they were measured."""
-    from torch import nn
-    from torch.optim import SGD
-
-    from closedform.comparison.contenders import CONTENDERS
-
-    goal = diagnosis.facts.goal_excess
-    curves = {method.name: method.curve for method in comparison.methods if method.curve}
-    forecasts = []
-    for contender in CONTENDERS:
-        # The settings are those of the optimizer itself, made for a layer that is never trained. By way of the meta
-        # device, where nothing is drawn from the global generator.
-        layer = nn.Linear(1, 1, device="meta").to_empty(device="cpu")
-        optimizer = contender.make(layer, contender.rates(comparison.learning_rate_limit)[0])
-        if contender.name not in curves or not isinstance(optimizer, SGD):
-            continue
-        settings = {key: optimizer.param_groups[0][key] for key in ("lr", "momentum", "nesterov")}
-        steps = [point.steps for point in curves[contender.name]]
-        curve = diagnosis.forecast("sgd", **settings, steps=steps)
-        finite = [excess if math.isfinite(excess) else None for excess in curve.excess.tolist()]
-        needed = curve.steps_to(goal)
-        forecasts.append(
-            {
-                **settings,
-                "name": contender.name,
-                "weight_decay": 0.0,
-                "steps": steps,
-                "excess": finite,
-                "steps_to_goal": needed if math.isfinite(needed) else None,
-                "emphasised": False,
-                "text": "",
-            }
-        )
-    return forecasts
 
 
 def plot_output(path: str | None) -> OutputFile | None:
@@ -154,22 +106,12 @@ def plot_output(path: str | None) -> OutputFile | None:
     return output
 
 
-def show(comparison: Comparison) -> None:
-    """Print the page on stdout."""
-    from rich.console import Console
-
-    from closedform.report.sections import comparison_page
-    from closedform.report.terminal import print_page
-
-    print_page(comparison_page(comparison), Console(highlight=False))
-
-
 def finish(comparison: Comparison, image: OutputFile | None) -> None:
     """Write the plot and exit: 0 certified, 1 not certified, 130 interrupted."""
     if image is not None:
-        from closedform.report.figure import draw_comparison
+        from closedform.report.figure import draw_image
 
-        image.write(draw_comparison(comparison, image.suffix.removeprefix(".")))
+        image.write(draw_image(comparison.chart(), image.suffix.removeprefix(".")))
     if comparison.interrupted:
         typer.echo("interrupted: the table holds what there was by then", err=True)
         raise typer.Exit(130)

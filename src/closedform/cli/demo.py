@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from closedform.cli.compare import finish, plot_output, show
+from closedform.cli.compare import finish, plot_output
 from closedform.cli.options import Budget, PlotFile
 
 __all__ = ["demo_command"]
@@ -18,6 +18,7 @@ print(cf.compare(X, Y, X_test, Y_test, budget=15))    # this page"""
 def demo_command(budget: Budget = 15.0, plot: PlotFile = None) -> None:
     """Compare on real data that comes with scikit-learn: a kernel without regularisation."""
     from closedform.cli.output import print_wrapped
+    from closedform.cli.showing import show
     from closedform.comparison.entry import compare
     from closedform.files.example import kernel_example
 

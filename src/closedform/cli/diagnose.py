@@ -50,10 +50,10 @@ def diagnose_command(
 
     The keys are found in FILE where they are not given.
     """
-    from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
+    from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
+    from closedform.cli.showing import show, write_page
     from closedform.cli.sources import open_tables
     from closedform.explain.entry import diagnose
-    from closedform.explain.text import diagnosis_text
 
     page = page_output(html)
     data = None if json is None else OutputFile(json, "--json")
@@ -76,14 +76,11 @@ def diagnose_command(
         steps=steps,
         batch_size=batch_size,
     )
-    found = diagnosis.to_dict()
-    print_wrapped(diagnosis_text(found, width=None))
+    show(diagnosis)
     if page is not None:
-        from closedform.report import diagnosis_html
-
-        page.write(diagnosis_html(found).encode())
+        write_page(diagnosis, page)
     if data is not None:
-        data.write(json_bytes(found))
+        data.write(json_bytes(diagnosis.to_dict()))
 
 
 def page_output(path: str | None) -> OutputFile | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from closedform.comparison.methods import MethodResult
 from closedform.comparison.races import INTERRUPTED, TIME_IS_UP
-from closedform.report import MethodResult
+from closedform.words.numbers import duration, short
 
 __all__ = ["EXCESS", "cause"]
 
 EXCESS = 1e-6  # of the excess loss at zero weights: what counts as having come to the optimum
 
-_YEAR = 365.25 * 86400
 _PATIENT = 1e5  # steps that any of the optimizers makes in seconds
 
 
@@ -42,7 +42,7 @@ def cause(
         Condition 6.7e8: SGD is stable only below lr 1.2e-7 (MSELoss, mean) and would need about 3e17 steps to
         come within 1e-6 of the optimum.
     """
-    opening = f"Condition {_short(condition)}: "
+    opening = f"Condition {short(condition)}: "
     if obstacle is not None:
         return f"{opening}no optimizer was run: {obstacle}."
     goal = EXCESS * excess_at_zero
@@ -58,20 +58,20 @@ def _forecast(rate_limit: float, steps_needed: float, methods: Sequence[MethodRe
     if steps_needed == 0:
         return "zero weights are as good as the optimum already."
     if steps_needed <= _PATIENT:
-        number = f"about {_short(steps_needed)} steps" if steps_needed != 1 else "1 step"
+        number = f"about {short(steps_needed)} steps" if steps_needed != 1 else "1 step"
         return (
-            f"SGD is stable below lr {_short(rate_limit)} (MSELoss, mean) and needs only {number} "
-            f"to come within {_short(EXCESS)} of the optimum"
+            f"SGD is stable below lr {short(rate_limit)} (MSELoss, mean) and needs only {number} "
+            f"to come within {short(EXCESS)} of the optimum"
             + ("; any of these methods gets there." if everyone else " in exact arithmetic.")
         )
-    limit = f"SGD is stable only below lr {_short(rate_limit)} (MSELoss, mean) and would "
+    limit = f"SGD is stable only below lr {short(rate_limit)} (MSELoss, mean) and would "
     if not math.isfinite(steps_needed):
-        return f"{limit}never come within {_short(EXCESS)} of the optimum in float64."
+        return f"{limit}never come within {short(EXCESS)} of the optimum in float64."
     speed = ""
     for method in methods:
         if method.name == "sgd" and method.steps:
-            speed = f", {_duration(steps_needed * method.seconds / method.steps)} at the speed measured here,"
-    return f"{limit}need about {_short(steps_needed)} steps{speed} to come within {_short(EXCESS)} of the optimum."
+            speed = f", {duration(steps_needed * method.seconds / method.steps)} at the speed measured here,"
+    return f"{limit}need about {short(steps_needed)} steps{speed} to come within {short(EXCESS)} of the optimum."
 
 
 def _count(arrived: Sequence[str], number: int) -> str:
@@ -94,35 +94,9 @@ def _what_stopped_them(goal: float, methods: Sequence[MethodResult], dtype: str,
     if not late:
         return ""
     if rounding_floor > goal:
-        return f": {dtype} rounds at an excess of {_short(rounding_floor)}, and that close is {_short(goal)}"
+        return f": {dtype} rounds at an excess of {short(rounding_floor)}, and that close is {short(goal)}"
     if any(method.stopped_because == INTERRUPTED for method in late):
         return ": the training was interrupted"
     if all(method.stopped_because.startswith(TIME_IS_UP) for method in late):
         return ": the budget ended first"
     return ": the rows say why each one stopped"
-
-
-def _short(value: float) -> str:
-    """Two digits, without the padding of exponents.
-
-    Example:
-        >>> [_short(value) for value in (6.7e8, 1.2e-7, 0.93, 41.6, 999.7, 1e5)]
-        ['6.7e8', '1.2e-7', '0.93', '42', '1000', '1e5']
-    """
-    if not math.isfinite(value):
-        return str(value)
-    if 1e-2 <= abs(value) < 9999.5:
-        return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-
-
-def _duration(seconds: float) -> str:
-    """Example:
-    >>> _duration(30.0), _duration(7200.0), _duration(1e6), _duration(1e12)
-    ('30 seconds', '2 hours', '12 days', '3.2e4 years')
-    """
-    for name, unit in (("years", _YEAR), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * unit:
-            return f"{_short(seconds / unit)} {name}"
-    return f"{_short(seconds)} seconds"

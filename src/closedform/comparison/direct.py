@@ -11,10 +11,10 @@ import warnings
 import torch
 from torch import Tensor
 
+from closedform.comparison.methods import MethodResult
 from closedform.comparison.problem import Measurement, Problem, Weights, failure
 from closedform.fit.orchestrator import solve
 from closedform.fit.solution import Solution
-from closedform.report import MethodResult
 from closedform.rows import Rows, TensorSource
 
 __all__ = ["direct_row", "exact_solution", "fit_scikit_learn", "timed_solve"]

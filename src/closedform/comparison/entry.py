@@ -15,18 +15,21 @@ from torch import Tensor, nn
 from closedform.comparison.causes import EXCESS, cause
 from closedform.comparison.contenders import CONTENDERS, SAFETY, Contender
 from closedform.comparison.direct import direct_row, exact_solution, fit_scikit_learn, timed_solve
+from closedform.comparison.methods import MethodResult
 from closedform.comparison.obstacles import obstacle
+from closedform.comparison.overlay import with_measured_runs
 from closedform.comparison.problem import Weights
 from closedform.comparison.races import INTERRUPTED, Lane, race
+from closedform.comparison.results import Comparison
 from closedform.comparison.tables import casts, held_out_rows, in_memory, make_problem
+from closedform.explain.entry import diagnose
 from closedform.explain.forecasts import gradient_descent_steps
 from closedform.explain.spectra import Spectrum, spectrum
 from closedform.fit.layers import check_finite, check_linear
 from closedform.numerics.scaling import power_of_two_exponents
-from closedform.report import Comparison, MethodResult
-from closedform.report.sections import plural
 from closedform.rows import Rows, as_rows
 from closedform.words.errors import InputError
+from closedform.words.numbers import plural
 from closedform.words.progress import Progress
 
 __all__ = ["OPTIMIZERS", "compare"]
@@ -75,8 +78,8 @@ def compare(
             called with a label and the part done, from 0 to 1, about ten times a second.
 
     Returns:
-        A :class:`closedform.report.Comparison`: the closed form first, then the optimizers, then scikit-learn's
-        ``LinearRegression`` if it is installed. Print it, or ``.plot()`` it.
+        A :class:`Comparison`: the closed form first, then the optimizers, then scikit-learn's ``LinearRegression`` if
+        it is installed. Print it, ``.plot()`` it, or write it with ``.to_html()``.
 
     Raises:
         InputError: shapes that do not belong together, an unknown optimizer, a budget that is not positive, a seed
@@ -144,6 +147,7 @@ def _compare(
             if trained[-1].stopped_because == INTERRUPTED:
                 break
 
+    diagnosis = diagnose(rows.x, rows.y, bias=bias, sample_weight=rows.weight, model=make_layer())
     optimal_loss = exact.certificate.loss
     steps_needed = _steps_needed(spectral)
     return Comparison(
@@ -171,6 +175,7 @@ def _compare(
             rounding=(str(rows.dtype).removeprefix("torch."), problem.rounding_floor),
             obstacle=blocked,
         ),
+        diagnosis=with_measured_runs(diagnosis, trained),
         notes=rows.notes + casts(rows),
         interrupted=any(row.stopped_because == INTERRUPTED for row in trained),
     )

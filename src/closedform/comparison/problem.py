@@ -71,7 +71,7 @@ def failure(error: Exception) -> str:
 @final
 @dataclass(frozen=True)
 class Measurement:
-    """What one set of weights is worth; see :class:`closedform.report.MethodResult` for the words."""
+    """What one set of weights is worth; see :class:`closedform.comparison.methods.MethodResult` for the words."""
 
     train_mse: float
     excess_loss: float

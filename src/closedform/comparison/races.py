@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import LBFGS
 
 from closedform.comparison.contenders import Contender
+from closedform.comparison.methods import CurvePoint, MethodResult
 from closedform.comparison.problem import Problem, Weights, failure
-from closedform.report import CurvePoint, MethodResult
 from closedform.words.errors import ClosedformError
 
 __all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race"]
@@ -23,6 +23,8 @@ CONVERGED = "converged to rounding"
 INTERRUPTED = "interrupted"
 TIME_IS_UP = "time is up"
 
+#: What decides the path of plain gradient descent.
+_SETTINGS = ("lr", "momentum", "nesterov")
 _SEARCH_SHARE = 0.05  # of the method's time, for each learning rate tried
 _SPACING = 1.25  # between the steps at which the loss is measured
 _TICK = 0.1  # seconds between two calls of the progress callback
@@ -255,4 +257,5 @@ def race(
         test_mae=measured.test_mae,
         stopped_because=INTERRUPTED if interrupted else best.stopped_because,
         curve=tuple(replace(point, seconds=spent + point.seconds) for point in best.curve),
+        hyperparameters={key: value for key, value in best.optimizer.param_groups[0].items() if key in _SETTINGS},
     )

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from closedform.explain.advice import folklore
+from closedform.explain.charts import forecast_chart, spectrum_chart
 from closedform.explain.facts import Facts
 from closedform.explain.finding import Finding, Folklore, Severity, Verdict
 from closedform.explain.findings import find
 from closedform.explain.forecasts import Forecast, forecast, start_coordinates
-from closedform.explain.plots import plot_forecast, plot_spectrum
-from closedform.explain.records import record
+from closedform.explain.layout import diagnosis_page
+from closedform.explain.recording import record
+from closedform.explain.records import DiagnosisRecord, TextRecord
 from closedform.explain.rehearsal import Rehearsal, rehearse
-from closedform.explain.text import diagnosis_text
-from closedform.explain.wording import count, short, steps_text
-from closedform.words.errors import InputError, SourceError
+from closedform.explain.text import diagnosis_summary
+from closedform.report import Document, Report
+from closedform.words.errors import InputError
+from closedform.words.numbers import count, short, steps_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis"]
 
 
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class Diagnosis(Report):
     """What keeps an optimizer from the minimiser. Print it; or ask for findings, forecasts, rehearsals.
 
     Everything is computed on first use, from one triangle of the rows.
@@ -168,14 +172,15 @@ class Diagnosis:
         )
 
     @cached_property
-    def _record(self) -> dict[str, Any]:
+    def record(self) -> DiagnosisRecord:
+        """Everything that is said, as typed plain values."""
         return record(self.facts, self.verdict, self.findings, self.folklore, text=self._lines())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; what is not finite becomes None."""
-        return dict(self._record)
+        return self.record.to_dict()
 
-    def _lines(self) -> dict[str, str]:
+    def _lines(self) -> TextRecord:
         """The two sentences of numbers that stand under the verdict."""
         facts, s = self.facts, self.facts.spectrum
         least = "" if s.complete else "at least "
@@ -183,22 +188,28 @@ class Diagnosis:
         conditions = f" ({', '.join(others)})" if others and s.rank else ""
         rank = f"rank {s.rank} of {s.decision.columns}" if s.complete else f"{s.rank} leading directions known"
         factor = s.n_rows * s.n_targets
+        spectrum = f"Condition {least}{short(self.condition)}{conditions}; {rank}."
         if not s.in_range:
-            return {"spectrum": f"Condition {least}{short(self.condition)}; {rank}.", "limits": f"{s.range_text}."}
+            return TextRecord(f"Condition {least}{short(self.condition)}; {rank}.", f"{s.range_text}.")
         steps = ", ".join(f"{limit.name} {count(limit.steps)}" for limit in facts.limits)
-        return {
-            "spectrum": f"Condition {least}{short(self.condition)}{conditions}; {rank}.",
-            "limits": (
-                f"Largest stable lr: {short(self.learning_rate_limit)} on MSELoss(), "
-                f"{short(self.learning_rate_limit / factor)} on its sum. "
-                + (f"Steps to {short(facts.goal)} at best: {steps}." if steps else "")
-            ),
-        }
+        limits = (
+            f"Largest stable lr: {short(self.learning_rate_limit)} on MSELoss(), "
+            f"{short(self.learning_rate_limit / factor)} on its sum. "
+            + (f"Steps to {short(facts.goal)} at best: {steps}." if steps else "")
+        )
+        return TextRecord(spectrum, limits)
 
-    def __str__(self) -> str:
-        return diagnosis_text(self._record)
+    @override
+    def summary(self) -> Document:
+        return diagnosis_summary(self.record)
 
-    __repr__ = __str__
+    @override
+    def page(self) -> Document:
+        return diagnosis_page(self.record)
+
+    def __repr__(self) -> str:
+        verdict = self.verdict
+        return f"<Diagnosis: {verdict.severity.name}: {verdict.title}>"
 
     def plot_spectrum(self, ax: Axes | None = None) -> Axes:
         """Draw the singular values and the target's share along each direction.
@@ -206,7 +217,9 @@ class Diagnosis:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return plot_spectrum(self._record, ax)
+        from closedform.report.figure import draw
+
+        return draw(spectrum_chart(self.record), ax)
 
     def plot_forecast(self, ax: Axes | None = None) -> Axes:
         """Draw the forecast curves.
@@ -214,23 +227,6 @@ class Diagnosis:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        return plot_forecast(self._record, ax)
+        from closedform.report.figure import draw
 
-    def to_html(self, path: str | Path) -> None:
-        """Write the report as one self-contained HTML file.
-
-        Raises:
-            SourceError: the file cannot be written.
-        """
-        from closedform.report import diagnosis_html
-
-        page = diagnosis_html(self._record)
-        try:
-            Path(path).write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise SourceError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-    def _repr_html_(self) -> str:
-        from closedform.report import diagnosis_fragment
-
-        return diagnosis_fragment(self._record)
+        return draw(forecast_chart(self.record, live=False), ax)

@@ -88,6 +88,11 @@ class Folklore:
     steps_after: float
     sentence: str
 
+    @property
+    def comparable(self) -> bool:
+        """Whether the steps after the advice are known; JSON, which has neither inf nor nan, needs it said."""
+        return not math.isnan(self.steps_after)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, which has neither inf nor nan: ``comparable`` tells them apart."""
-        return {**vars(self), "comparable": not math.isnan(self.steps_after)}
+        """Return plain values for JSON."""
+        return {**vars(self), "comparable": self.comparable}

@@ -1,260 +1,254 @@
-"""A diagnosis as plain values: what reports, the command line and programs read."""
+"""A diagnosis as typed, plain values: what documents are laid out from, and what JSON holds.
+
+Everything is numbers and strings, so a record outlives the rows, compares, copies and pickles without surprise.
+``docs/report.md`` holds the schema of ``to_dict()``.
+"""
 
 from __future__ import annotations
 
-import math
-import platform
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
-import torch
+from closedform.explain.finding import Finding, Verdict
+from closedform.words.json_values import plain
 
-from closedform.explain.facts import SAFETY, Facts
-from closedform.explain.finding import Finding, Folklore, Verdict
-from closedform.explain.forecasts import Forecast, Limit, step_limit
-from closedform.explain.wording import count, momentum_text, plural, short, steps_text
+__all__ = [
+    "SCHEMA_VERSION",
+    "AdviceRecord",
+    "ConditionRecord",
+    "CurveRecord",
+    "DiagnosisRecord",
+    "EnvironmentRecord",
+    "LimitRecord",
+    "LossRecord",
+    "ProblemRecord",
+    "RankRecord",
+    "SimulationRecord",
+    "SpectrumRecord",
+    "StepLimitRecord",
+    "TextRecord",
+]
 
-__all__ = ["record"]
-
-_POINTS = 240
-
-
-def record(
-    facts: Facts, verdict: Verdict, findings: Sequence[Finding], folklore: Sequence[Folklore], text: dict[str, str]
-) -> dict[str, Any]:
-    """Return the dictionary of a diagnosis; its keys are documented in docs/forecasts.md."""
-    s, c = facts.spectrum, facts.spectrum.decision
-    run = facts.shown
-    plain: dict[str, Any] = _plain(
-        {
-            "verdict": verdict.to_dict(),
-            "problem": _problem(facts),
-            "text": text,
-            "condition": s.condition,
-            "learning_rate_limit": s.learning_rate_limit,
-            "conditions": [{"name": name, "value": value} for name, value in facts.conditions.items()],
-            "rank": {
-                "rank": s.rank,
-                "columns": c.columns,
-                "cut": c.cut,
-                "gap": c.gap,
-                "ambiguous": c.ambiguous,
-                "complete": s.complete,
-            },
-            "loss": {
-                "optimal": s.optimal_loss,
-                "at_zero": s.optimal_loss + s.excess_at_zero,
-                "at_start": s.optimal_loss + facts.start_excess,
-                "excess_at_start": facts.start_excess,
-                "rounding_floor": None if run is None else run.rounding_floor,
-                "precision_floor": None if run is None else facts.excess_floor(facts.precision, run.lr),
-                "dtype": str(facts.precision),
-            },
-            "step_limits": _step_limits(facts),
-            "spectrum": _spectrum(facts),
-            "simulation": _simulation(facts),
-            "forecasts": [_curve(facts, *entry) for entry in _forecasts(facts)],
-            "limits": [{**limit.to_dict(), "text": _limit_text(facts, limit)} for limit in facts.limits],
-            "findings": [finding.to_dict() for finding in findings],
-            "folklore": [entry.to_dict() for entry in folklore],
-            "notes": _notes(facts),
-            "environment": {
-                "closedform": _own_version(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "platform": f"{platform.system()} {platform.machine()}",
-            },
-            "code": _code(facts),
-        }
-    )
-    return plain
+#: Counted up when a key of the schema changes its meaning or goes; new keys leave it as it is.
+SCHEMA_VERSION = 1
 
 
-def _problem(facts: Facts) -> dict[str, Any]:
-    rows = facts.rows
-    text = (
-        f"{plural(rows.n_rows, 'row')}, {plural(rows.n_features, 'feature')}, {plural(rows.n_targets, 'target')}, "
-        f"{'with' if facts.bias else 'no'} bias, {facts.precision}" + (f", ridge l2={facts.l2:g}" if facts.l2 else "")
-    )
-    return {
-        "rows": rows.n_rows,
-        "features": rows.n_features,
-        "targets": rows.n_targets,
-        "bias": facts.bias,
-        "l2": facts.l2,
-        "dtype": str(rows.dtype).removeprefix("torch."),
-        "weighted": rows.weight is not None,
-        "goal": facts.goal,
-        "steps": facts.steps,
-        "batch_size": facts.batch_size,
-        "text": text,
-    }
+@final
+@dataclass(frozen=True)
+class ProblemRecord:
+    """The table, the layer and the run that were asked about."""
+
+    rows: int
+    features: int
+    targets: int
+    bias: bool
+    l2: float
+    dtype: str
+    weighted: bool
+    goal: float
+    steps: int | None
+    batch_size: int | None
+    text: str
 
 
-def _step_limits(facts: Facts) -> list[dict[str, Any]]:
-    largest = float(facts.spectrum.eigenvalues[0])
-    total = facts.spectrum.n_rows * facts.spectrum.n_targets
-    own = facts.optimizer.momentum if facts.optimizer is not None and 0 < facts.optimizer.momentum < 1 else 0.9
-    found = []
-    for method, momentum, nesterov in (("sgd", 0.0, False), ("momentum", own, False), ("nesterov", own, True)):
-        mean = step_limit(largest, momentum, nesterov)
-        label = method if not momentum else f"{method} {momentum:g}"
-        text = f"{label}: lr below {short(mean)} on MSELoss(), {short(mean / total)} on its sum"
-        found.append({"method": method, "momentum": momentum, "mean": mean, "sum": mean / total, "text": text})
-    return found
+@final
+@dataclass(frozen=True)
+class TextRecord:
+    """The two sentences of numbers under the verdict."""
+
+    spectrum: str
+    limits: str
 
 
-def _spectrum(facts: Facts) -> dict[str, Any]:
-    s = facts.spectrum
-    along = s.target_components.square().sum(1)
-    total = float(along.sum() + s.residual_squares.sum()) or 1.0
-    left = facts.start_gaps / (facts.start_excess or 1.0)
-    return {
-        "singular_values": s.singular_values.tolist(),
-        "target_share": (along / total).tolist(),
-        "remaining_share": left.tolist() + [0.0] * (s.singular_values.numel() - left.numel()),
-        "unexplained_share": float(s.residual_squares.sum()) / total,
-        "cut": s.decision.cut,
-        "rank": s.rank,
-        "complete": s.complete,
-    }
+@final
+@dataclass(frozen=True)
+class ConditionRecord:
+    """A condition number of the features, as they are or after a transformation."""
+
+    name: str
+    value: float
 
 
-def _simulation(facts: Facts) -> dict[str, Any]:
-    """What the page needs to compute the curve of any settings: sums of squares and products along each direction."""
-    s, run = facts.spectrum, facts.shown
-    count = s.n_rows * s.n_targets
-    # There is nothing to move where squares are beyond float64.
-    known = s.rank if s.in_range else 0
-    targets, left = s.target_components[:known], s.residuals(facts.start_matrix)[:known]
-    return {
-        "eigenvalues": s.eigenvalues[:known].tolist(),
-        "start_excess": facts.start_gaps[:known].tolist(),
-        # With weight decay the run ends elsewhere, between the minimiser and zero.
-        "start_towards_zero": ((left * targets).sum(1) / count).tolist(),
-        "zero_excess": (targets.square().sum(1) / count).tolist(),
-        "optimal_loss": s.optimal_loss,
-        "excess_at_zero": s.excess_at_zero,
-        "goal_excess": facts.goal_excess,
-        "lr": None if run is None else run.lr,
-        "momentum": 0.0 if run is None else run.momentum,
-        "nesterov": run is not None and run.nesterov,
-        "weight_decay": 0.0 if run is None else run.weight_decay,
-        "dampening": 0.0 if run is None else run.dampening,
-        "steps": facts.patience,
-    }
+@final
+@dataclass(frozen=True)
+class RankRecord:
+    """The numerical rank, and how it was decided."""
+
+    rank: int
+    columns: int
+    cut: float
+    gap: float
+    ambiguous: bool
+    complete: bool
 
 
-def _forecasts(facts: Facts) -> list[tuple[str, Forecast, bool]]:
-    """Curves to show, the user's own run first where it has a closed form."""
-    if facts.spectrum.rank == 0 or not facts.spectrum.in_range:
-        return []
-    found = []
-    run, best = facts.training.forecast, facts.best_descent
-    if run is not None:
-        found.append((f"your run: lr {short(run.lr / facts.loss_factor)}", run, True))
-    found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, run is None))
-    for limit in facts.limits:
-        if limit.name in ("heavy ball", "nesterov") and limit.lr is not None and limit.momentum is not None:
-            curve = facts.forecast(
-                lr=limit.lr, momentum=limit.momentum, nesterov=limit.name == "nesterov", steps=[facts.patience]
-            )
-            settings = f"lr {short(limit.lr)}, momentum {momentum_text(limit.momentum)}"
-            found.append((f"{limit.name} at its best, {settings}", curve, False))
-    return found
+@final
+@dataclass(frozen=True)
+class LossRecord:
+    """Losses on ``MSELoss()``: the smallest, of zero weights, at the start; and below which of them is rounding."""
+
+    optimal: float
+    at_zero: float
+    at_start: float
+    excess_at_start: float
+    rounding_floor: float | None
+    precision_floor: float | None
+    dtype: str
 
 
-def _curve(facts: Facts, name: str, forecast: Forecast, emphasised: bool) -> dict[str, Any]:
-    last = facts.patience
-    sampled = torch.logspace(0, math.log10(last), _POINTS, dtype=torch.float64).round().to(torch.int64).clamp(max=last)
-    steps = torch.unique(torch.cat([torch.tensor([0, last]), sampled]))
-    excess = forecast.excess_at(steps)
-    needed = forecast.steps_to(facts.goal_excess)
-    share = float(excess[-1]) / (facts.reference_excess or 1.0)
-    return {
-        "name": name,
-        "lr": forecast.lr,
-        "momentum": forecast.momentum,
-        "nesterov": forecast.nesterov,
-        "weight_decay": forecast.weight_decay,
-        "dampening": forecast.dampening,
-        "steps": steps.tolist(),
-        "loss": (excess + forecast.optimal_loss).tolist(),
-        "excess": excess.tolist(),
-        "steps_to_goal": needed,
-        "emphasised": emphasised,
-        "text": f"{name}: {short(share)} of the excess loss is left after {count(last)} steps; the goal: "
-        f"{steps_text(needed)}.",
-    }
+@final
+@dataclass(frozen=True)
+class StepLimitRecord:
+    """The largest stable learning rate of a method, on ``MSELoss()`` and on its sum."""
+
+    method: str
+    momentum: float
+    mean: float
+    sum: float
+    text: str
 
 
-def _limit_text(facts: Facts, limit: Limit) -> str:
-    if limit.bound:
-        return f"{limit.name}, which no method that adds up gradients can beat: at most {steps_text(limit.steps)}"
-    how = f"lr {short(limit.lr or 0.0)}" + (f", momentum {momentum_text(limit.momentum)}" if limit.momentum else "")
-    return f"{limit.name} at its best ({how} on MSELoss()): {steps_text(limit.steps)}"
+@final
+@dataclass(frozen=True)
+class SpectrumRecord:
+    """Singular values, and what lies along each direction as a share of the whole."""
+
+    singular_values: tuple[float, ...]
+    target_share: tuple[float, ...]
+    remaining_share: tuple[float, ...]
+    unexplained_share: float
+    cut: float
+    rank: int
+    complete: bool
 
 
-def _notes(facts: Facts) -> list[str]:
-    notes = list(facts.rows.notes)
-    o = facts.optimizer
-    if facts.criterion is not None and facts.criterion.kind == "squared" and facts.loss_factor != 1.0:
-        notes.append(
-            f"the criterion is {short(facts.loss_factor)} times MSELoss(); forecasts are for the lr times that"
-        )
-    if facts.training.no_closed_form:
-        notes.append(f"the run itself was not forecast: {facts.training.no_closed_form}")
-    if facts.training.forecast is not None and o is not None and o.warm_momentum:
-        notes.append("the optimizer holds momentum of earlier steps; the forecast starts without")
-    if o is not None and o.kind == "adam" and not facts.training.rehearsed_in_full and facts.training.rehearsal:
-        made = count(float(facts.training.rehearsal.steps[-1]))
-        of = f" of {facts.steps:,}" if facts.steps is not None else ""
-        left = short(float(facts.training.rehearsed_excess[-1]) / (facts.reference_excess or 1.0))
-        notes.append(f"{o.name} was rehearsed for {made}{of} steps, which leave {left} of the excess loss")
-    if o is not None and o.kind == "other":
-        notes.append(f"{o.name} has no closed form and was not rehearsed; d.rehearse(...) runs it")
-    if facts.l2 > 0:
-        notes.append("losses include the ridge term, as rows under the table")
-    return notes
+@final
+@dataclass(frozen=True)
+class SimulationRecord:
+    """What the curve of any settings is computed from: sums of squares and products along each direction.
+
+    Attributes:
+        eigenvalues: Of the Hessian of ``MSELoss()``, descending.
+        start_excess: Excess loss at the start along each direction.
+        start_towards_zero: Mean product of what is left and the target, along each direction.
+        zero_excess: Excess loss of zero weights along each direction.
+        optimal_loss, excess_at_zero, goal_excess: Losses on ``MSELoss()``.
+        lr, momentum, nesterov, weight_decay, dampening, steps: The settings to begin with; lr is None where there are
+            none.
+    """
+
+    eigenvalues: tuple[float, ...]
+    start_excess: tuple[float, ...]
+    start_towards_zero: tuple[float, ...]
+    zero_excess: tuple[float, ...]
+    optimal_loss: float
+    excess_at_zero: float
+    goal_excess: float
+    lr: float | None
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    dampening: float
+    steps: int
 
 
-def _code(facts: Facts) -> str:
-    arguments = "".join(
-        f", {name}={value!r}"
-        for name, value in (
-            ("bias", facts.bias),
-            ("l2", facts.l2),
-            ("steps", facts.steps),
-            ("batch_size", facts.batch_size),
-        )
-        if value
-    )
-    given = "".join(
-        f", {name}={name}"
-        for name in ("model", "optimizer", "criterion", "scheduler")
-        if getattr(facts, name) is not None
-    )
-    return (
-        "import closedform as cf\n\n"
-        f"d = cf.diagnose(X, Y{arguments}{given})\n"
-        "print(d)\n"
-        f'print(d.forecast("sgd", lr={SAFETY} * d.learning_rate_limit, steps={facts.patience}).loss[-1])'
-    )
+@final
+@dataclass(frozen=True)
+class CurveRecord:
+    """The forecast of a run: its settings, its excess loss by step, and when it gets to the goal."""
+
+    name: str
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    dampening: float
+    steps: tuple[int, ...]
+    loss: tuple[float, ...]
+    excess: tuple[float, ...]
+    steps_to_goal: float
+    emphasised: bool
+    text: str
 
 
-def _own_version() -> str | None:
-    try:
-        return version("closedform")
-    except PackageNotFoundError:  # a source tree that was not installed
-        return None
+@final
+@dataclass(frozen=True)
+class LimitRecord:
+    """A first-order method at its best settings; see :class:`closedform.explain.forecasts.Limit`."""
+
+    name: str
+    lr: float | None
+    momentum: float | None
+    rate: float
+    steps: float
+    bound: bool
+    text: str
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+@final
+@dataclass(frozen=True)
+class AdviceRecord:
+    """A piece of common advice and its effect; ``comparable`` tells whether steps after it are known."""
+
+    advice: str
+    effect: str
+    steps_before: float
+    steps_after: float
+    sentence: str
+    comparable: bool
+
+
+@final
+@dataclass(frozen=True)
+class EnvironmentRecord:
+    """The versions that made the record."""
+
+    closedform: str | None
+    torch: str
+    python: str
+    platform: str
+
+
+@final
+@dataclass(frozen=True)
+class DiagnosisRecord:
+    """Everything that a diagnosis says.
+
+    Attributes:
+        schema_version: Of the keys and their meaning.
+        verdict: What to read first.
+        problem: The table, the layer, the run.
+        text: Two sentences of numbers.
+        condition: Condition number of the matrix that the layer sees.
+        learning_rate_limit: Largest stable step of plain gradient descent on ``MSELoss()``.
+        conditions, rank, loss, step_limits, spectrum, simulation: What the rows say.
+        forecasts: Curves, the user's own run first where it has one.
+        limits: The best that tuning can buy.
+        findings, folklore, notes: What was found, common advice, what was done on the way.
+        environment, code: How to reproduce it.
+    """
+
+    verdict: Verdict
+    problem: ProblemRecord
+    text: TextRecord
+    condition: float
+    learning_rate_limit: float
+    conditions: tuple[ConditionRecord, ...]
+    rank: RankRecord
+    loss: LossRecord
+    step_limits: tuple[StepLimitRecord, ...]
+    spectrum: SpectrumRecord
+    simulation: SimulationRecord
+    forecasts: tuple[CurveRecord, ...]
+    limits: tuple[LimitRecord, ...]
+    findings: tuple[Finding, ...]
+    folklore: tuple[AdviceRecord, ...]
+    notes: tuple[str, ...]
+    environment: EnvironmentRecord
+    code: str
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values for JSON; what is not finite becomes None."""
+        values: dict[str, Any] = plain(self)
+        return values

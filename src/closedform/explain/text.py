@@ -1,43 +1,33 @@
-"""A diagnosis as text for a terminal: the verdict first, 80 columns."""
+"""A diagnosis on a screen: the verdict first, the numbers, what else was found, what to do."""
 
 from __future__ import annotations
 
-import textwrap
-from typing import Any
+from closedform.explain.records import DiagnosisRecord
+from closedform.report.document import Block, Code, Document, Notes, Paragraph, Section
+from closedform.report.text import TONES
 
-__all__ = ["WIDTH", "diagnosis_text"]
+__all__ = ["diagnosis_summary"]
 
-WIDTH = 80
-_MARKS = {"error": "ERROR", "warning": "WARNING", "info": "info", "ok": "OK"}
-# Findings after the first are one line each; so many fit a screen beside the rest.
+#: Findings after the first are one line each; so many fit a screen beside the rest.
 _LINES = 6
 
 
-def diagnosis_text(d: dict[str, Any], width: int | None = WIDTH) -> str:
-    """Format the dictionary of a diagnosis; it decides nothing but line breaks.
+def diagnosis_summary(record: DiagnosisRecord) -> Document:
+    """Lay out what fits a screen."""
+    verdict, findings = record.verdict, record.findings
+    lead = Section(verdict.title, (Paragraph(verdict.sentence),), tone=verdict.severity.value, name=verdict.name)
+    numbers = (record.problem.text, record.text.spectrum, record.text.limits)
+    notes: tuple[Block, ...] = tuple(Paragraph(f"note: {note}") for note in record.notes)
 
-    Args:
-        d: What ``Diagnosis.to_dict()`` returns.
-        width: Characters of a line; None leaves lines as long as they are. Code is never broken.
-    """
-    verdict = d["verdict"]
-    lines = [f"{_MARKS[verdict['severity']]}: {verdict['title']}"]
-    lines += [verdict["sentence"], ""]
-    lines += [d["problem"]["text"], d["text"]["spectrum"], d["text"]["limits"]]
-    rest = [f for f in d["findings"] if f["name"] != verdict["name"]]
+    rest = [finding for finding in findings if finding.name != verdict.name]
     if rest:
-        lines += ["", "Also found:"]
-        lines += [f"- {_MARKS[f['severity']]}: {f['title']}" for f in rest[:_LINES]]
+        lines = [f"{TONES[finding.severity.value]}: {finding.title}" for finding in rest[:_LINES]]
         if len(rest) > _LINES:
-            lines.append(f"- and {len(rest) - _LINES} more in .findings")
-    lines += [f"note: {note}" for note in d["notes"]]
-    remedy = d["findings"][0]["remedy"] if d["findings"] and d["findings"][0]["name"] == verdict["name"] else ""
-    text = lines if width is None else [part for line in lines for part in _wrapped(line, width)]
-    if remedy:
-        text += ["", "What to do:", *(f"    {line}" for line in remedy.splitlines())]
-    return "\n".join(text)
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    indent = "  " if line.startswith("- ") else ""
-    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+            lines.append(f"and {len(rest) - _LINES} more in .findings")
+        found = Section("Also found", (Notes(tuple(lines)), *notes))
+        sections = [Section("", tuple(map(Paragraph, numbers))), found]
+    else:
+        sections = [Section("", (*map(Paragraph, numbers), *notes))]
+    if findings and findings[0].name == verdict.name and findings[0].remedy:
+        sections.append(Section("What to do", (Code(findings[0].remedy.rstrip(), "the remedy"),)))
+    return Document(title=verdict.title, about=record.problem.text, lead=(lead,), sections=tuple(sections))

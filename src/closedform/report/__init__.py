@@ -1,7 +1,6 @@
-"""Reports: data, then sections, then a renderer that only formats."""
+"""Reports: documents of sections, and renderers that only format."""
 
-from closedform.report.comparison import Comparison, CurvePoint, MethodResult
-from closedform.report.comparison_page import comparison_html
-from closedform.report.diagnosis_page import diagnosis_fragment, diagnosis_html
+from closedform.report.base import Report
+from closedform.report.document import Document, Section
 
-__all__ = ["Comparison", "CurvePoint", "MethodResult", "comparison_html", "diagnosis_fragment", "diagnosis_html"]
+__all__ = ["Document", "Report", "Section"]

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
+
+from closedform.report.palette import ink_of, symbol_path
 
 __all__ = ["Chart", "Mark", "Rule", "Scale", "Series", "decades"]
 
 #: User units of every drawing; the page scales it to its column.
 WIDTH = 760.0
 LEFT, RIGHT = 74.0, 732.0
-_OUTSIDE = 0.05  # of the plot: how far a clipped line may leave it
+#: Share of the plot by which a clipped line may leave it.
+_OUTSIDE = 0.05
+#: Symbols along a line, and their radius in user units.
+_SYMBOLS = 6
+_RADIUS = 4.2
+#: Radius of the one symbol of a series that is a single point, in user units.
+_SINGLE_RADIUS = 5.5
 
 
 @final
@@ -74,13 +82,44 @@ def decades(values: Sequence[float], *, least: int = 1) -> tuple[float, float]:
 @final
 @dataclass(frozen=True)
 class Series:
-    """Numbers drawn as one line or as marks; its CSS class gives colour and dashes."""
+    """Numbers drawn as one line or as dots.
+
+    Attributes:
+        name: What the legend calls it.
+        ink: Name of an ink of the palette, which gives colour, dashes and symbol.
+        x, y: The numbers; None where there is none.
+        marks: Whether each number is a dot, without a line.
+        shape: ``halo`` for dots that others are drawn upon.
+        symbol: Drawn at a series of single points instead of a dot; that of the ink for a line.
+        emphasised: Whether the line is drawn thicker.
+    """
 
     name: str
-    css: str
+    ink: str
     x: Sequence[float | None]
     y: Sequence[float | None]
     marks: bool = False
+    shape: str = ""
+    symbol: str = ""
+    emphasised: bool = False
+
+    @property
+    def css(self) -> str:
+        """The CSS classes of its path."""
+        kind = "marks" if self.marks else "line"
+        return " ".join(filter(None, (kind, self.ink, self.shape, "emphasised" * self.emphasised)))
+
+    @property
+    def drawn_symbol(self) -> str:
+        """The symbol that tells it apart; empty where dots do."""
+        return self.symbol or ("" if self.marks else ink_of(self.ink).symbol)
+
+    def legend(self) -> tuple[str, str]:
+        """Return the ``d`` of the two paths of its entry in a legend: line or dot, and symbol."""
+        symbol = symbol_path(self.drawn_symbol, 13.0, 5.0, 3.4) if self.drawn_symbol else ""
+        if self.marks:
+            return "" if symbol else "M13 5h0", symbol
+        return "M1 5H25", symbol
 
 
 @final
@@ -105,7 +144,7 @@ class Mark:
 @final
 @dataclass(frozen=True)
 class Chart:
-    """One plot.
+    """One plot; a block of a document.
 
     Attributes:
         key: Its id in the page.
@@ -116,6 +155,8 @@ class Chart:
         series, rules, marks: What is drawn.
         live: Names and CSS classes of the series that the page fills in itself.
     """
+
+    kind: ClassVar[str] = "chart"
 
     key: str
     title: str
@@ -129,6 +170,11 @@ class Chart:
     marks: tuple[Mark, ...] = ()
     live: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def lines(self) -> tuple[Series, ...]:
+        """The series that are drawn as lines."""
+        return tuple(series for series in self.series if not series.marks)
+
     def path(self, series: Series) -> str:
         """Return the ``d`` of an SVG path: a line broken where a number is missing, or one dot per number.
 
@@ -138,6 +184,9 @@ class Chart:
             >>> chart.path(Series("a", "c0", [1.0, 10.0], [1.0, 10.0]))
             'M0 10L10 0'
         """
+        if series.marks and series.drawn_symbol:
+            return ""
+
         parts: list[str] = []
         pen = "M"
         for x, y in zip(series.x, series.y, strict=True):
@@ -150,6 +199,41 @@ class Chart:
             else:
                 pen = "L"
         return "".join(parts)
+
+    def symbols(self, series: Series) -> str:
+        """Return the ``d`` of the symbols of a series: on every point of single points, here and there on a line.
+
+        Lines that lie upon each other have theirs at different places, so that both are seen.
+
+        Example:
+            >>> x, y = Scale(0.0, 1.0, 0.0, 10.0), Scale(0.0, 1.0, 10.0, 0.0)
+            >>> chart = Chart("k", "t", "x", "y", x, y, 20.0)
+            >>> chart.symbols(Series("a", "ink", [1.0], [10.0], marks=True, symbol="plus"))
+            'M-6.6 0L6.6 0M0 -6.6L0 6.6'
+        """
+        places = [
+            (self.x.place(x), self.y.place(y))
+            for x, y in zip(series.x, series.y, strict=True)
+            if x is not None and y is not None and (y > 0 or not series.marks)
+        ]
+        if not series.drawn_symbol or not places:
+            return ""
+        if series.marks:
+            return "".join(symbol_path(series.drawn_symbol, x, y, _SINGLE_RADIUS) for x, y in places)
+        if len(places) == 1:  # done in one step: no line to see
+            return symbol_path(series.drawn_symbol, *places[0], _SINGLE_RADIUS)
+        if len(self.lines) == 1:
+            return ""
+
+        spacing = (self.x.last - self.x.first) / _SYMBOLS
+        offset = spacing * (self.lines.index(series) + 0.5) / len(self.lines)
+        wanted = [self.x.first + offset + spacing * number for number in range(_SYMBOLS)]
+        inside = [place for place in places if self._inside(*place)]
+        nearest = {min(inside, key=lambda place: abs(place[0] - x)) for x in wanted if inside}
+        return "".join(symbol_path(series.drawn_symbol, x, y, _RADIUS) for x, y in sorted(nearest))
+
+    def _inside(self, x: float, y: float) -> bool:
+        return self.x.first <= x <= self.x.last and self.y.last <= y <= self.y.first
 
     def heights(self) -> list[tuple[float, Rule]]:
         """Return the rules that fall inside the plot, and where each stands."""

@@ -1,29 +1,41 @@
-"""The figure of a comparison, by matplotlib."""
+"""Charts by matplotlib, in the inks of the page."""
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from closedform.report.comparison import Comparison
-from closedform.report.sections import plural
+from closedform.report.charts import Chart, Scale, Series
+from closedform.report.palette import ink_of
 from closedform.words.errors import MissingExtraError
+from closedform.words.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_comparison", "plot_comparison"]
+__all__ = ["draw", "draw_image"]
 
-# Okabe and Ito's colours, told apart by colour-blind readers; line styles tell them apart in print as well.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
-_STYLES = ("-", "--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
+#: Width and height of a figure, in inches.
+_SIZE = (8.0, 5.0)
+#: Dots of an inch of a figure that is made of dots.
+_DOTS = 150
+#: Widths of lines, in points: as they are, and of the one that stands out.
+_LINE, _STRONG_LINE = 1.6, 2.6
+#: Sizes of symbols, in points: along a line, and alone.
+_SYMBOL, _ALONE = 5.0, 8.0
+#: The symbols of the palette in matplotlib's words.
+_MARKERS = {
+    "circle": "o", "square": "s", "triangle": "^", "down": "v",
+    "diamond": "D", "plus": "P", "cross": "X", "star": "*",
+}  # fmt: skip
 
 
-def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
-    """Draw excess loss against seconds on log-log axes: a line per optimizer, a star for the closed form.
+def draw(chart: Chart, ax: Axes | None = None) -> Axes:
+    """Draw a chart on axes, and return them.
 
     Args:
-        comparison: What to draw.
+        chart: What to draw; what only the script of a page would fill in is left out.
         ax: Axes to draw on; by default a new figure, made by pyplot as matplotlib's users expect.
 
     Raises:
@@ -34,16 +46,33 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None) -> Axes:
             import matplotlib.pyplot as plt
         except ImportError as error:
             raise MissingExtraError("matplotlib", "report", "A plot") from error
-        ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
-    _draw(comparison, ax)
+        ax = plt.subplots(figsize=_SIZE, layout="constrained")[1]
+
+    for index, series in enumerate(chart.series):
+        _series(series, ax, offset=index / (len(chart.series) + 1))
+    for rule in chart.rules:
+        ax.axhline(rule.value, color="black", linewidth=1, linestyle=":", label=rule.label)
+    for mark in chart.marks:
+        ax.axvline(mark.value, color="grey", linewidth=1, linestyle=":", label=mark.label)
+
+    ax.set_xscale("log" if chart.x.logarithmic else "linear")
+    ax.set_yscale("log" if chart.y.logarithmic else "linear")
+    ax.set_xlim(*_ends(chart.x))
+    ax.set_ylim(*_ends(chart.y))
+    ax.set_xlabel(chart.x_title)
+    ax.set_ylabel(chart.y_title)
+    ax.set_title(printable(chart.title), fontsize="medium", wrap=True)
+    ax.grid(visible=True, which="major", alpha=0.25)
+    if chart.series:
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return ax
 
 
-def draw_comparison(comparison: Comparison, image_format: str) -> bytes:
-    """Return the figure as an image, without pyplot and without a display.
+def draw_image(chart: Chart, image_format: str) -> bytes:
+    """Return a chart as an image, without pyplot and without a display.
 
     Args:
-        comparison: What to draw.
+        chart: What to draw.
         image_format: ``png``, ``svg`` or ``pdf``.
 
     Raises:
@@ -53,48 +82,33 @@ def draw_comparison(comparison: Comparison, image_format: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report", "A plot") from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    _draw(comparison, figure.add_subplot())
+    figure = Figure(figsize=(_SIZE[0] + 2.0, _SIZE[1]), layout="constrained")
+    draw(chart, figure.add_subplot())
     image = BytesIO()
-    figure.savefig(image, format=image_format, dpi=150)
+    figure.savefig(image, format=image_format, dpi=_DOTS)
     return image.getvalue()
 
 
-def _draw(comparison: Comparison, ax: Axes) -> None:
-    # Excess losses at the floor are rounding; a floor of zero (all targets zero) has no place on a log axis.
-    floor = max(comparison.excess_floor, 1e-300)
-    trained = [method for method in comparison.methods if method.curve]
-    direct = [method for method in comparison.methods if not method.curve]
-    for index, method in enumerate(trained):
-        points = [point for point in method.curve if point.steps > 0 and point.excess_loss < float("inf")]
-        ax.plot(
-            [point.seconds for point in points],
-            [max(point.excess_loss, floor) for point in points],
-            color=_COLOURS[index % len(_COLOURS)],
-            linestyle=_STYLES[index % len(_STYLES)],
-            linewidth=1.8,
-            marker="o" if len(points) == 1 else None,  # done in one step: no line to see
-            label=method.name,
-        )
-    for index, method in enumerate(direct):
-        ax.plot(
-            [method.seconds],
-            [max(method.excess_loss, floor)],
-            linestyle="none",
-            marker="*" if index == 0 else "D",
-            markersize=18 if index == 0 else 7,
-            markerfacecolor="#F0E442" if index == 0 else "white",
-            markeredgecolor="black",
-            clip_on=False,
-            zorder=5,
-            label=method.name,
-        )
-    ax.axhline(floor, color="black", linewidth=1, linestyle=":", label="the optimum, to rounding")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel("seconds")
-    ax.set_ylabel("excess loss: training MSE above the optimum")
-    table = f"{plural(comparison.n_rows, 'row')}, {plural(comparison.n_features, 'feature')}"
-    ax.set_title(f"{table}, condition {comparison.condition:.1e}", fontsize="medium")
-    ax.grid(visible=True, which="major", alpha=0.25)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+def _series(series: Series, ax: Axes, offset: float) -> None:
+    places = zip(series.x, series.y, strict=True)
+    points = [(x, y) for x, y in places if x is not None and y is not None and 0 < y < math.inf]
+    ink = ink_of(series.ink)
+    style: dict[str, Any] = {"color": ink.light, "label": printable(series.name), "zorder": 3}
+    if series.marks and series.drawn_symbol:
+        style |= {"linestyle": "none", "marker": _MARKERS[series.drawn_symbol], "markersize": _ALONE * 1.4}
+        style |= {"clip_on": False, "zorder": 5}
+    elif series.marks:
+        style |= {"linestyle": "none", "marker": ".", "alpha": 0.45 if series.shape == "halo" else 1.0}
+    else:
+        width = _STRONG_LINE if series.emphasised else _LINE
+        dashes = (0, tuple(length / 2 for length in ink.dashes)) if ink.dashes else "-"
+        style |= {"linewidth": width, "linestyle": dashes, "marker": _MARKERS.get(ink.symbol), "markersize": _SYMBOL}
+        # Lines that lie upon each other have their symbols at different places.
+        style |= {"markevery": (offset / 6, 1 / 6), "markerfacecolor": "white"} if len(points) > 1 else {}
+    ax.plot([x for x, _ in points], [y for _, y in points], **style)
+
+
+def _ends(scale: Scale) -> tuple[float, float]:
+    if not scale.logarithmic:
+        return scale.low, scale.high
+    return 10.0 ** max(scale.low, -300.0), 10.0 ** min(scale.high, 300.0)

@@ -11,15 +11,56 @@ function shortNumber(value) {
 }
 
 // ---- light and dark -------------------------------------------------------------------------------------------
+// In a notebook the page stands in a frame of its own, and is as light or dark as what lies behind the frame.
+function host() {
+  try {
+    return window.frameElement;
+  } catch {
+    return null; // a frame of another origin
+  }
+}
+function isDarkBehind(element) {
+  for (let at = element; at; at = at.parentElement) {
+    const [red, green, blue, alpha] = at.ownerDocument.defaultView.getComputedStyle(at).backgroundColor.match(/[\d.]+/g).map(Number);
+    if (alpha !== 0) return 0.299 * red + 0.587 * green + 0.114 * blue < 128;
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+const frame = host();
 const themeButton = byId("theme");
-const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-const labelTheme = () => (themeButton.textContent = dark() ? "light" : "dark");
+let chosenTheme = null; // by the reader
+const surrounding = () => (frame ? isDarkBehind(frame.parentElement) : matchMedia("(prefers-color-scheme: dark)").matches);
+function setTheme() {
+  const dark = chosenTheme === null ? surrounding() : chosenTheme === "dark";
+  if (chosenTheme !== null || frame) document.documentElement.dataset.theme = dark ? "dark" : "light";
+  themeButton.textContent = dark ? "light" : "dark";
+}
 themeButton.addEventListener("click", () => {
-  document.documentElement.dataset.theme = dark() ? "light" : "dark";
-  labelTheme();
+  chosenTheme = themeButton.textContent;
+  setTheme();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", labelTheme);
-labelTheme();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", setTheme);
+setTheme();
+
+if (frame) {
+  document.documentElement.dataset.framed = "";
+  // Notebooks change their theme by attributes of these two, and load its style a moment later.
+  const later = () => setTimeout(setTheme, 300);
+  const watch = new MutationObserver(() => { setTheme(); later(); });
+  for (const element of [frame.ownerDocument.documentElement, frame.ownerDocument.body]) watch.observe(element, { attributes: true });
+  later();
+  // A short page takes no more room than it needs.
+  const most = frame.clientHeight;
+  const fit = () => (frame.style.height = `${Math.min(most, document.documentElement.scrollHeight)}px`);
+  addEventListener("load", fit);
+  // A link within the page would else be one of the notebook: there is no address to go to in a frame.
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      document.querySelector(link.getAttribute("href")).scrollIntoView({ behavior: "smooth" });
+    });
+  }
+}
 
 // ---- copy and save --------------------------------------------------------------------------------------------
 // Some browsers refuse the clipboard to a page opened from a file: the older way often works there, and where it does
@@ -36,7 +77,7 @@ for (const button of document.querySelectorAll("button.copy")) {
     setTimeout(() => (button.textContent = "copy"), 1500);
   });
 }
-byId("save").addEventListener("click", () => {
+byId("save")?.addEventListener("click", () => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(data, null, 2)], { type: "application/json" }));
   link.download = "closedform.json";

@@ -1,0 +1,73 @@
+"""What each method of a comparison reached, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from closedform.words.json_values import plain
+
+__all__ = ["CurvePoint", "MethodResult"]
+
+
+@final
+@dataclass(frozen=True)
+class CurvePoint:
+    """The training loss of one method after ``steps`` steps and ``seconds`` seconds of training.
+
+    Attributes:
+        steps: Evaluations of the loss and its gradient so far.
+        seconds: Wall-clock time of training so far; measuring the loss is not billed.
+        train_mse: Mean squared error over rows and targets, evaluated in float64.
+        excess_loss: ``train_mse`` less the optimal one, computed without cancellation.
+    """
+
+    steps: int
+    seconds: float
+    train_mse: float
+    excess_loss: float
+
+
+@final
+@dataclass(frozen=True)
+class MethodResult:
+    """One row of the comparison.
+
+    Attributes:
+        name: ``closed form``, ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ...
+        settings: What the method was run with, in words.
+        seconds: Wall-clock time of solving or training.
+        steps: Evaluations of the loss and its gradient (a line search makes several for each of its iterations);
+            None for a direct method.
+        train_mse: Mean squared error over rows and targets, evaluated in float64.
+        excess_loss: ``train_mse`` less the optimal one, never below what float64 can resolve.
+        weight_distance: Distance of weights and bias to the minimiser, Frobenius norm relative to the minimiser's.
+        test_mae: Mean absolute error on the test rows, or None without test rows.
+        stopped_because: Why the method stopped, in words.
+        curve: The way there, at geometrically spaced steps; empty for a direct method.
+        hyperparameters: Numbers that the optimizer was made with, as ``torch.optim`` calls them.
+    """
+
+    name: str
+    settings: str
+    seconds: float
+    steps: int | None
+    train_mse: float
+    excess_loss: float
+    weight_distance: float
+    test_mae: float | None
+    stopped_because: str
+    curve: tuple[CurvePoint, ...] = ()
+    hyperparameters: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain numbers and strings, the curve as one list per quantity, infinities as None."""
+        row: dict[str, Any] = plain(self)
+        row["curve"] = {
+            "steps": [point.steps for point in self.curve],
+            "seconds": [point.seconds for point in self.curve],
+            "train_mse": plain([point.train_mse for point in self.curve]),
+            "excess_loss": plain([point.excess_loss for point in self.curve]),
+        }
+        return row

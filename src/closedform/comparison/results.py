@@ -1,0 +1,195 @@
+"""What a comparison found: values that print themselves, draw themselves and lay themselves out as a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from typing_extensions import override
+
+from closedform.comparison.layout import methods_table, race_chart
+from closedform.comparison.methods import MethodResult
+from closedform.explain.charts import MARKS, MeasuredCurve
+from closedform.explain.layout import Shown, facts, sections, verdict
+from closedform.explain.records import DiagnosisRecord
+from closedform.report import Document, Report, Section
+from closedform.report.charts import Chart
+from closedform.report.document import Paragraph
+from closedform.words.json_values import plain
+from closedform.words.numbers import below, number, plural
+from closedform.words.outcome import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Comparison"]
+
+#: Counted up when a key of ``to_dict()`` changes its meaning or goes; new keys leave it as it is.
+SCHEMA_VERSION = 1
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Comparison(Report):
+    """The closed form beside optimizers that trained the same layer on the same rows.
+
+    Attributes:
+        methods: One row per method, the closed form first.
+        condition: Condition number of ``[1 | X]`` as the layer sees it (of ``X`` without a bias).
+        rank: Its numerical rank, as certified.
+        learning_rate_limit: The largest stable step of plain gradient descent on ``MSELoss()``, 2 / lambda_max.
+        steps_needed: Steps that gradient descent at 0.9 of that limit needs from zero weights until a millionth of
+            the excess loss is left; infinite if it never gets there.
+        optimal_loss: The mean squared error at the minimiser.
+        excess_floor: An excess loss below this cannot be told from zero in float64.
+        rounding_floor: An excess loss below this is rounding of the dtype that was trained in.
+        dtype: What the optimizers trained in, such as ``float32``.
+        n_rows, n_features, n_targets, bias: The layer and its table.
+        budget: Seconds shared by all optimizers.
+        outcome: How the closed form ended.
+        sentence: The cause, with its numbers.
+        notes: What was done with the data on the way in.
+        diagnosis: What keeps a first-order optimizer from the minimiser, on the same rows and from the same start.
+        interrupted: Whether training was stopped by Ctrl-C; the rows hold what was there by then.
+    """
+
+    methods: tuple[MethodResult, ...]
+    condition: float
+    rank: int
+    learning_rate_limit: float
+    steps_needed: float
+    optimal_loss: float
+    excess_floor: float
+    rounding_floor: float
+    dtype: str
+    n_rows: int
+    n_features: int
+    n_targets: int
+    bias: bool
+    budget: float
+    outcome: Outcome
+    sentence: str
+    diagnosis: DiagnosisRecord
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    def __getitem__(self, name: str) -> MethodResult:
+        """Return the row of the method called ``name``; KeyError lists the names there are."""
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in self.methods)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain numbers, strings, lists and dicts, infinities as None, as JSON has it."""
+        data: dict[str, Any] = plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "sentence": self.sentence,
+                "outcome": self.outcome.name.lower(),
+                "verdict": self.diagnosis.verdict.to_dict(),
+                "condition": self.condition,
+                "rank": self.rank,
+                "learning_rate_limit": self.learning_rate_limit,
+                "steps_needed": self.steps_needed,
+                "optimal_loss": self.optimal_loss,
+                "excess_floor": self.excess_floor,
+                "rounding_floor": self.rounding_floor,
+                "dtype": self.dtype,
+                "n_rows": self.n_rows,
+                "n_features": self.n_features,
+                "n_targets": self.n_targets,
+                "bias": self.bias,
+                "budget": self.budget,
+                "interrupted": self.interrupted,
+                "notes": self.notes,
+            }
+        )
+        return data | {"methods": [method.to_dict() for method in self.methods]}
+
+    def chart(self) -> Chart:
+        """Return excess loss against seconds as a chart."""
+        return race_chart(self.methods, self.excess_floor)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw excess loss against seconds, both logarithmic, one line per method, and return the axes.
+
+        Args:
+            ax: Axes to draw on; by default a new figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from closedform.report.figure import draw
+
+        return draw(self.chart(), ax)
+
+    @override
+    def summary(self) -> Document:
+        table = methods_table(self.methods, self.excess_floor)
+        quiet = (self._caption, *self._footnotes)
+        return Document(
+            title=self.sentence,
+            about=self._caption,
+            lead=(Section(self.sentence, (), tone="headline"),),
+            sections=(
+                Section("", (table,)),
+                verdict(self.diagnosis),
+                Section("", tuple(Paragraph(text, quiet=True) for text in quiet)),
+            ),
+        )
+
+    @override
+    def page(self) -> Document:
+        reached = Section(
+            "What each method reached",
+            (
+                methods_table(self.methods, self.excess_floor),
+                *(Paragraph(note, quiet=True) for note in self._footnotes),
+                self.chart(),
+            ),
+            key="methods",
+        )
+        measured = [
+            MeasuredCurve(
+                method.name, [point.steps for point in method.curve], [point.excess_loss for point in method.curve]
+            )
+            for method in self.methods
+            if method.curve
+        ]
+        return Document(
+            title=f"{self.sentence.split(':')[0]} · closedform compare",
+            about=self.diagnosis.problem.text,
+            lead=(
+                Section(self.sentence, (Paragraph(self._caption, quiet=True),), tone="headline"),
+                reached,
+                verdict(self.diagnosis, key="why"),
+                facts(self.diagnosis),
+            ),
+            sections=sections(Shown(self.diagnosis, measured)),
+            data={"diagnosis": self.diagnosis.to_dict(), "marks": MARKS, "comparison": self.to_dict()},
+        )
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.methods)} methods: {self.sentence}>"
+
+    @property
+    def _caption(self) -> str:
+        matrix = f"{plural(self.n_rows, 'row')}, {plural(self.n_features, 'feature')}"
+        return (
+            f"{matrix}, {plural(self.n_targets, 'target')}, {'with' if self.bias else 'without'} a bias; "
+            f"rank {self.rank}; optimal MSE {below(self.optimal_loss, self.excess_floor)}; "
+            f"budget {number(self.budget)} s" + (" (interrupted)" if self.interrupted else "")
+        )
+
+    @property
+    def _footnotes(self) -> tuple[str, ...]:
+        unique = self.rank == self.n_features + self.bias
+        return (
+            "steps: evaluations of loss and gradient; weights: relative distance to the minimiser.",
+            f"excess: training MSE above the optimal one; below {number(self.rounding_floor)} it is rounding of "
+            f"{self.dtype}.",
+            *(() if unique else ("the minimiser is not unique: the distance is to the one of least norm.",)),
+            f"closed form: {self.outcome}.",
+            *(f"note: {note}." for note in self.notes),
+        )
