@@ -65,8 +65,14 @@ def test_a_number_keeps_its_leading_digits(value: float) -> None:
             assert float(text) == pytest.approx(value, rel=error)
 
 
-def test_what_is_below_its_floor_is_said_to_be() -> None:
-    assert below(8.4e-16, 3.1e-14) == "< 3.1e-14"
-    assert below(3.1e-14, 3.1e-14) == "3.1e-14"
-    assert below(0.0, 3.1e-14) == "< 3.1e-14"
+@given(st.floats(1e-300, 1e300), st.floats(0, 1))
+def test_what_is_below_its_floor_is_said_to_be(floor: float, share: float) -> None:
+    text = below(share * floor, floor)
+    assert text.startswith("< ")
+    assert floor < float(text[2:]) <= 2.0000001 * floor
+    assert len(text) <= 8
+    assert not below(2 * floor, floor).startswith("<")
+
+
+def test_values_of_any_kind_are_set() -> None:
     assert value_text({"a": [1, 2.5], "b": False}) == "a: 1, 2.50, b: no"

@@ -68,6 +68,7 @@ def race_chart(methods: Sequence[MethodResult], floor: float) -> Chart:
     seconds = [point.seconds for _, curve in trained for point in curve] + [method.seconds for method in direct]
     losses = [point.excess_loss for _, curve in trained for point in curve]
     low, high = decades([*losses, *(max(method.excess_loss, floor) for method in direct), floor], least=3)
+
     return Chart(
         key="race",
         title="Excess loss, second by second",

@@ -105,6 +105,7 @@ class Comparison(Report):
                 "notes": self.notes,
             }
         )
+
         return data | {"methods": [method.to_dict() for method in self.methods]}
 
     def chart(self) -> Chart:
@@ -157,6 +158,7 @@ class Comparison(Report):
             for method in self.methods
             if method.curve
         ]
+
         return Document(
             title=f"{self.sentence.split(':')[0]} · closedform compare",
             about=self.diagnosis.problem.text,

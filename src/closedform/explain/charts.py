@@ -128,6 +128,7 @@ def forecast_chart(record: DiagnosisRecord, measured: Sequence[MeasuredCurve] = 
     ink = {name: ink_name(index) for index, name in enumerate(names)}
     rules = [Rule(value, "goal", "cut") for value in _positive([goal])]
     rules += [Rule(value, f"{record.loss.dtype} rounds here") for value in _positive([record.loss.precision_floor])]
+
     return Chart(
         key="forecast",
         title="Excess loss, step by step",

@@ -40,6 +40,7 @@ def record(
 ) -> DiagnosisRecord:
     """Return the record of a diagnosis; its keys are documented in docs/report.md."""
     spectrum = facts.spectrum
+
     return DiagnosisRecord(
         verdict=verdict,
         problem=_problem(facts),
@@ -143,6 +144,7 @@ def _simulation(facts: Facts) -> SimulationRecord:
     # There is nothing to move where squares are beyond float64.
     known = s.rank if s.in_range else 0
     targets, left = s.target_components[:known], s.residuals(facts.start_matrix)[:known]
+
     return SimulationRecord(
         eigenvalues=tuple(s.eigenvalues[:known].tolist()),
         start_excess=tuple(facts.start_gaps[:known].tolist()),
@@ -193,6 +195,7 @@ def curve_record(
     excess = forecast.excess_at(steps)
     needed = forecast.steps_to(facts.goal_excess)
     share = float(excess[-1]) / (facts.reference_excess or 1.0)
+
     return CurveRecord(
         name=name,
         lr=forecast.lr,
@@ -223,6 +226,7 @@ def _limit(facts: Facts, limit: Limit) -> LimitRecord:
 def _notes(facts: Facts) -> list[str]:
     notes = list(facts.rows.notes)
     o = facts.optimizer
+
     if facts.criterion is not None and facts.criterion.kind == "squared" and facts.loss_factor != 1.0:
         notes.append(
             f"the criterion is {short(facts.loss_factor)} times MSELoss(); forecasts are for the lr times that"
@@ -259,6 +263,7 @@ def _code(facts: Facts) -> str:
         for name in ("model", "optimizer", "criterion", "scheduler")
         if getattr(facts, name) is not None
     )
+
     return (
         "import closedform as cf\n\n"
         f"d = cf.diagnose(X, Y{arguments}{given})\n"

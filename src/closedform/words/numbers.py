@@ -51,13 +51,21 @@ def number(value: float | None) -> str:
 
 
 def below(value: float | None, floor: float) -> str:
-    """Return a number that is known down to a floor: what lies under the floor is only said to do so.
+    """Return a number that is known down to a floor: what does not stand above the floor is only said to be below.
 
     Example:
-        >>> below(3.2e-9, 4.9e-13), below(7e-16, 4.9e-13), below(0.0, 0.0), below(None, 1.0)
-        ('3.2e-9', '< 4.9e-13', '0', '-')
+        >>> below(3.2e-9, 4.9e-13), below(7e-16, 4.9e-13), below(4.9e-13, 4.9e-13), below(0.0, 0.0), below(None, 1.0)
+        ('3.2e-9', '< 5e-13', '< 5e-13', '0', '-')
     """
-    return f"< {number(floor)}" if value is not None and value < floor else number(value)
+    if value is None or not 0 < floor < math.inf or value > floor:
+        return number(value)
+
+    exponent = math.floor(math.log10(floor))
+    # One digit, rounded up, so that it is above the floor.
+    digit = math.floor(floor / 10.0**exponent) + 1
+    if digit == 10:
+        digit, exponent = 1, exponent + 1
+    return f"< {digit * 10.0**exponent:.1g}" if abs(exponent) < 3 else f"< {digit}e{exponent}"
 
 
 def count(value: float) -> str:

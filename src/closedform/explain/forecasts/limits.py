@@ -112,6 +112,8 @@ def _conjugate_gradients(spectrum: Spectrum, largest: float, smallest: float, go
     if condition == 1.0:
         return Limit("conjugate gradients", None, None, 0.0, 1.0, bound=True)
     rate = (condition - 1) / (condition + 1)
+    if goal == 0:  # nothing to explain: from other weights than zero it is reached in the limit only
+        return Limit("conjugate gradients", None, None, rate, math.inf, bound=True)
     # The excess is the square of the error in the energy norm, which the bound 1 / cosh(t log(1 / rate)) is about.
     steps = math.ceil(math.acosh(max(1.0, 1 / math.sqrt(goal))) / (2 * math.atanh(1 / condition)))
     # After as many steps as directions it is done, but only where rounding, eps * condition^2, lets it.
