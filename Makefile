@@ -4,13 +4,21 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: demo test lint types check bench bench-quick clean
+.PHONY: demo test test-device lint types check bench bench-quick bench-device clean
 
 demo: $(READY)
 	$(BIN)/closedform demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -q
+
+# The cases of the solver, the certificate, the optimizer and the digits on another device: make test-device DEVICE=cuda
+DEVICE ?= cuda
+test-device: $(READY)
+	$(BIN)/python -m pytest -q --device $(DEVICE) tests
+
+bench-device: $(READY)
+	$(BIN)/python benchmarks/device.py --device $(DEVICE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from placement import place
 
 Array = NDArray[np.float64]
 
@@ -48,8 +50,9 @@ class Case:
     tags: frozenset[str] = field(default_factory=frozenset)
 
     def make(self) -> Problem:
-        """Return the problem, the same one each time."""
-        return self.build(np.random.default_rng(zlib.crc32(self.name.encode())))
+        """Return the problem, the same one each time, on the device that the tests run on."""
+        problem = self.build(np.random.default_rng(zlib.crc32(self.name.encode())))
+        return replace(problem, X=place(problem.X), Y=place(problem.Y), sample_weight=place(problem.sample_weight))
 
 
 def orthonormal(rng: np.random.Generator, rows: int, columns: int) -> Array:

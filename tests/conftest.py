@@ -1,6 +1,7 @@
 """One thread for each worker: with more, two workers on two cores spend their time waiting for each other.
 
-And the usual rates, so that plans do not depend on the machine that runs the tests, nor leave a trace in its cache.
+The usual rates, so that plans do not depend on the machine that runs the tests, nor leave a trace in its cache. And
+``--device``, which runs the cases of the solver, the certificate, the optimizer and the digits on another device.
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ import atexit
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
-    import torch
 
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
+import placement
 from closedform.engine.rates import DEFAULT, VARIABLE
 
 _folder = tempfile.TemporaryDirectory()
@@ -26,3 +33,35 @@ atexit.register(_folder.cleanup)
 _rates = Path(_folder.name) / "rates.json"
 _rates.write_text(json.dumps(asdict(DEFAULT)))
 os.environ[VARIABLE] = str(_rates)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="run the tests marked 'device' there and no others, e.g. cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "device: the case also runs on the device that --device names")
+    config.addinivalue_line("markers", "needs_cpu(reason): of a module marked 'device', what runs on the CPU only")
+    placement.name = config.getoption("--device")
+    try:
+        torch.empty(0, device=placement.name, dtype=torch.float64)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise pytest.UsageError(f"--device {placement.name} cannot be used here: {error}") from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if placement.name == "cpu":
+        return
+    others = [item for item in items if not item.get_closest_marker("device")]
+    items[:] = [item for item in items if item.get_closest_marker("device")]
+    config.hook.pytest_deselected(items=others)
+    for item in items:
+        if marker := item.get_closest_marker("needs_cpu"):
+            item.add_marker(pytest.mark.skip(reason=marker.args[0]))
+
+
+@pytest.fixture(autouse=True)
+def default_device() -> Iterator[None]:
+    """What a test makes by itself is made on the device too."""
+    with nullcontext() if placement.name == "cpu" else torch.device(placement.name):
+        yield

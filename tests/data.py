@@ -5,18 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from placement import place
+
 F64 = torch.float64
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    """Normal numbers in float64; the same ones each time."""
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+    """Normal numbers in float64, the same ones each time, on the device that the tests run on."""
+    return place(torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed), device="cpu"))
 
 
 def of_condition(decades: float, rows: int, columns: int) -> Tensor:
     """Gaussian rows whose columns fall off over so many powers of ten, rotated so that no unit shows it."""
     rotation = torch.linalg.qr(gaussian(columns, columns, seed=1)).Q
-    return gaussian(rows, columns) * torch.logspace(0, -1, columns, dtype=F64) ** decades @ rotation
+    lengths = place(torch.logspace(0, -1, columns, dtype=F64, device="cpu")) ** decades
+    return gaussian(rows, columns) * lengths @ rotation
 
 
 def zero_layer(features: int, targets: int, bias: bool = True, dtype: torch.dtype = F64) -> nn.Linear:

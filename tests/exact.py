@@ -115,13 +115,14 @@ def errors(solution: cf.Solution, exact: Exact) -> Errors:
     """Compare the weights of a solution with ``digits`` to the exact ones."""
     assert solution.weight_low is not None
     assert solution.weight_bound is not None
-    high, low, bound = (t.double().T.numpy() for t in (solution.weight, solution.weight_low, solution.weight_bound))
+    parts = (solution.weight, solution.weight_low, solution.weight_bound)
+    high, low, bound = (part.double().T.cpu().numpy() for part in parts)
     if solution.bias is not None:
         assert solution.bias_low is not None
         assert solution.bias_bound is not None
-        high = np.vstack([solution.bias.double().numpy(), high])
-        low = np.vstack([solution.bias_low.numpy(), low])
-        bound = np.vstack([solution.bias_bound.numpy(), bound])
+        high = np.vstack([solution.bias.double().cpu().numpy(), high])
+        low = np.vstack([solution.bias_low.cpu().numpy(), low])
+        bound = np.vstack([solution.bias_bound.cpu().numpy(), bound])
     assert high.shape == (len(exact.weights), len(exact.weights[0]))
     if np.isnan(bound).any():
         return Errors(False, np.inf, np.inf, np.nan)

@@ -38,7 +38,7 @@ class Minimiser:
 def to_numpy(data: Any) -> Array:
     """Return ``data`` as a float64 array; every dtype of the tests fits exactly."""
     if isinstance(data, torch.Tensor):
-        data = data.detach().to(torch.float64).numpy()
+        data = data.detach().cpu().to(torch.float64).numpy()
     return np.asarray(data, dtype=np.float64)
 
 

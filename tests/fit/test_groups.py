@@ -9,6 +9,8 @@ import closedform as cf
 from closedform.words.errors import InputError
 from data import gaussian
 
+pytestmark = pytest.mark.device
+
 STRENGTHS = [40.0, 0.0, 0.5, 0.0, 40.0]
 
 

@@ -16,6 +16,7 @@ from oracle import (
     as_tables,
     to_numpy,
 )
+from placement import place
 from solved import (
     EVERY_CASE,
     assert_weights,
@@ -23,6 +24,8 @@ from solved import (
     problem_of,
     solution_of,
 )
+
+pytestmark = pytest.mark.device
 
 
 @EVERY_CASE
@@ -102,21 +105,21 @@ def test_integer_input_is_cast_and_that_is_said() -> None:
 def test_a_wide_system_is_solved_without_a_copy_of_its_rows() -> None:
     rng = np.random.default_rng(6)
     X, Y = rng.standard_normal((40, 900)), rng.standard_normal((40, 2))
-    sol = cf.solve(X, Y, bias=True)
+    sol = cf.solve(place(X), place(Y), bias=True)
     assert sol.attempts[-1].method == "dual gram32"
     centred = X - X.mean(0)
-    assert_allclose(sol.weight.numpy(), (np.linalg.pinv(centred) @ (Y - Y.mean(0))).T, rtol=1e-11, atol=1e-13)
+    assert_allclose(to_numpy(sol.weight), (np.linalg.pinv(centred) @ (Y - Y.mean(0))).T, rtol=1e-11, atol=1e-13)
     near = torch.nn.Linear(900, 2, dtype=torch.float64)
-    close = cf.solve(X, Y, bias=True, nearest_to=near)
+    close = cf.solve(place(X), place(Y), bias=True, nearest_to=near)
     A = np.column_stack([np.ones(40), X])
-    Z = np.vstack([near.bias.detach().numpy(), near.weight.detach().numpy().T])
+    Z = np.vstack([to_numpy(near.bias), to_numpy(near.weight).T])
     Z = Z + np.linalg.pinv(A) @ (Y - A @ Z)
-    assert_allclose(close.weight.numpy(), Z[1:].T, rtol=1e-11, atol=1e-13)
+    assert_allclose(to_numpy(close.weight), Z[1:].T, rtol=1e-11, atol=1e-13)
 
 
 def test_small_weights_under_a_strong_ridge_have_all_their_digits() -> None:
     # The ridge dwarfs the rows: normwise, a start in single precision passes; the weights would have seven digits.
     rng = np.random.default_rng(9)
     X, Y = rng.standard_normal((300, 4)) * 1e-9, rng.standard_normal(300)
-    sol = cf.solve(X, Y, l2=3.0)
-    assert_allclose(sol.weight.numpy()[0], np.linalg.solve(X.T @ X + 3.0 * np.eye(4), X.T @ Y), rtol=1e-13)
+    sol = cf.solve(place(X), place(Y), l2=3.0)
+    assert_allclose(to_numpy(sol.weight)[0], np.linalg.solve(X.T @ X + 3.0 * np.eye(4), X.T @ Y), rtol=1e-13)

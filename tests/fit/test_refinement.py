@@ -9,6 +9,9 @@ import torch
 import closedform as cf
 from data import gaussian, of_condition
 from exact import minimiser
+from oracle import to_numpy
+
+pytestmark = pytest.mark.device
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
@@ -18,8 +21,9 @@ def test_a_start_in_single_precision_ends_at_double(decades: float, bias: bool) 
     sol = cf.solve(X, Y, bias=bias, method="gram32")
     # The factor has about seven digits, the weights all of theirs.
     assert sol.certificate.factor_error > 1e-9
-    exact = np.array([[float(v) for v in row] for row in minimiser(X, Y, bias=bias).weights])
-    found = sol.weight.T.numpy() if sol.bias is None else np.vstack([sol.bias.numpy(), sol.weight.T.numpy()])
+    exact = np.array([[float(v) for v in row] for row in minimiser(X.cpu(), Y.cpu(), bias=bias).weights])
+    weight = to_numpy(sol.weight).T
+    found = weight if sol.bias is None else np.vstack([to_numpy(sol.bias), weight])
     np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-14 * np.abs(exact).max())
     assert 1 <= sol.attempts[-1].passes <= 8
 

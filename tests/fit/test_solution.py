@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from numpy.testing import assert_allclose
 
 from cases import BY_NAME
-from oracle import (
-    to_numpy,
-)
+from oracle import as_tables, to_numpy
 from solved import (
     problem_of,
     solution_of,
 )
+
+pytestmark = pytest.mark.device
 
 
 def test_result_as_a_dictionary_is_json() -> None:
@@ -34,7 +35,7 @@ def test_result_can_be_read() -> None:
 def test_predict_is_the_layer() -> None:
     problem, sol = problem_of(BY_NAME["tall with bias"]), solution_of(BY_NAME["tall with bias"])
     assert sol.bias is not None
-    predicted = to_numpy(sol.predict(problem.X))
-    assert_allclose(predicted, problem.X @ sol.weight.numpy().T + sol.bias.numpy(), rtol=1e-12, atol=1e-13)
-    left_over = predicted - problem.Y
+    predicted, (X, Y) = to_numpy(sol.predict(problem.X)), as_tables(problem.X, problem.Y)
+    assert_allclose(predicted, X @ to_numpy(sol.weight).T + to_numpy(sol.bias), rtol=1e-12, atol=1e-13)
+    left_over = predicted - Y
     assert_allclose(sol.certificate.loss, (left_over**2).mean(), rtol=1e-12)

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
 from closedform.optim.recursion import begin, learn
+from data import gaussian
+from placement import place
 
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+pytestmark = pytest.mark.device
 
 
 def make_layer(features: int, targets: int = 1, *, bias: bool = True, dtype: torch.dtype = torch.float64) -> nn.Linear:
@@ -60,8 +60,8 @@ def test_kernels_of_any_condition_in_one_epoch(condition: float, size: int) -> N
 def test_the_kernel_of_the_thread() -> None:
     rng = np.random.default_rng(0)
     Z = rng.uniform(-1, 1, (400, 5))
-    f = torch.from_numpy(np.sin(2 * Z[:, 0]) + Z[:, 1] * Z[:, 2] + 0.5 * np.cos(Z.sum(1)))[:, None]
-    K = torch.from_numpy(np.exp(-((Z[:, None] - Z[None]) ** 2).sum(-1) / 2))[:, :200]
+    f = place(torch.from_numpy(np.sin(2 * Z[:, 0]) + Z[:, 1] * Z[:, 2] + 0.5 * np.cos(Z.sum(1))))[:, None]
+    K = place(torch.from_numpy(np.exp(-((Z[:, None] - Z[None]) ** 2).sum(-1) / 2)))[:, :200]
     direct = torch.linalg.solve(K[:200], f[:200])
     for size in (1, 32, 200):
         layer = make_layer(200, bias=False)
@@ -76,8 +76,8 @@ def rare_groups() -> tuple[Tensor, Tensor]:
     X, Y = 0.1 * gaussian(300, 30), gaussian(300, 2, seed=1)
     for column in range(10):
         X[:, column] = 0
-        X[torch.randperm(300, generator=torch.Generator().manual_seed(column))[: 3 + column], column] = 10.0 ** (
-            column - 4
+        X[torch.randperm(300, generator=torch.Generator().manual_seed(column), device="cpu")[: 3 + column], column] = (
+            10.0 ** (column - 4)
         )
     return X, Y
 
@@ -109,8 +109,8 @@ def test_float32_weights_are_the_float64_solution_rounded(size: int) -> None:
     Y = (X.double() @ gaussian(12, 1, seed=2) + 1e-3 * gaussian(256, 1, seed=3)).float()
     layer = make_layer(12, bias=False, dtype=torch.float32)
     train(layer, RecursiveLeastSquares(layer), X, Y, size, epochs=3 if size == 256 else 1)
-    exact = torch.linalg.lstsq(X.double(), Y.double(), driver="gelsd").solution
-    assert torch.equal(layer.weight.detach(), exact.float().T)
+    exact = torch.linalg.lstsq(X.double().cpu(), Y.double().cpu(), driver="gelsd").solution
+    assert torch.equal(layer.weight.detach().cpu(), exact.float().T)
 
 
 def test_few_rows_move_the_weights_as_little_as_they_can() -> None:
@@ -166,7 +166,7 @@ def test_epochs_and_shuffling_change_nothing() -> None:
     layer = make_layer(8)
     opt = RecursiveLeastSquares(layer)
     for epoch in range(3):
-        order = torch.randperm(100, generator=torch.Generator().manual_seed(epoch))
+        order = torch.randperm(100, generator=torch.Generator().manual_seed(epoch), device="cpu")
         train(layer, opt, X[order], Y[order], 7)
     assert cf.gap(layer, X, Y).weight_distance < 1e-13
 
@@ -216,5 +216,5 @@ def test_many_steps_do_not_drift(forgetting: float) -> None:
         memory = learn(memory, a, b, forgetting=forgetting, l2=0.0, bias=False)
     age = torch.arange(steps - 1, -1, -1).double()
     root = (forgetting**age).sqrt()[:, None]
-    direct = torch.linalg.lstsq(root * A, root * B, driver="gelsd").solution
-    torch.testing.assert_close(memory.weights, direct, rtol=1e-10, atol=0)
+    direct = torch.linalg.lstsq((root * A).cpu(), (root * B).cpu(), driver="gelsd").solution
+    torch.testing.assert_close(memory.weights.cpu(), direct, rtol=1e-10, atol=0)

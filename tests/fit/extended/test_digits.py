@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import closedform as cf
+import placement
 from closedform.engine import compiled
 from closedform.fit import digits as digits_module
 from closedform.fit.extended.operand import Tall
@@ -17,8 +18,12 @@ from closedform.rows import Design, as_rows, scan
 from closedform.words.errors import InputError
 from exact import errors, minimiser
 from gallery import Problem, problems
+from placement import place
 
-GALLERY = list(problems())
+pytestmark = pytest.mark.device
+
+#: All of them on the CPU; on another device, where a small problem takes as long as a large one, every third.
+GALLERY = list(problems())[:: 1 if placement.name == "cpu" else 3]
 WAMPLER = np.arange(21.0)
 #: The disturbance of Wampler-3 to -5, a published NIST series; 4 and 5 take it 100 and 10000 times.
 DISTURBANCE = np.hstack(
@@ -66,10 +71,21 @@ def nist() -> list[tuple[str, np.ndarray, np.ndarray, bool]]:
 
 
 def test_the_gallery_is_large() -> None:
-    assert len(GALLERY) >= 300
+    assert len(list(problems())) >= 300
 
 
-@pytest.mark.parametrize("way", ["small table", "as if large", "by slices", "by slices, as if large"])
+SLICES = pytest.mark.needs_cpu("on other devices there is nothing but slices")
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "small table",
+        "as if large",
+        pytest.param("by slices", marks=SLICES),
+        pytest.param("by slices, as if large", marks=SLICES),
+    ],
+)
 @pytest.mark.parametrize("problem", GALLERY, ids=lambda problem: problem.name)
 def test_bounds_hold_and_what_is_certified_is_right(
     problem: Problem, way: str, monkeypatch: pytest.MonkeyPatch
@@ -80,7 +96,8 @@ def test_bounds_hold_and_what_is_certified_is_right(
     if way.endswith("large"):
         # The bound of a large table is that of a step, without a pass to see what the step has left.
         monkeypatch.setattr(digits_module, "_SMALL_TABLE", 0)
-    sol = cf.solve(problem.X, problem.Y, digits=14, **problem.options)
+    options = {name: place(value) for name, value in problem.options.items()}
+    sol = cf.solve(place(problem.X), place(problem.Y), digits=14, **options)
     try:
         exact = minimiser(problem.X, problem.Y, **problem.options)
     except ZeroDivisionError:
@@ -100,7 +117,7 @@ def test_bounds_hold_and_what_is_certified_is_right(
 
 @pytest.mark.parametrize(("name", "X", "Y", "bias"), nist(), ids=lambda value: value if isinstance(value, str) else "")
 def test_nist_sets_to_the_last_place(name: str, X: np.ndarray, Y: np.ndarray, bias: bool) -> None:
-    sol = cf.solve(X, Y, digits=15, bias=bias)
+    sol = cf.solve(place(X), place(Y), digits=15, bias=bias)
     found = errors(sol, minimiser(X, Y, bias=bias))
     assert sol.outcome is cf.Outcome.CERTIFIED
     assert found.bound_holds
@@ -109,7 +126,7 @@ def test_nist_sets_to_the_last_place(name: str, X: np.ndarray, Y: np.ndarray, bi
 
 def test_dependent_columns_are_refused_and_named() -> None:
     X = np.random.default_rng(0).normal(size=(20, 4))
-    sol = cf.solve(np.column_stack([X, X[:, 1] + X[:, 2]]), X[:, 0], digits=10)
+    sol = cf.solve(place(np.column_stack([X, X[:, 1] + X[:, 2]])), place(X[:, 0]), digits=10)
     assert sol.outcome is cf.Outcome.NOT_DETERMINED
     assert sol.certificate.forward_bound == np.inf
     assert set(sol.certificate.undetermined_columns) == {1, 2, 4}
@@ -120,7 +137,7 @@ def test_dependent_columns_are_refused_and_named() -> None:
 def test_extreme_values_are_right_or_refused(scale: float) -> None:
     rng = np.random.default_rng(1)
     X, Y = rng.normal(size=(12, 3)) * scale, rng.normal(size=12) * scale
-    sol = cf.solve(X, Y, digits=12)
+    sol = cf.solve(place(X), place(Y), digits=12)
     found = errors(sol, minimiser(X, Y))
     assert found.bound_holds
     assert not sol.outcome.certified or found.relative <= 1e-12
@@ -135,7 +152,7 @@ def test_digits_out_of_range_are_refused(digits: object) -> None:
 def test_a_layer_gets_the_weights_and_the_caller_the_rest() -> None:
     X = np.vander(np.linspace(1, 2, 12), 5, increasing=True)
     layer = torch.nn.Linear(5, 1, bias=False)
-    sol = cf.fit_(layer, X, X.sum(1) + 0.1 * np.arange(12), digits=12)
+    sol = cf.fit_(layer, place(X), place(X.sum(1) + 0.1 * np.arange(12)), digits=12)
     exact = minimiser(X, X.sum(1) + 0.1 * np.arange(12))
     assert errors(sol, exact).relative < 1e-20
     assert torch.equal(layer.weight, sol.weight)
@@ -146,10 +163,10 @@ def test_a_layer_gets_the_weights_and_the_caller_the_rest() -> None:
 def test_the_answer_does_not_depend_on_the_precision_of_float32_products() -> None:
     X = np.vander(np.linspace(-1, 1, 30), 8, increasing=True)
     before = torch.get_float32_matmul_precision()
-    first = cf.solve(X, np.cos(X[:, 1]), digits=14)
+    first = cf.solve(place(X), place(np.cos(X[:, 1])), digits=14)
     try:
         torch.set_float32_matmul_precision("medium")
-        second = cf.solve(X, np.cos(X[:, 1]), digits=14)
+        second = cf.solve(place(X), place(np.cos(X[:, 1])), digits=14)
     finally:
         torch.set_float32_matmul_precision(before)
     assert torch.equal(first.weight, second.weight)
@@ -162,7 +179,7 @@ def test_what_is_claimed_of_a_preconditioner_is_true(condition: float, weighted:
     U, V = (np.linalg.qr(rng.standard_normal(shape))[0] for shape in ((30, 6), (6, 6)))
     X = (U * np.geomspace(1, 1 / condition, 6)) @ V
     weight = rng.integers(0, 3, 30).astype(float) if weighted else None
-    rows = as_rows(X, X[:, 0], weight)
+    rows = as_rows(place(X), place(X[:, 0]), place(weight))
     design = Design(rows, scan(rows), bias=True, l2=0.0)
     operand = Tall(design)
     found = [from_triangle(operand, design.triangle.R), from_gram(operand)]
