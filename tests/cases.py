@@ -29,6 +29,7 @@ class Problem:
     bias: bool = False
     l2: Any = 0.0
     sample_weight: Any = None
+    name: str = ""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -7,32 +7,15 @@ heat; spectra as in LAPACK's test generators (geometric, arithmetic, cliff).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from math import comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cases import Array, Problem, hilbert, orthonormal
 
 __all__ = ["Problem", "problems"]
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """X, Y and the options of ``cf.solve``."""
-
-    name: str
-    X: NDArray[Any]
-    Y: NDArray[Any]
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def hilbert(n: int) -> Array:
-    i = np.arange(n)
-    return 1.0 / (i[:, None] + i + 1.0)
 
 
 def lotkin(n: int) -> Array:
@@ -130,9 +113,7 @@ def spectrum(kind: str, n: int, condition: float) -> Array:
 def with_spectrum(values: Array, m: int, rng: np.random.Generator) -> Array:
     """Return a matrix ``(m, n)`` of random singular vectors with the singular values given."""
     n = len(values)
-    U = np.linalg.qr(rng.standard_normal((m, n)))[0]
-    V = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    return np.asarray((U * values) @ V.T)
+    return (orthonormal(rng, m, n) * values) @ orthonormal(rng, n, n).T
 
 
 def targets(A: Array, residual: float, k: int, rng: np.random.Generator) -> Array:
@@ -142,18 +123,23 @@ def targets(A: Array, residual: float, k: int, rng: np.random.Generator) -> Arra
     return np.asarray(B + residual * np.linalg.norm(B) / np.linalg.norm(noise) * noise)
 
 
+def problem(name: str, X: Array, Y: Array, options: Mapping[str, Any] | None = None) -> Problem:
+    """Name a problem."""
+    return Problem(X, Y, name=name, **options or {})
+
+
 def problems() -> Iterator[Problem]:
     """Walk the gallery; it is the same every time."""
     rng = np.random.default_rng(6)
     for name, (build, sizes) in NAMED.items():
         for n in sizes:
             A = build(n)
-            yield Problem(f"{name} {n}, residual 0", A, A.sum(1))
-            yield Problem(f"{name} {n}, residual 1", A, targets(A, 1.0, 2, rng))
+            yield problem(f"{name} {n}, residual 0", A, A.sum(1))
+            yield problem(f"{name} {n}, residual 1", A, targets(A, 1.0, 2, rng))
         A = build(sizes[1])
-        yield Problem(f"{name} bias", A, targets(A, 1e-3, 1, rng), {"bias": True})
-        yield Problem(f"{name} ridge", A, targets(A, 1e-3, 1, rng), {"l2": 1e-12})
-        yield Problem(f"{name} top rows", A[: sizes[1] - 2], targets(A[: sizes[1] - 2], 0.0, 1, rng))
+        yield problem(f"{name} bias", A, targets(A, 1e-3, 1, rng), {"bias": True})
+        yield problem(f"{name} ridge", A, targets(A, 1e-3, 1, rng), {"l2": 1e-12})
+        yield problem(f"{name} top rows", A[: sizes[1] - 2], targets(A[: sizes[1] - 2], 0.0, 1, rng))
     yield from _spectra(rng)
     yield from _scaled(rng)
     yield from _options(rng)
@@ -165,10 +151,10 @@ def _spectra(rng: np.random.Generator) -> Iterator[Problem]:
             A = with_spectrum(spectrum(kind, 8, condition), 20, rng)
             name = f"{kind} {condition:.0e}"
             for residual in (1e-10, 1.0, 1e4):
-                yield Problem(f"{name}, residual {residual:.0e}", A, targets(A, residual, 2, rng))
-            yield Problem(f"{name}, square", A[:8], targets(A[:8], 0.1, 1, rng))
-            yield Problem(f"{name}, wide", A.T, targets(A.T, 0.1, 2, rng))
-            yield Problem(f"{name}, wide, bias", A.T, targets(A.T, 0.1, 1, rng), {"bias": True})
+                yield problem(f"{name}, residual {residual:.0e}", A, targets(A, residual, 2, rng))
+            yield problem(f"{name}, square", A[:8], targets(A[:8], 0.1, 1, rng))
+            yield problem(f"{name}, wide", A.T, targets(A.T, 0.1, 2, rng))
+            yield problem(f"{name}, wide, bias", A.T, targets(A.T, 0.1, 1, rng), {"bias": True})
 
 
 def _scaled(rng: np.random.Generator) -> Iterator[Problem]:
@@ -179,14 +165,14 @@ def _scaled(rng: np.random.Generator) -> Iterator[Problem]:
         rows = rng.permutation(np.geomspace(1e-6, 1e6, 18))
         columns = rng.permutation(np.geomspace(1e-10, 1e10, 6))
         name = f"condition {condition:.0e}"
-        yield Problem(f"rows over 1e12, {name}", A * rows[:, None], B * rows[:, None])
-        yield Problem(f"rows over 1e12, targets not, {name}", A * rows[:, None], B)
-        yield Problem(f"columns over 1e20, {name}", A * columns, B)
-        yield Problem(f"columns over 1e20, bias, {name}", A * columns, B, {"bias": True})
-        yield Problem(f"columns over 1e20, ridge, {name}", A * columns, B, {"l2": 1e-6})
-        yield Problem(f"graded, {name}", np.sort(rows)[:, None] * A * np.sort(columns), B)
-        yield Problem(f"both, {name}", A * rows[:, None] * columns, B * rows[:, None])
-        yield Problem(f"wide, equations over 1e12, {name}", A.T * np.geomspace(1e-6, 1e6, 6)[:, None], B[:6])
+        yield problem(f"rows over 1e12, {name}", A * rows[:, None], B * rows[:, None])
+        yield problem(f"rows over 1e12, targets not, {name}", A * rows[:, None], B)
+        yield problem(f"columns over 1e20, {name}", A * columns, B)
+        yield problem(f"columns over 1e20, bias, {name}", A * columns, B, {"bias": True})
+        yield problem(f"columns over 1e20, ridge, {name}", A * columns, B, {"l2": 1e-6})
+        yield problem(f"graded, {name}", np.sort(rows)[:, None] * A * np.sort(columns), B)
+        yield problem(f"both, {name}", A * rows[:, None] * columns, B * rows[:, None])
+        yield problem(f"wide, equations over 1e12, {name}", A.T * np.geomspace(1e-6, 1e6, 6)[:, None], B[:6])
 
 
 def _options(rng: np.random.Generator) -> Iterator[Problem]:
@@ -197,21 +183,21 @@ def _options(rng: np.random.Generator) -> Iterator[Problem]:
         weight[3] = 0.0
         name = f"condition {condition:.0e}"
         for l2 in (1e-25, 1e-8, 1e3):
-            yield Problem(f"ridge {l2:.0e}, {name}", A, B, {"l2": l2})
+            yield problem(f"ridge {l2:.0e}, {name}", A, B, {"l2": l2})
             options = {"l2": l2, "bias": True, "sample_weight": weight}
-            yield Problem(f"ridge {l2:.0e}, bias, weights, {name}", A, B, options)
-            yield Problem(f"wide ridge {l2:.0e}, {name}", A.T, B[:6], {"l2": l2})
-        yield Problem(f"bias, {name}", A + 1e6, B, {"bias": True})
-        yield Problem(f"weights over 1e20, {name}", A, B, {"sample_weight": np.geomspace(1e-10, 1e10, 16)})
-        yield Problem(f"weights and bias, {name}", A, B, {"bias": True, "sample_weight": weight})
-        yield Problem(f"100 targets, {name}", A[:9, :4], targets(A[:9, :4], 0.5, 100, rng))
-        yield Problem(f"100 targets, wide, {name}", A[:3, :5], targets(A[:3, :5], 0.5, 100, rng))
+            yield problem(f"ridge {l2:.0e}, bias, weights, {name}", A, B, options)
+            yield problem(f"wide ridge {l2:.0e}, {name}", A.T, B[:6], {"l2": l2})
+        yield problem(f"bias, {name}", A + 1e6, B, {"bias": True})
+        yield problem(f"weights over 1e20, {name}", A, B, {"sample_weight": np.geomspace(1e-10, 1e10, 16)})
+        yield problem(f"weights and bias, {name}", A, B, {"bias": True, "sample_weight": weight})
+        yield problem(f"100 targets, {name}", A[:9, :4], targets(A[:9, :4], 0.5, 100, rng))
+        yield problem(f"100 targets, wide, {name}", A[:3, :5], targets(A[:3, :5], 0.5, 100, rng))
     for condition in (1e1, 1e6, 1e9):
         A = with_spectrum(spectrum("geometric", 5, condition), 14, rng).astype(np.float32)
         B = targets(A, 0.1, 2, rng).astype(np.float32)
-        yield Problem(f"float32, condition {condition:.0e}", A, B)
-        yield Problem(f"float32, bias, condition {condition:.0e}", A, B, {"bias": True})
-    yield Problem("one row, bias", rng.standard_normal((1, 4)), rng.standard_normal((1, 2)), {"bias": True})
-    yield Problem("one column", rng.standard_normal((12, 1)), rng.standard_normal((12, 3)))
-    yield Problem("one number", np.array([[3.0]]), np.array([1.0]))
-    yield Problem("targets of zeros", rng.standard_normal((9, 3)), np.zeros((9, 2)))
+        yield problem(f"float32, condition {condition:.0e}", A, B)
+        yield problem(f"float32, bias, condition {condition:.0e}", A, B, {"bias": True})
+    yield problem("one row, bias", rng.standard_normal((1, 4)), rng.standard_normal((1, 2)), {"bias": True})
+    yield problem("one column", rng.standard_normal((12, 1)), rng.standard_normal((12, 3)))
+    yield problem("one number", np.array([[3.0]]), np.array([1.0]))
+    yield problem("targets of zeros", rng.standard_normal((9, 3)), np.zeros((9, 2)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import flint
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -134,46 +135,30 @@ def _integers(values: Array) -> tuple[Exact, int]:
 
 def _least_norm(gram: Exact, cross: Exact) -> tuple[Exact, int]:
     """Return the least-norm solution of a consistent symmetric system, as Fractions, and its rank."""
-    _, pivots = _eliminate(gram, gram.shape[1])
+    pivots = _pivots(gram)
     rank = len(pivots)
     if rank == 0:
         return np.full(cross.shape, Fraction(0), dtype=object), 0
     # The answer is a combination of rows of the matrix: w = F'u with (F N F')u = F c, which has one solution.
     # The matrix is symmetric, so the rows at the pivot columns are independent.
-    basis = np.diag(np.full(rank, 1, dtype=object)) if rank == len(gram) else gram[pivots]
-    inner = basis @ gram @ basis.T
-    solved, _ = _eliminate(np.column_stack([inner, basis @ cross]), rank)
-    determinant = int(solved[0, 0])
-    combination = basis.T @ solved[:, rank:]
-    fractions = [Fraction(int(v), determinant) for v in combination.ravel()]
-    result = np.empty(len(fractions), dtype=object)
-    result[:] = fractions
-    return result.reshape(combination.shape), rank
+    whole = _matrix(gram)
+    basis = _matrix(np.diag(np.full(rank, 1, dtype=object)) if rank == len(gram) else gram[pivots])
+    solved = (basis * whole * basis.transpose()).solve(basis * _matrix(cross))
+    combination = basis.transpose() * flint.fmpq_mat(solved)
+    result = np.empty(cross.shape, dtype=object)
+    for i, row in enumerate(combination.table()):
+        result[i] = [Fraction(int(v.p), int(v.q)) for v in row]
+    return result, rank
 
 
-def _eliminate(matrix: Exact, columns: int) -> tuple[Exact, list[int]]:
-    """Fraction-free Gauss-Jordan elimination (Bareiss) on the first ``columns``; every division is exact.
+def _matrix(values: Exact) -> flint.fmpz_mat:
+    return flint.fmpz_mat(*values.shape, [int(v) for v in values.ravel()])
 
-    Returns the reduced matrix and the pivot columns.
-    """
-    matrix = matrix.copy()
-    previous = 1
-    pivots: list[int] = []
-    for column in range(columns):
-        rank = len(pivots)
-        candidates = [i for i in range(rank, len(matrix)) if matrix[i, column] != 0]
-        if not candidates:
-            continue
-        matrix[[rank, candidates[0]]] = matrix[[candidates[0], rank]]
-        pivot = matrix[rank, column]
-        for i in range(len(matrix)):
-            if i != rank:
-                matrix[i] = (pivot * matrix[i] - matrix[i, column] * matrix[rank]) // previous
-        previous = pivot
-        pivots.append(column)
-        if len(pivots) == len(matrix):
-            break
-    return matrix, pivots
+
+def _pivots(matrix: Exact) -> list[int]:
+    """Return the columns that no combination of those before them gives."""
+    reduced, _, rank = _matrix(matrix).rref()
+    return [next(j for j in range(reduced.ncols()) if reduced[i, j] != 0) for i in range(rank)]
 
 
 def _float(value: Fraction) -> float:

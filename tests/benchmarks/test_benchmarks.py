@@ -5,8 +5,6 @@ from __future__ import annotations
 import doctest
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -34,6 +32,7 @@ from peers import PEERS, Peer  # noqa: E402
 from problems import FULL, QUICK, SWEEPS, SWEEPS_QUICK, Data, Problem  # noqa: E402
 from worker import Failure, Run, Table, Worker  # noqa: E402
 
+import fresh  # noqa: E402
 from oracle import minimise  # noqa: E402
 
 F32 = torch.float32
@@ -324,13 +323,16 @@ def test_the_page_holds_every_peer_problem_and_what_is_missing(record: dict[str,
     assert json.loads(shown) == json.loads(json.dumps(whole))
 
 
+#: The benchmark as a command.
+SPEED = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import speed; speed.main()"
+
+
 def test_the_command_prints_its_tables_and_writes_its_files(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     files = ["--json", str(tmp_path / "out" / "b.json"), "--page", str(tmp_path / "out" / "b.html")]
     choice = ["--quick", "--only", "50x5, 1", "--no-sweeps", "--threads", "1", "--repeats", "1", "--pause", "0"]
     peers = ["--peers", "closedform,numpy lstsq"]
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), *choice, *peers, *files]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300, check=False)
+    done = fresh.run(SPEED, *choice, *peers, *files)
     assert done.returncode == 0, done.stderr
     assert "numpy lstsq" in done.stdout
     assert "fixed cost" in done.stdout
@@ -344,9 +346,8 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "b.json"
     choice = ["--quick", "--only", "50x5, 1", "--no-sweeps", "--repeats", "1", "--pause", "0", "--json", str(file)]
 
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(BENCHMARKS / "speed.py"), *choice, "--peers", "closedform", *more]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300, check=False)
+    def run(*more: str) -> fresh.Run:
+        return fresh.run(SPEED, *choice, "--peers", "closedform", *more)
 
     # There is nothing yet to go on from, and then nothing left to do.
     assert "50x5, 1" in run("--threads", "1", "--resume").stdout
