@@ -409,3 +409,9 @@ def test_a_change_in_place_is_seen(code: str) -> None:
 @pytest.mark.parametrize("code", ["x = x + 1; x += 1", "x.clone().add_(1)", "x.add(1)", "g(x)", "x.__len__()"])
 def test_what_leaves_its_arguments_alone_is_let_pass(code: str) -> None:
     assert in_place_without_a_mark(ast.parse(f"def f(x: Tensor): {code}")) == []
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """They are imported without a package, so pytest could not collect both."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py")]
+    assert sorted(names) == sorted(set(names))

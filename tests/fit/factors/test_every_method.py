@@ -22,7 +22,7 @@ from closedform.fit.plan import METHOD_NAMES
 from closedform.words.errors import InputError, MethodRefusedError
 from oracle import as_tables, backward_error_each, to_numpy
 from placement import place
-from solved import assert_weights, exact_of, per_strength, problem_of, unit_roundoff
+from solved import assert_weights, exact_of, per_strength, problem_of, solve_case, unit_roundoff
 
 pytestmark = pytest.mark.device
 
@@ -212,9 +212,8 @@ ACCEPTED = [
 def test_a_method_refuses_by_the_shape_with_every_reason(method: str) -> None:
     for each, case in REFUSED:
         if each == method:
-            problem = problem_of(case)
             with pytest.raises(MethodRefusedError) as caught:
-                cf.solve(problem.X, problem.Y, method=method, **problem.options)
+                solve_case(case, method=method)
             expected = "; ".join(refusals(method, case))
             text = f"method='{method}' cannot take this problem: {expected}\\. Use 'auto' or .*"
             assert re.fullmatch(text, str(caught.value)), f"{case.name}: {caught.value}"
@@ -225,9 +224,8 @@ def test_a_method_refuses_by_the_shape_with_every_reason(method: str) -> None:
 def test_a_factor_breaks_down_with_the_reason(method: str) -> None:
     for each, case in BROKEN:
         if each == method:
-            problem = problem_of(case)
             with pytest.raises(InputError) as caught:
-                cf.solve(problem.X, problem.Y, method=method, **problem.options)
+                solve_case(case, method=method)
             reason = breakdown(method, case) or ".*"
             text = rf"no method could factor this problem \({method}: {reason}\)\."
             assert re.fullmatch(text, str(caught.value)), f"{case.name}: {caught.value}"
@@ -236,7 +234,7 @@ def test_a_factor_breaks_down_with_the_reason(method: str) -> None:
 @pytest.mark.parametrize(("method", "case"), ACCEPTED, ids=[f"{method}: {case.name}" for method, case in ACCEPTED])
 def test_what_a_method_takes_it_gets_right(method: str, case: Case) -> None:
     problem, exact = problem_of(case), exact_of(case)
-    sol = cf.solve(problem.X, problem.Y, method=method, **problem.options)
+    sol = solve_case(case, method=method)
     assert [attempt.method for attempt in sol.attempts][-1] == method
     assert sol.certificate.accepted
     limit = 1e-14 if sol.weight.dtype is torch.float64 else 4 * unit_roundoff(sol)
