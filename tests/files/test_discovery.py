@@ -77,10 +77,46 @@ def test_a_plain_pair_comes_before_one_in_a_group(tmp_path: Path) -> None:
         ({"one": (2, 9, 4), "two": (2, 9)}, ("one", "two")),
     ],
 )
-def test_by_shape(tmp_path: Path, shapes: dict[str, tuple[int, ...]], expected: tuple[str, str]) -> None:
+def test_a_shape_alone_is_a_question(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], expected: tuple[str, str]
+) -> None:
+    """Row numbers, ids, times and masks have the shape of a target, so no shape is taken for one."""
     path = save(tmp_path / "data.npz", **shapes)
-    assert keys(path)[:2] == expected
-    assert discover(path).sentence.startswith("By shape: ")
+    with pytest.raises(SourceError, match=r"only the shapes say that one .*Pass --x KEY --y KEY") as caught:
+        discover(path)
+    for name, shape in shapes.items():
+        assert f"{name} {shape} float64" in str(caught.value)
+    # Where the user names the target, the one table that fits is the features.
+    assert keys(path, y=expected[1])[:2] == expected
+    assert discover(path, y=expected[1]).sentence.startswith("By shape: ")
+    with pytest.raises(SourceError, match="Pass --x KEY --y KEY"):
+        discover(path, x=expected[0])
+
+
+@pytest.mark.parametrize("name", ["y", "labels", "target", "train_y", "run/labels"])
+def test_features_are_found_by_shape_beside_a_named_target(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / "data.h5", **{"measured": (9, 4), name: (9,), "more": (7, 4), "sample_mask": (9, 4)})
+    assert keys(path)[:2] == ("measured", name)
+    assert discover(path).sentence.startswith("By name and shape: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("image_ids", "index", "idx", "time", "timestamps", "row", "lengths", "mask", "y_mask", "label_ids"),
+        *("target_lengths", "y_index", "fold", "clusters", "foo", "sample_no"),
+    ],
+)
+@pytest.mark.parametrize("features", ["features", "X", "embeddings", "data", "foo_matrix"])
+def test_what_labels_rows_is_never_the_target(tmp_path: Path, features: str, name: str) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **{features: np.random.default_rng(0).standard_normal((9, 4)), name: np.arange(9)})
+    with pytest.raises(SourceError, match="Pass --x KEY --y KEY"):
+        discover(path)
+    with pytest.raises(SourceError, match="Pass --x KEY --y KEY"):
+        discover(path, x=features)
+    # The user may say so.
+    assert keys(path, x=features, y=name)[:2] == (features, name)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +158,10 @@ def test_test_rows_that_do_not_belong_are_left_out(tmp_path: Path) -> None:
 
 
 def test_sample_weights_are_found_and_said(tmp_path: Path) -> None:
-    path = save(tmp_path / "data.npz", one=(9, 4), two=(9,), sample_weight=(9,))
-    assert keys(path) == ("one", "two", None, None, "sample_weight")
+    path = save(tmp_path / "data.npz", X=(9, 4), y=(9,), sample_weight=(9,))
+    assert keys(path) == ("X", "y", None, None, "sample_weight")
     assert "sample weight = sample_weight (9,)" in discover(path).sentence
-    path = save(tmp_path / "short.npz", one=(9, 4), two=(9,), sample_weight=(8,))
+    path = save(tmp_path / "short.npz", X=(9, 4), y=(9,), sample_weight=(8,))
     assert keys(path)[4] is None
     path = save(tmp_path / "named.npz", X=(9, 4), y=(9,), w=(9,))
     assert keys(path)[4] is None

@@ -1,11 +1,13 @@
-"""Tables with named columns: Parquet by batches, CSV and TSV whole. A key is one or more columns: ``a,b``."""
+"""Tables with named columns that pyarrow reads: what they share, Parquet by batches, Arrow (Feather) by record batches.
+
+A key is one or more columns: ``a,b``. A column may be wide: a list of numbers of one length in every row, as
+embeddings are stored.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -14,129 +16,229 @@ import torch
 from torch import Tensor
 
 from closedform.files.formats import (
+    LABEL,
     Entry,
     FileFormat,
     FileSource,
-    UnknownKey,
     import_extra,
     native_dtype,
     reading,
     table_name,
 )
+from closedform.files.selection import split_columns
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
+from closedform.words.text import printable
 
-__all__ = ["CsvFormat", "CsvSource", "ParquetFormat", "ParquetSource", "join_columns", "split_columns"]
+__all__ = ["ArrowFormat", "ArrowSource", "ColumnSource", "ParquetFormat", "ParquetSource", "arrow_errors", "entries_of"]
 
 _BATCH_BYTES = 1 << 24
 
 
-def join_columns(columns: Sequence[str]) -> str:
-    """Return the key of several columns; names that hold a comma are quoted as in CSV.
-
-    Example:
-        >>> join_columns(["age", "height, cm"])
-        'age,"height, cm"'
-    """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(columns)
-    return text.getvalue()
+def arrow_errors() -> tuple[type[Exception], ...]:
+    """Return what pyarrow raises for files that it cannot read."""
+    arrow = import_extra("pyarrow", "pyarrow", "reading Parquet and CSV files")
+    return (arrow.ArrowException, OSError, ValueError)
 
 
-def split_columns(key: str, known: Sequence[str]) -> list[str]:
-    """Return the columns that ``key`` names; an empty key names all of them.
+def _types() -> Any:
+    return import_extra("pyarrow.types", "pyarrow", "reading tables")
 
-    Raises:
-        UnknownKey: one of them is not in ``known``.
 
-    Example:
-        >>> split_columns('age,"height, cm"', ["age", "sex", "height, cm"])
-        ['age', 'height, cm']
-    """
-    if not key:
-        return list(known)
-    if key in known:
-        return [key]
-    columns = [name if name in known else name.strip() for name in next(csv.reader([key]))]
-    for column in columns:
-        if column not in known:
-            raise UnknownKey(column)
-    return columns
+def _value_type(kind: Any) -> Any:
+    """Return the type of the numbers in a column: what a dictionary, a tensor or a list holds, else its own."""
+    types = _types()
+    if hasattr(kind, "storage_type"):
+        kind = kind.storage_type
+    if types.is_dictionary(kind) or _is_list(kind):
+        return _value_type(kind.value_type)
+    return kind
+
+
+def _is_list(kind: Any) -> bool:
+    types = _types()
+    if hasattr(kind, "storage_type"):
+        kind = kind.storage_type
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _is_number(kind: Any) -> bool:
-    types = import_extra("pyarrow.types", "pyarrow", "reading tables")
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+    types, value = _types(), _value_type(kind)
+    if _is_list(kind) and _is_list(kind.value_type if not hasattr(kind, "storage_type") else value):
+        return False
+    known = types.is_integer(value) or types.is_floating(value) or types.is_boolean(value) or types.is_decimal(value)
+    return bool(known)
 
 
-class _ColumnSource(FileSource):
-    """What Parquet and CSV share: some columns of one table, stacked side by side in their common dtype."""
+def _is_null(kind: Any) -> bool:
+    return bool(_types().is_null(kind))
 
-    def _set(self, path: Path, key: str, schema: Any, n_rows: int) -> None:
+
+def _array_dtype(kind: Any) -> np.dtype[Any]:
+    value = _value_type(kind)
+    # A column without a single value has no type; reading it says so, if there are rows at all.
+    if _is_null(value) or _types().is_decimal(value):
+        return np.dtype(np.float64)
+    return np.dtype(value.to_pandas_dtype())
+
+
+def label_columns(schema: Any) -> set[str]:
+    """Return the columns that pandas' metadata in the file name as an index."""
+    try:
+        metadata = schema.pandas_metadata or {}
+    except ValueError:
+        return set()
+    return {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
+
+
+def entries_of(schema: Any, n_rows: int, widths: dict[str, int] | None = None) -> dict[str, Entry]:
+    """Return the columns of a table, each as an entry of shape ``(rows, width)``."""
+    labels, widths = label_columns(schema), widths or {}
+    return {
+        field.name: Entry(
+            (n_rows, widths.get(field.name, 1)),
+            str(field.type),
+            _is_number(field.type),
+            LABEL if field.name in labels else "",
+        )
+        for field in schema
+    }
+
+
+def list_widths(schema: Any, first_rows: Any) -> dict[str, int]:
+    """Return the length of the lists in each column of lists, from the first row of a table."""
+    widths = {}
+    for field in schema:
+        if not _is_list(field.type):
+            continue
+        kind = getattr(field.type, "storage_type", field.type)
+        size = getattr(kind, "list_size", None)
+        if size is None and first_rows is not None and first_rows.num_rows:
+            value = first_rows.column(first_rows.schema.get_field_index(field.name))[0].as_py()
+            size = 1 if value is None else len(value)
+        widths[field.name] = size or 1
+    return widths
+
+
+class ColumnSource(FileSource):
+    """What Parquet, Arrow and CSV share: some columns of one table, stacked side by side in their common dtype.
+
+    Abstract: a subclass reads batches and calls :meth:`set_columns` once and :meth:`stack` for each.
+    """
+
+    def set_columns(self, path: Path, key: str, schema: Any, n_rows: int, widths: dict[str, int]) -> None:
+        """Choose the columns of ``key`` and set what a source has to tell.
+
+        Args:
+            path: The file, for messages.
+            key: Names of columns; empty for all but those that pandas marked as an index.
+            schema: The table's schema.
+            n_rows: Its rows.
+            widths: The lengths of its lists, by column.
+
+        Raises:
+            SourceError: no columns, or two of one name.
+            DataTypeError: a column does not hold numbers.
+            UnknownKey: there is no such column.
+        """
         self.name = table_name(path, key)
         names = list(schema.names)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SourceError(f"{path} has more than one column named '{twice[0]}'; rename one of them.")
-        self._columns = split_columns(key, names)
+        labels = label_columns(schema)
+        self._columns = split_columns(key, names) if key else [name for name in names if name not in labels]
         if not self._columns:
             raise SourceError(f"{path} has no columns.")
-        for column in self._columns:
-            kind = schema.field(column).type
+        kinds = {column: schema.field(column).type for column in self._columns}
+        for column, kind in kinds.items():
             if not (_is_number(kind) or _is_null(kind)):
                 raise DataTypeError(
                     f"column '{column}' of {path} holds {kind} values, which are not numbers; leave it "
                     "out by naming the columns you want (--x COL,COL), or turn it into numbers first."
                 )
-        kinds = [schema.field(column).type for column in self._columns]
-        # A column without a single value has no type; reading it says so, if there are rows at all.
-        dtypes = [np.dtype(np.float64 if _is_null(kind) else kind.to_pandas_dtype()) for kind in kinds]
-        self._array_dtype = np.result_type(*dtypes)
-        self.shape = (n_rows, len(self._columns))
-        self.dtype, self.notes = native_dtype(self._array_dtype, self.name)
+        self._widths = {column: widths.get(column, 1) for column in self._columns}
+        self._array_dtype = np.result_type(*map(_array_dtype, kinds.values()))
+        self.shape = (n_rows, sum(self._widths.values()))
+        self.dtype, notes = native_dtype(self._array_dtype, self.name)
+        decimals = [printable(name) for name, kind in kinds.items() if _types().is_decimal(_value_type(kind))]
+        if decimals:
+            notes += (f"decimal numbers of {self.name} ({', '.join(decimals[:5])}) were rounded to float64",)
+        if not key and labels:
+            notes += (f"{', '.join(map(printable, sorted(labels)))} of {path} left out: pandas wrote it as an index",)
+        self.notes = notes
+        self.columns = tuple(
+            printable(name) if width == 1 and not _is_list(kinds[name]) else f"{printable(name)}[{i}]"
+            for name, width in self._widths.items()
+            for i in range(width)
+        )
 
-    def _stack(self, table: Any, first_row: int) -> Tensor:
-        """Return an Arrow table or batch, whose first row is ``first_row`` of the file, as a tensor."""
-        stacked = np.empty((table.num_rows, len(self._columns)), self._array_dtype)
-        for position, name in enumerate(self._columns):
-            column = table.column(name)
+    def stack(self, table: Any, first_row: int) -> Tensor:
+        """Return an Arrow table or batch, whose first row is ``first_row`` of the file, as a tensor.
+
+        Raises:
+            InputError: a missing value, or lists of several lengths.
+        """
+        stacked = np.empty((table.num_rows, self.shape[1]), self._array_dtype)
+        position = 0
+        for name, width in self._widths.items():
+            column = table.column(table.schema.get_field_index(name))
             if column.null_count:
                 row = first_row + column.is_null().index(True).as_py()
-                raise InputError(
-                    f"column '{name}' of {self.name} has a missing value, first in row {row} (counted "
-                    "from 0); drop or fill those rows."
-                )
-            stacked[:, position] = column.to_numpy(zero_copy_only=False)
+                self._refuse_missing(name, row)
+            stacked[:, position : position + width] = self._numbers(column, name, width, first_row)
+            position += width
         return array_to_tensor(stacked, self.name)[0]
 
+    def _refuse_missing(self, name: str, row: int) -> None:
+        raise InputError(
+            f"column '{name}' of {self.name} has a missing value, first in row {row} (counted "
+            "from 0); drop or fill those rows."
+        )
 
-def _is_null(kind: Any) -> bool:
-    return bool(import_extra("pyarrow.types", "pyarrow", "reading tables").is_null(kind))
-
-
-def _entries(schema: Any, n_rows: int) -> dict[str, Entry]:
-    return {field.name: Entry((n_rows, 1), str(field.type), _is_number(field.type)) for field in schema}
+    def _numbers(self, column: Any, name: str, width: int, first_row: int) -> np.ndarray[Any, Any]:
+        """Return a column without missing values as an array ``(rows, width)``."""
+        types = _types()
+        if hasattr(column, "combine_chunks"):
+            column = column.combine_chunks()
+        if hasattr(column, "storage"):
+            column = column.storage
+        rows = len(column)
+        if _is_list(column.type):
+            compute = import_extra("pyarrow.compute", "pyarrow", "reading tables")
+            lengths = compute.list_value_length(column).to_numpy(zero_copy_only=False)
+            odd = np.flatnonzero(lengths != width)
+            if len(odd):
+                raise InputError(
+                    f"column '{name}' of {self.name} holds lists of {width} numbers, but row {first_row + odd[0]} "
+                    f"(counted from 0) has {lengths[odd[0]]}; write lists of one length."
+                )
+            column = column.flatten()
+            if column.null_count:
+                self._refuse_missing(name, first_row + column.is_null().index(True).as_py() // width)
+        if types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if types.is_decimal(column.type):
+            arrow = import_extra("pyarrow", "pyarrow", "reading tables")
+            column = column.cast(arrow.float64())
+        return column.to_numpy(zero_copy_only=False).reshape(rows, width)
 
 
 @final
 class ParquetFormat(FileFormat):
-    """Parquet; nested columns are no numbers."""
+    """Parquet; structs and maps are no numbers."""
 
     title = "Parquet"
     suffixes = (".parquet", ".pq")
     columns = True
 
     def entries(self, path: Path) -> dict[str, Entry]:
-        with reading(path, self.title, *_arrow_errors()), _parquet_file(path) as file:
-            return _entries(file.schema_arrow, file.metadata.num_rows)
+        with reading(path, self.title, *arrow_errors()), _parquet_file(path) as file:
+            schema = file.schema_arrow
+            return entries_of(schema, file.metadata.num_rows, list_widths(schema, _first_rows(file)))
 
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return ParquetSource(path, key)
-
-
-def _arrow_errors() -> tuple[type[Exception], ...]:
-    arrow = import_extra("pyarrow", "pyarrow", "reading Parquet and CSV files")
-    return (arrow.ArrowException, OSError, ValueError)
 
 
 def _parquet_file(path: Path) -> Any:
@@ -144,8 +246,14 @@ def _parquet_file(path: Path) -> Any:
     return parquet.ParquetFile(path, memory_map=True)
 
 
+def _first_rows(file: Any) -> Any:
+    """Return the first row of the columns of lists, or None where there are none."""
+    lists = [field.name for field in file.schema_arrow if _is_list(field.type)]
+    return next(file.iter_batches(1, columns=lists, use_threads=False), None) if lists else None
+
+
 @final
-class ParquetSource(_ColumnSource):
+class ParquetSource(ColumnSource):
     """Columns of a Parquet file, decoded batch by batch within its row groups.
 
     Parquet has no random access inside a row group. A walk in order decodes each batch once; a read that does
@@ -154,18 +262,19 @@ class ParquetSource(_ColumnSource):
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
-        with reading(path, ParquetFormat.title, *_arrow_errors()), _parquet_file(path) as file:
-            self._set(path, key, file.schema_arrow, file.metadata.num_rows)
+        with reading(path, ParquetFormat.title, *arrow_errors()), _parquet_file(path) as file:
+            schema = file.schema_arrow
+            self.set_columns(path, key, schema, file.metadata.num_rows, list_widths(schema, _first_rows(file)))
             groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
-        self._batch_rows = max(1, _BATCH_BYTES // (len(self._columns) * self.dtype.itemsize))
+        self._batch_rows = max(1, _BATCH_BYTES // (self.shape[1] * self.dtype.itemsize))
         self._batches: Iterator[Tensor] | None = None
         self._ahead = torch.empty(0)
         self._position = 0
 
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
-        with reading(self._path, ParquetFormat.title, *_arrow_errors()):
+        with reading(self._path, ParquetFormat.title, *arrow_errors()):
             if self._batches is None or start != self._position:
                 self.close()
                 self._batches = self._decode(start)
@@ -212,72 +321,57 @@ class ParquetSource(_ColumnSource):
             first, row = row, row + batch.num_rows
             if row > start:
                 skipped = max(start - first, 0)
-                yield self._stack(batch.slice(skipped), first + skipped)
+                yield self.stack(batch.slice(skipped), first + skipped)
 
 
 @final
-class CsvFormat(FileFormat):
-    """Comma- or tab-separated text whose first line names the columns."""
+class ArrowFormat(FileFormat):
+    """Arrow's own files (Feather of version 2), mapped and read by record batches."""
 
-    title = "CSV"
-    suffixes = (".csv", ".tsv")
+    title = "Arrow"
+    suffixes = (".arrow", ".feather", ".ipc")
     columns = True
 
     def entries(self, path: Path) -> dict[str, Entry]:
-        table = _read_csv(path)
-        return _entries(table.schema, table.num_rows)
+        with reading(path, self.title, *arrow_errors()), _arrow_file(path) as file:
+            first = file.get_batch(0) if file.num_record_batches else None
+            return entries_of(file.schema, sum(_batch_rows(file)), list_widths(file.schema, first))
 
     def open(self, path: Path, key: str, budget: int) -> FileSource:
-        # Only parsing tells how many numbers the text holds; and it is rarely smaller than they are.
-        size = path.stat().st_size
-        if size > budget:
-            raise SourceError(
-                f"{path} has {size / 1e9:.2f} GB of text, over the memory share of {budget / 1e9:.2f} GB, "
-                "and text cannot be read by row ranges; convert it to .parquet or .h5."
-            )
-        return CsvSource(path, key, _read_csv(path))
+        return ArrowSource(path, key)
 
 
-def _read_csv(path: Path) -> Any:
-    library = import_extra("pyarrow.csv", "pyarrow", "reading CSV files")
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with reading(path, CsvFormat.title, *_arrow_errors()):
-        table = library.read_csv(path, parse_options=library.ParseOptions(delimiter=delimiter))
-        names = table.column_names
-    if len(names) == 1 and any(separator in names[0] for separator in ";\t,"):
-        raise SourceError(
-            f"{path} is not separated by {'tabs' if delimiter == chr(9) else 'commas'}: its first line is "
-            f"{names[0]!r}; write it with the separator of its ending (.csv: comma, .tsv: tab)."
-        )
-    if _are_data(names):
-        raise SourceError(
-            f"the first line of {path} holds numbers ({', '.join(names[:3])}, ...), not column names; add a "
-            "first line that names the columns."
-        )
-    return table
+def _arrow_file(path: Path) -> Any:
+    arrow = import_extra("pyarrow", "pyarrow", "reading Arrow files")
+    library = import_extra("pyarrow.ipc", "pyarrow", "reading Arrow files")
+    return library.open_file(arrow.memory_map(str(path)))
 
 
-def _are_data(names: list[str]) -> bool:
-    """Whether a header line looks like a row of numbers; 0, 1, 2, ... are the names pandas gives columns."""
-    if [name for name in names if name] == [str(i) for i in range(len([name for name in names if name]))]:
-        return False
-    try:
-        for name in names:
-            float(name)
-    except ValueError:
-        return False
-    return True
+def _batch_rows(file: Any) -> list[int]:
+    return [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
 
 
 @final
-class CsvSource(_ColumnSource):
-    """Columns of a parsed CSV file."""
+class ArrowSource(ColumnSource):
+    """Columns of an Arrow file; a read decodes the record batches that it touches."""
 
-    streams = False
-
-    def __init__(self, path: Path, key: str, table: Any) -> None:
-        self._set(path, key, table.schema, table.num_rows)
-        self._table = table
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        with reading(path, ArrowFormat.title, *arrow_errors()), _arrow_file(path) as file:
+            first = file.get_batch(0) if file.num_record_batches else None
+            rows = _batch_rows(file)
+            self.set_columns(path, key, file.schema, sum(rows), list_widths(file.schema, first))
+        self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
 
     def read(self, start: int, stop: int) -> Tensor:
-        return self._stack(self._table.slice(start, stop - start), start)
+        stop = min(stop, self.shape[0])
+        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype)]
+        with reading(self._path, ArrowFormat.title, *arrow_errors()), _arrow_file(self._path) as file:
+            batch = int(np.searchsorted(self._starts, start, side="right")) - 1
+            while start < stop:
+                first, end = int(self._starts[batch]), min(int(self._starts[batch + 1]), stop)
+                if end > start:
+                    parts.append(self.stack(file.get_batch(batch).slice(start - first, end - start), start))
+                    start = end
+                batch += 1
+        return torch.cat(parts)

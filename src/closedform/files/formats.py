@@ -1,7 +1,7 @@
 """The contract of a file format, and what all formats share: entries, keys and one-line errors.
 
 To add a format, write one file with a :class:`FileFormat` and a :class:`FileSource`, and name the format in
-the list of :mod:`closedform.rows.files`.
+the list of :mod:`closedform.files.opening`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ import torch
 from closedform.rows.source import Source
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import ClosedformError, MissingExtraError, SourceError
+from closedform.words.text import printable
 
 __all__ = [
+    "LABEL",
+    "PARAMETER",
     "Entry",
     "FileFormat",
     "FileSource",
@@ -33,22 +37,48 @@ __all__ = [
     "key_error",
     "native_dtype",
     "reading",
+    "short_key",
     "sniff",
     "table_name",
 ]
 
+#: Data sets that a message lists before it only counts.
 _LISTED = 20
+#: Keys among which a near match is looked for; it takes microseconds for each.
+_COMPARED = 2000
+#: Characters of a key that a message shows.
+_SHOWN = 200
 
 
+#: The role of an entry that labels the rows: an index, a coordinate of a grid.
+LABEL = "label"
+#: The role of an entry that is a parameter of a layer.
+PARAMETER = "parameter"
+
+
+@final
 @dataclass(frozen=True)
 class Entry:
-    """One data set of a file: its shape, its dtype by name, and whether it holds real numbers."""
+    """One data set of a file.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its dtype by name.
+        numeric: Whether it holds real numbers and can be read as one table.
+        role: What the file itself says that this is for, where it is no data: :data:`LABEL` (an index, a coordinate)
+            or :data:`PARAMETER` (of a layer); else empty.
+        columns: The columns by name, each of shape ``(rows, width)``, where it is a table with named columns; such a
+            table is read by ``KEY[NAME,NAME]``, and counts as numeric column by column.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     numeric: bool
+    role: str = ""
+    columns: Mapping[str, Entry] | None = None
 
 
+@final
 class UnknownKey(Exception):
     """Raised by a format that has no data set of this key; the door turns it into the error a user sees."""
 
@@ -105,7 +135,7 @@ class FileFormat(ABC):
 
 def table_name(path: Path, key: str) -> str:
     """Return what the user calls a data set: ``FILE::KEY``, or ``FILE`` alone for an unnamed table."""
-    return f"{path}::{key}" if key else str(path)
+    return printable(f"{path}::{key}" if key else str(path))
 
 
 def describe(entries: Mapping[str, Entry]) -> str:
@@ -115,18 +145,34 @@ def describe(entries: Mapping[str, Entry]) -> str:
         >>> describe({"X": Entry((5, 2), "float32", True), "y": Entry((5,), "int64", True)})
         'X (5, 2) float32, y (5,) int64'
     """
-    words = [f"{key or '(unnamed)'} {entry.shape} {entry.dtype}" for key, entry in entries.items()]
-    more = [f"and {len(words) - _LISTED} more"] if len(words) > _LISTED else []
-    return ", ".join(words[:_LISTED] + more) or "no data set at all"
+    listed = [_described(key, entry) for key, entry in islice(entries.items(), _LISTED)]
+    more = [f"and {len(entries) - _LISTED:,} more"] if len(entries) > _LISTED else []
+    return ", ".join(listed + more) or "no data set at all"
+
+
+def _described(key: str, entry: Entry) -> str:
+    name = short_key(key) or "(unnamed)"
+    if entry.columns is None:
+        return f"{name} {entry.shape} {entry.dtype}"
+    names = list(islice(entry.columns, _LISTED))
+    more = ", ..." if len(entry.columns) > _LISTED else ""
+    return f"{name} {entry.shape} with columns {', '.join(map(short_key, names))}{more}"
+
+
+def short_key(key: str) -> str:
+    """Return a key as one line of a message shows it: no control characters, and cut where it is very long."""
+    shown = printable(key)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 def key_error(path: Path, key: str, entries: Mapping[str, Entry]) -> SourceError:
     """Return the error for a key that is not in the file: the near matches, and all there is."""
-    by_lower = {known.lower(): known for known in entries if known}
-    by_lower |= {known.rsplit("/", 1)[-1].lower(): known for known in entries if "/" in known}
+    known_keys = list(islice(entries, _COMPARED))
+    by_lower = {known.lower(): known for known in known_keys if known}
+    by_lower |= {known.rsplit("/", 1)[-1].lower(): known for known in known_keys if "/" in known}
     near = {by_lower[word] for word in difflib.get_close_matches(key.lower(), by_lower, n=3, cutoff=0.65)}
-    hint = f" Did you mean {' or '.join(sorted(near))}?" if near else ""
-    return SourceError(f"{path} has no data set '{key}'.{hint} It holds: {describe(entries)}.")
+    hint = f" Did you mean {' or '.join(map(short_key, sorted(near)))}?" if near else ""
+    return SourceError(f"{path} has no data set '{short_key(key)}'.{hint} It holds: {describe(entries)}.")
 
 
 def import_extra(module: str, package: str, purpose: str) -> Any:
@@ -180,6 +226,11 @@ _MAGIC = {
     b"\x93NUMPY": ".npy",
     b"PK\x03\x04": "zip",
     b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"MATLAB 5.0 MAT-file": "MATLAB",
+    b"MATLAB 7.3 MAT-file": "HDF5",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "Excel",
+    b"\x1f\x8b": "gzip",
     b"\x80\x02": "pickle",
     b"\x80\x03": "pickle",
     b"\x80\x04": "pickle",
@@ -191,12 +242,17 @@ def sniff(path: Path) -> str | None:
     """Return the title of the format that the first bytes of a file belong to, or None.
 
     A zip archive is ``.pt`` where it has a ``data.pkl`` (torch), else ``.npz``.
+
+    Raises:
+        SourceError: it belongs to a program whose files hold no plain tables: a spreadsheet, a Keras model.
     """
     import zipfile
 
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(20)
     found = next((title for magic, title in _MAGIC.items() if head.startswith(magic)), None)
+    if found == "Excel":
+        raise SourceError(f"{path} is an Excel workbook; save the sheet as .csv or .parquet.")
     if found != "zip":
         return found
     try:
@@ -204,4 +260,8 @@ def sniff(path: Path) -> str | None:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return None
+    if "[Content_Types].xml" in names:
+        raise SourceError(f"{path} is an Excel workbook; save the sheet as .csv or .parquet.")
+    if "model.weights.h5" in names:
+        raise SourceError(f"{path} is a Keras model, which holds the parameters of layers, not data.")
     return ".pt" if any(name.endswith("data.pkl") for name in names) else ".npz"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 __all__ = ["available_memory"]
+
+#: Where the kernel mounts its control groups and tells about this process.
+_CGROUPS, _PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self")
+#: Limit and use of a control group, in version 2 and version 1.
+_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 def available_memory() -> int:
     """Return the bytes of memory that a new allocation can take without swapping.
 
-    The limit of the control group (a container's memory limit) counts where it is lower than the machine's.
+    The limits of the control groups (a container's memory limit, versions 1 and 2, of every group that this process
+    is in) and of the process (``ulimit -v``) count where they are lower than the machine's.
 
     Example:
         >>> available_memory() > 0
@@ -27,10 +33,48 @@ def available_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, current = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        available = min(available, max(int(text) - int(current.read_text()), 0))
-    return available
+    return max(min([available, *_left_in_groups(), *_left_in_process()]), 0)
+
+
+def _left_in_groups() -> list[int]:
+    """Return what is left under the limits of this process's control groups and of those around them."""
+    folders = {_CGROUPS, _CGROUPS / "memory"}
+    try:
+        lines = (_PROCESS / "cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        # "0::/a/b" of version 2, "7:memory:/a/b" of version 1.
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base = _CGROUPS / "memory" if controllers else _CGROUPS
+        inner = PurePosixPath(group.lstrip("/"))
+        folders.update(base / parent for parent in (inner, *inner.parents))
+    left = []
+    for folder in folders:
+        for limit_name, used_name in _FILES:
+            try:
+                limit, used = (folder / limit_name).read_text().strip(), (folder / used_name).read_text()
+            except OSError:
+                continue
+            if limit != "max":
+                left.append(int(limit) - int(used))
+    return left
+
+
+def _left_in_process() -> list[int]:
+    """Return what is left of the address space and of the data that ``ulimit`` grants this process."""
+    import resource
+
+    pages = resource.getpagesize()
+    try:
+        sizes = (_PROCESS / "statm").read_text().split()
+    except OSError:
+        return []
+    used = {resource.RLIMIT_AS: int(sizes[0]) * pages, resource.RLIMIT_DATA: int(sizes[5]) * pages}
+    limits = {kind: resource.getrlimit(kind)[0] for kind in used}
+    return [limit - used[kind] for kind, limit in limits.items() if limit != resource.RLIM_INFINITY]
 
 
 def _available_on_windows() -> int:

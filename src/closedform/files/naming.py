@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["INDEX_COLUMNS", "LAYER_NAMES", "TARGET_COLUMNS", "WEIGHT_NAMES", "is_test", "pair_rank", "stem"]
+__all__ = [
+    "INDEX_COLUMNS",
+    "LAYER_NAMES",
+    "TARGET_COLUMNS",
+    "WEIGHT_NAMES",
+    "is_label",
+    "is_test",
+    "names_target",
+    "other_words",
+    "stem",
+]
+
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 # The words that tell the features from the targets. Both keys may hold other words, but the same ones.
 PAIRS: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
-    (frozenset(x.split()), frozenset(y.split()))
+    (_word_set(x), _word_set(y))
     for x, y in (
         ("kernel kernels", "vector vectors"),
         ("x", "y"),
@@ -24,8 +39,17 @@ TRAIN_WORDS = frozenset({"train", "training"})
 TEST_WORDS = frozenset({"test", "testing"})
 TARGET_COLUMNS = frozenset({"y", "target", "targets", "label", "labels"})
 WEIGHT_NAMES = frozenset({"sample_weight", "sample_weights"})
-# What nn.Linear calls its parameters: a state_dict holds no data.
-LAYER_NAMES = frozenset({"weight", "bias"})
+# What layers call their parameters: a state_dict holds no data. Those of TensorFlow end in ":0".
+LAYER_NAMES = _word_set(
+    "weight bias kernel:0 bias:0 gamma:0 beta:0 moving_mean:0 moving_variance:0 embeddings:0 recurrent_kernel:0 "
+    "depthwise_kernel:0 running_mean running_var num_batches_tracked weight_g weight_v in_proj_weight "
+    "in_proj_bias weight_ih_l0 weight_hh_l0 bias_ih_l0 bias_hh_l0 lora_a lora_b"
+)
+# What labels or describes the rows and is never a target, unless the user says so.
+LABEL_WORDS = _word_set(
+    "id ids uid uids index indexes indices idx idxs row rows time times timestamp timestamps date dates length "
+    "lengths len lens mask masks fold folds split splits name names offset offsets"
+)
 # Row numbers that pandas writes beside the data; they are not features.
 INDEX_COLUMNS = frozenset({"", "Unnamed: 0", "__index_level_0__"})
 
@@ -65,28 +89,41 @@ def stem(key: str) -> tuple[str, ...]:
     return tuple(word for word in words(key) if word not in TRAIN_WORDS | TEST_WORDS)
 
 
-def pair_rank(x: str, y: str, *, x_given: bool = False, y_given: bool = False) -> tuple[int, int] | None:
-    """Rank how well two keys read as features and targets; lower is better, None is not at all.
-
-    Best is a pair of words with nothing else, then one with the same other words on both sides, then a word
-    on one side where the user gave the other.
+def is_label(key: str) -> bool:
+    """Return whether a key names what labels or describes rows (ids, times, lengths, masks) and is no target.
 
     Example:
-        >>> pair_rank("X_train", "y_train"), pair_rank("probe/X", "probe/y"), pair_rank("y", "X")
-        ((0, 0), (0, 1), None)
+        >>> is_label("image_ids"), is_label("time"), is_label("time/X")
+        (True, True, False)
     """
-    ranks = []
-    for x_words, y_words in PAIRS:
-        x_other, y_other = _other_words(x, x_words), _other_words(y, y_words)
-        if x_other is not None and x_other == y_other:
-            ranks.append((0, len(x_other)))
-        elif (x_given and y_other == ()) or (y_given and x_other == ()):
-            ranks.append((1, 0))
-    return min(ranks, default=None)
+    return not LABEL_WORDS.isdisjoint(words(key.rsplit("/", 1)[-1]))
 
 
-def _other_words(key: str, known: frozenset[str]) -> tuple[str, ...] | None:
-    """Return the words of a key besides ``known``, or None where it has none of these."""
+def names_target(key: str) -> bool:
+    """Return whether a key says by itself that it is the target: ``y``, ``labels``, ``train/target``.
+
+    Example:
+        >>> names_target("y_train"), names_target("label_ids"), names_target("b")
+        (True, False, False)
+    """
+    last = stem(key.rsplit("/", 1)[-1])
+    return bool(last) and TARGET_COLUMNS.issuperset(last)
+
+
+def other_words(key: str) -> tuple[list[tuple[int, tuple[str, ...]]], list[tuple[int, tuple[str, ...]]]]:
+    """Return how a key reads as features, and how as targets: the pair of words, and its words besides that pair's.
+
+    Two keys belong together where they read by one pair of words and have the same other words.
+
+    Example:
+        >>> other_words("probe/X"), other_words("noise")
+        (([(1, ('probe',))], []), ([], []))
+    """
     all_words = stem(key)
-    other = tuple(word for word in all_words if word not in known)
-    return other if len(other) < len(all_words) else None
+    sides: tuple[list[tuple[int, tuple[str, ...]]], ...] = ([], [])
+    for number, pair in enumerate(PAIRS):
+        for readings, known in zip(sides, pair, strict=True):
+            other = tuple(word for word in all_words if word not in known)
+            if len(other) < len(all_words):
+                readings.append((number, other))
+    return sides[0], sides[1]

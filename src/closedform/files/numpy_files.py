@@ -35,11 +35,11 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
+    elif version in ((2, 0), (3, 0)):
+        # Version 3 differs in the encoding of the names of fields alone.
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
     else:
-        # Version 3 exists for the field names of structured arrays, which are no tables of numbers.
-        raise SourceError(f"version {version[0]} of the .npy format holds structured arrays; save a plain array.")
+        raise SourceError(f"version {version[0]} of the .npy format is newer than this NumPy; save the array again.")
     return shape, dtype
 
 

@@ -30,6 +30,11 @@ def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
         return f"{x} {x_entry.shape} looks transposed beside {y} {targets}; save {x}.T"
     if len(rows) == 1 and len(targets) == 2 and targets[1] == rows[0]:
         return f"{y} {targets} looks transposed beside {x} {x_entry.shape}; save {y}.T"
+    if len(rows) == len(targets) - 1 == 1 and x_entry.shape[1] == targets[1]:
+        return (
+            f"{x} {x_entry.shape} and {y} {targets} both look transposed, as MATLAB's save -v7.3 leaves them in HDF5; "
+            f"read them as they were with --x {x}.T --y {y}.T"
+        )
     return f"the rows of {x} {x_entry.shape} and {y} {targets} do not match; save a row of targets for each of features"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -43,6 +44,11 @@ _SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
 }
 _TABLE_DTYPES = frozenset(_SAFETENSORS_DTYPES.values())
+#: Entries of a file, beyond which its containers are taken for a trap: each may be named by many others.
+_MOST_ENTRIES = 100_000
+#: Containers in containers.
+_DEEPEST = 500
+_END = object()
 _WIDE_UNSIGNED = frozenset({torch.uint16, torch.uint32, torch.uint64})
 
 
@@ -167,20 +173,42 @@ def _load(path: Path) -> dict[str, Tensor]:
                 f"{path} holds Python objects other than tensors; closedform never unpickles them. Save the "
                 "tensors alone: torch.save({'X': X, 'y': y}, path)."
             ) from error
-    tensors: dict[str, Tensor] = {}
-    _flatten(loaded, "", tensors)
+    tensors = _tensors_in(path, loaded)
     if not tensors:
         raise SourceError(f"{path} holds no tensors; save them with torch.save({{'X': X, 'y': y}}, path).")
     return tensors
 
 
-def _flatten(value: object, key: str, tensors: dict[str, Tensor]) -> None:
-    if isinstance(value, Tensor):
-        tensors[key] = value.detach()
-    elif isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, item in items:
-            _flatten(item, f"{key}/{name}" if key else str(name), tensors)
+def _tensors_in(path: Path, loaded: object) -> dict[str, Tensor]:
+    """Return the tensors in nested dicts, lists and tuples, in order, without recursion.
+
+    Raises:
+        SourceError: a container is in itself, or containers are shared so often that there is no end of names.
+    """
+    tensors: dict[str, Tensor] = {}
+    # Each container on the way down, with what is still to be seen of it.
+    trail: list[tuple[object, str, Iterator[tuple[object, object]]]] = [(None, "", iter([("", loaded)]))]
+    seen = 0
+    while trail:
+        _, prefix, items = trail[-1]
+        name, value = next(items, (None, _END))
+        if value is _END:
+            trail.pop()
+            continue
+        if not isinstance(value, Tensor | dict | list | tuple):
+            continue
+        key = f"{prefix}/{name}" if prefix else str(name)
+        seen += 1
+        if seen > _MOST_ENTRIES or len(trail) > _DEEPEST:
+            raise SourceError(f"{path} holds more than {_MOST_ENTRIES:,} entries, or too deep ones; save fewer.")
+        if isinstance(value, Tensor):
+            tensors[key] = value.detach()
+            continue
+        if any(value is above for above, _, _ in trail):
+            raise SourceError(f"{path} holds a container that contains itself ({key}); save the tensors alone.")
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        trail.append((value, key, iter(inner)))
+    return tensors
 
 
 @final

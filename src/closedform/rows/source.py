@@ -23,6 +23,7 @@ class Source(ABC):
         device: The device of the tensors that ``read`` returns.
         in_memory: Whether ``read`` costs no I/O.
         notes: What was done on the way in that the user should know (a cast, a discovered key).
+        columns: Names of the columns, fit to be shown, where the table has them; one for each column.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source(ABC):
     device: torch.device
     in_memory: bool
     notes: tuple[str, ...]
+    columns: tuple[str, ...] | None = None
 
     @property
     def stored_dtype(self) -> torch.dtype:

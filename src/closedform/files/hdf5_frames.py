@@ -1,0 +1,250 @@
+"""Tables with named columns inside HDF5: compound data sets, pandas' HDFStore and AnnData's data frames.
+
+The layouts are those that pandas (``pandas.io.pytables``, of 0.15.2 and later) and AnnData (its on-disk
+specification) document. pandas itself is not asked: PyTables unpickles attributes, and no pickle of a file is ever
+loaded here. Names that are pickled are taken out of it as text, by a reader that builds no objects.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from closedform.files.formats import LABEL, Entry
+from closedform.files.hdf5_walk import attribute
+from closedform.words.errors import InputError, SourceError
+
+__all__ = ["Column", "Frame", "find_frame", "read_columns"]
+
+
+@final
+@dataclass(frozen=True)
+class Column:
+    """Where a column of a frame lies.
+
+    Attributes:
+        dataset: The name of its data set, relative to the frame; ``"."`` is the frame itself.
+        field: The field of a compound data set, or empty.
+        positions: Its columns in that data set or field, flattened; None for all.
+        dtype: The dtype of its numbers.
+        width: Number of columns that it takes.
+        numeric: Whether it holds real numbers.
+        label: Whether it labels rows and is no data.
+        mask: The data set that is true where a value is missing, or empty.
+        rows_last: Whether the rows lie along the last axis.
+    """
+
+    dataset: str
+    field: str
+    positions: slice | None
+    dtype: np.dtype[Any]
+    width: int
+    numeric: bool
+    label: bool = False
+    mask: str = ""
+    rows_last: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Frame:
+    """A table with named columns, in the order of the file."""
+
+    n_rows: int
+    columns: Mapping[str, Column]
+
+    def entry(self) -> Entry:
+        """Return what discovery sees of it."""
+        columns = {
+            name: Entry((self.n_rows, column.width), str(column.dtype), column.numeric, LABEL if column.label else "")
+            for name, column in self.columns.items()
+        }
+        shape = (self.n_rows, sum(column.width for column in self.columns.values()))
+        return Entry(shape, "table", numeric=False, columns=columns)
+
+
+def find_frame(h5py: Any, item: Any, name: str) -> Frame | None:
+    """Return the frame that a group or data set is; None where it is none.
+
+    Raises:
+        SourceError: two columns have the same name, or the layout is none that is known.
+    """
+    if isinstance(item, h5py.Dataset):
+        if item.dtype.names is None or len(item.shape) != 1:
+            return None
+        return Frame(item.shape[0], dict(_fields(item, ".")))
+    kind = attribute(item, "pandas_type")
+    if attribute(item, "encoding-type") == "dataframe":
+        found, n_rows = _anndata(h5py, item)
+    elif kind == "frame":
+        found, n_rows = _fixed(item)
+    elif kind == "series":
+        found, n_rows = _series(item)
+    elif kind:
+        found, n_rows = _appendable(item)
+    else:
+        return None
+    columns = dict(found)
+    if len(columns) < len(found):
+        names = [column for column, _ in found]
+        twice = next(column for column in names if names.count(column) > 1)
+        raise SourceError(f"{name} has more than one column named '{twice}'; rename one of them.")
+    return Frame(n_rows, columns)
+
+
+_Columns = list[tuple[str, Column]]
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fiub"
+
+
+def _fields(dataset: Any, where: str) -> Iterator[tuple[str, Column]]:
+    for field in dataset.dtype.names:
+        dtype = dataset.dtype[field]
+        yield field, Column(where, field, None, dtype.base, math.prod(dtype.shape), _is_number(dtype.base))
+
+
+def _fixed(group: Any) -> tuple[_Columns, int]:
+    """The fixed layout of pandas: one data set for each dtype, its columns named by another."""
+    blocks = sorted(int(match[1]) for key in group if (match := re.fullmatch(r"block(\d+)_values", key)))
+    order = _axis(group, "axis0")
+    n_rows = len(group["axis1"]) if "axis1" in group else len(group["axis1_label0"])
+    found: _Columns = []
+    for block in blocks:
+        where = f"block{block}_values"
+        values = group[where]
+        items = _axis(group, f"block{block}_items")
+        stored = attribute(values, "value_type")
+        numeric = len(values.shape) == 2 and _is_number(values.dtype) and not stored.startswith(("datetime", "timed"))
+        if values.attrs.get("shape") is not None:
+            # PyTables stores one number in place of an empty table.
+            n_rows = 0
+        rows_last = numeric and values.shape[0] != n_rows
+        names = items or [f"block{block}_{i}" for i in range(values.shape[-1] if values.shape else 0)]
+        for i, name in enumerate(names):
+            column = Column(where, "", slice(i, i + 1), values.dtype, 1, numeric, rows_last=rows_last)
+            found.append((name, column))
+    place = {name: position for position, name in enumerate(order)}
+    found.sort(key=lambda pair: place.get(pair[0], len(place)))
+    return found, n_rows
+
+
+def _axis(group: Any, axis: str) -> list[str]:
+    """Return the labels along an axis as text; empty where they are pickled objects."""
+    if axis in group:
+        return _labels(group[axis])
+    levels = int(group.attrs.get(f"{axis}_nlevels", 0))
+    parts = []
+    for level in range(levels):
+        labels = _labels(group[f"{axis}_level{level}"])
+        parts.append([labels[code] for code in group[f"{axis}_label{level}"][()]])
+    return [".".join(names) for names in zip(*parts, strict=True)]
+
+
+def _labels(dataset: Any) -> list[str]:
+    if dataset.dtype.kind == "O":
+        return []
+    encoding = attribute(dataset.parent, "encoding") or "utf-8"
+    values = dataset[()].tolist()
+    return [value.decode(encoding, "replace") if isinstance(value, bytes) else str(value) for value in values]
+
+
+def _series(group: Any) -> tuple[_Columns, int]:
+    values = group["values"]
+    names = _pickled_names(group.attrs.get("name"))
+    name = names[0] if names else group.name.rsplit("/", 1)[-1]
+    stored = attribute(values, "value_type")
+    numeric = _is_number(values.dtype) and not stored.startswith(("datetime", "timedelta"))
+    return [(name, Column("values", "", None, values.dtype, 1, numeric))], values.shape[0]
+
+
+def _appendable(group: Any) -> tuple[_Columns, int]:
+    """The table layout of pandas: one compound data set, whose blocks of columns are named by its attributes."""
+    table = group["table"]
+    attrs = table.attrs
+    labels = {"index", *_pickled_names(group.attrs.get("index_cols")), *_pickled_names(group.attrs.get("levels"))}
+    found: _Columns = []
+    for field, column in _fields(table, "table"):
+        stored = attribute(table, f"{field}_dtype")
+        category = "category" in _pickled_names(attrs.get(f"{field}_meta"))
+        numeric = column.numeric and not category and not stored.startswith(("datetime", "timedelta"))
+        names = _pickled_names(attrs.get(f"{field}_kind"))
+        block = re.fullmatch(r"values_block_\d+", field) is not None
+        if not block or len(names) != column.width:
+            names = [f"{field}_{i}" for i in range(column.width)] if block else [field]
+        step = 1 if block else column.width
+        for i, name in enumerate(names):
+            place = slice(i, i + 1) if block else None
+            found.append((name, Column("table", field, place, column.dtype, step, numeric, field in labels)))
+    place_of = {name: i for i, name in enumerate(_pickled_names(group.attrs.get("non_index_axes"))[1:])}
+    found.sort(key=lambda pair: place_of.get(pair[0], len(place_of)))
+    return found, table.shape[0]
+
+
+def _pickled_names(value: Any) -> list[str]:
+    """Return the texts and numbers inside a pickle, in order, without unpickling it."""
+    if value is None or not isinstance(value, bytes | np.bytes_):
+        return []
+    names = []
+    try:
+        for opcode, argument, _ in pickletools.genops(bytes(value)):
+            if "UNICODE" in opcode.name or opcode.name in ("INT", "BININT", "BININT1", "BININT2", "LONG"):
+                names.append(str(argument))
+    except ValueError:
+        return []
+    return names
+
+
+def _anndata(h5py: Any, group: Any) -> tuple[_Columns, int]:
+    """A data frame of AnnData: a data set for each column, or a group of values and mask."""
+    index = attribute(group, "_index") or "_index"
+    order = [text.decode() if isinstance(text, bytes) else str(text) for text in group.attrs.get("column-order", ())]
+    n_rows = group[index].shape[0]
+    found: _Columns = []
+    for name in order:
+        item = group.get(name)
+        if isinstance(item, h5py.Dataset):
+            numeric = _is_number(item.dtype) and item.shape == (n_rows,)
+            found.append((name, Column(name, "", None, item.dtype, 1, numeric)))
+        elif isinstance(item, h5py.Group) and attribute(item, "encoding-type").startswith("nullable-"):
+            values = item["values"]
+            mask = f"{name}/mask"
+            found.append(
+                (name, Column(f"{name}/values", "", None, values.dtype, 1, _is_number(values.dtype), mask=mask))
+            )
+        else:
+            found.append((name, Column(name, "", None, np.dtype(object), 1, numeric=False)))
+    return found, n_rows
+
+
+def read_columns(item: Any, columns: Sequence[tuple[str, Column]], start: int, stop: int, name: str) -> list[Any]:
+    """Read rows ``start`` to ``stop`` of some columns, each of shape ``(rows, width)``; each data set is read once.
+
+    Raises:
+        InputError: a value is missing.
+    """
+    read: dict[tuple[str, str], Any] = {}
+    parts = []
+    for title, column in columns:
+        place = (column.dataset, column.field)
+        if place not in read:
+            dataset = item if column.dataset == "." else item[column.dataset]
+            view = dataset.fields(column.field) if column.field else dataset
+            rows = view[:, start:stop].T if column.rows_last else view[start:stop]
+            read[place] = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+        if column.mask:
+            missing = np.flatnonzero(item[column.mask][start:stop])
+            if len(missing):
+                raise InputError(
+                    f"column '{title}' of {name} has a missing value, first in row {start + int(missing[0])} (counted "
+                    "from 0); drop or fill those rows."
+                )
+        parts.append(read[place] if column.positions is None else read[place][:, column.positions])
+    return parts

@@ -1,0 +1,139 @@
+"""Paths where a fit takes data: what is a path is opened, and everything else handed back as it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard, final
+
+from closedform.files.discovery import discover
+from closedform.files.memory import available_memory
+from closedform.files.opening import join_files, known_endings, open_source, split_spec
+from closedform.rows.source import Source
+from closedform.words.errors import SourceError
+
+__all__ = ["OpenedData", "check_memory", "open_data", "open_problem"]
+
+#: A path, ``FILE::KEY``, or several paths whose rows are one table.
+DataPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+#: Copies of a wide or square table that a method which needs all rows at once holds in float64: the table and its
+#: factor.
+_COPIES = 2
+
+
+@final
+@dataclass(frozen=True)
+class OpenedData:
+    """The arguments of a fit, with sources in place of paths: features, targets and sample weights or None."""
+
+    X: Any
+    Y: Any
+    sample_weight: Any
+
+
+def is_path(data: object) -> TypeGuard[DataPath]:
+    """Return whether an argument names files: a path, or a list of paths, but not a list of words (labels).
+
+    Example:
+        >>> is_path("x.npy"), is_path(["a_1.npy", "a_2.npy"]), is_path(["cat", "dog"]), is_path([1.0, 2.0])
+        (True, True, False, False)
+    """
+    if isinstance(data, str | os.PathLike):
+        return True
+    if not isinstance(data, list | tuple) or not data or not all(isinstance(item, str | os.PathLike) for item in data):
+        return False
+    first = os.fspath(data[0])
+    return isinstance(first, str) and (os.path.exists(first) or first.lower().endswith(known_endings()))
+
+
+def open_data(data: object) -> Source | None:
+    """Open a table that is given by path; None where ``data`` is no path.
+
+    Args:
+        data: ``FILE``, ``FILE::KEY``, a pattern (``"emb_*.npy"``), a folder of Parquet files, a list of paths, or
+            anything else.
+
+    Raises:
+        SourceError: the file is missing, damaged or of unknown kind, or holds more than one table.
+
+    Example:
+        >>> import tempfile, pathlib, numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(pathlib.Path(folder, "x.npy"), np.eye(3))
+        ...     source = open_data(f"{folder}/x.npy")
+        >>> source.shape, open_data([1.0, 2.0])
+        ((3, 3), None)
+    """
+    return open_source(_spec(data)) if is_path(data) else None
+
+
+def _spec(data: DataPath) -> str:
+    return os.fspath(data) if isinstance(data, str | os.PathLike) else join_files(data)
+
+
+def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
+    """Open the arguments of a fit that are paths.
+
+    Where both X and Y are paths, they are read as on the command line: Y may be a key or a column of the file that X
+    names (``solve("data.csv", "price")``, ``solve("table.npy", "-1")``), and the features are then all the other
+    columns. What was chosen is the last note of the features.
+
+    Args:
+        X: The features: a path as for :func:`open_data`, or anything else.
+        Y: The targets, likewise.
+        sample_weight: The weights, likewise.
+
+    Returns:
+        The three, with a source in place of each path.
+
+    Raises:
+        SourceError: a file or a key that is not there, more than one reading of a file, or a table that does not fit.
+    """
+    if not (is_path(X) or is_path(Y) or is_path(sample_weight)):
+        return OpenedData(X, Y, sample_weight)
+    if not (is_path(X) and is_path(Y)):
+        opened = [data if (source := open_data(data)) is None else source for data in (X, Y, sample_weight)]
+        return OpenedData(*opened)
+
+    path, key = split_spec(_spec(X))
+    weight = _spec(sample_weight) if is_path(sample_weight) else None
+    found = discover(path, x=key, y=_spec(Y), weight=weight)
+    features, targets = open_source(found.x), open_source(found.y)
+    check_memory(features)
+    features.notes = (*features.notes, found.sentence.partition(";")[0].removesuffix(".") + ".")
+    if weight is not None and found.weight is not None:
+        sample_weight = open_source(found.weight)
+    elif found.weight is not None and sample_weight is None:
+        features.notes = (*features.notes, f"{found.weight} was not used; pass it as sample_weight= to weight the rows")
+    return OpenedData(features, targets, sample_weight)
+
+
+def check_memory(features: Source) -> None:
+    """Refuse a wide or square table in a file that does not fit in memory: its methods need all rows at once.
+
+    Args:
+        features: A table ``(rows, ..., columns)``; nothing is read of it.
+
+    Raises:
+        SourceError: it needs more memory than there is; the message holds both figures.
+    """
+    if features.in_memory or len(features.shape) < 2:
+        return
+    n_rows, n_columns = features.shape[0], features.shape[-1]
+    for size in features.shape[1:-1]:
+        n_rows *= size
+    if n_rows > n_columns:
+        return
+    needed, available = _COPIES * 8 * n_rows * n_columns, available_memory()
+    if needed > available:
+        raise SourceError(
+            f"{features.name} {features.shape} has no more rows than columns, so all of it is needed at once: "
+            f"{needed / 1e9:.2f} GB in float64, and {available / 1e9:.2f} GB are available. Use fewer columns or a "
+            "machine with more memory."
+        )
+    features.notes = (
+        *features.notes,
+        f"{features.name} has no more rows than columns, so it is read whole ({needed / 1e9:.2f} GB in float64)",
+    )

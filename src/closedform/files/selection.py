@@ -1,0 +1,168 @@
+"""Some columns of a table: ``KEY[-1]``, ``KEY[0:3,5]``, and ``KEY[a,b]`` where the columns have names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.files.formats import FileSource, UnknownKey
+from closedform.rows.source import Source
+from closedform.words.errors import SourceError
+from closedform.words.text import printable
+
+__all__ = [
+    "SelectedSource",
+    "TransposedSource",
+    "column_positions",
+    "join_columns",
+    "positions_text",
+    "split_columns",
+    "split_selection",
+]
+
+_SELECTION = re.compile(r"(.*)\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]", re.DOTALL)
+_NUMBER = re.compile(r"-?\d+")
+_RANGE = re.compile(r"(-?\d+)?:(-?\d+)?")
+
+
+def split_selection(key: str) -> tuple[str, str] | None:
+    """Split ``KEY[COLUMNS]``; None where there are no brackets at the end.
+
+    Example:
+        >>> split_selection("run/X[-1]"), split_selection("[0:3]"), split_selection("X")
+        (('run/X', '-1'), ('', '0:3'), None)
+    """
+    match = _SELECTION.fullmatch(key)
+    return None if match is None else (match[1], match[2])
+
+
+def column_positions(text: str, width: int) -> list[int] | None:
+    """Return the columns that numbers and ranges name, counted from 0, negative ones from the end.
+
+    None where the text is no list of numbers and ranges.
+
+    Raises:
+        SourceError: a column is not there.
+
+    Example:
+        >>> column_positions("0:2,-1", 5), column_positions("y", 5)
+        ([0, 1, 4], None)
+    """
+    found: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        if _NUMBER.fullmatch(part):
+            if not -width <= int(part) < width:
+                raise SourceError(f"there is no column {part} in a table of {width} columns, 0 to {width - 1}.")
+            found.append(int(part) % width)
+        elif (match := _RANGE.fullmatch(part)) is not None:
+            ends = (None if end is None else int(end) for end in match.groups())
+            found += range(width)[slice(*ends)]
+        else:
+            return None
+    return found
+
+
+def positions_text(positions: Sequence[int]) -> str:
+    """Return ascending columns as numbers and ranges, the inverse of :func:`column_positions`.
+
+    Example:
+        >>> positions_text([0, 1, 2, 5])
+        '0:3,5'
+    """
+    parts: list[str] = []
+    start = 0
+    for end in range(1, len(positions) + 1):
+        if end == len(positions) or positions[end] != positions[end - 1] + 1:
+            first, last = positions[start], positions[end - 1]
+            parts.append(str(first) if first == last else f"{first}:{last + 1}")
+            start = end
+    return ",".join(parts)
+
+
+def join_columns(columns: Sequence[str]) -> str:
+    """Return the key of several columns; names that hold a comma or a line break are quoted as in CSV.
+
+    Example:
+        >>> join_columns(["age", "height, cm"])
+        'age,"height, cm"'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(columns)
+    return text.getvalue()
+
+
+def split_columns(key: str, known: Sequence[str]) -> list[str]:
+    """Return the columns that ``key`` names; an empty key names all of them.
+
+    A number that is no name counts from the left, a negative one from the right.
+
+    Raises:
+        UnknownKey: one of them is not in ``known``.
+
+    Example:
+        >>> split_columns('age,"height, cm"', ["age", "sex", "height, cm"]), split_columns("-1", ["age", "sex"])
+        (['age', 'height, cm'], ['sex'])
+    """
+    if not key:
+        return list(known)
+    if key in known:
+        return [key]
+    try:
+        written = next(csv.reader(io.StringIO(key, newline=""), strict=True), [key])
+    except csv.Error:
+        raise UnknownKey(key) from None
+    columns = [name if name in known else name.strip() for name in written]
+    if any(name not in known for name in columns):
+        positions = column_positions(key, len(known))
+        if positions is not None:
+            return [known[position] for position in positions]
+    for column in columns:
+        if column not in known:
+            raise UnknownKey(column)
+    return columns
+
+
+@final
+class SelectedSource(FileSource):
+    """Some columns of another table, in the order given."""
+
+    def __init__(self, source: Source, positions: Sequence[int], name: str) -> None:
+        self._source, self._positions = source, torch.tensor(positions, dtype=torch.int64)
+        self.name, self.dtype, self.notes = name, source.dtype, source.notes
+        self.shape = (source.shape[0], len(positions))
+        self.streams = source.streams if isinstance(source, FileSource) else True
+        names = getattr(source, "columns", None)
+        self.columns = None if names is None else tuple(names[position] for position in positions)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._source.read(start, stop).index_select(1, self._positions)
+
+    def close(self) -> None:
+        if isinstance(self._source, FileSource):
+            self._source.close()
+
+
+@final
+class TransposedSource(FileSource):
+    """Another table with its axes in reverse; it is read whole, so it has to fit in memory."""
+
+    streams = False
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self.name, self.dtype = f"{source.name}.T", source.dtype
+        self.notes = (*source.notes, f"{printable(source.name)} was transposed, as the key asks")
+        self.shape = source.shape[::-1]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        whole = self._source.read(0, self._source.shape[0])
+        return whole.permute(*reversed(range(whole.ndim)))[start:stop].contiguous()
+
+    def close(self) -> None:
+        self._source.close()

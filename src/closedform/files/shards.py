@@ -1,0 +1,115 @@
+"""One table in many files: their rows one below the other."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.files.formats import FileSource
+from closedform.rows.source import Source
+from closedform.words.errors import InputError, SourceError
+from closedform.words.text import printable
+
+__all__ = ["ShardedSource", "find_shards", "in_natural_order", "is_pattern", "tables_in_folder"]
+
+#: Endings of the tables that a folder may consist of.
+_TABLES = (".parquet", ".pq")
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path that names no file is a pattern such as ``emb_*.npy``."""
+    return glob.has_magic(path) and not Path(path).exists()
+
+
+def in_natural_order(paths: Sequence[Path]) -> list[Path]:
+    """Return paths ordered as people count: ``emb_2`` before ``emb_10``.
+
+    Example:
+        >>> [path.name for path in in_natural_order([Path("e10.npy"), Path("e2.npy")])]
+        ['e2.npy', 'e10.npy']
+    """
+    return sorted(paths, key=lambda path: [_rank(part) for part in re.split(r"(\d+)", str(path))])
+
+
+def _rank(part: str) -> tuple[int, int, str]:
+    return (1, int(part), "") if part.isascii() and part.isdigit() else (0, 0, part)
+
+
+def find_shards(pattern: str) -> list[Path]:
+    """Return the files of a pattern, in natural order.
+
+    Raises:
+        SourceError: there are none.
+    """
+    found = in_natural_order([Path(name) for name in glob.glob(pattern, recursive=True)])
+    if not found:
+        raise SourceError(f"no file matches {pattern} (looked in {Path.cwd()}).")
+    return found
+
+
+def tables_in_folder(folder: Path) -> list[Path]:
+    """Return the Parquet files of a folder and of the folders in it, in natural order; hidden files are left out."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in _TABLES and path.is_file()]
+    shown = [path for path in found if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
+    return in_natural_order(shown)
+
+
+@final
+class ShardedSource(FileSource):
+    """The rows of several tables, one below the other.
+
+    Args:
+        sources: Tables of one width.
+        name: What the user calls the whole.
+
+    Raises:
+        InputError: the tables differ in width, in their columns or in dtypes that have no common one.
+    """
+
+    def __init__(self, sources: Sequence[Source], name: str) -> None:
+        first = sources[0]
+        for source in sources:
+            if source.shape[1:] != first.shape[1:]:
+                raise InputError(
+                    f"{first.name} has rows of shape {first.shape[1:]} and {source.name} of {source.shape[1:]}; the "
+                    "files of one table have the same columns."
+                )
+            names = (getattr(first, "columns", None), getattr(source, "columns", None))
+            if names[0] != names[1]:
+                raise InputError(f"{first.name} and {source.name} name their columns differently; use one order.")
+        self.name = printable(name)
+        self._sources = list(sources)
+        self._starts = [0]
+        self.dtype = first.dtype
+        for source in sources:
+            self._starts.append(self._starts[-1] + source.shape[0])
+            self.dtype = torch.promote_types(self.dtype, source.dtype)
+        self.shape = (self._starts[-1], *first.shape[1:])
+        self.columns = getattr(first, "columns", None)
+        own = f"{self.name} is {len(sources):,} files, read in this order: {_listed(sources)}"
+        self.notes = (own, *dict.fromkeys(note for source in sources for note in source.notes))
+        self.streams = all(source.streams for source in sources if isinstance(source, FileSource))
+
+    def read(self, start: int, stop: int) -> Tensor:
+        stop = min(stop, self.shape[0])
+        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype)]
+        for source, first, end in zip(self._sources, self._starts, self._starts[1:], strict=False):
+            if first < stop and end > start:
+                parts.append(source.read(max(start - first, 0), min(stop, end) - first).to(self.dtype))
+        return torch.cat(parts)
+
+    def close(self) -> None:
+        for source in self._sources:
+            if isinstance(source, FileSource):
+                source.close()
+
+
+def _listed(sources: Sequence[Source]) -> str:
+    names = [source.name for source in sources]
+    return ", ".join(names if len(names) <= 4 else [*names[:2], "...", names[-1]])
