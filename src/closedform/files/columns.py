@@ -7,6 +7,7 @@ embeddings are stored.
 from __future__ import annotations
 
 import weakref
+from abc import ABC
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
@@ -120,7 +121,7 @@ def list_widths(schema: Any, first_rows: Any) -> dict[str, int]:
     return widths
 
 
-class ColumnSource(FileSource):
+class ColumnSource(FileSource, ABC):
     """What Parquet, Arrow and CSV share: some columns of one table, stacked side by side in their common dtype.
 
     Abstract: a subclass reads batches and calls :meth:`set_columns` once and :meth:`stack` for each.
@@ -146,10 +147,12 @@ class ColumnSource(FileSource):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SourceError(f"{path} has more than one column named '{twice[0]}'; rename one of them.")
+
         labels = label_columns(schema)
         self._columns = split_columns(key, names) if key else [name for name in names if name not in labels]
         if not self._columns:
             raise SourceError(f"{path} has no columns.")
+
         kinds = {column: schema.field(column).type for column in self._columns}
         for column, kind in kinds.items():
             if not (_is_number(kind) or _is_null(kind)):
@@ -157,6 +160,7 @@ class ColumnSource(FileSource):
                     f"column '{column}' of {path} holds {kind} values, which are not numbers; leave it "
                     "out by naming the columns you want (--x COL,COL), or turn it into numbers first."
                 )
+
         self._widths = {column: widths.get(column, 1) for column in self._columns}
         self._array_dtype = np.result_type(*map(_array_dtype, kinds.values()))
         self.shape = (n_rows, sum(self._widths.values()))
@@ -164,8 +168,10 @@ class ColumnSource(FileSource):
         decimals = [printable(name) for name, kind in kinds.items() if _types().is_decimal(_value_type(kind))]
         if decimals:
             notes += (f"decimal numbers of {self.name} ({', '.join(decimals[:5])}) were rounded to float64",)
+
         if not key and labels:
             notes += (f"{', '.join(map(printable, sorted(labels)))} of {path} left out: pandas wrote it as an index",)
+
         self.notes = notes
         self.columns = tuple(
             printable(name) if width == 1 and not _is_list(kinds[name]) else f"{printable(name)}[{i}]"
@@ -201,8 +207,10 @@ class ColumnSource(FileSource):
         types = _types()
         if hasattr(column, "combine_chunks"):
             column = column.combine_chunks()
+
         if hasattr(column, "storage"):
             column = column.storage
+
         rows = len(column)
         if _is_list(column.type):
             compute = import_extra("pyarrow.compute", "pyarrow", "reading tables")
@@ -216,11 +224,14 @@ class ColumnSource(FileSource):
             column = column.flatten()
             if column.null_count:
                 self._refuse_missing(name, first_row + column.is_null().index(True).as_py() // width)
+
         if types.is_dictionary(column.type):
             column = column.dictionary_decode()
+
         if types.is_decimal(column.type):
             arrow = import_extra("pyarrow", "pyarrow", "reading tables")
             column = column.cast(arrow.float64())
+
         return column.to_numpy(zero_copy_only=False).reshape(rows, width)
 
 

@@ -158,11 +158,14 @@ def _dialect(path: Path) -> _Dialect:
     if separator != promised:
         words = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
         notes.append(f"{path} was read as separated by {words[separator]}")
+
     decimal = _decimal(path, separator, rows[1:])
     if decimal == ",":
         notes.append(f"numbers of {path} were read with decimal commas")
+
     if encoding == "cp1252":
         notes.append(f"{path} is not UTF-8 and was read as Windows-1252")
+
     comments = [line.strip().lstrip("#").strip() for line in io.StringIO(text) if line.lstrip().startswith("#")]
     names = None
     if rows and _are_data(rows[0]) and comments:
@@ -171,6 +174,7 @@ def _dialect(path: Path) -> _Dialect:
         if named and len(named[0]) == len(rows[0]) and not any(map(_is_number, named[0])):
             names = tuple(named[0])
             notes.append(f"the columns of {path} were named by its comment")
+
     return _Dialect(encoding, separator, decimal, bool(comments), '"' in text, names, tuple(notes))
 
 
@@ -204,6 +208,7 @@ def _read_csv(path: Path, budget: int | None) -> tuple[Any, tuple[str, ...]]:
             convert_options=library.ConvertOptions(decimal_point=dialect.decimal),
         )
         table = table.rename_columns([_unquoted(name) for name in table.column_names])
+
     names = table.column_names
     if len(names) == 1 and any(mark in names[0] for mark in ";\t,"):
         wanted = "tabs" if separator == "\t" else "commas"
@@ -211,11 +216,13 @@ def _read_csv(path: Path, budget: int | None) -> tuple[Any, tuple[str, ...]]:
             f"{path} is not separated by {wanted}: its first line is "
             f"{names[0]!r}; write it with the separator of its ending (.csv: comma, .tsv: tab)."
         )
+
     if dialect.names is None and _are_data(names):
         raise SourceError(
             f"the first line of {path} holds numbers ({', '.join(names[:3])}, ...), not column names; add a "
             "first line that names the columns."
         )
+
     return table, dialect.notes
 
 

@@ -324,13 +324,16 @@ def _find_columns(files: _Files, frame: _Frame, x: str | None, y: str | None, we
 
     if x is not None and x.strip("/") != frame.key:
         return how, take(x), target, row_weight
+
     labels = {name for name in names if columns[name].role}
     labels |= set() if frame.numbered else INDEX_COLUMNS.intersection(names)
     features = [name for name in names if name not in used | labels]
     if not features:
         raise SourceError(f"{path} has no column left for the features: {describe(columns)}. Pass --x COL.")
+
     if labels - used:
         how += " (row numbers left out)"
+
     return how, frame.choose(features), target, row_weight
 
 
@@ -369,10 +372,13 @@ def _pair(
         fitting = [pair for pair, reason in reasons if reason is None]
         if len(fitting) == 1:
             return "By name", *fitting[0]
+
         if fitting:
             raise _question(path, entries, "more than one reading as")
+
         # Tables whose names say what they are are not passed over for others that happen to fit.
         misnamed = misnamed or (reasons[0][1] if rank[0] == 0 else None)
+
     if misnamed:
         raise SourceError(f"{path}: {misnamed}. It holds: {describe(entries)}.")
 
@@ -381,6 +387,7 @@ def _pair(
         beside = [table for table in free if _could_be_features(table, targets[0], entries)]
         if len(beside) == 1:
             return ("By shape" if y else "By name and shape"), beside[0], targets[0]
+
     raise _why_not(path, entries, free, x, y)
 
 
@@ -437,22 +444,26 @@ def _why_not(
             f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE, or name the columns of "
             "it that are the targets: --y -1."
         )
+
     few = free if len(free) <= _FEW else []
     pairs = [(a, b) for a in ([x] if x else few) for b in ([y] if y else few) if a != b]
     reasons = [_misfit(path, entries, *pair) for pair in pairs]
     if all(reasons) and (reason := _only_reason(few, pairs, reasons)):
         return SourceError(f"{path}: {reason}. It holds: {describe(entries)}.")
+
     if len(free) == 1 and not pairs:
         return SourceError(
             f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE::KEY, or name the columns "
             "of it that are the targets: --y -1."
         )
+
     parameters = [key for key, entry in entries.items() if entry.role == PARAMETER or _last_part(key) in LAYER_NAMES]
     if parameters and not any(_fits(*pair) for pair in pairs):
         return SourceError(
             f"{path} holds the parameters of a layer, not data: {describe(entries)}. If they are what you mean, pass "
             "--x KEY --y KEY."
         )
+
     shaped = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
     shaped = [pair for pair in shaped if _width(pair[0]) > 1 or _width(pair[1]) == 1]
     if len(shaped) == 1:
@@ -462,6 +473,7 @@ def _why_not(
             f"{short_key(some_y.key)} {some_y.shape}, and row numbers, ids, times or masks have that shape too. It "
             f"holds: {describe(entries)}. Pass --x KEY --y KEY."
         )
+
     return _question(path, entries, "more than one reading as" if shaped else "no")
 
 
@@ -520,6 +532,7 @@ def _find_test(
         and x.key
     ):
         test_y = files.table(test_x.path, y.key)
+
     tables = [_Table(path, key, entry.shape) for key, entry in entries.items() if entry.numeric]
     test_x = test_x or _counterpart(tables, x)
     test_y = test_y or _counterpart(tables, y)
@@ -527,12 +540,14 @@ def _find_test(
         complete = test_x is not None and test_y is not None and _fits(test_x, test_y)
         if not (complete and test_x and test_y and _same_columns(x, test_x) and _same_columns(y, test_y)):
             return None, None
+
     if test_x is None or test_y is None:
         missing = "--x-test" if test_x is None else "--y-test"
         raise SourceError(
             f"test rows need features and targets, and one of them is not in {path}, which holds: "
             f"{describe(entries)}. Pass {missing} KEY."
         )
+
     return test_x, test_y
 
 

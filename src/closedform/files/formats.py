@@ -83,7 +83,7 @@ class UnknownKey(Exception):
     """Raised by a format that has no data set of this key; the door turns it into the error a user sees."""
 
 
-class FileSource(Source):
+class FileSource(Source, ABC):
     """A data set inside a file, read from the disk range by range.
 
     Attributes:

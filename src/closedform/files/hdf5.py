@@ -82,19 +82,24 @@ class Hdf5Format(FileFormat):
             inner, columns = key, ""
             if file.get(key, getlink=True) is None and (parts := split_selection(key)) is not None:
                 inner, columns = parts[0].strip("/"), parts[1]
+
             item = _find(h5py, file, inner, table_name(path, key))
             frame = find_frame(h5py, item, table_name(path, inner))
             if frame is not None:
                 return Hdf5FrameSource(path, inner, columns, frame)
+
             if columns:
                 raise UnknownKey(key)
+
             if isinstance(item, h5py.Dataset):
                 check_parts(h5py, item, table_name(path, key))
                 source = Hdf5Source(path, key, budget)
                 check_written(item, table_name(path, key))
                 return source
+
             if _is_sparse(item):
                 return Hdf5SparseSource(path, key, item)
+
             inside = ", ".join(map(printable, list(item)[:20])) or "nothing"
             raise SourceError(
                 f"{table_name(path, key)} is a group, not a data set; it holds: {inside}. Add one to the key."
@@ -189,9 +194,11 @@ class Hdf5Source(FileSource):
             dataset = _find(h5py, file, key, self.name)
             if dataset.shape is None or dataset.shape == ():
                 raise SourceError(f"{self.name} holds a single value, not a table; choose another key.")
+
             matlab = attribute(dataset, "MATLAB_class")
             if matlab and not _is_numeric(dataset):
                 raise DataTypeError(f"{self.name} holds MATLAB's {matlab} values, which are no table of numbers.")
+
             self.dtype, self.notes = native_dtype(dataset.dtype, self.name)
             self._reversed = (bool(matlab) or _has_matlab_head(file)) and len(dataset.shape) > 1
             self.shape = dataset.shape[::-1] if self._reversed else dataset.shape
@@ -200,6 +207,7 @@ class Hdf5Source(FileSource):
                     f"{self.name} was transposed to {self.shape}: MATLAB stores columns first, so HDF5 shows it as "
                     f"{dataset.shape}",
                 )
+
             self._fill = _fill_values(dataset)
             self._cache = _chunk_cache(dataset, budget, reverse=self._reversed)
 
@@ -275,8 +283,10 @@ class Hdf5FrameSource(FileSource):
                     f"column '{name}' of {table_name(path, key)} holds {column.dtype} values, which are not real "
                     "numbers; name the columns you want (--x 'KEY[COL,COL]'), or turn it into numbers first."
                 )
+
         if not self._columns:
             raise SourceError(f"{self.name} has no columns.")
+
         self._array_dtype = np.result_type(*(column.dtype for _, column in self._columns))
         self.shape = (frame.n_rows, sum(column.width for _, column in self._columns))
         self.dtype, self.notes = native_dtype(self._array_dtype, self.name)
@@ -312,6 +322,7 @@ class Hdf5SparseSource(FileSource):
         self._layout, self.shape = _sparse_layout(group)
         if self._layout not in ("csr", "csc") or len(self.shape) != 2:
             raise SourceError(f"{self.name} is a sparse matrix of an unknown layout; write it dense.")
+
         self.streams = self._layout == "csr"
         self.dtype, notes = native_dtype(group["data"].dtype, self.name)
         self.notes = (*notes, f"{self.name} is sparse ({self._layout}); it was read as a dense table")

@@ -79,6 +79,7 @@ def find_frame(h5py: Any, item: Any, name: str) -> Frame | None:
         if item.dtype.names is None or len(item.shape) != 1:
             return None
         return Frame(item.shape[0], dict(_fields(item, ".")))
+
     kind = attribute(item, "pandas_type")
     if attribute(item, "encoding-type") == "dataframe":
         found, n_rows = _anndata(h5py, item)
@@ -90,11 +91,13 @@ def find_frame(h5py: Any, item: Any, name: str) -> Frame | None:
         found, n_rows = _appendable(item)
     else:
         return None
+
     columns = dict(found)
     if len(columns) < len(found):
         names = [column for column, _ in found]
         twice = next(column for column in names if names.count(column) > 1)
         raise SourceError(f"{name} has more than one column named '{twice}'; rename one of them.")
+
     return Frame(n_rows, columns)
 
 
@@ -126,11 +129,13 @@ def _fixed(group: Any) -> tuple[_Columns, int]:
         if values.attrs.get("shape") is not None:
             # PyTables stores one number in place of an empty table.
             n_rows = 0
+
         rows_last = numeric and values.shape[0] != n_rows
         names = items or [f"block{block}_{i}" for i in range(values.shape[-1] if values.shape else 0)]
         for i, name in enumerate(names):
             column = Column(where, "", slice(i, i + 1), values.dtype, 1, numeric, rows_last=rows_last)
             found.append((name, column))
+
     place = {name: position for position, name in enumerate(order)}
     found.sort(key=lambda pair: place.get(pair[0], len(place)))
     return found, n_rows

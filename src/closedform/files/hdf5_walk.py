@@ -141,6 +141,7 @@ def _sources(h5py: Any, dataset: Any, name: str, file: Any = None) -> Iterator[t
                 if (path, key) in seen:
                     continue
                 seen.add((path, key))
+
                 if patterned and not path.exists():
                     break
                 _require_file(path, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path, PurePosixPath
+from typing import final
 
 __all__ = ["available_memory"]
 
@@ -43,14 +44,17 @@ def _left_in_groups() -> list[int]:
         lines = (_PROCESS / "cgroup").read_text().splitlines()
     except OSError:
         lines = []
+
     for line in lines:
         # "0::/a/b" of version 2, "7:memory:/a/b" of version 1.
         _, controllers, group = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
+
         base = _CGROUPS / "memory" if controllers else _CGROUPS
         inner = PurePosixPath(group.lstrip("/"))
         folders.update(base / parent for parent in (inner, *inner.parents))
+
     left = []
     for folder in folders:
         for limit_name, used_name in _FILES:
@@ -60,6 +64,7 @@ def _left_in_groups() -> list[int]:
                 continue
             if limit != "max":
                 left.append(int(limit) - int(used))
+
     return left
 
 
@@ -80,6 +85,7 @@ def _left_in_process() -> list[int]:
 def _available_on_windows() -> int:
     import ctypes
 
+    @final
     class MemoryStatus(ctypes.Structure):
         _fields_ = (
             ("length", ctypes.c_ulong),

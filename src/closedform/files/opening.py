@@ -152,9 +152,11 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
     """
     if not 0 <= memory_share <= 1:
         raise InputError(f"memory_share is {memory_share}; it is a part of the available memory, from 0 to 1.")
+
     path, spec_key = split_spec(spec)
     if spec_key is not None and key is not None:
         raise InputError(f"the key is given twice, in '{os.fspath(spec)}' and as key='{key}'; give it once.")
+
     form = file_format(path)
     wanted = spec_key if spec_key is not None else key
     budget = int(memory_share * available_memory())
@@ -162,13 +164,16 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
         source = _open(form, path, _only_key(form, path) if wanted is None else wanted, budget)
     except UnknownKey as error:
         raise key_error(path, str(error), form.entries(path)) from None
+
     if source.nbytes > budget and source.streams:
         return source
+
     if source.nbytes > budget:
         raise SourceError(
             f"{source.name} takes {source.nbytes / 1e9:.2f} GB, over the share of "
             f"{budget / 1e9:.2f} GB, and {form.title} cannot be read by row ranges; convert it to .npy or .h5."
         )
+
     return _in_memory(source)
 
 
@@ -275,21 +280,26 @@ def file_format(path: Path) -> FileFormat:
             return next(form for form in FORMATS if form.title == ZarrFormat.title)
         if tables := tables_in_folder(path):
             return _ShardedFormat(tables)
+
     _check_file(path)
     name = path.name.lower()
     found = sniff(path) if name.endswith(MatlabFormat.suffixes) else None
     for form in FORMATS:
         if name.endswith(form.suffixes) and found != Hdf5Format.title:
             return form
+
     found = sniff(path) if found is None else found
     for form in FORMATS:
         if form.title == found:
             return form
+
     if found is None and looks_like_table(path):
         return next(form for form in FORMATS if form.title == CsvFormat.title)
+
     supported = ", ".join(known_endings())
     if found == "pickle":
         raise SourceError(f"{path} is a Python pickle, which closedform never loads; save it as one of {supported}.")
+
     raise SourceError(f"{path} has the unknown ending '{path.suffix}'; convert it to one of {supported}.")
 
 
@@ -332,16 +342,20 @@ def _check_file(path: Path) -> None:
         raise SourceError(f"there is no file {path}; check the path (looked in {Path.cwd()}).") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise SourceError(f"{path} cannot be read ({getattr(error, 'strerror', error)}); check the path.") from error
+
     if stat.S_ISDIR(kind):
         raise SourceError(f"{path} is a directory; name a file in it.")
+
     if not stat.S_ISREG(kind):
         # A pipe would block until somebody writes to it, and none of the formats can be read in one go.
         raise SourceError(f"{path} is not a regular file (a pipe, socket or device); save the data to a file first.")
+
     try:
         with path.open("rb") as file:
             first = file.read(1)
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+
     if not first:
         raise SourceError(f"{path} is empty (0 bytes); write it again.")
 

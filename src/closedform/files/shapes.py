@@ -19,22 +19,29 @@ def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
     for key, entry in ((x, x_entry), (y, y_entry)):
         if not entry.numeric:
             return f"{key} {entry.shape} holds {entry.dtype} values; {_remedy(entry.dtype)}"
+
         if entry.shape == ():
             return f"{key} is a single number, not a table; choose another key"
+
     if len(x_entry.shape) == 1:
         return f"{x} has shape {x_entry.shape}, but features come as (rows, features); save {x}.reshape(-1, 1)"
+
     rows, targets = x_entry.shape[:-1], y_entry.shape
     if rows in (targets, targets[:-1]):
         return None
+
     if len(rows) == 1 and x_entry.shape[1] == targets[0]:
         return f"{x} {x_entry.shape} looks transposed beside {y} {targets}; save {x}.T"
+
     if len(rows) == 1 and len(targets) == 2 and targets[1] == rows[0]:
         return f"{y} {targets} looks transposed beside {x} {x_entry.shape}; save {y}.T"
+
     if len(rows) == len(targets) - 1 == 1 and x_entry.shape[1] == targets[1]:
         return (
             f"{x} {x_entry.shape} and {y} {targets} both look transposed, as MATLAB's save -v7.3 leaves them in HDF5; "
             f"read them as they were with --x {x}.T --y {y}.T"
         )
+
     return f"the rows of {x} {x_entry.shape} and {y} {targets} do not match; save a row of targets for each of features"
 
 

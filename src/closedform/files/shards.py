@@ -80,9 +80,11 @@ class ShardedSource(FileSource):
                     f"{first.name} has rows of shape {first.shape[1:]} and {source.name} of {source.shape[1:]}; the "
                     "files of one table have the same columns."
                 )
+
             names = (getattr(first, "columns", None), getattr(source, "columns", None))
             if names[0] != names[1]:
                 raise InputError(f"{first.name} and {source.name} name their columns differently; use one order.")
+
         self.name = printable(name)
         self._sources = list(sources)
         self._starts = [0]
@@ -90,6 +92,7 @@ class ShardedSource(FileSource):
         for source in sources:
             self._starts.append(self._starts[-1] + source.shape[0])
             self.dtype = torch.promote_types(self.dtype, source.dtype)
+
         self.shape = (self._starts[-1], *first.shape[1:])
         self.columns = getattr(first, "columns", None)
         own = f"{self.name} is {len(sources):,} files, read in this order: {_listed(sources)}"

@@ -195,19 +195,25 @@ def _tensors_in(path: Path, loaded: object) -> dict[str, Tensor]:
         if value is _END:
             trail.pop()
             continue
+
         if not isinstance(value, Tensor | dict | list | tuple):
             continue
+
         key = f"{prefix}/{name}" if prefix else str(name)
         seen += 1
         if seen > _MOST_ENTRIES or len(trail) > _DEEPEST:
             raise SourceError(f"{path} holds more than {_MOST_ENTRIES:,} entries, or too deep ones; save fewer.")
+
         if isinstance(value, Tensor):
             tensors[key] = value.detach()
             continue
+
         if any(value is above for above, _, _ in trail):
             raise SourceError(f"{path} holds a container that contains itself ({key}); save the tensors alone.")
+
         inner = value.items() if isinstance(value, dict) else enumerate(value)
         trail.append((value, key, iter(inner)))
+
     return tensors
 
 

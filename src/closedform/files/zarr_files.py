@@ -81,15 +81,19 @@ class ZarrSource(FileSource):
                 if hasattr(node, "shape") or key not in node:
                     raise UnknownKey(key)
                 node = node[key]
+
             if not hasattr(node, "shape"):
                 raise SourceError(f"{self.name} is a group, not an array; add one of its keys.")
+
             if node.shape == ():
                 raise SourceError(f"{self.name} holds a single number, not a table; choose another key.")
+
             if node.nchunks_initialized < node.nchunks and node.size:
                 raise SourceError(
                     f"{self.name} was never written in {node.nchunks - node.nchunks_initialized} of {node.nchunks} "
                     f"chunks: Zarr would hand out its fill value {node.fill_value} there. Write those rows first."
                 )
+
             self._array = node
             self.shape = tuple(node.shape)
             self.dtype, self.notes = native_dtype(np.dtype(node.dtype), self.name)
