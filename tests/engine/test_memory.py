@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from closedform.engine import compiled
 from closedform.engine.choice import engine_for
-from closedform.engine.memory import address, held, held_whole, resolved
+from closedform.engine.memory import address, held, resolved, table
 from closedform.engine.products import Blas, gram_
 from closedform.engine.sums import pass_sums
 from closedform.words.errors import DataTypeError
@@ -185,9 +185,9 @@ def test_other_layouts_and_devices_have_no_memory_to_read(make: Callable[[], Ten
 
 def test_a_subclass_with_plain_memory_is_unwrapped() -> None:
     values = torch.arange(6.0).view(3, 2).as_subclass(Named)
-    found = held_whole(values)
+    found, described = table(values)
     assert type(found) is Tensor
-    assert found.data_ptr() == values.data_ptr()
+    assert described == (values.data_ptr(), True, 3, 2, 2)
     parameter = torch.nn.Parameter(torch.ones(2, 2))
     assert held(parameter) is parameter
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from closedform.engine import threads
 from closedform.engine.contract import Engine
-from closedform.engine.memory import address, held, held_whole, resolved
+from closedform.engine.memory import Table, address, held, resolved, table
 from closedform.engine.products import Blas, blas_residual_sums_
 from closedform.engine.sums import PassSums
 from closedform.engine.threads import all_threads, team
@@ -31,8 +31,10 @@ __all__ = ["Compiled", "Depths", "available", "depths", "multiplies_bfloat16", "
 _MOST_SUMS = 2**21
 #: Products of groups of residuals are formed in panels of so many columns.
 _PANEL = 8
-#: How the compiled loops take a table: address, whether it holds float32, rows, columns, numbers from row to row.
-_Table = tuple[int, bool, int, int, int]
+#: What stands for the scale and the shift of columns that are summed as they are.
+_NO_SHIFT = (0, 0)
+#: What the compiled loops read.
+_READABLE = frozenset((torch.float32, torch.float64))
 
 
 @final
@@ -96,33 +98,30 @@ def depths() -> Depths:
 
 def serves(X: Tensor) -> bool:
     """Whether the compiled loops can read this table: float32 or float64 rows on a CPU, each row contiguous."""
-    if library is None or not X.is_cpu or X.dtype not in (torch.float32, torch.float64) or X.dim() != 2:
+    if library is None or not X.is_cpu or X.dtype not in _READABLE or X.dim() != 2:
         return False
     columns, (distance, step) = X.shape[1], X.stride()
     return (step == 1 or columns == 1) and distance >= columns
 
 
-def _readable(Y: Tensor) -> Tensor:
+def _targets(Y: Tensor) -> tuple[Tensor, Table]:
     """Return targets as the compiled loops read them: contiguous, in float32 or float64."""
-    if not (Y.is_contiguous() and Y.dtype in (torch.float32, torch.float64)):
+    if not (Y.is_contiguous() and Y.dtype in _READABLE):
         Y = resolved(Y)
         with all_threads():
             Y = (Y if Y.dtype == torch.float32 else Y.to(torch.float64)).contiguous()
-    return held_whole(Y)
+    return table(Y)
 
 
-def _dense(values: Tensor | None) -> Tensor | None:
+def _dense(values: Tensor) -> Tensor:
+    return held(values.contiguous())
+
+
+def _dense_if_any(values: Tensor | None) -> Tensor | None:
     return None if values is None else held(values.contiguous())
 
 
-def _table(X: Tensor) -> _Table:
-    """Describe a table that :func:`serves` and was made whole; or contiguous targets."""
-    rows, columns = X.shape
-    return address(X), X.dtype == torch.float32, rows, columns, X.stride()[0]
-
-
-def _threads(X: Tensor, vectors: int = 1) -> int:
-    rows, columns = X.shape
+def _threads(rows: int, columns: int, vectors: int = 1) -> int:
     return max(1, min(team(), rows * (columns + 1) * vectors // threads.NUMBERS_FOR_ONE))
 
 
@@ -148,17 +147,17 @@ class Compiled(Engine):
     @override
     def column_squares_(self, squares: Tensor, X: Tensor, weight: Tensor | None = None) -> None:
         assert library is not None
-        X, weight = held_whole(X), _dense(weight)
-        library.column_squares(_table(X), address(weight), (0, 0), address(squares), _threads(X))
+        (X, x), weight = table(X), _dense_if_any(weight)
+        library.column_squares(x, address(weight), _NO_SHIFT, address(squares), _threads(x[2], x[3]))
 
     @override
     def spread_squares_(
         self, sums: Tensor, X: Tensor, scale: Tensor, shift: Tensor, weight: Tensor | None = None
     ) -> None:
         assert library is not None
-        X, scale, shift, weight = held_whole(X), held(scale.contiguous()), held(shift.contiguous()), _dense(weight)
+        (X, x), scale, shift, weight = table(X), _dense(scale), _dense(shift), _dense_if_any(weight)
         taken = (address(scale), address(shift))
-        library.column_squares(_table(X), address(weight), taken, address(sums), _threads(X))
+        library.column_squares(x, address(weight), taken, address(sums), _threads(x[2], x[3]))
 
     @override
     def residual_sums_(
@@ -177,19 +176,19 @@ class Compiled(Engine):
             blas_residual_sums_(sums, X, Y, V, offset, weight, y_scale)
             return
 
-        X, vectors, weight = held_whole(X), held(V.T.contiguous()), _dense(weight)
-        shift = V.new_zeros(q) if offset is None else held(offset.contiguous())
+        (X, x), vectors, weight, y = table(X), _dense(V.T), _dense_if_any(weight), None
+        shift = V.new_zeros(q) if offset is None else _dense(offset)
         if Y is not None:
-            Y = _readable(Y)
-            y_scale = V.new_ones(Y.shape[1]) if y_scale is None else held(y_scale.contiguous())
+            Y, y = _targets(Y)
+            y_scale = V.new_ones(y[3]) if y_scale is None else _dense(y_scale)
         library.residual_pass(
-            _table(X),
-            None if Y is None else _table(Y),
+            x,
+            y,
             address(y_scale),
             address(weight),
             (address(vectors), address(shift), q),
             (address(sums.flat), group),
-            _threads(X, q),
+            _threads(x[2], x[3], q),
         )
 
     @override
@@ -209,36 +208,37 @@ class Compiled(Engine):
         bfloat16: bool = False,
     ) -> None:
         assert library is not None
-        if bfloat16 and not self.multiplies_bfloat16:
+        if bfloat16 and not multiplies_bfloat16():
             by_blas = Blas().normal_equations_
             how = {"row_scale": row_scale, "x_scale": x_scale, "order": order, "factor": factor}
             by_blas(gram, cross, X, Y, y_scale, **how, ones=ones, bfloat16=True)
             return
 
-        X, Y, y_scale = held_whole(X), _readable(Y), held(y_scale.contiguous())
-        row_scale, x_scale, order, factor = _dense(row_scale), _dense(x_scale), _dense(order), _dense(factor)
+        (X, x), (Y, y), y_scale = table(X), _targets(Y), _dense(y_scale)
+        row_scale, x_scale = _dense_if_any(row_scale), _dense_if_any(x_scale)
+        order, factor = _dense_if_any(order), _dense_if_any(factor)
         library.gram_add(
-            _table(X),
-            _table(Y),
+            x,
+            y,
             (address(row_scale), address(x_scale), address(y_scale)),
             (address(order), 0 if order is None else order.shape[0]),
             (address(factor), ones, False),
             (address(gram), address(cross), _bits(gram, bfloat16)),
-            _threads(X, max(1, X.shape[1] // threads.COLUMNS_AS_ONE_VECTOR)),
+            _threads(x[2], x[3], max(1, x[3] // threads.COLUMNS_AS_ONE_VECTOR)),
         )
 
     @override
     def row_gram_(self, gram: Tensor, X: Tensor, row_scale: Tensor) -> None:
         assert library is not None
-        X, row_scale = held_whole(X), held(row_scale.contiguous())
+        (X, x), row_scale = table(X), _dense(row_scale)
         library.gram_add(
-            _table(X),
+            x,
             None,
             (0, address(row_scale), 0),
             (0, 0),
             (0, False, True),
             (address(gram), 0, _bits(gram, False)),
-            _threads(X, max(1, X.shape[0] // threads.COLUMNS_AS_ONE_VECTOR)),
+            _threads(x[2], x[3], max(1, x[2] // threads.COLUMNS_AS_ONE_VECTOR)),
         )
 
     @override
@@ -253,24 +253,24 @@ class Compiled(Engine):
         y_scale: Tensor,
     ) -> None:
         assert library is not None
-        X, Y, V, offset = held_whole(X), _readable(Y), held(V.contiguous()), held(offset.contiguous())
-        weight, y_scale = _dense(weight), held(y_scale.contiguous())
+        (X, x), (Y, y), V, offset = table(X), _targets(Y), _dense(V), _dense(offset)
+        weight, y_scale = _dense_if_any(weight), _dense(y_scale)
         library.expansion_pass(
-            _table(X),
-            _table(Y),
+            x,
+            y,
             address(y_scale),
             address(weight),
             (address(V), address(offset)),
             address(sums),
-            _threads(X, threads.EXPANSION_WORK * V.shape[1]),
+            _threads(x[2], x[3], threads.EXPANSION_WORK * y[3]),
         )
 
     @override
     def sketch_(self, sketch: Tensor, X: Tensor, targets: Tensor, factors: Tensor) -> None:
         assert library is not None
-        X, targets, factors = held_whole(X), held(targets.contiguous()), held(factors.contiguous())
+        (X, x), targets, factors = table(X), _dense(targets), _dense(factors)
         taken = (address(targets), address(factors), targets.shape[1])
-        library.sketch_add(_table(X), taken, address(sketch), _threads(X))
+        library.sketch_add(x, taken, address(sketch), _threads(x[2], x[3]))
 
 
 def _bits(gram: Tensor, bfloat16: bool) -> int:

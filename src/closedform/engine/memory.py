@@ -12,10 +12,12 @@ from torch.nn import Parameter
 
 from closedform.words.errors import DataTypeError
 
-__all__ = ["address", "held", "held_whole", "resolved"]
+__all__ = ["Table", "address", "held", "resolved", "table"]
 
 #: Types of tensors that are nothing but a view of memory; any other may answer for its numbers in its own way.
 _PLAIN = frozenset((Tensor, Parameter))
+#: How the compiled loops take rows: address, whether they hold float32, rows, columns, numbers from row to row.
+Table = tuple[int, bool, int, int, int]
 #: What stands for a tensor's own answers where a subclass has none.
 _NO_ANSWERS = torch._C._disabled_torch_dispatch_impl
 
@@ -24,7 +26,7 @@ def held(values: Tensor) -> Tensor:
     """Return a tensor of the same values whose memory holds them: this one, or a copy with its signs resolved.
 
     Args:
-        values: A tensor of float32, float64 or integers.
+        values: A tensor on a CPU, of float32, float64 or integers.
 
     Raises:
         DataTypeError: there is no memory: a sparse or distributed tensor, or one that is being traced.
@@ -36,36 +38,32 @@ def held(values: Tensor) -> Tensor:
         (True, False, True)
     """
     # What costs least, because each call of each pass asks it of each tensor.
-    if type(values) in _PLAIN and not values.is_neg() and values.is_cpu:
+    if type(values) in _PLAIN and not values.is_neg():
         return values
     return resolved(values)
 
 
-def held_whole(values: Tensor) -> Tensor:
-    """Return the same as :func:`held` for a table that a user gave: its storage reaches to its last number.
+def table(values: Tensor) -> tuple[Tensor, Table]:
+    """Return the same as :func:`held` for rows that a user gave, and how loops take them: their storage holds them all.
 
     Args:
-        values: ``(rows, columns)``, of real numbers.
+        values: ``(rows, columns)``, of float32 or float64, the numbers of a row one after the other.
 
     Raises:
         DataTypeError: there is no memory, or less than the shape needs.
     """
     values = held(values)
-    if not values.numel():
-        return values
-    try:
-        storage = values.untyped_storage().nbytes()
-    except (NotImplementedError, RuntimeError) as error:  # torch.func, torch.export
-        raise _without_memory(values) from error
-
-    (rows, columns), (down, across) = values.shape, values.stride()
-    reach = (values.storage_offset() + (rows - 1) * down + (columns - 1) * across + 1) * values.itemsize
-    if reach > storage:
+    place, single = address(values), values.dtype is torch.float32
+    (rows, columns), distance = values.shape, values.stride()[0]
+    reach = (values.storage_offset() + (rows - 1) * distance + columns) * (4 if single else 8)
+    if place and reach > (storage := values.untyped_storage().nbytes()):
         raise DataTypeError(
             f"A tensor of shape {tuple(values.shape)} reaches over {reach} bytes of a storage of {storage}: its memory "
             "was given back or made smaller. Give a copy that was made before."
         )
-    return values
+    if not values.is_cpu:
+        raise _without_memory(values)
+    return values, (place, single, rows, columns, distance)
 
 
 def address(values: Tensor | None) -> int:
