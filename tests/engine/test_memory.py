@@ -14,6 +14,8 @@ from closedform.engine.choice import engine_for
 from closedform.engine.memory import address, held, resolved, table
 from closedform.engine.products import Blas, gram_
 from closedform.engine.sums import pass_sums
+from closedform.numerics.lu import LU
+from closedform.numerics.matrix_product import product, scaled_columns
 from closedform.words.errors import DataTypeError
 
 ONE = torch.ones(1, dtype=torch.float64)
@@ -90,6 +92,16 @@ def test_the_gram_matrix_of_lazy_signs() -> None:
     gram = torch.zeros(3, 3, dtype=torch.float64)
     gram_(gram, lazy)
     torch.testing.assert_close(gram.triu(), (A.T @ A).triu())
+
+
+def test_lazy_signs_reach_blas_and_lapack() -> None:
+    M, V, scale = negated(4, 4), negated(4, 3), negated(1, 4)[0]
+    plain = [values.resolve_neg() for values in (M, V, scale)]
+    torch.testing.assert_close(product(M, V), plain[0] @ plain[1])
+    torch.testing.assert_close(product(M, V[:, :1]), plain[0] @ plain[1][:, :1])
+    torch.testing.assert_close(product(M.T, V, adjoint=True), plain[0] @ plain[1])
+    torch.testing.assert_close(scaled_columns(M, scale), plain[0] * plain[2])
+    torch.testing.assert_close(plain[0] @ LU(M).solve(V), plain[1])
 
 
 class Named(Tensor):

@@ -25,11 +25,10 @@ _NO_ANSWERS = torch._C._disabled_torch_dispatch_impl
 def held(values: Tensor) -> Tensor:
     """Return a tensor of the same values whose memory holds them: this one, or a copy with its signs resolved.
 
+    Refused is what has no memory: a sparse or distributed tensor, or one that is being traced.
+
     Args:
         values: A tensor on a CPU, of float32, float64 or integers.
-
-    Raises:
-        DataTypeError: there is no memory: a sparse or distributed tensor, or one that is being traced.
 
     Example:
         >>> import torch
@@ -62,7 +61,7 @@ def table(values: Tensor) -> tuple[Tensor, Table]:
             "was given back or made smaller. Give a copy that was made before."
         )
     if not values.is_cpu:
-        raise _without_memory(values)
+        raise DataTypeError(_no_memory(values))
     return values, (place, single, rows, columns, distance)
 
 
@@ -77,9 +76,9 @@ def address(values: Tensor | None) -> int:
     try:
         place = values.data_ptr()
     except RuntimeError as error:  # torch.func, torch.export, opaque layouts
-        raise _without_memory(values) from error
+        raise DataTypeError(_no_memory(values)) from error
     if not place and values.numel():
-        raise _without_memory(values)
+        raise DataTypeError(_no_memory(values))
     return place
 
 
@@ -94,16 +93,16 @@ def resolved(values: Tensor) -> Tensor:
     """
     if type(values) not in _PLAIN:
         if type(values).__torch_dispatch__ is not _NO_ANSWERS:
-            raise _without_memory(values)
+            raise DataTypeError(_no_memory(values))
         with torch._C.DisableTorchFunctionSubclass():
             values = values.as_subclass(Tensor)
     if values.layout is not torch.strided or values.is_quantized or values.device.type != "cpu":
-        raise _without_memory(values)
+        raise DataTypeError(_no_memory(values))
     return values.resolve_conj().resolve_neg()
 
 
-def _without_memory(values: Tensor) -> DataTypeError:
-    return DataTypeError(
+def _no_memory(values: Tensor) -> str:
+    return (
         f"A tensor of type {type(values).__name__}, {values.dtype}, {values.layout} on {values.device.type}, has no "
         "memory of its own to read numbers from. Give a plain one: full_tensor() of a DTensor, dequantize() of a "
         "quantised tensor, to_dense() of a sparse one; and do it outside of torch.func, torch.export and fake tensors."

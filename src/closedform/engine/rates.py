@@ -19,8 +19,7 @@ from typing import Any, final
 import torch
 
 from closedform.engine import compiled
-from closedform.engine.gram import normal_equations_update
-from closedform.engine.passes import column_squares
+from closedform.engine.choice import engine_for
 from closedform.numerics.lu import LU
 from closedform.words.errors import InputError
 
@@ -67,7 +66,11 @@ DEFAULT = Rates(7.0e11, 3.5e11, 1.6e11, 1.6e11, 6.0e10, 2.5e10, 4.0e10, "usual s
 
 
 def cache_file(device: torch.device) -> str:
-    """Return where the rates of this machine, this many threads and this device are kept."""
+    """Return where the rates of this machine, this many threads, this device and these compiled loops are kept.
+
+    Args:
+        device: Where the work will be done.
+    """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     loops = f"loops {compiled.sources()}" if compiled.available() else "no loops"
     return _cache_file(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"), device.type, kind, loops)
@@ -91,8 +94,15 @@ def _changed(path: str) -> int:
 def known_rates(device: torch.device) -> Rates:
     """Return the rates that the user gave, else those measured before on this machine, else the usual ones.
 
-    Raises:
-        InputError: the file named by ``CLOSEDFORM_RATES`` does not hold rates.
+    It is an error where the file named by ``CLOSEDFORM_RATES`` does not hold rates; one in the cache is then none.
+
+    Args:
+        device: Where the work will be done.
+
+    Example:
+        >>> import torch
+        >>> known_rates(torch.device("cpu")).gram64 > 0
+        True
     """
     if given := os.environ.get(VARIABLE):
         return _read(given, _changed(given))[0]
@@ -115,10 +125,10 @@ def measured_rates(device: torch.device) -> Rates:
     """Return the rates that the user gave, else those of this machine, measured (in less than a second) and kept.
 
     Other work slows a measurement down and nothing speeds it up, so the first few processes that ask each measure once,
-    and the best of every rate is kept.
+    and the best of every rate is kept. It is an error where the file named by ``CLOSEDFORM_RATES`` does not hold rates.
 
-    Raises:
-        InputError: the file named by ``CLOSEDFORM_RATES`` does not hold rates.
+    Args:
+        device: Where the work will be done.
     """
     if os.environ.get(VARIABLE):
         return known_rates(device)
@@ -168,7 +178,11 @@ def _read(path: str, changed: int) -> tuple[Rates, int]:
 
 
 def _content(path: str) -> bytes:
-    """Read a small file, and nothing that only looks like one: a pipe would be waited on."""
+    """Read a small file, and nothing that only looks like one: a pipe would be waited on.
+
+    Raises:
+        ValueError: it is no regular file, or a large one.
+    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -220,10 +234,11 @@ def measure(device: torch.device) -> Rates:
     # Large enough for the speed that a large table gets.
     table, unit = long.view(-1)[: 8192 * 1024].view(8192, 1024), torch.ones(1, dtype=torch.float64, device=device)
     squares = torch.zeros(long.shape[1], dtype=torch.float64, device=device)
+    engine = engine_for(table)
 
     def gram(dtype: torch.dtype, bfloat16: bool = False) -> None:
         sums, cross = (torch.zeros(table.shape[1], k, dtype=dtype, device=device) for k in (table.shape[1], 1))
-        normal_equations_update(sums, cross, table, table[:, :1], unit, bfloat16=bfloat16)
+        engine.normal_equations_(sums, cross, table, table[:, :1], unit, bfloat16=bfloat16)
 
     def best(work: Callable[[], object]) -> float:
         times = []
@@ -237,15 +252,14 @@ def measure(device: torch.device) -> Rates:
 
     flops = table.numel() * table.shape[1]
     gram32 = flops / best(lambda: gram(torch.float32))
-    takes_bfloat16 = compiled.multiplies_bfloat16() and compiled.serves(table)
     return Rates(
-        gram16=flops / best(lambda: gram(torch.float32, bfloat16=True)) if takes_bfloat16 else gram32,
+        gram16=flops / best(lambda: gram(torch.float32, bfloat16=True)) if engine.multiplies_bfloat16 else gram32,
         gram32=gram32,
         gram64=flops / best(lambda: gram(torch.float64)),
         lu64=2 / 3 * n**3 / best(lambda: LU(square)),
         qr64=2 * (tall.shape[0] - n / 3) * n**2 / best(lambda: torch.geqrf(tall)),
         svd64=4 * n**3 / best(lambda: torch.linalg.svd(square)),
-        memory=long.numel() * 8 / best(lambda: column_squares(squares, long)),
+        memory=long.numel() * 8 / best(lambda: engine.column_squares_(squares, long)),
         source=f"measured on {time.strftime('%Y-%m-%d')}",
     )
 

@@ -33,8 +33,9 @@ class LU:
         if self.on_cpu:
             from scipy.linalg.lapack import dgetrf, sgetrf
 
+            array = matrix.resolve_neg().contiguous().numpy().T
             factor = sgetrf if matrix.dtype == torch.float32 else dgetrf
-            self.transposed, self.order, info = factor(matrix.contiguous().numpy().T, overwrite_a=overwrite)
+            self.transposed, self.order, info = factor(array, overwrite_a=overwrite)
         else:
             self.factors, self.pivots, flag = torch.linalg.lu_factor_ex(matrix)
             info = int(flag)
@@ -42,7 +43,7 @@ class LU:
 
     def solve(self, V: Tensor, *, adjoint: bool = False) -> Tensor:
         """Return ``M^-1 V``, or ``M^-T V``, for V of shape ``(n, k)``, in the dtype of V."""
-        right = V.to(self.dtype)
+        right = V.to(self.dtype).resolve_neg()
         if not self.on_cpu:
             return torch.linalg.lu_solve(self.factors, self.pivots, right, adjoint=adjoint).to(V.dtype)
         from scipy.linalg.lapack import dgetrs, sgetrs

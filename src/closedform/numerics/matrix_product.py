@@ -24,7 +24,9 @@ def product(matrix: Tensor, V: Tensor, *, adjoint: bool = False) -> Tensor:
         return matrix.T @ V if adjoint else matrix @ V
     from scipy.linalg.blas import dgemm, dgemv
 
-    # Seen in Fortran order the same memory is the transpose: nothing is copied.
+    # Memory holds the values, once signs that are still to be taken are. Seen in Fortran order it is the transpose:
+    # nothing is copied.
+    matrix, V = matrix.resolve_neg(), V.resolve_neg()
     transposed = not matrix.is_contiguous() and matrix.T.is_contiguous()
     array = matrix.numpy() if transposed else matrix.contiguous().numpy().T
     trans = int(adjoint == transposed)
@@ -43,4 +45,4 @@ def scaled_columns(matrix: Tensor, scale: Tensor) -> Tensor:
     """
     if matrix.device.type != "cpu":
         return matrix * scale
-    return torch.from_numpy(matrix.numpy() * scale.numpy())
+    return torch.from_numpy(matrix.resolve_neg().numpy() * scale.resolve_neg().numpy())
