@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from closedform.engine.tracing import untraced
 from closedform.fit.certificate import TOLERANCE
 from closedform.fit.layers import round_to
 from closedform.fit.orchestrator import solve
@@ -65,6 +66,7 @@ class BatchedSolution:
         return "\n".join(lines)
 
 
+@untraced
 def solve_batched(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0) -> BatchedSolution:
     """Solve many least-squares problems of one shape, as ``torch.linalg.lstsq`` does with a batch.
 

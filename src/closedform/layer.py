@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from closedform.engine.tracing import untraced
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import check_ridge
@@ -22,6 +23,7 @@ from closedform.words.errors import InputError
 __all__ = ["Gap", "fit_", "gap"]
 
 
+@untraced
 def fit_(
     layer: nn.Linear,
     X: Any,
@@ -108,6 +110,7 @@ class Gap:
         )
 
 
+@untraced
 def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any = None) -> Gap:
     """Tell how far a trained layer is from the minimiser: in loss, and in weights, which loss curves hide.
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import closedform as cf
-from closedform.rows.frames import check_alignment
+from closedform.rows.labels import check_alignment
 from closedform.words.errors import InputError
 
 X = pd.DataFrame({"height": [1.0, 2.0, 4.0], "width": [0.0, 1.0, 1.0]}, index=["a", "b", "c"])

@@ -22,6 +22,7 @@ from closedform.comparison.problem import Weights
 from closedform.comparison.races import INTERRUPTED, Lane, race
 from closedform.comparison.results import Comparison
 from closedform.comparison.tables import casts, held_out_rows, in_memory, make_problem
+from closedform.engine.tracing import untraced
 from closedform.explain.entry import diagnose
 from closedform.explain.forecasts import gradient_descent_steps
 from closedform.explain.spectra import Spectrum, spectrum
@@ -39,6 +40,7 @@ OPTIMIZERS = tuple(contender.name for contender in CONTENDERS)
 _SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
 
 
+@untraced
 def compare(
     X: Any,
     Y: Any,

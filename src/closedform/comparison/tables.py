@@ -10,7 +10,7 @@ from torch import Tensor
 from closedform.comparison.problem import Problem, Weights
 from closedform.fit.solution import Solution
 from closedform.rows import Rows, Source, TensorSource, as_rows
-from closedform.rows.frames import check_alignment
+from closedform.rows.labels import check_alignment
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
 from closedform.words.numbers import plural

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from closedform.engine.tracing import untraced
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.facts import Facts
 from closedform.explain.optimizer import read_optimizer
@@ -20,6 +21,7 @@ from closedform.words.errors import DataTypeError, InputError
 __all__ = ["diagnose"]
 
 
+@untraced
 def diagnose(
     X: Any,
     Y: Any,

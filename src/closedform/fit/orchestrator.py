@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from closedform.engine import compiled
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
+from closedform.engine.tracing import untraced
 from closedform.fit.certificate import certify
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
@@ -34,6 +35,7 @@ __all__ = ["solve"]
 _WORTH_MEASURING = 1.0
 
 
+@untraced
 def solve(
     X: Any,
     Y: Any,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from closedform.engine.tracing import untraced
 from closedform.fit.layers import check_linear, check_writable, round_to, write
 from closedform.fit.orchestrator import solve
 from closedform.fit.solution import Solution
@@ -19,6 +20,7 @@ from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 __all__ = ["fit_head_"]
 
 
+@untraced
 def fit_head_(
     net: nn.Module,
     loader: Iterable[Any],

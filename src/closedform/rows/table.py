@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.threads import all_threads
-from closedform.rows.frames import check_alignment
+from closedform.rows.labels import check_alignment
 from closedform.rows.source import Source
 from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
 from closedform.words.errors import InputError

@@ -1,19 +1,38 @@
-"""Tables in memory: torch tensors, NumPy arrays and memory maps, DLPack objects, pandas and Polars frames."""
+"""Tables in memory: what a tensor, an array, a frame or a list really is, decided before anything reads it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from typing_extensions import override
 
 from closedform.engine.threads import all_threads
+from closedform.engine.tracing import active_tracer, untraced
+from closedform.rows.arrays import array_to_tensor, export_to_tensor
+from closedform.rows.frames import frame_to_tensor
+from closedform.rows.refusals import refuse_other_kinds
 from closedform.rows.source import Source
-from closedform.words.errors import DataTypeError, InputError
+from closedform.words.errors import ClosedformError, DataTypeError, InputError
 
 __all__ = ["FloatSource", "TensorSource", "array_to_tensor", "as_tensor"]
+
+#: What arithmetic is defined for; the rest are containers of bits.
+_NUMBERS = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+#: Unsigned integers that torch stores and does not calculate with.
+_WIDE_UNSIGNED = frozenset({torch.uint16, torch.uint32, torch.uint64})
+#: Integers up to this size are exact in float64.
+_EXACT_INTEGER = 2**53
+#: Lists that are nested deeper are no tables, and may hold themselves.
+_MOST_LEVELS = 32
 
 
 @final
@@ -64,140 +83,232 @@ class FloatSource(Source):
             return values.to(torch.float64)
 
 
+@untraced
 def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
     """Return in-memory ``data`` as a strided real torch tensor that shares its memory where that is possible.
 
+    What comes back is an ordinary tensor: its numbers are the ones in its memory, on the device it names, and it is
+    detached from any graph. Integers and booleans stay what they are.
+
     Args:
-        data: A torch tensor, NumPy array or memory map, DLPack object, pandas or Polars frame or series, or a
-            nested sequence of numbers.
+        data: A torch tensor, NumPy array or memory map, an array of another library (DLPack, ``__array__`` and its
+            kin), a pandas, Polars or Arrow frame or column, or a nested sequence of numbers or tensors.
         name: What the user calls it, for messages.
 
     Returns:
         The tensor, and notes on any cast that was needed.
 
     Raises:
-        DataTypeError: complex, object, string, sparse, quantized, nested or meta data.
+        DataTypeError: complex, object, string, sparse, quantized, nested or meta data; a tensor whose values are not
+            its memory (fake, traced, distributed, a wrapper); or something else that holds no table.
+        InputError: a missing value, a path, or entries of a list that do not belong together.
+        MissingExtraError: an Arrow table without pyarrow.
+
+    Example:
+        >>> as_tensor([[1.0, 2.0]], "X")
+        (tensor([[1., 2.]], dtype=torch.float64), ())
+        >>> as_tensor(torch.tensor([1 + 2j]).conj().imag, "X")
+        (tensor([-2.]), ())
     """
-    if isinstance(data, Tensor):
-        return _check_tensor(data, name), ()
-    if isinstance(data, np.ndarray):
-        return array_to_tensor(data, name)
-    module = type(data).__module__.split(".")[0]
-    if module == "pandas":
-        return _pandas_to_tensor(data, name)
-    if module == "polars":
-        return _polars_to_tensor(data, name)
-    if module == "scipy" and hasattr(data, "tocsr"):
-        raise DataTypeError(
-            f"{name} is a scipy sparse matrix. closedform works on dense tables; pass {name}.toarray() if it fits."
-        )
-    if hasattr(data, "__dlpack__"):
-        try:
-            return _check_tensor(torch.utils.dlpack.from_dlpack(data), name), ()
-        except (RuntimeError, BufferError, TypeError) as error:
-            raise DataTypeError(f"{name} could not be read through DLPack: {error}") from error
+    notes: tuple[str, ...] = ()
     try:
-        array = np.asarray(data)
-    except (ValueError, TypeError) as error:
-        raise DataTypeError(f"{name} is not a table of numbers: {error}") from error
-    return array_to_tensor(array, name)
+        if isinstance(data, Tensor):
+            tensor = _ordinary(data, name)
+        elif isinstance(data, np.ndarray):
+            tensor, notes = array_to_tensor(data, name)
+        else:
+            tensor, notes = _foreign(data, name)
+        if tensor.dtype == torch.int64 and _rounds(tensor):
+            notes = (*notes, f"{name} holds integers beyond 2**53, which float64 rounds")
+    except (ClosedformError, MemoryError):
+        raise
+    except Exception as error:
+        # Classes of others, subclasses of tensors among them, may raise what they like when they are read.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataTypeError(f"{name} is not a table of numbers: {reason}") from error
+    return tensor, notes
 
 
-def _check_tensor(tensor: Tensor, name: str) -> Tensor:
+def _rounds(values: Tensor) -> bool:
+    """Say whether int64 values are so large that float64 rounds them."""
+    if not values.numel():
+        return False
+    least, most = torch.aminmax(values)
+    return int(most) > _EXACT_INTEGER or int(least) < -_EXACT_INTEGER
+
+
+def _ordinary(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor as an ordinary one, on the same memory where its values are the ones that stand there.
+
+    Raises:
+        DataTypeError: values that are not real numbers, or stand somewhere else.
+    """
+    if type(tensor) is Tensor:
+        return _checked(tensor, name)
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+        raise DataTypeError(f"{name} has no values yet; run one batch through its module first.")
+    # A subclass may answer in its own way all that is asked below.
+    with torch._C.DisableTorchFunctionSubclass():
+        return _checked(tensor, name)
+
+
+def _checked(tensor: Tensor, name: str) -> Tensor:
+    if tensor.is_nested or tensor.is_quantized:
+        raise DataTypeError(f"{name} is a nested or quantized tensor; pass an ordinary dense tensor.")
     if tensor.layout is not torch.strided:
         raise DataTypeError(
             f"{name} is a sparse tensor ({tensor.layout}). closedform works on dense tables; pass "
             f"{name}.to_dense() if it fits in memory."
         )
-    if tensor.is_nested or tensor.is_quantized:
-        raise DataTypeError(f"{name} is a nested or quantized tensor; pass an ordinary dense tensor.")
     if tensor.is_meta:
         raise DataTypeError(f"{name} is on the meta device and holds no numbers; load it on a real device first.")
-    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 2:
-        raise DataTypeError(
-            f"{name} holds {tensor.dtype} values, which have no arithmetic of their own; pass {name}.half()."
-        )
     if tensor.is_complex():
         raise DataTypeError(f"{name} is complex ({tensor.dtype}). Split it into real and imaginary columns.")
-    return tensor.detach()
+
+    tracer = active_tracer()
+    if tracer is not None:
+        raise DataTypeError(
+            f"{name} is being traced by {tracer}, which would keep the weights of these numbers for all others; "
+            "call closedform outside of what is traced, and pass the weights in."
+        )
+
+    _check_memory(tensor, name)
+    plain = tensor.detach().resolve_neg()
+    if type(plain) is not Tensor:
+        # A subclass that answers for itself, or a mode that makes every result something else.
+        plain = plain.as_subclass(Tensor)
+        _check_memory(plain, name)
+    if plain.dtype not in _NUMBERS:
+        return _numbers(plain, name)
+    return plain
 
 
-def array_to_tensor(array: np.ndarray[Any, Any], name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Return a NumPy array as a tensor, sharing memory where its byte order and strides allow it.
+def _check_memory(tensor: Tensor, name: str) -> None:
+    """Refuse a tensor whose values are not in memory of its own: whoever reads there would find nothing, or noise.
 
     Raises:
-        DataTypeError: complex, object, string or other data that are not real numbers.
+        DataTypeError: with the call that gives an ordinary tensor, where its class has one.
     """
-    if isinstance(array, np.ma.MaskedArray):
-        if np.ma.is_masked(array):
-            raise DataTypeError(f"{name} is a masked array with masked entries; drop those rows or fill them first.")
-        array = array.data
-    kind = array.dtype.kind
-    if kind == "c":
-        raise DataTypeError(f"{name} is complex ({array.dtype}). Split it into real and imaginary columns.")
-    if kind not in "fiub":
-        raise DataTypeError(f"{name} holds {array.dtype} values, which are not real numbers; pass a numeric array.")
-    notes: tuple[str, ...] = ()
-    if array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-        notes = (f"{name} was rounded from extended precision to float64",)
-    elif array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
-        raise DataTypeError(f"{name} holds unsigned integers beyond 2**63, which float64 cannot hold exactly.")
-    elif kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 or stride % array.dtype.itemsize for stride in array.strides):
-        array = np.ascontiguousarray(array)
-    if not array.flags.writeable:
-        # torch warns about read-only memory, although nothing here writes to it: a memory map opened with
-        # mode "r" must not be copied whole just to please that warning.
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.from_numpy(array), notes
-    return torch.from_numpy(array), notes
+    try:
+        address = tensor.data_ptr()
+    except (RuntimeError, ValueError):
+        address = 0  # lazy and uninitialised parameters, and what torch.func hands to the functions it maps
+    if address == 0 and tensor.numel():
+        raise _no_memory(tensor, name)
+    last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
+    if tensor.numel() and needed > tensor.untyped_storage().nbytes():
+        raise DataTypeError(f"the memory of {name} was released or made smaller; load or compute it again.")
 
 
-def _pandas_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
+def _no_memory(tensor: Tensor, name: str) -> DataTypeError:
+    kind = type(tensor)
+    if kind is not Tensor:
+        for method, what, call in _UNWRAPPED_BY:
+            inherited = getattr(Tensor, method, None)
+            if hasattr(tensor, method) and (inherited is None or getattr(kind, method) is not inherited):
+                return DataTypeError(f"{name} is a {kind.__name__}, {what}; {call.format(name=name)}.")
+        return DataTypeError(
+            f"{name} is a {kind.__name__}, a tensor whose values are not its memory; "
+            "pass the ordinary tensor it stands for."
+        )
+    if tensor.device.type not in ("cpu", "cuda"):
+        return DataTypeError(f"{name} is on the {tensor.device} device, which shows no memory; pass {name}.cpu().")
+    if torch._C._has_storage(tensor) and not tensor.untyped_storage().nbytes():
+        return DataTypeError(f"the memory of {name} was released or made smaller; load or compute it again.")
+    return DataTypeError(
+        f"{name} stands for numbers that come later (torch.func, torch.export or another transform hands it in); "
+        "call closedform outside of what is transformed, and pass the weights in."
+    )
 
-    frame = data.to_frame() if data.ndim == 1 else data
-    dtypes = list(frame.dtypes)
-    # By position: labels may repeat.
-    for position, (label, dtype) in enumerate(zip(frame.columns, dtypes, strict=True)):
-        if is_complex_dtype(dtype) or not (is_numeric_dtype(dtype) or is_bool_dtype(dtype)):
-            raise DataTypeError(
-                f"column {label!r} of {name} holds {dtype} values; drop it or turn it into numbers first."
-            )
-        missing = frame.iloc[:, position].isna().to_numpy()
-        if missing.any():
-            raise InputError(
-                f"column {label!r} of {name} has a missing value, first in row {int(missing.argmax())}; "
-                "drop or fill those rows."
-            )
-    array = np.asarray(data.to_numpy())
-    if array.dtype.kind == "O":
-        # Columns of several kinds, or nullable ones, have no common NumPy dtype; they are numbers all the same.
-        kinds = ", ".join(dict.fromkeys(str(dtype) for dtype in dtypes))
-        tensor, notes = array_to_tensor(data.to_numpy(dtype=np.float64), name)
-        return tensor, (*notes, f"{name} has columns of {kinds}; they were converted to float64")
+
+#: Methods that a class of tensors adds to those of all tensors, what that says of it, and the call to make.
+_UNWRAPPED_BY = (
+    ("full_tensor", "whose rows are spread over processes", "pass {name}.full_tensor()"),
+    ("get_mask", "which has masked entries", "pass {name}.to_tensor(0.0), or the rows that are whole"),
+    ("fake_mode", "which has a shape and no numbers", "pass the real tensor"),
+    ("wait", "which another process still computes", "pass {name}.wait()"),
+    ("dequantize", "whose numbers are packed", "pass {name}.dequantize()"),
+    ("to_dense", "whose numbers are packed", "pass {name}.to_dense()"),
+)
+
+
+def _numbers(tensor: Tensor, name: str) -> Tensor:
+    """Return values that torch stores and does not calculate with in a type that it does.
+
+    Raises:
+        DataTypeError: there is none.
+    """
+    if tensor.dtype in _WIDE_UNSIGNED:
+        return array_to_tensor(tensor.cpu().numpy(), name)[0].to(tensor.device)
+    if tensor.dtype.is_floating_point:
+        # The type of exponents alone reaches 2**127, and others come two to a byte.
+        wider = (
+            f"{name}.half()"
+            if "float8_e4" in str(tensor.dtype) or "float8_e5" in str(tensor.dtype)
+            else "its float32 values"
+        )
+        raise DataTypeError(f"{name} holds {tensor.dtype} values, which have no arithmetic of their own; pass {wider}.")
+    raise DataTypeError(f"{name} holds {tensor.dtype} values, which are not real numbers; pass a numeric tensor.")
+
+
+def _foreign(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Return what is neither a tensor nor an array as a tensor: by the first protocol that it follows."""
+    read = frame_to_tensor(data, name)
+    if read is not None:
+        return read
+    kind = type(data)
+    if hasattr(kind, "__dask_graph__") and data.__dask_graph__() is not None:
+        tensor, notes = as_tensor(data.compute(), name)
+        size = f"{tensor.numel() * tensor.element_size() / 2**20:.3g} MiB"
+        return tensor, (*notes, f"{name} is a Dask collection; it was computed and read into memory as a whole, {size}")
+    xarray = sys.modules.get("xarray")
+    if xarray is not None and isinstance(data, xarray.DataArray):
+        return as_tensor(data.data, name)
+    read = export_to_tensor(data, name)
+    if read is not None:
+        return read
+    refuse_other_kinds(data, name)
+    return _nested(data, name)
+
+
+def _nested(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Return a sequence of numbers, of sequences, or of tensors as a tensor."""
+    levels, inner = 0, data
+    while _is_sequence(inner) and len(inner):
+        if levels == _MOST_LEVELS:
+            raise DataTypeError(f"{name} is not a table of numbers: it is nested more than {levels} levels deep.")
+        levels, inner = levels + 1, inner[0]
+    if isinstance(inner, Tensor):
+        return _stacked(data, name)
+    array = np.asarray(data)
+    if array.ndim == 0 and array.dtype.kind == "O":
+        name = f"{name} is a {type(data).__qualname__} and"
     return array_to_tensor(array, name)
 
 
-def _polars_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    if type(data).__name__ == "LazyFrame":
-        data = data.collect()
-    columns = [data] if type(data).__name__ == "Series" else data.get_columns()
-    for column in columns:
-        if not (column.dtype.is_numeric() or str(column.dtype) == "Boolean"):
-            raise DataTypeError(
-                f"column {column.name!r} of {name} holds {column.dtype} values; drop it or turn it into numbers."
-            )
-        if column.null_count():
-            row = int(column.is_null().arg_true()[0])
-            raise InputError(
-                f"column {column.name!r} of {name} has a missing value, first in row {row}; drop or fill those rows."
-            )
-    return array_to_tensor(np.asarray(data.to_numpy()), name)
+def _is_sequence(data: Any) -> bool:
+    kind = type(data)
+    if isinstance(data, (str, bytes, Mapping)) or hasattr(kind, "shape"):
+        return False
+    return hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
+
+
+def _stacked(items: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Return a sequence that holds tensors as one tensor, in float64 where their types differ."""
+    read = [as_tensor(item, f"{name}[{position}]") for position, item in enumerate(items)]
+    parts = [tensor for tensor, _ in read]
+    for position, part in enumerate(parts):
+        for what, seen, wanted in (("shape", part.shape, parts[0].shape), ("device", part.device, parts[0].device)):
+            if seen != wanted:
+                raise InputError(
+                    f"{name} is not a table of numbers: {name}[0] has {what} {_shown(wanted)}, but {name}[{position}] "
+                    f"has {_shown(seen)}."
+                )
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.to(torch.float64) for part in parts]
+    return torch.stack(parts), tuple(dict.fromkeys(note for _, notes in read for note in notes))
+
+
+def _shown(value: Any) -> str:
+    return str(tuple(value)) if isinstance(value, torch.Size) else str(value)

@@ -1,0 +1,155 @@
+"""What the rows and columns of the user's tables are called."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect
+from typing import Any
+
+from closedform.words.errors import InputError
+
+__all__ = ["check_alignment", "column_names"]
+
+
+def check_alignment(**tables: Any) -> None:
+    """Refuse tables whose rows have labels, but not the same ones in the same order: position says nothing there.
+
+    Rows are labelled by the index of a pandas frame or series, and by the coordinate of the first dimension of an
+    xarray array; other data have no labels and go with anything. Tables of unequal length are left to the check of
+    shapes.
+
+    Args:
+        **tables: What belongs together row by row, as the user gave it, under the names the user knows.
+
+    Raises:
+        InputError: with the first row whose labels differ, and the call that brings the rows into one order.
+
+    Example:
+        >>> import pandas as pd
+        >>> X = pd.DataFrame({"height": [1.0, 2.0]}, index=["a", "b"])
+        >>> check_alignment(X=X, Y=X["height"])
+        >>> check_alignment(X=X, Y=X["height"][::-1])
+        Traceback (most recent call last):
+            ...
+        closedform.words.errors.InputError: the indexes of X and Y do not agree: row 0 is 'a' in X, but 'b' in Y. ...
+    """
+    labelled = [(name, labels) for name, data in tables.items() if (labels := _row_labels(data)) is not None]
+    for name, labels in labelled[1:]:
+        first, wanted = labelled[0]
+        if len(labels) == len(wanted) and not labels.equals(wanted):
+            raise InputError(_disagreement(first, wanted, name, labels))
+
+
+def _disagreement(first: str, wanted: Any, name: str, labels: Any) -> str:
+    # An index alone knows which of its labels are equal (1 and 1.0, one missing value and another): ask for prefixes.
+    row = bisect(range(len(labels)), False, key=lambda row: not wanted[: row + 1].equals(labels[: row + 1]))
+    if wanted.is_unique and labels.is_unique and wanted.isin(labels).all():
+        remedy = f"They hold the same labels in another order: pass {name}.loc[{first}.index]"
+    else:
+        remedy = f"They hold other labels: take the rows that both have, {first}.index.intersection({name}.index)"
+    return (
+        f"the indexes of {first} and {name} do not agree: row {row} is {wanted[row]!r} in {first}, but "
+        f"{labels[row]!r} in {name}. {remedy}; if the rows belong together as they stand, pass {name}.to_numpy()."
+    )
+
+
+def _row_labels(data: Any) -> Any:
+    """Return the labels of the rows as a pandas index, or None where rows have none."""
+    pandas, xarray = sys.modules.get("pandas"), sys.modules.get("xarray")
+    if pandas is not None and isinstance(data, (pandas.DataFrame, pandas.Series)):
+        return data.index
+    if xarray is not None and isinstance(data, xarray.DataArray) and data.ndim:
+        return data.indexes.get(data.dims[0])
+    return None
+
+
+def column_names(data: Any) -> tuple[str, ...] | None:
+    """Return what the columns of a table are called, or None where they have no names.
+
+    Names are those of a pandas, Polars or Arrow frame, the name of a series, and the coordinate of the last dimension
+    of an xarray array. Columns that are only counted (the default of pandas) have none. A column of lists of k numbers
+    is k columns. Nothing is read but the names.
+
+    Args:
+        data: A table as the user gave it.
+
+    Returns:
+        A name for each column, in order; they may repeat.
+
+    Example:
+        >>> import pandas as pd
+        >>> column_names(pd.DataFrame({"height": [1.0], "width": [2.0]}))
+        ('height', 'width')
+        >>> column_names(pd.DataFrame([[1.0, 2.0]])) is None
+        True
+    """
+    named = _pandas_names(data) or _polars_names(data) or _arrow_names(data) or _xarray_names(data)
+    if named is None:
+        return None
+    return tuple(
+        name if width is None else f"{name}[{position}]" for name, width in named for position in range(width or 1)
+    )
+
+
+#: Columns as they are called, each with the length of the lists it holds, or None where it holds numbers.
+_Named = list[tuple[str, int | None]]
+
+
+def _pandas_names(data: Any) -> _Named | None:
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(data, (pandas.DataFrame, pandas.Series)):
+        return None
+    if isinstance(data, pandas.Series):
+        return None if data.name is None else [(_text(data.name), None)]
+    if isinstance(data.columns, pandas.RangeIndex):
+        return None
+    return [(_text(label), None) for label in data.columns]
+
+
+def _polars_names(data: Any) -> _Named | None:
+    polars = sys.modules.get("polars")
+    if polars is None or not isinstance(data, (polars.DataFrame, polars.Series, polars.LazyFrame)):
+        return None
+    if isinstance(data, polars.Series):
+        data = data.to_frame()
+    named: _Named = []
+    for label, kind in data.collect_schema().items():
+        width = None
+        if isinstance(kind, polars.Array):
+            width = kind.size
+        elif isinstance(kind, polars.List):
+            first = data.lazy().select(polars.col(label).list.len().first()).collect()
+            width = first.item() if first.height else 0
+        named.append((label, width))
+    return named if any(label for label, _ in named) else None
+
+
+def _arrow_names(data: Any) -> _Named | None:
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is None or not isinstance(data, (pyarrow.Table, pyarrow.RecordBatch)):
+        return None
+    named: _Named = []
+    for label, column in zip(data.column_names, data.columns, strict=True):
+        kind = getattr(column.type, "storage_type", column.type)
+        width = None
+        if pyarrow.types.is_fixed_size_list(kind):
+            width = kind.list_size
+        elif pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+            width = len(column[0]) if len(column) else 0
+        named.append((label, width))
+    return named
+
+
+def _xarray_names(data: Any) -> _Named | None:
+    xarray = sys.modules.get("xarray")
+    if xarray is None or not isinstance(data, xarray.DataArray):
+        return None
+    if data.ndim < 2:
+        return None if data.name is None else [(_text(data.name), None)]
+    labels = data.indexes.get(data.dims[-1])
+    return None if labels is None else [(_text(label), None) for label in labels]
+
+
+def _text(label: Any) -> str:
+    """Return a label as one text; those of several levels are joined by dots."""
+    return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)
