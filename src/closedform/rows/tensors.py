@@ -118,7 +118,7 @@ def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
             tensor, notes = array_to_tensor(data, name)
         else:
             tensor, notes = _foreign(data, name)
-        if tensor.dtype == torch.int64 and _rounds(tensor):
+        if tensor.dtype is torch.int64 and _rounds(tensor):
             notes = (*notes, f"{name} holds integers beyond 2**53, which float64 rounds")
     except (ClosedformError, MemoryError):
         raise
@@ -153,18 +153,8 @@ def _ordinary(tensor: Tensor, name: str) -> Tensor:
 
 
 def _checked(tensor: Tensor, name: str) -> Tensor:
-    if tensor.is_nested or tensor.is_quantized:
-        raise DataTypeError(f"{name} is a nested or quantized tensor; pass an ordinary dense tensor.")
-    if tensor.layout is not torch.strided:
-        raise DataTypeError(
-            f"{name} is a sparse tensor ({tensor.layout}). closedform works on dense tables; pass "
-            f"{name}.to_dense() if it fits in memory."
-        )
-    if tensor.is_meta:
-        raise DataTypeError(f"{name} is on the meta device and holds no numbers; load it on a real device first.")
-    if tensor.is_complex():
-        raise DataTypeError(f"{name} is complex ({tensor.dtype}). Split it into real and imaginary columns.")
-
+    if tensor.dtype not in _NUMBERS or tensor.layout is not torch.strided or tensor.is_nested:
+        _refuse_other_tensors(tensor, name)
     tracer = active_tracer()
     if tracer is not None:
         raise DataTypeError(
@@ -173,14 +163,41 @@ def _checked(tensor: Tensor, name: str) -> Tensor:
         )
 
     _check_memory(tensor, name)
-    plain = tensor.detach().resolve_neg()
+    plain = tensor.detach()
     if type(plain) is not Tensor:
         # A subclass that answers for itself, or a mode that makes every result something else.
         plain = plain.as_subclass(Tensor)
         _check_memory(plain, name)
-    if plain.dtype not in _NUMBERS:
-        return _numbers(plain, name)
-    return plain
+    if plain.is_neg():
+        plain = plain.resolve_neg()
+    # Wide unsigned integers are stored by torch, which does not calculate with them; NumPy does.
+    return array_to_tensor(plain.cpu().numpy(), name)[0].to(plain.device) if plain.dtype in _WIDE_UNSIGNED else plain
+
+
+def _refuse_other_tensors(tensor: Tensor, name: str) -> None:
+    """Refuse tensors that are no dense tables of real numbers.
+
+    Raises:
+        DataTypeError: with the call that makes one.
+    """
+    dtype = tensor.dtype
+    if tensor.is_nested or tensor.is_quantized:
+        raise DataTypeError(f"{name} is a nested or quantized tensor; pass an ordinary dense tensor.")
+    if tensor.layout is not torch.strided:
+        raise DataTypeError(
+            f"{name} is a sparse tensor ({tensor.layout}). closedform works on dense tables; pass "
+            f"{name}.to_dense() if it fits in memory."
+        )
+    if tensor.is_complex():
+        raise DataTypeError(f"{name} is complex ({dtype}). Split it into real and imaginary columns.")
+
+    if dtype.is_floating_point:
+        # The type of exponents alone reaches 2**127, and others come two to a byte.
+        in_half = "float8_e4" in str(dtype) or "float8_e5" in str(dtype)
+        wider = f"{name}.half()" if in_half else "its float32 values"
+        raise DataTypeError(f"{name} holds {dtype} values, which have no arithmetic of their own; pass {wider}.")
+    if dtype not in _WIDE_UNSIGNED:
+        raise DataTypeError(f"{name} holds {dtype} values, which are not real numbers; pass a numeric tensor.")
 
 
 def _check_memory(tensor: Tensor, name: str) -> None:
@@ -191,13 +208,17 @@ def _check_memory(tensor: Tensor, name: str) -> None:
     """
     try:
         address = tensor.data_ptr()
-    except (RuntimeError, ValueError):
-        address = 0  # lazy and uninitialised parameters, and what torch.func hands to the functions it maps
-    if address == 0 and tensor.numel():
+    except RuntimeError:
+        address = 0  # what torch.func hands to the functions that it maps or differentiates
+    if not tensor.numel():
+        return
+    if address == 0:
         raise _no_memory(tensor, name)
-    last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
-    needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
-    if tensor.numel() and needed > tensor.untyped_storage().nbytes():
+
+    last = tensor.numel() - 1
+    if not tensor.is_contiguous():
+        last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    if (tensor.storage_offset() + last + 1) * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise DataTypeError(f"the memory of {name} was released or made smaller; load or compute it again.")
 
 
@@ -212,6 +233,8 @@ def _no_memory(tensor: Tensor, name: str) -> DataTypeError:
             f"{name} is a {kind.__name__}, a tensor whose values are not its memory; "
             "pass the ordinary tensor it stands for."
         )
+    if tensor.is_meta:
+        return DataTypeError(f"{name} is on the meta device and holds no numbers; load it on a real device first.")
     if tensor.device.type not in ("cpu", "cuda"):
         return DataTypeError(f"{name} is on the {tensor.device} device, which shows no memory; pass {name}.cpu().")
     if torch._C._has_storage(tensor) and not tensor.untyped_storage().nbytes():
@@ -233,27 +256,13 @@ _UNWRAPPED_BY = (
 )
 
 
-def _numbers(tensor: Tensor, name: str) -> Tensor:
-    """Return values that torch stores and does not calculate with in a type that it does.
-
-    Raises:
-        DataTypeError: there is none.
-    """
-    if tensor.dtype in _WIDE_UNSIGNED:
-        return array_to_tensor(tensor.cpu().numpy(), name)[0].to(tensor.device)
-    if tensor.dtype.is_floating_point:
-        # The type of exponents alone reaches 2**127, and others come two to a byte.
-        wider = (
-            f"{name}.half()"
-            if "float8_e4" in str(tensor.dtype) or "float8_e5" in str(tensor.dtype)
-            else "its float32 values"
-        )
-        raise DataTypeError(f"{name} holds {tensor.dtype} values, which have no arithmetic of their own; pass {wider}.")
-    raise DataTypeError(f"{name} holds {tensor.dtype} values, which are not real numbers; pass a numeric tensor.")
-
-
 def _foreign(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
     """Return what is neither a tensor nor an array as a tensor: by the first protocol that it follows."""
+    if isinstance(data, (list, tuple)):
+        return _nested(data, name)
+    xarray = sys.modules.get("xarray")
+    if xarray is not None and isinstance(data, xarray.DataArray):
+        return as_tensor(data.data, name)
     read = frame_to_tensor(data, name)
     if read is not None:
         return read
@@ -262,9 +271,6 @@ def _foreign(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
         tensor, notes = as_tensor(data.compute(), name)
         size = f"{tensor.numel() * tensor.element_size() / 2**20:.3g} MiB"
         return tensor, (*notes, f"{name} is a Dask collection; it was computed and read into memory as a whole, {size}")
-    xarray = sys.modules.get("xarray")
-    if xarray is not None and isinstance(data, xarray.DataArray):
-        return as_tensor(data.data, name)
     read = export_to_tensor(data, name)
     if read is not None:
         return read
