@@ -93,6 +93,8 @@ def _on_same_memory(array: np.ndarray[Any, Any]) -> Tensor:
 def export_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | None:
     """Return an array of another library as a tensor, or None where it follows no protocol of arrays.
 
+    What cannot be read, or does not hold real numbers, is refused; other errors are those of its own class.
+
     Args:
         data: An object with ``__dlpack__``, ``__cuda_array_interface__``, ``__array_interface__``,
             ``__array_struct__`` or ``__array__``.
@@ -100,9 +102,6 @@ def export_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | N
 
     Returns:
         The tensor, and notes on what was done on the way.
-
-    Raises:
-        DataTypeError: it cannot be read, or does not hold real numbers.
 
     Example:
         >>> export_to_tensor([1.0], "X") is None

@@ -57,9 +57,19 @@ _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)((
 def from_dlpack(data: Any) -> Tensor:
     """Return an array that exports itself by DLPack as a tensor on the same memory.
 
-    Raises:
-        UnusableStrides: negative strides, or no memory. torch ends the process when it meets the first.
-        Exception: whatever the exporter or torch raises.
+    Negative strides and released memory raise :class:`UnusableStrides`: torch ends the process when it meets the
+    first. Other errors are those of the exporter, and of torch.
+
+    Args:
+        data: An object with ``__dlpack__`` and ``__dlpack_device__``.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> import numpy as np
+        >>> from_dlpack(np.ones(2))
+        tensor([1., 1.], dtype=torch.float64)
     """
     return torch.utils.dlpack.from_dlpack(_Checked(data))
 

@@ -31,6 +31,9 @@ class _Column:
 def frame_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | None:
     """Return a frame, a series or a column as a tensor, or None where it is none of these.
 
+    Missing values (InputError) and columns of other kinds (DataTypeError) are refused by the label of their column; an
+    Arrow table needs pyarrow (MissingExtraError).
+
     Args:
         data: A pandas or Polars frame or series (subclasses too), a pandas index or extension array, a Polars lazy
             frame, or anything that exports itself by Arrow's C interface: tables, record batches, arrays.
@@ -40,9 +43,7 @@ def frame_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | No
         The tensor, ``(rows, columns)`` or ``(rows,)``, and notes on what was done on the way.
 
     Raises:
-        DataTypeError: a column that does not hold real numbers, by its label.
-        InputError: a missing value, by its column and row.
-        MissingExtraError: an Arrow table without pyarrow.
+        DataTypeError: labels of several levels, which are no numbers.
 
     Example:
         >>> import pandas as pd
@@ -82,7 +83,7 @@ def _pandas_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
             raise DataTypeError(f"column {label!r} of {name} holds {dtype} values; {hint}.")
         missing = column.isna().to_numpy()
         if missing.any():
-            raise _missing(label, name, int(missing.argmax()))
+            raise InputError(_missing(label, name, int(missing.argmax())))
     if len(set(dtypes)) == 1 and isinstance(dtypes[0], np.dtype):
         return array_to_tensor(np.asarray(data.to_numpy()), name)
     columns = [
@@ -122,7 +123,7 @@ def _polars_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
                 f"column {column.name!r} of {name} holds {column.dtype} values; drop it or turn it into numbers."
             )
         if column.null_count():
-            raise _missing(column.name, name, int(column.is_null().arg_true()[0]))
+            raise InputError(_missing(column.name, name, int(column.is_null().arg_true()[0])))
     dtype = series[0].dtype if len({column.dtype for column in series}) == 1 else None
     if dtype is not None and (dtype.is_float() or (dtype.is_integer() and "128" not in str(dtype))):
         return array_to_tensor(np.asarray(data.to_numpy()), name)
@@ -190,7 +191,7 @@ def _arrow_values(label: str, column: Any, name: str) -> np.ndarray[Any, Any]:
         raise DataTypeError(f"column {label!r} of {name} holds {column.type} values; drop it or turn it into numbers.")
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy()))
-        raise _missing(label, name, row)
+        raise InputError(_missing(label, name, row))
     if listed:
         lengths = pyarrow.compute.min_max(pyarrow.compute.list_value_length(column)).as_py()
         _check_lengths(label, name, lengths["min"], lengths["max"])
@@ -209,8 +210,8 @@ def _check_lengths(label: Any, name: str, shortest: int | None, longest: int | N
         )
 
 
-def _missing(label: Any, name: str, row: int) -> InputError:
-    return InputError(f"column {label!r} of {name} has a missing value, first in row {row}; drop or fill those rows.")
+def _missing(label: Any, name: str, row: int) -> str:
+    return f"column {label!r} of {name} has a missing value, first in row {row}; drop or fill those rows."
 
 
 def _stack(columns: list[_Column], name: str, *, single: bool) -> tuple[Tensor, tuple[str, ...]]:

@@ -57,6 +57,7 @@ class TensorSource(Source):
     def stored_dtype(self) -> torch.dtype:
         return self._stored_dtype or self.dtype
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         return self.tensor[start:stop]
 
@@ -77,6 +78,7 @@ class FloatSource(Source):
     def stored_dtype(self) -> torch.dtype:
         return self.source.stored_dtype
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         values = self.source.read(start, stop)
         with all_threads():
@@ -88,7 +90,8 @@ def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
     """Return in-memory ``data`` as a strided real torch tensor that shares its memory where that is possible.
 
     What comes back is an ordinary tensor: its numbers are the ones in its memory, on the device it names, and it is
-    detached from any graph. Integers and booleans stay what they are.
+    detached from any graph. Integers and booleans stay what they are. Other errors than these are those of frames: a
+    missing value or a path (InputError), an Arrow table without pyarrow (MissingExtraError).
 
     Args:
         data: A torch tensor, NumPy array or memory map, an array of another library (DLPack, ``__array__`` and its
@@ -101,8 +104,8 @@ def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
     Raises:
         DataTypeError: complex, object, string, sparse, quantized, nested or meta data; a tensor whose values are not
             its memory (fake, traced, distributed, a wrapper); or something else that holds no table.
-        InputError: a missing value, a path, or entries of a list that do not belong together.
-        MissingExtraError: an Arrow table without pyarrow.
+        ClosedformError: what was refused further in, as it is.
+        MemoryError: the table does not fit.
 
     Example:
         >>> as_tensor([[1.0, 2.0]], "X")
@@ -213,7 +216,7 @@ def _check_memory(tensor: Tensor, name: str) -> None:
     if not tensor.numel():
         return
     if address == 0:
-        raise _no_memory(tensor, name)
+        raise DataTypeError(_no_memory(tensor, name))
 
     last = tensor.numel() - 1
     if not tensor.is_contiguous():
@@ -222,24 +225,26 @@ def _check_memory(tensor: Tensor, name: str) -> None:
         raise DataTypeError(f"the memory of {name} was released or made smaller; load or compute it again.")
 
 
-def _no_memory(tensor: Tensor, name: str) -> DataTypeError:
+def _no_memory(tensor: Tensor, name: str) -> str:
+    if tensor.is_meta:
+        return f"{name} is on the meta device and holds no numbers; load it on a real device first."
+
     kind = type(tensor)
-    if kind is not Tensor:
+    if kind is not Tensor and kind is not torch.nn.Parameter:
         for method, what, call in _UNWRAPPED_BY:
             inherited = getattr(Tensor, method, None)
             if hasattr(tensor, method) and (inherited is None or getattr(kind, method) is not inherited):
-                return DataTypeError(f"{name} is a {kind.__name__}, {what}; {call.format(name=name)}.")
-        return DataTypeError(
+                return f"{name} is a {kind.__name__}, {what}; {call.format(name=name)}."
+        return (
             f"{name} is a {kind.__name__}, a tensor whose values are not its memory; "
             "pass the ordinary tensor it stands for."
         )
-    if tensor.is_meta:
-        return DataTypeError(f"{name} is on the meta device and holds no numbers; load it on a real device first.")
+
     if tensor.device.type not in ("cpu", "cuda"):
-        return DataTypeError(f"{name} is on the {tensor.device} device, which shows no memory; pass {name}.cpu().")
+        return f"{name} is on the {tensor.device} device, which shows no memory; pass {name}.cpu()."
     if torch._C._has_storage(tensor) and not tensor.untyped_storage().nbytes():
-        return DataTypeError(f"the memory of {name} was released or made smaller; load or compute it again.")
-    return DataTypeError(
+        return f"the memory of {name} was released or made smaller; load or compute it again."
+    return (
         f"{name} stands for numbers that come later (torch.func, torch.export or another transform hands it in); "
         "call closedform outside of what is transformed, and pass the weights in."
     )
@@ -279,7 +284,11 @@ def _foreign(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def _nested(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Return a sequence of numbers, of sequences, or of tensors as a tensor."""
+    """Return a sequence of numbers, of sequences, or of tensors as a tensor.
+
+    Raises:
+        DataTypeError: no table, or nested without end.
+    """
     levels, inner = 0, data
     while _is_sequence(inner) and len(inner):
         if levels == _MOST_LEVELS:
@@ -301,7 +310,11 @@ def _is_sequence(data: Any) -> bool:
 
 
 def _stacked(items: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Return a sequence that holds tensors as one tensor, in float64 where their types differ."""
+    """Return a sequence that holds tensors as one tensor, in float64 where their types differ.
+
+    Raises:
+        InputError: tensors of several shapes, or on several devices.
+    """
     read = [as_tensor(item, f"{name}[{position}]") for position, item in enumerate(items)]
     parts = [tensor for tensor, _ in read]
     for position, part in enumerate(parts):
