@@ -13,15 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from closedform.explain.case import Case
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
-from closedform.explain.facts import Facts
 from closedform.explain.finding import Severity
 from closedform.explain.forecasts import forecast
 from closedform.explain.layout import Shown, advice_section
-from closedform.explain.optimizer import fresh_sgd, read_optimizer
-from closedform.explain.precision import tf32_in_use
+from closedform.explain.precision import Precision, tf32_in_use
+from closedform.explain.readers.optimizers import fresh_sgd, read_optimizer
 from closedform.explain.spectra import spectrum
+from closedform.explain.training import Training
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 from data import F64, descend, zero_layer
 
@@ -89,7 +90,10 @@ def test_cases_5_and_6_many_weights_are_right(case: int) -> None:
     layer = zero_layer(2, 1)
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
     d = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=100_000)
-    assert names(d) == ["not_unique"]
+    # Adam at a constant lr may blow up late; in all of its 100,000 steps that is seen, and is no more than INFO.
+    assert names(d)[0] == "not_unique"
+    assert set(names(d)[1:]) <= {"adaptive_blow_up"}
+    assert all(finding.severity is Severity.INFO for finding in d.findings[1:])
     assert d.findings[0].evidence["rank"] == 2
     assert "the bias" in d.verdict.sentence
 
@@ -218,9 +222,9 @@ def test_lbfgs_with_calls_left_is_not_said_to_have_stopped() -> None:
 def test_a_rehearsal_that_was_cut_short_says_of_how_many_steps_and_what_it_leaves() -> None:
     X, Y = ill_conditioned()
     layer = zero_layer(100, 1, bias=False)
-    d = diagnose(X, Y, model=layer, optimizer=torch.optim.Adam(layer.parameters()), steps=50_000)
+    d = diagnose(X, Y, model=layer, optimizer=torch.optim.Adam(layer.parameters()), steps=5_000_000)
     (note,) = (note for note in d.to_dict()["notes"] if "rehearsed" in note)
-    assert re.search(r"rehearsed for [\d,]+ of 50,000 steps, which leave \S+ of the excess loss", note)
+    assert re.search(r"rehearsed for [\d,]+ of 5,000,000 steps, which leave \S+ of the excess loss", note)
 
 
 def test_the_words_of_a_diagnosis_agree_with_each_other() -> None:
@@ -322,12 +326,15 @@ def test_a_run_that_was_not_judged_is_not_called_right() -> None:
     adam = torch.optim.Adam(layer.parameters(), lr=1e-5)
     for optimizer, batch, why in (
         (adam, 2, "batches are forecast for SGD"),
-        (adam, None, "of 1,000,000 were rehearsed"),
         (Mine(layer.parameters(), lr=0.1), None, "d.rehearse(...) runs it"),
     ):
         d = diagnose(X, Y, optimizer=optimizer, batch_size=batch, **settings)
         assert (d.verdict.name, d.verdict.severity) == ("not_judged", Severity.INFO)
         assert why.lower() in d.verdict.sentence.lower()
+    # A run too long to be rehearsed is judged by how its rehearsal goes on, and the verdict says so.
+    d = diagnose(X, Y, optimizer=adam, **settings)
+    assert d.verdict.name == "nothing_wrong"
+    assert "extrapolated from step" in d.verdict.sentence
 
 
 def test_adam_blow_up_in_a_history() -> None:
@@ -730,14 +737,6 @@ def test_a_fresh_sgd_is_read_as_torch_makes_it() -> None:
     assert isinstance(fresh.make(list(layer.parameters())), torch.optim.SGD)
 
 
-class OnCuda(Facts):
-    """Facts of a model that lies on a GPU; there is none here."""
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda", 0)
-
-
 @pytest.fixture
 def matmul_precision() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -767,8 +766,12 @@ def test_tf32_is_named_where_cuda_would_use_it(
         assert "TF32" in there.to_dict()["problem"]["text"]
 
 
-def on_cuda(d: Diagnosis) -> Facts:
-    return OnCuda(**{field.name: getattr(d.facts, field.name) for field in dataclasses.fields(Facts)})
+def on_cuda(d: Diagnosis) -> Case:
+    """The case of a model that lies on a GPU; there is none here."""
+    device = torch.device("cuda", 0)
+    precision = Precision(d.case.setting.precision.dtype, tf32=tf32_in_use(device))
+    setting = dataclasses.replace(d.case.setting, device=device, precision=precision)
+    return Case(setting, d.case.landscape, Training(setting, d.case.landscape))
 
 
 def test_tf32_is_read_from_either_way_of_setting_it(monkeypatch: pytest.MonkeyPatch, matmul_precision: None) -> None:

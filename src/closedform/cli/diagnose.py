@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from closedform.cli.output import OutputFile
-    from closedform.explain.optimizer import OptimizerFacts
+    from closedform.explain.readers.optimizers import OptimizerReading
     from closedform.rows import Source
 
 __all__ = ["as_model", "diagnose_command", "fresh_layer", "page_output"]
@@ -140,10 +140,10 @@ def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | N
 
 def _optimizer(
     name: str, layer: nn.Linear, lr: float | None, momentum: float | None, nesterov: bool
-) -> Optimizer | OptimizerFacts:
+) -> Optimizer | OptimizerReading:
     rate = _OPTIMIZERS[name] if lr is None else lr
     if name == "sgd":
-        from closedform.explain.optimizer import fresh_sgd
+        from closedform.explain.readers.optimizers import fresh_sgd
 
         return fresh_sgd(rate, momentum or 0.0, nesterov)
     from torch.optim import LBFGS, Adam

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from closedform.explain.facts import SAFETY, Facts
+from closedform.explain.case import Case
 from closedform.explain.finding import Folklore
 from closedform.explain.forecasts import forecast
 from closedform.explain.precision import Precision
+from closedform.explain.training import SAFETY
 from closedform.explain.wording import count, momentum_text, short, steps_text
 
 __all__ = ["ADVICE", "folklore"]
@@ -22,21 +23,25 @@ _MANY_TIMES = 1000
 _ADAM_STEPS, _ADAM_RATES = 300, (1e-3, 1e-2, 1e-1)
 
 
-def folklore(facts: Facts) -> tuple[Folklore, ...]:
+def folklore(case: Case) -> tuple[Folklore, ...]:
     """Return every piece of advice with its effect."""
-    if facts.spectrum.rank == 0 or not facts.spectrum.in_range or facts.reference_excess == 0:
+    if (
+        case.landscape.spectrum.rank == 0
+        or not case.landscape.spectrum.in_range
+        or case.landscape.reference_excess == 0
+    ):
         return ()
-    return tuple(advice(facts) for advice in ADVICE)
+    return tuple(advice(case) for advice in ADVICE)
 
 
-def _before(facts: Facts) -> float:
+def _before(case: Case) -> float:
     """Steps of the user's run where it has a closed form, else of gradient descent at its best."""
-    run = facts.training.forecast
-    return facts.training.steps_to_goal if run is not None and run.stable else facts.best_steps
+    run = case.training.forecast
+    return case.training.steps_to_goal if run is not None and run.stable else case.training.best_steps
 
 
-def _compare(facts: Facts, advice: str, after: float, how: str, unit: tuple[str, str] = ("step", "steps")) -> Folklore:
-    before = _before(facts)
+def _compare(case: Case, advice: str, after: float, how: str, unit: tuple[str, str] = ("step", "steps")) -> Folklore:
+    before = _before(case)
     takes = f"{count(after)} {unit[after != 1]}" if math.isfinite(after) else "never gets there"
     if before == 0:
         return Folklore(advice, "not needed", before, after, "The weights are at the goal already.")
@@ -52,30 +57,30 @@ def _compare(facts: Facts, advice: str, after: float, how: str, unit: tuple[str,
     return Folklore(advice, effect, before, after, f"{how}: {change}.")
 
 
-def _normalise_inputs(facts: Facts) -> Folklore:
-    normal = facts.standardised
-    what = "Features standardised" if facts.bias else "Columns scaled (centring would need a bias)"
+def _normalise_inputs(case: Case) -> Folklore:
+    normal = case.landscape.standardised
+    what = "Features standardised" if case.setting.bias else "Columns scaled (centring would need a bias)"
     if normal is None or not math.isfinite(normal.learning_rate_limit):
-        return Folklore("normalise the inputs", "no change", _before(facts), math.nan, "Not computed here.")
-    after = forecast(normal, lr=SAFETY * normal.learning_rate_limit, steps=[0]).steps_to(facts.goal_excess)
+        return Folklore("normalise the inputs", "no change", _before(case), math.nan, "Not computed here.")
+    after = forecast(normal, lr=SAFETY * normal.learning_rate_limit, steps=[0]).steps_to(case.training.goal_excess)
     return _compare(
-        facts, "normalise the inputs", after, f"{what}, the condition number becomes {short(normal.condition)}"
+        case, "normalise the inputs", after, f"{what}, the condition number becomes {short(normal.condition)}"
     )
 
 
-def _normalise_outputs(facts: Facts) -> Folklore:
-    c = facts.compressed
+def _normalise_outputs(case: Case) -> Folklore:
+    c = case.landscape.compressed
     advice = "normalise the outputs"
-    if c is None or not facts.bias or float(c.R[0, 0]) == 0:
+    if c is None or not case.setting.bias or float(c.R[0, 0]) == 0:
         how = "Scaling Y scales loss and weights alike; the steps stay"
-        return _compare(facts, advice, _before(facts), how)
-    own = facts.training.forecast
-    run = own if own is not None and own.stable else facts.best_descent
+        return _compare(case, advice, _before(case), how)
+    own = case.training.forecast
+    run = own if own is not None and own.stable else case.training.best_descent
     # Targets less their mean from zero weights are the targets themselves from a bias at their mean.
     mean = (c.C[0] / c.R[0, 0]).reshape(-1)
-    weight = torch.zeros_like(facts.start[0])
+    weight = torch.zeros_like(case.setting.start[0])
     centred = forecast(
-        facts.spectrum,
+        case.landscape.spectrum,
         "momentum" if run.momentum else "sgd",
         lr=run.lr,
         momentum=run.momentum,
@@ -86,20 +91,20 @@ def _normalise_outputs(facts: Facts) -> Folklore:
         start=(weight, mean),
     )
     how = "Scaling Y changes nothing; centring it is a better start for the bias"
-    return _compare(facts, advice, centred.steps_to(facts.goal_excess), how)
+    return _compare(case, advice, centred.steps_to(case.training.goal_excess), how)
 
 
-def _batches(advice: str, size: int) -> Callable[[Facts], Folklore]:
-    def effect(facts: Facts) -> Folklore:
-        rows = facts.rows.n_rows
-        before = _before(facts)
-        if rows <= size or not math.isfinite(facts.spectrum.learning_rate_limit):
+def _batches(advice: str, size: int) -> Callable[[Case], Folklore]:
+    def effect(case: Case) -> Folklore:
+        rows = case.setting.table.n_rows
+        before = _before(case)
+        if rows <= size or not math.isfinite(case.landscape.spectrum.learning_rate_limit):
             return Folklore(advice, "no change", before, math.nan, f"There are only {rows} rows.")
-        limit = facts.mini_batch(SAFETY * facts.spectrum.learning_rate_limit, size).lr_limit
-        b = facts.mini_batch(min(limit / 2, SAFETY * facts.spectrum.learning_rate_limit), size)
-        passes = b.steps_to(facts.goal_excess) * size / rows
-        if math.isinf(passes) and b.noise_floor > facts.goal_excess:
-            share = short(b.noise_floor / facts.reference_excess)
+        limit = case.training.mini_batch(SAFETY * case.landscape.spectrum.learning_rate_limit, size).lr_limit
+        b = case.training.mini_batch(min(limit / 2, SAFETY * case.landscape.spectrum.learning_rate_limit), size)
+        passes = b.steps_to(case.training.goal_excess) * size / rows
+        if math.isinf(passes) and b.noise_floor > case.training.goal_excess:
+            share = short(b.noise_floor / case.landscape.reference_excess)
             return Folklore(
                 advice,
                 "hurts",
@@ -109,7 +114,7 @@ def _batches(advice: str, size: int) -> Callable[[Facts], Folklore]:
                 "excess loss.",
             )
         return _compare(
-            facts,
+            case,
             advice,
             math.ceil(passes) if math.isfinite(passes) else passes,
             f"Batches of {size}, counted in passes over the rows",
@@ -119,21 +124,21 @@ def _batches(advice: str, size: int) -> Callable[[Facts], Folklore]:
     return effect
 
 
-def _momentum(facts: Facts) -> Folklore:
-    best = next(limit for limit in facts.limits if limit.name == "heavy ball")
+def _momentum(case: Case) -> Folklore:
+    best = next(limit for limit in case.training.limits if limit.name == "heavy ball")
     how = f"At its best (lr {short(best.lr or 0.0)}, momentum {momentum_text(best.momentum or 0.0)})"
-    return _compare(facts, "momentum", best.steps, how)
+    return _compare(case, "momentum", best.steps, how)
 
 
-def _higher_lr(facts: Facts) -> Folklore:
-    limit = facts.spectrum.learning_rate_limit / facts.loss_factor
+def _higher_lr(case: Case) -> Folklore:
+    limit = case.landscape.spectrum.learning_rate_limit / case.setting.loss_factor
     how = f"At {SAFETY:g} of the largest stable lr, {short(limit)}"
-    return _compare(facts, "a higher learning rate", facts.best_steps, how)
+    return _compare(case, "a higher learning rate", case.training.best_steps, how)
 
 
-def _adam(facts: Facts) -> Folklore:
-    before = _before(facts)
-    c, s = facts.compressed, facts.spectrum
+def _adam(case: Case) -> Folklore:
+    before = _before(case)
+    c, s = case.landscape.compressed, case.landscape.spectrum
     if c is None:
         return Folklore(
             "Adam", "no change", before, math.nan, "Not tried: the table has too many columns for a triangle."
@@ -143,7 +148,7 @@ def _adam(facts: Facts) -> Folklore:
     tried, k = len(_ADAM_RATES), c.n_targets
     H = c.R.T @ c.R * (2 / (c.n_rows * k))
     target_gradient = (c.R.T @ c.C * (2 / (c.n_rows * k))).repeat(1, tried)
-    weights = facts.start_matrix.repeat(1, tried)
+    weights = case.setting.start_matrix.repeat(1, tried)
     lr = torch.tensor(_ADAM_RATES, dtype=H.dtype, device=H.device).repeat_interleave(k)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     for step in range(1, _ADAM_STEPS + 1):
@@ -155,83 +160,87 @@ def _adam(facts: Facts) -> Folklore:
     gaps = (values * (s.directions[: s.rank] @ weights) - target).square().sum(0).reshape(tried, k).sum(1)
     best = int(torch.argmin(gaps))
     left = float(gaps[best]) / (s.n_rows * k)
-    plain = float(facts.best_descent.excess_at([_ADAM_STEPS]))
+    plain = float(case.training.best_descent.excess_at([_ADAM_STEPS]))
     effect = "helps" if left * 10 < plain else "hurts" if left > 10 * plain else "no change"
     return Folklore(
         "Adam",
         effect,
         before,
-        math.nan if left > facts.goal_excess else float(_ADAM_STEPS),
+        math.nan if left > case.training.goal_excess else float(_ADAM_STEPS),
         f"{_ADAM_STEPS} steps rehearsed at lr {_ADAM_RATES[best]:g}, the best of {tried}, leave "
-        f"{short(left / facts.reference_excess)} of the excess "
+        f"{short(left / case.landscape.reference_excess)} of the excess "
         "loss; gradient "
-        f"descent leaves {short(plain / facts.reference_excess)}.",
+        f"descent leaves {short(plain / case.landscape.reference_excess)}.",
     )
 
 
-def _lbfgs(facts: Facts) -> Folklore:
-    best = next(limit for limit in facts.limits if limit.name == "conjugate gradients")
+def _lbfgs(case: Case) -> Folklore:
+    best = next(limit for limit in case.training.limits if limit.name == "conjugate gradients")
     how = "With exact line searches no faster than conjugate gradients, at most"
-    return _compare(facts, "LBFGS", best.steps, how)
+    return _compare(case, "LBFGS", best.steps, how)
 
 
-def _double(facts: Facts) -> Folklore:
-    before, lr = _before(facts), SAFETY * facts.spectrum.learning_rate_limit
+def _double(case: Case) -> Folklore:
+    before, lr = _before(case), SAFETY * case.landscape.spectrum.learning_rate_limit
     if not math.isfinite(lr):
         return Folklore("double precision", "no change", before, before, "The features are zero.")
     single, double = (
-        facts.excess_floor(Precision(dtype, tf32=False), lr) / facts.reference_excess
+        case.training.excess_floor(Precision(dtype, tf32=False), lr) / case.landscape.reference_excess
         for dtype in (torch.float32, torch.float64)
     )
-    already = facts.precision.dtype == torch.float64
+    already = case.setting.precision.dtype == torch.float64
     numbers = f"float32 stops at about {short(single)} of the excess loss, float64 at {short(double)}"
-    if already or single <= facts.goal:
+    if already or single <= case.setting.goal:
         reason = "It is float64 already" if already else "float32 is not what stops this run"
         return Folklore("double precision", "no change", before, before, f"{reason}: {numbers}.")
     return Folklore("double precision", "helps", before, before, f"{numbers}; the steps stay.")
 
 
-def _absolute(facts: Facts) -> Folklore:
-    exact = facts.spectrum.optimal_loss <= 1e-20 * facts.reference_excess
+def _absolute(case: Case) -> Folklore:
+    exact = case.landscape.spectrum.optimal_loss <= 1e-20 * case.landscape.reference_excess
     sentence = (
         "All residuals can be zero, so its minimiser is the same; its gradient does not shrink towards it, though."
         if exact
         else "It fits the median instead of the mean: other weights, and a gradient that does not shrink towards them."
     )
-    return Folklore("L1 loss", "hurts" if exact else "other minimiser", _before(facts), math.nan, sentence)
+    return Folklore("L1 loss", "hurts" if exact else "other minimiser", _before(case), math.nan, sentence)
 
 
-def _epochs(facts: Facts) -> Folklore:
-    before = _before(facts)
+def _epochs(case: Case) -> Folklore:
+    before = _before(case)
     if math.isinf(before):
         return Folklore("more epochs", "no change", before, before, "At these settings it never gets there.")
-    if before <= facts.patience:
+    if before <= case.setting.patience:
         return Folklore("more epochs", "not needed", before, before, f"{count(before)} steps are enough.")
-    effect = "helps" if before <= _MANY_TIMES * facts.patience else "no change"
+    effect = "helps" if before <= _MANY_TIMES * case.setting.patience else "no change"
     return Folklore(
-        "more epochs", effect, before, before, f"It takes {count(before)} full-batch steps, of {facts.patience_text}."
+        "more epochs",
+        effect,
+        before,
+        before,
+        f"It takes {count(before)} full-batch steps, of {case.setting.patience_text}.",
     )
 
 
-def _regularise(facts: Facts) -> Folklore:
-    s, before = facts.spectrum, _before(facts)
+def _regularise(case: Case) -> Folklore:
+    s, before = case.landscape.spectrum, _before(case)
     # A decay of a thousandth of the largest eigenvalue makes every error shrink within some thousand steps.
     decay = 1e-3 * float(s.eigenvalues[0])
-    ridge = facts.forecast(lr=SAFETY * 2 / (float(s.eigenvalues[0]) + decay), weight_decay=decay, steps=[0])
+    ridge = case.training.predict(lr=SAFETY * 2 / (float(s.eigenvalues[0]) + decay), weight_decay=decay, steps=[0])
     l2, left = s.n_rows * s.n_targets * decay / 2, ridge.decay_excess
-    steps = ridge.steps_to(left + facts.goal_excess)
+    steps = ridge.steps_to(left + case.training.goal_excess)
     return Folklore(
         "regularise",
         "other minimiser",
         before,
         steps,
         f"weight_decay={short(decay)} (ridge l2={short(l2)}) settles in {steps_text(steps)}, "
-        f"{short(left / facts.reference_excess)} of "
+        f"{short(left / case.landscape.reference_excess)} of "
         "the excess loss above the minimum.",
     )
 
 
-ADVICE: tuple[Callable[[Facts], Folklore], ...] = (
+ADVICE: tuple[Callable[[Case], Folklore], ...] = (
     _normalise_inputs,
     _normalise_outputs,
     _batches("a smaller batch (32)", 32),

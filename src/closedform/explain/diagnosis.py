@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from closedform.explain.advice import folklore
+from closedform.explain.case import Case
 from closedform.explain.charts import forecast_chart, spectrum_chart
-from closedform.explain.facts import Facts
 from closedform.explain.finding import Finding, Folklore, Severity, Verdict
 from closedform.explain.findings import find
 from closedform.explain.forecasts import Forecast, forecast, start_coordinates
@@ -40,27 +40,32 @@ class Diagnosis(Report):
     Everything is computed on first use, from one triangle of the rows.
     """
 
-    facts: Facts
+    case: Case
+
+    @property
+    def facts(self) -> Case:
+        """The case, by the name that it had."""
+        return self.case
 
     @property
     def condition(self) -> float:
         """Condition number of the matrix the layer sees, ``[1 | X]`` with a bias; a lower bound where not complete."""
-        return self.facts.spectrum.condition
+        return self.case.landscape.spectrum.condition
 
     @property
     def singular_values(self) -> Tensor:
         """Singular values of that matrix, descending, float64, ``(columns,)``."""
-        return self.facts.spectrum.singular_values
+        return self.case.landscape.spectrum.singular_values
 
     @property
     def learning_rate_limit(self) -> float:
         """The largest stable step of plain gradient descent on ``MSELoss()`` (mean); for the sum see ``to_dict()``."""
-        return self.facts.spectrum.learning_rate_limit
+        return self.case.landscape.spectrum.learning_rate_limit
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What was found, the most severe first; empty where nothing is worth saying."""
-        return find(self.facts)
+        return find(self.case)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -68,33 +73,38 @@ class Diagnosis(Report):
         for finding in self.findings:
             if finding.severity.rank <= Severity.WARNING.rank:
                 return Verdict(finding.name, finding.severity, finding.title, finding.consequence)
-        facts = self.facts
+        setting, training = self.case.setting, self.case.training
         good = f"condition {short(self.condition)}"
-        if facts.start_excess <= facts.goal_excess:
-            sentence = f"The weights are at the minimum: the excess loss is {short(facts.start_excess)}."
-        elif facts.optimizer is not None and facts.training.reaches_goal:
-            training = facts.training
-            told = training.forecast is not None or training.batches is not None or training.scheduled is not None
-            how = "forecast" if told else "rehearsed on these data"
-            sentence = (
-                f"{facts.optimizer.name}, {how}, comes within {short(facts.goal)} of the minimum in the "
-                f"{facts.patience_text}."
-            )
-        else:
-            sentence = (
-                f"Gradient descent at lr {short(facts.best_descent.lr / facts.loss_factor)} comes within "
-                f"{short(facts.goal)} of the minimum in {steps_text(facts.best_steps)}."
-            )
-            if facts.optimizer is not None:
-                title = f"Nothing wrong in the data ({good}); the run of {facts.optimizer.name} was not judged"
-                sentence = f"{facts.training.not_judged}. {sentence}"
-                return Verdict("not_judged", Severity.INFO, title, f"{sentence[0].upper()}{sentence[1:]}")
+        if setting.optimizer is not None and training.reaches_goal:
+            return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", self._arrives())
+        if setting.optimizer is None and training.start_excess <= training.goal_excess:
+            return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", self._is_there())
+        sentence = (
+            f"Gradient descent at lr {short(training.best_descent.lr / setting.loss_factor)} comes within "
+            f"{short(setting.goal)} of the minimum in {steps_text(training.best_steps)}."
+        )
+        if setting.optimizer is not None:
+            title = f"Nothing wrong in the data ({good}); the run of {setting.optimizer.name} was not judged"
+            sentence = f"{training.not_judged}. {sentence}"
+            return Verdict("not_judged", Severity.INFO, title, f"{sentence[0].upper()}{sentence[1:]}")
         return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", sentence)
+
+    def _is_there(self) -> str:
+        return f"The weights are at the minimum: the excess loss is {short(self.case.training.start_excess)}."
+
+    def _arrives(self) -> str:
+        """Say how it is known that the user's run comes to the goal."""
+        setting, training = self.case.setting, self.case.training
+        if training.start_excess <= training.goal_excess:
+            return self._is_there()
+        name = "" if setting.optimizer is None else setting.optimizer.name
+        known = "forecast" if training.course is None else training.course.known
+        return f"{name}, {known}, comes within {short(setting.goal)} of the minimum in the {setting.patience_text}."
 
     @cached_property
     def folklore(self) -> tuple[Folklore, ...]:
         """Common advice, and what each piece would change here."""
-        return folklore(self.facts)
+        return folklore(self.case)
 
     def forecast(
         self,
@@ -113,9 +123,9 @@ class Diagnosis(Report):
 
         ``start`` is the model's present weights unless given, or zeros without a model.
         """
-        at = self.facts.start if start is None else start
+        at = self.case.setting.start if start is None else start
         return forecast(
-            self.facts.spectrum,
+            self.case.landscape.spectrum,
             optimizer,
             lr=lr,
             momentum=momentum,
@@ -147,34 +157,39 @@ class Diagnosis(Report):
             >>> bool(run.loss[-1] < 1e-12)
             True
         """
-        facts = self.facts
-        if not facts.squared:
+        case = self.case
+        if not case.setting.squared:
             raise InputError(
-                f"the criterion {facts.criterion.name if facts.criterion else ''} is not a multiple of the "
-                "squared error, and "
+                f"the criterion {case.setting.criterion.name if case.setting.criterion else ''} is not a multiple of "
+                "the squared error, and "
                 "only that can be rehearsed on the triangle; leave criterion= out to rehearse MSELoss()."
             )
-        if not facts.full_batch:
+        if not case.setting.full_batch:
             raise InputError(
-                f"batches of {facts.batch_size} see other rows in each step, and the triangle knows only all of "
+                f"batches of {case.setting.batch_size} see other rows in each step, and the triangle knows only all of "
                 "them; leave "
                 "batch_size= out to rehearse the full batch."
             )
-        if facts.compressed is None:
+        if case.landscape.compressed is None:
             raise InputError(
-                f"{facts.rows.n_features} features are too many for a triangle here; raise exact_up_to= if memory "
-                "allows."
+                f"{case.setting.table.n_features} features are too many for a triangle here; raise exact_up_to= if "
+                "memory allows."
             )
-        V = start_coordinates(facts.spectrum, facts.start if start is None else start)
-        weight, bias = (V[1:].T, V[0]) if facts.bias else (V.T, None)
+        V = start_coordinates(case.landscape.spectrum, case.setting.start if start is None else start)
+        weight, bias = (V[1:].T, V[0]) if case.setting.bias else (V.T, None)
         return rehearse(
-            facts.compressed, make_optimizer, steps=steps, weight=weight, bias=bias, factor=facts.loss_factor
+            case.landscape.compressed,
+            make_optimizer,
+            steps=steps,
+            weight=weight,
+            bias=bias,
+            factor=case.setting.loss_factor,
         )
 
     @cached_property
     def record(self) -> DiagnosisRecord:
         """Everything that is said, as typed plain values."""
-        return record(self.facts, self.verdict, self.findings, self.folklore, text=self._lines())
+        return record(self.case, self.verdict, self.findings, self.folklore, text=self._lines())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; what is not finite becomes None."""
@@ -182,20 +197,20 @@ class Diagnosis(Report):
 
     def _lines(self) -> TextRecord:
         """The two sentences of numbers that stand under the verdict."""
-        facts, s = self.facts, self.facts.spectrum
+        case, s = self.case, self.case.landscape.spectrum
         least = "" if s.complete else "at least "
-        others = [f"{short(v)} {name}" for name, v in facts.conditions.items() if name != "as it is"]
+        others = [f"{short(v)} {name}" for name, v in case.landscape.conditions.items() if name != "as it is"]
         conditions = f" ({', '.join(others)})" if others and s.rank else ""
         rank = f"rank {s.rank} of {s.decision.columns}" if s.complete else f"{s.rank} leading directions known"
         factor = s.n_rows * s.n_targets
         spectrum = f"Condition {least}{short(self.condition)}{conditions}; {rank}."
         if not s.in_range:
             return TextRecord(f"Condition {least}{short(self.condition)}; {rank}.", f"{s.range_text}.")
-        steps = ", ".join(f"{limit.name} {count(limit.steps)}" for limit in facts.limits)
+        steps = ", ".join(f"{limit.name} {count(limit.steps)}" for limit in case.training.limits)
         limits = (
             f"Largest stable lr: {short(self.learning_rate_limit)} on MSELoss(), "
             f"{short(self.learning_rate_limit / factor)} on its sum. "
-            + (f"Steps to {short(facts.goal)} at best: {steps}." if steps else "")
+            + (f"Steps to {short(case.setting.goal)} at best: {steps}." if steps else "")
         )
         return TextRecord(spectrum, limits)
 

@@ -10,15 +10,24 @@ import torch
 from torch import Tensor
 
 from closedform.engine.tracing import untraced
+from closedform.explain.case import Case
 from closedform.explain.diagnosis import Diagnosis
-from closedform.explain.facts import Facts
-from closedform.explain.optimizer import read_optimizer
-from closedform.explain.setting import ModelFacts, read_criterion, read_model
+from closedform.explain.landscape import survey
+from closedform.explain.precision import Precision, tf32_in_use
+from closedform.explain.readers.criteria import Pairing, read_criterion
+from closedform.explain.readers.models import ModelReading, find_layer, read_model
+from closedform.explain.readers.optimizers import read_optimizer
+from closedform.explain.readers.schedules import read_schedule
+from closedform.explain.setting import Command, Setting, Table, describe
+from closedform.explain.training import Training
 from closedform.explain.wording import plural
 from closedform.rows import Rows, as_rows
-from closedform.words.errors import DataTypeError, InputError
+from closedform.words.errors import InputError
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "diagnose_for"]
+
+#: Numbers of X that a model is tried on.
+_TRIED = 2**22
 
 
 @untraced
@@ -51,15 +60,18 @@ def diagnose(
         bias: Whether the layer has a bias; that of ``model`` counts where one is given.
         l2: Ridge strength as for :func:`closedform.solve`; all losses then include it.
         sample_weight: One weight for each row; the loss is then the weighted mean.
-        model: ``torch.nn.Linear``, or a module that holds one and otherwise only reshapes. Its present weights are
-            where forecasts start; without a model that is zero weights.
+        model: ``torch.nn.Linear``, or a module that holds one and otherwise only reshapes, which is tried in train mode
+            on rows of X. Its weights at the call are where forecasts start; without a model that is zero weights.
         optimizer: The ``torch.optim`` optimizer over the model's parameters. SGD is forecast in closed form; Adam and
-            its kin and LBFGS are rehearsed on the triangle of the rows, with a copy of their state.
-        criterion: The loss, called as ``criterion(output, target)``; it is recognised by its values.
+            its kin and LBFGS are rehearsed on the triangle of the rows, with a copy of their state, and extrapolated
+            where they take long.
+        criterion: The loss, called as ``criterion(output, target)``; it is recognised by its values for the shapes of
+            the model's output and of Y.
         scheduler: The learning-rate scheduler, stepped once per step (a copy of it is).
         steps: Steps that the run has from the model's present weights on; 100,000 where none are given.
         batch_size: Rows in a batch; the full batch if None.
-        history: Losses recorded so far, one per step or epoch.
+        history: Losses recorded of the run from the model's weights on, one every so many steps; compared with the
+            forecast.
         goal: Share of the excess loss of zero weights (with a bias: of the best constant) that may be left, which
             counts as having come to the minimum.
         feature_names: Names for the columns of X.
@@ -84,11 +96,99 @@ def diagnose(
         >>> round(d.forecast("sgd", lr=3.2e-5, steps=10**6).loss[-1].item(), 3)
         14.645
     """
+    return diagnose_for(
+        None,
+        X,
+        Y,
+        bias=bias,
+        l2=l2,
+        sample_weight=sample_weight,
+        model=model,
+        optimizer=optimizer,
+        criterion=criterion,
+        scheduler=scheduler,
+        steps=steps,
+        batch_size=batch_size,
+        history=history,
+        goal=goal,
+        feature_names=feature_names,
+        exact_up_to=exact_up_to,
+    )
+
+
+def diagnose_for(
+    command: Command | None,
+    X: Any,
+    Y: Any,
+    *,
+    bias: bool = False,
+    l2: float = 0.0,
+    sample_weight: Any = None,
+    model: Any = None,
+    optimizer: Any = None,
+    criterion: Any = None,
+    scheduler: Any = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    history: Any = None,
+    goal: float = 1e-6,
+    feature_names: Sequence[str] | None = None,
+    exact_up_to: int = 20_000,
+) -> Diagnosis:
+    """As :func:`diagnose`, for a command line: its remedies are commands.
+
+    Args:
+        command: The command line that asks, or None for Python.
+        X, Y, bias, l2, sample_weight, model, optimizer, criterion, scheduler: As for :func:`diagnose`.
+        steps, batch_size, history, goal, feature_names, exact_up_to: As for :func:`diagnose`.
+    """
     if isinstance(l2, bool) or not isinstance(l2, int | float) or not (l2 >= 0 and math.isfinite(l2)):
         raise InputError(f"l2={l2!r} must be one finite number that is not negative.")
     if not 0 < goal < 1:
         raise InputError(f"goal={goal} must be between 0 and 1: the share of the excess loss that may be left.")
     rows = as_rows(X, Y, sample_weight)
+    _check_counts(rows, steps, batch_size, exact_up_to, feature_names)
+    layer = None if model is None else find_layer(model)[0]
+    read = None if model is None else read_model(model, _as_given(X, rows), _largest(rows))
+    if read is not None:
+        _check_fit(read, rows)
+        bias = read.bias is not None
+    pairing = _pairing(X, rows, read)
+    table = describe(rows, X)
+    device = rows.device if read is None else read.weight.device
+    setting = Setting(
+        table=table,
+        bias=bias,
+        l2=float(l2),
+        goal=goal,
+        steps=steps,
+        batch_size=batch_size,
+        model=read,
+        optimizer=None if optimizer is None else read_optimizer(optimizer, layer),
+        criterion=None if criterion is None else read_criterion(criterion, rows.n_rows, rows.n_targets, pairing),
+        schedule=None if scheduler is None else read_schedule(scheduler, optimizer),
+        history=None if history is None else _check_history(history),
+        names=None if feature_names is None else tuple(str(name) for name in feature_names),
+        pairing=pairing,
+        precision=_precision(table, read, device),
+        device=device,
+        command=command,
+    )
+    landscape = survey(
+        rows,
+        bias=bias,
+        l2=float(l2),
+        exact_up_to=exact_up_to,
+        batches=not setting.full_batch,
+        crosses=setting.broadcasts,
+        criterion=None if setting.squared or setting.criterion is None else setting.criterion.function,
+    )
+    return Diagnosis(Case(setting, landscape, Training(setting, landscape)))
+
+
+def _check_counts(
+    rows: Rows, steps: Any, batch_size: Any, exact_up_to: Any, feature_names: Sequence[str] | None
+) -> None:
     for name, value in (("steps", steps), ("batch_size", batch_size), ("exact_up_to", exact_up_to)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name}={value!r} must be a whole number of at least 1.")
@@ -97,45 +197,53 @@ def diagnose(
     if feature_names is not None and len(feature_names) != rows.n_features:
         named = plural(len(feature_names), "name")
         raise InputError(f"feature_names has {named} for {plural(rows.n_features, 'feature')}.")
-    read = None if model is None else read_model(model)
-    if read is not None:
-        _check_fit(read, rows)
-        bias = read.layer.bias is not None
-    facts = Facts(
-        rows=rows,
-        bias=bias,
-        l2=float(l2),
-        goal=goal,
-        steps=steps,
-        batch_size=batch_size,
-        model=read,
-        optimizer=None if optimizer is None else read_optimizer(optimizer, None if read is None else read.layer),
-        criterion=None if criterion is None else read_criterion(criterion, rows.n_rows, rows.n_targets),
-        scheduler=_check_scheduler(scheduler, optimizer),
-        history=None if history is None else _check_history(history),
-        names=None if feature_names is None else tuple(str(name) for name in feature_names),
-        exact_up_to=exact_up_to,
-    )
-    return Diagnosis(facts)
 
 
-def _check_fit(model: ModelFacts, rows: Rows) -> None:
-    layer = model.layer
-    if (layer.in_features, layer.out_features) != (rows.n_features, rows.n_targets):
+def _as_given(X: Any, rows: Rows) -> Tensor:
+    """The first rows of X, or all, with the leading dimensions that the user gives them."""
+    leading = _leading(X, rows)
+    inner = math.prod(leading[1:])
+    outer = min(leading[0], max(2, _TRIED // (inner * rows.n_features)))
+    return rows.x.read(0, outer * inner).reshape(outer, *leading[1:], rows.n_features)
+
+
+def _leading(X: Any, rows: Rows) -> tuple[int, ...]:
+    shape = getattr(X, "shape", None)
+    known = tuple(int(size) for size in shape[:-1]) if shape is not None and len(shape) > 1 else ()
+    return known if known and math.prod(known) == rows.n_rows else (rows.n_rows,)
+
+
+def _pairing(X: Any, rows: Rows, model: ModelReading | None) -> Pairing:
+    """Shapes of output and target as the criterion gets them."""
+    leading = _leading(X, rows)
+    target = (*leading[1:], *(() if rows.single_target else (rows.n_targets,)))
+    if model is None:
+        # Without a model its output is taken to have the shape of Y.
+        return Pairing(target, target)
+    return Pairing(model.output_shape[1:], target)
+
+
+def _largest(rows: Rows) -> float:
+    first = rows.y.read(0, min(rows.n_rows, max(1, _TRIED // rows.n_targets))).to(torch.float64)
+    largest = float(first.abs().max())
+    return largest if math.isfinite(largest) else 1.0
+
+
+def _precision(table: Table, model: ModelReading | None, device: torch.device) -> Precision:
+    """The arithmetic that is trained in: the coarser of rows and weights."""
+    dtype = table.dtype
+    if model is not None and torch.finfo(model.weight.dtype).eps > torch.finfo(dtype).eps:
+        dtype = model.weight.dtype
+    return Precision(dtype, tf32=dtype == torch.float32 and tf32_in_use(device))
+
+
+def _check_fit(model: ModelReading, rows: Rows) -> None:
+    targets, features = model.weight.shape
+    if (features, targets) != (rows.n_features, rows.n_targets):
         raise InputError(
-            f"the model maps {plural(layer.in_features, 'feature')} to {plural(layer.out_features, 'target')}, but the "
+            f"the model maps {plural(features, 'feature')} to {plural(targets, 'target')}, but the "
             f"data have {plural(rows.n_features, 'feature')} and {plural(rows.n_targets, 'target')}."
         )
-
-
-def _check_scheduler(scheduler: Any, optimizer: Any) -> Any:
-    if scheduler is None:
-        return None
-    if not isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
-        raise DataTypeError(f"scheduler is a {type(scheduler).__name__}; a torch.optim.lr_scheduler is needed.")
-    if scheduler.optimizer is not optimizer:
-        raise InputError("the scheduler belongs to another optimizer than the one given as optimizer=.")
-    return scheduler
 
 
 def _check_history(history: Any) -> Tensor:
@@ -145,4 +253,4 @@ def _check_history(history: Any) -> Tensor:
         raise InputError(f"history is not a sequence of losses: {error}") from error
     if values.numel() == 0:
         raise InputError("history is empty; pass the losses recorded so far, or leave it out.")
-    return values
+    return values.clone()

@@ -39,7 +39,8 @@ class Finding:
         title: What it is, in one line.
         evidence: The numbers it rests on, measured or forecast on these data.
         consequence: What follows, in one or two sentences.
-        remedy: Code to paste.
+        remedy: Code to paste, or a command.
+        excess_once_mended: Excess loss at the end of the run if this alone is mended; nan where it is not computed.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Finding:
     evidence: dict[str, float]
     consequence: str
     remedy: str
+    excess_once_mended: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

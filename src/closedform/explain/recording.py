@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from closedform.explain.facts import SAFETY, Facts
+from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Folklore, Verdict
 from closedform.explain.forecasts import Forecast, Limit, step_limit
 from closedform.explain.records import (
@@ -27,6 +27,7 @@ from closedform.explain.records import (
     StepLimitRecord,
     TextRecord,
 )
+from closedform.explain.training import SAFETY
 from closedform.words.numbers import count, momentum_text, plural, short, steps_text
 
 __all__ = ["curve_record", "record"]
@@ -36,83 +37,88 @@ _POINTS = 240
 
 
 def record(
-    facts: Facts, verdict: Verdict, findings: Sequence[Finding], folklore: Sequence[Folklore], text: TextRecord
+    case: Case, verdict: Verdict, findings: Sequence[Finding], folklore: Sequence[Folklore], text: TextRecord
 ) -> DiagnosisRecord:
     """Return the record of a diagnosis; its keys are documented in docs/report.md."""
-    spectrum = facts.spectrum
+    spectrum = case.landscape.spectrum
 
     return DiagnosisRecord(
         verdict=verdict,
-        problem=_problem(facts),
+        problem=_problem(case),
         text=text,
         condition=spectrum.condition,
         learning_rate_limit=spectrum.learning_rate_limit,
-        conditions=tuple(ConditionRecord(name, value) for name, value in facts.conditions.items()),
-        rank=_rank(facts),
-        loss=_loss(facts),
-        step_limits=_step_limits(facts),
-        spectrum=_spectrum(facts),
-        simulation=_simulation(facts),
-        forecasts=tuple(curve_record(facts, *entry) for entry in _forecasts(facts)),
-        limits=tuple(_limit(facts, limit) for limit in facts.limits),
+        conditions=tuple(ConditionRecord(name, value) for name, value in case.landscape.conditions.items()),
+        rank=_rank(case),
+        loss=_loss(case),
+        step_limits=_step_limits(case),
+        spectrum=_spectrum(case),
+        simulation=_simulation(case),
+        forecasts=(*_own_curve(case), *(curve_record(case, *entry) for entry in _forecasts(case))),
+        limits=tuple(_limit(case, limit) for limit in case.training.limits),
         findings=tuple(findings),
         folklore=tuple(AdviceRecord(**vars(piece), comparable=piece.comparable) for piece in folklore),
-        notes=tuple(_notes(facts)),
+        notes=tuple(_notes(case)),
         environment=_environment(),
-        code=_code(facts),
+        code=_code(case),
     )
 
 
-def _rank(facts: Facts) -> RankRecord:
-    decision = facts.spectrum.decision
+def _rank(case: Case) -> RankRecord:
+    decision = case.landscape.spectrum.decision
     return RankRecord(
-        rank=facts.spectrum.rank,
+        rank=case.landscape.spectrum.rank,
         columns=decision.columns,
         cut=decision.cut,
         gap=decision.gap,
         ambiguous=decision.ambiguous,
-        complete=facts.spectrum.complete,
+        complete=case.landscape.spectrum.complete,
     )
 
 
-def _loss(facts: Facts) -> LossRecord:
-    optimal, run = facts.spectrum.optimal_loss, facts.shown
+def _loss(case: Case) -> LossRecord:
+    optimal, run = case.landscape.spectrum.optimal_loss, case.training.shown
     return LossRecord(
         optimal=optimal,
-        at_zero=optimal + facts.spectrum.excess_at_zero,
-        at_start=optimal + facts.start_excess,
-        excess_at_start=facts.start_excess,
+        at_zero=optimal + case.landscape.spectrum.excess_at_zero,
+        at_start=optimal + case.training.start_excess,
+        excess_at_start=case.training.start_excess,
         rounding_floor=None if run is None else run.rounding_floor,
-        precision_floor=None if run is None else facts.excess_floor(facts.precision, run.lr),
-        dtype=str(facts.precision),
+        precision_floor=None if run is None else case.training.excess_floor(case.setting.precision, run.lr),
+        dtype=str(case.setting.precision),
     )
 
 
-def _problem(facts: Facts) -> ProblemRecord:
-    rows = facts.rows
+def _problem(case: Case) -> ProblemRecord:
+    rows = case.setting.table
     text = (
         f"{plural(rows.n_rows, 'row')}, {plural(rows.n_features, 'feature')}, {plural(rows.n_targets, 'target')}, "
-        f"{'with' if facts.bias else 'no'} bias, {facts.precision}" + (f", ridge l2={facts.l2:g}" if facts.l2 else "")
+        f"{'with' if case.setting.bias else 'no'} bias, {case.setting.precision}"
+        + (f", ridge l2={case.setting.l2:g}" if case.setting.l2 else "")
     )
     return ProblemRecord(
         rows=rows.n_rows,
         features=rows.n_features,
         targets=rows.n_targets,
-        bias=facts.bias,
-        l2=facts.l2,
+        bias=case.setting.bias,
+        l2=case.setting.l2,
         dtype=str(rows.dtype).removeprefix("torch."),
-        weighted=rows.weight is not None,
-        goal=facts.goal,
-        steps=facts.steps,
-        batch_size=facts.batch_size,
+        weighted=rows.weighted,
+        goal=case.setting.goal,
+        steps=case.setting.steps,
+        batch_size=case.setting.batch_size,
         text=text,
     )
 
 
-def _step_limits(facts: Facts) -> tuple[StepLimitRecord, ...]:
-    largest = float(facts.spectrum.eigenvalues[0])
-    total = facts.spectrum.n_rows * facts.spectrum.n_targets
-    own = facts.optimizer.momentum if facts.optimizer is not None and 0 < facts.optimizer.momentum < 1 else 0.9
+def _step_limits(case: Case) -> tuple[StepLimitRecord, ...]:
+    largest = float(case.landscape.spectrum.eigenvalues[0])
+    total = case.landscape.spectrum.n_rows * case.landscape.spectrum.n_targets
+    own = (
+        case.setting.optimizer.momentum
+        if case.setting.optimizer is not None and 0 < case.setting.optimizer.momentum < 1
+        else 0.9
+    )
     found = []
     for method, momentum, nesterov in (("sgd", 0.0, False), ("momentum", own, False), ("nesterov", own, True)):
         mean = step_limit(largest, momentum, nesterov)
@@ -122,11 +128,11 @@ def _step_limits(facts: Facts) -> tuple[StepLimitRecord, ...]:
     return tuple(found)
 
 
-def _spectrum(facts: Facts) -> SpectrumRecord:
-    s = facts.spectrum
+def _spectrum(case: Case) -> SpectrumRecord:
+    s = case.landscape.spectrum
     along = s.target_components.square().sum(1)
     total = float(along.sum() + s.residual_squares.sum()) or 1.0
-    left = facts.start_gaps / (facts.start_excess or 1.0)
+    left = case.training.start_gaps / (case.training.start_excess or 1.0)
     return SpectrumRecord(
         singular_values=tuple(s.singular_values.tolist()),
         target_share=tuple((along / total).tolist()),
@@ -138,63 +144,95 @@ def _spectrum(facts: Facts) -> SpectrumRecord:
     )
 
 
-def _simulation(facts: Facts) -> SimulationRecord:
-    s, run = facts.spectrum, facts.shown
+def _simulation(case: Case) -> SimulationRecord:
+    s, run = case.landscape.spectrum, case.training.shown
     n_terms = s.n_rows * s.n_targets
     # There is nothing to move where squares are beyond float64.
     known = s.rank if s.in_range else 0
-    targets, left = s.target_components[:known], s.residuals(facts.start_matrix)[:known]
+    targets, left = s.target_components[:known], s.residuals(case.setting.start_matrix)[:known]
 
     return SimulationRecord(
         eigenvalues=tuple(s.eigenvalues[:known].tolist()),
-        start_excess=tuple(facts.start_gaps[:known].tolist()),
+        start_excess=tuple(case.training.start_gaps[:known].tolist()),
         # With weight decay the run ends elsewhere, between the minimiser and zero.
         start_towards_zero=tuple(((left * targets).sum(1) / n_terms).tolist()),
         zero_excess=tuple((targets.square().sum(1) / n_terms).tolist()),
         optimal_loss=s.optimal_loss,
         excess_at_zero=s.excess_at_zero,
-        goal_excess=facts.goal_excess,
+        goal_excess=case.training.goal_excess,
         lr=None if run is None else run.lr,
         momentum=0.0 if run is None else run.momentum,
         nesterov=run is not None and run.nesterov,
         weight_decay=0.0 if run is None else run.weight_decay,
         dampening=0.0 if run is None else run.dampening,
-        steps=facts.patience,
+        steps=case.setting.patience,
     )
 
 
-def _forecasts(facts: Facts) -> list[tuple[str, Forecast, bool]]:
+def _forecasts(case: Case) -> list[tuple[str, Forecast, bool]]:
     """Curves to show, the user's own run first where it has a closed form."""
-    if facts.spectrum.rank == 0 or not facts.spectrum.in_range:
+    if case.landscape.spectrum.rank == 0 or not case.landscape.spectrum.in_range:
         return []
     found = []
-    run, best = facts.training.forecast, facts.best_descent
+    run, best = case.training.forecast, case.training.best_descent
     if run is not None:
-        found.append((f"your run: lr {short(run.lr / facts.loss_factor)}", run, True))
-    found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, run is None))
-    for limit in facts.limits:
+        found.append((f"your run: lr {short(run.lr / case.setting.loss_factor)}", run, True))
+    found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, run is None and case.training.course is None))
+    for limit in case.training.limits:
         if limit.name in ("heavy ball", "nesterov") and limit.lr is not None and limit.momentum is not None:
-            curve = facts.forecast(
-                lr=limit.lr, momentum=limit.momentum, nesterov=limit.name == "nesterov", steps=[facts.patience]
+            curve = case.training.predict(
+                lr=limit.lr, momentum=limit.momentum, nesterov=limit.name == "nesterov", steps=[case.setting.patience]
             )
             settings = f"lr {short(limit.lr)}, momentum {momentum_text(limit.momentum)}"
             found.append((f"{limit.name} at its best, {settings}", curve, False))
     return found
 
 
+def _own_curve(case: Case) -> tuple[CurveRecord, ...]:
+    """The user's own run where it has no closed form: under a schedule, of mini-batches, rehearsed or extrapolated."""
+    course, optimizer, training = case.training.course, case.setting.optimizer, case.training
+    if course is None or optimizer is None or training.forecast is not None or case.landscape.spectrum.rank == 0:
+        return ()
+    points = course.steps.numel()
+    kept = torch.unique(torch.linspace(0, points - 1, min(points, _POINTS)).round().to(torch.int64))
+    steps, excess = course.steps[kept], course.excess[kept]
+    reached = (course.excess > training.goal_excess).nonzero()
+    last = int(reached[-1]) + 1 if reached.numel() else 0
+    needed = float(course.steps[last]) if last < points else math.inf
+    name = f"your run: {optimizer.name}, lr {short(optimizer.lr)}, {course.known}"
+    share = short(training.share(course.left))
+    return (
+        CurveRecord(
+            name=name,
+            lr=optimizer.lr * case.setting.loss_factor,
+            momentum=optimizer.momentum,
+            nesterov=optimizer.nesterov,
+            weight_decay=optimizer.weight_decay,
+            dampening=optimizer.dampening,
+            steps=tuple(steps.tolist()),
+            loss=tuple((excess + case.landscape.spectrum.optimal_loss).tolist()),
+            excess=tuple(excess.tolist()),
+            steps_to_goal=needed,
+            emphasised=True,
+            text=f"{name}: {share} of {training.share_of} is left after {count(float(case.setting.patience))} steps; "
+            f"the goal: {steps_text(needed)}.",
+        ),
+    )
+
+
 def curve_record(
-    facts: Facts, name: str, forecast: Forecast, emphasised: bool, at: Sequence[int] | None = None
+    case: Case, name: str, forecast: Forecast, emphasised: bool, at: Sequence[int] | None = None
 ) -> CurveRecord:
     """Return a forecast as values, at the steps given or spread over those that the run has."""
-    last = facts.patience
+    last = case.setting.patience
     if at is None:
         places = torch.logspace(0, math.log10(last), _POINTS, dtype=torch.float64).round().to(torch.int64)
         steps = torch.unique(torch.cat([torch.tensor([0, last]), places.clamp(max=last)]))
     else:
         steps = torch.tensor(at, dtype=torch.int64)
     excess = forecast.excess_at(steps)
-    needed = forecast.steps_to(facts.goal_excess)
-    share = float(excess[-1]) / (facts.reference_excess or 1.0)
+    needed = forecast.steps_to(case.training.goal_excess)
+    share = case.training.share(float(excess[-1]))
 
     return CurveRecord(
         name=name,
@@ -208,12 +246,12 @@ def curve_record(
         excess=tuple(excess.tolist()),
         steps_to_goal=needed,
         emphasised=emphasised,
-        text=f"{name}: {short(share)} of the excess loss is left after {count(int(steps[-1]))} steps; the goal: "
-        f"{steps_text(needed)}.",
+        text=f"{name}: {short(share)} of {case.training.share_of} is left after {count(int(steps[-1]))} steps; "
+        f"the goal: {steps_text(needed)}.",
     )
 
 
-def _limit(facts: Facts, limit: Limit) -> LimitRecord:
+def _limit(case: Case, limit: Limit) -> LimitRecord:
     if limit.bound:
         text = f"{limit.name}, which no method that adds up gradients can beat: at most {steps_text(limit.steps)}"
     else:
@@ -223,52 +261,51 @@ def _limit(facts: Facts, limit: Limit) -> LimitRecord:
     return LimitRecord(**vars(limit), text=text)
 
 
-def _notes(facts: Facts) -> list[str]:
-    notes = list(facts.rows.notes)
-    o = facts.optimizer
-
-    if facts.criterion is not None and facts.criterion.kind == "squared" and facts.loss_factor != 1.0:
+def _notes(case: Case) -> list[str]:
+    setting, training = case.setting, case.training
+    notes = list(setting.table.notes)
+    optimizer, course = setting.optimizer, training.course
+    if setting.criterion is not None and setting.criterion.kind == "squared" and setting.loss_factor != 1.0:
         notes.append(
-            f"the criterion is {short(facts.loss_factor)} times MSELoss(); forecasts are for the lr times that"
+            f"the criterion is {short(setting.loss_factor)} times MSELoss(); forecasts are for the lr times that"
         )
-    if facts.training.no_closed_form:
-        notes.append(f"the run itself was not forecast: {facts.training.no_closed_form}")
-    if facts.training.forecast is not None and o is not None and o.warm_momentum:
+    if training.no_closed_form:
+        notes.append(f"the run itself was not forecast: {training.no_closed_form}")
+    if training.forecast is not None and optimizer is not None and optimizer.warm_momentum:
         notes.append("the optimizer holds momentum of earlier steps; the forecast starts without")
-    if o is not None and o.kind == "adam" and not facts.training.rehearsed_in_full and facts.training.rehearsal:
-        made = count(float(facts.training.rehearsal.steps[-1]))
-        of = f" of {facts.steps:,}" if facts.steps is not None else ""
-        left = short(float(facts.training.rehearsed_excess[-1]) / (facts.reference_excess or 1.0))
-        notes.append(f"{o.name} was rehearsed for {made}{of} steps, which leave {left} of the excess loss")
-    if o is not None and o.kind == "other":
-        notes.append(f"{o.name} has no closed form and was not rehearsed; d.rehearse(...) runs it")
-    if facts.l2 > 0:
+    if optimizer is not None and course is not None and course.how == "extrapolated":
+        made = count(float(course.made))
+        of = f" of {setting.steps:,}" if setting.steps is not None else ""
+        left = short(training.share(float(training.rehearsed_excess[-1])))
+        notes.append(f"{optimizer.name} was rehearsed for {made}{of} steps, which leave {left} of {training.share_of}")
+    if optimizer is not None and optimizer.kind == "other":
+        notes.append(f"{optimizer.name} has no closed form and was not rehearsed; d.rehearse(...) runs it")
+    if setting.l2 > 0:
         notes.append("losses include the ridge term, as rows under the table")
     return notes
 
 
-def _code(facts: Facts) -> str:
+def _code(case: Case) -> str:
     arguments = "".join(
         f", {name}={value!r}"
         for name, value in (
-            ("bias", facts.bias),
-            ("l2", facts.l2),
-            ("steps", facts.steps),
-            ("batch_size", facts.batch_size),
+            ("bias", case.setting.bias),
+            ("l2", case.setting.l2),
+            ("steps", case.setting.steps),
+            ("batch_size", case.setting.batch_size),
         )
         if value
     )
-    given = "".join(
-        f", {name}={name}"
-        for name in ("model", "optimizer", "criterion", "scheduler")
-        if getattr(facts, name) is not None
-    )
+    setting = case.setting
+    passed: dict[str, object] = {"model": setting.model, "optimizer": setting.optimizer, "criterion": setting.criterion}
+    passed["scheduler"] = setting.schedule
+    given = "".join(f", {name}={name}" for name, value in passed.items() if value is not None)
 
     return (
         "import closedform as cf\n\n"
         f"d = cf.diagnose(X, Y{arguments}{given})\n"
         "print(d)\n"
-        f'print(d.forecast("sgd", lr={SAFETY} * d.learning_rate_limit, steps={facts.patience}).loss[-1])'
+        f'print(d.forecast("sgd", lr={SAFETY} * d.learning_rate_limit, steps={case.setting.patience}).loss[-1])'
     )
 
 

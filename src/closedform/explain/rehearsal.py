@@ -5,17 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from closedform.explain.spectra import Compressed
 from closedform.words.errors import InputError
+from closedform.words.progress import Progress
 
-__all__ = ["Rehearsal", "TriangleLoss", "rehearse"]
+__all__ = ["AS_USUAL", "Loop", "Rehearsal", "TriangleLoss", "rehearse"]
+
+#: Weights are written down so many times, evenly over the steps.
+_WAYPOINTS = 16
 
 
+@final
+@dataclass(frozen=True)
+class Loop:
+    """What a training loop does with gradients between the loss and the step.
+
+    Attributes:
+        zeroes: Whether gradients are zeroed before each step; they add up otherwise.
+        max_norm: Length that all gradients together are clipped to, or None.
+    """
+
+    zeroes: bool = True
+    max_norm: float | None = None
+
+
+#: Gradients zeroed before each step, and nothing else.
+AS_USUAL = Loop()
+
+
+@final
 @dataclass(frozen=True)
 class Rehearsal:
     """What an optimizer did on the triangle.
@@ -27,6 +50,9 @@ class Rehearsal:
         bias: The bias at the end, ``(targets,)``, or None.
         optimizer: The optimizer that ran, with its state.
         stopped: Why it ended before the steps asked for, or an empty string.
+        waypoints: Steps at which the weights were written down, ascending; the last one is the end.
+        path: Weight and bias there as matrices ``(columns, targets)``, the bias first.
+        excess: Excess losses without cancellation, ``(points,)``, where they are known; else None.
     """
 
     steps: Tensor
@@ -35,26 +61,45 @@ class Rehearsal:
     bias: Tensor | None
     optimizer: torch.optim.Optimizer
     stopped: str
+    waypoints: tuple[int, ...] = ()
+    path: tuple[Tensor, ...] = ()
+    excess: Tensor | None = None
+
+    @property
+    def end(self) -> Tensor:
+        """Weight and bias at the end as one matrix, the bias first, ``(columns, targets)``."""
+        return self.weight.T if self.bias is None else torch.cat([self.bias.unsqueeze(0), self.weight.T])
 
 
+@final
 class TriangleLoss:
     """``MSELoss()`` of a linear layer on all rows, from their triangle: the same value and the same gradients.
 
     Args:
         compressed: The rows.
-        start: A ``torch.nn.Linear``, a pair ``(weight, bias)`` or None for zeros; copied.
-        factor: What the mean is multiplied by: rows x targets for ``reduction="sum"``.
+        weight: ``(targets, features)``; copied.
+        bias: ``(targets,)`` or None; copied.
+        factor: What the mean is multiplied by: rows x targets for ``reduction="sum"``; negative for a run that climbs.
+        dtype: What is computed in.
     """
 
-    def __init__(self, compressed: Compressed, weight: Tensor, bias: Tensor | None, factor: float = 1.0) -> None:
-        self.features = compressed.R[:, int(compressed.bias) :].contiguous()
-        self.ones = compressed.R[:, :1].contiguous() if compressed.bias else None
-        self.targets = compressed.C
+    def __init__(
+        self,
+        compressed: Compressed,
+        weight: Tensor,
+        bias: Tensor | None,
+        factor: float = 1.0,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        self.features = compressed.R[:, int(compressed.bias) :].to(dtype).contiguous()
+        self.transposed = self.features.T.contiguous()
+        self.ones = compressed.R[:, :1].to(dtype).contiguous() if compressed.bias else None
+        self.targets = compressed.C.to(dtype)
         self.left = float(compressed.residual_squares.sum())
         self.count = compressed.n_rows * compressed.n_targets
         self.factor = factor
-        self.weight = nn.Parameter(weight.detach().clone().contiguous())
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.weight = nn.Parameter(weight.detach().to(dtype, copy=True).contiguous())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype, copy=True))
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -62,10 +107,26 @@ class TriangleLoss:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def __call__(self) -> Tensor:
+        residual = self._residual()
+        return (residual.square().sum() + self.left) * (self.factor / self.count)
+
+    def _residual(self) -> Tensor:
         residual = self.features @ self.weight.T - self.targets
         if self.bias is not None and self.ones is not None:
             residual = residual + self.ones * self.bias
-        return (residual.square().sum() + self.left) * (self.factor / self.count)
+        return residual
+
+    def add_gradients_(self) -> Tensor:
+        """Return the loss, and add its gradients to those that the parameters hold, as ``backward()`` does."""
+        with torch.no_grad():
+            residual = self._residual()
+            scale = 2 * self.factor / self.count
+            gradients = [(self.transposed @ residual).T.contiguous() * scale]
+            if self.ones is not None:
+                gradients.append((self.ones.T @ residual).reshape(-1) * scale)
+            for parameter, gradient in zip(self.parameters, gradients, strict=False):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            return (residual.square().sum() + self.left) * (self.factor / self.count)
 
 
 def rehearse(
@@ -77,6 +138,9 @@ def rehearse(
     bias: Tensor | None,
     factor: float = 1.0,
     after_step: Callable[[torch.optim.Optimizer], None] | None = None,
+    loop: Loop = AS_USUAL,
+    evaluations: int | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Rehearsal:
     """Run an optimizer on the triangle of the rows, full batch, on the mean squared error.
 
@@ -92,6 +156,9 @@ def rehearse(
         factor: What ``MSELoss()`` is multiplied by in training: rows x targets for ``reduction="sum"``. The curve
             returned is the mean in any case.
         after_step: Called with the optimizer after every step, say for a scheduler.
+        loop: What becomes of gradients before each step.
+        evaluations: How often the loss may be evaluated before the run ends where it is; ever so often if None.
+        dtype: What is computed in; the curve is float64 in any case.
 
     Raises:
         InputError: what cannot be rehearsed, with the reason.
@@ -109,14 +176,23 @@ def rehearse(
     """
     if not (isinstance(steps, int) and steps >= 0):
         raise InputError(f"steps={steps!r} must be a whole number that is not negative.")
-    loss = TriangleLoss(compressed, weight, bias, factor)
+    loss = TriangleLoss(compressed, weight, bias, factor, dtype)
     # Some optimizers draw random numbers; the user's generator is put back as it was.
-    with torch.random.fork_rng(devices=[], enabled=True), torch.enable_grad():
+    with torch.random.fork_rng(devices=[], enabled=True), torch.enable_grad(), Progress(None) as progress:
         optimizer = _make(make_optimizer, loss.parameters)
-        curve, stopped = _run(loss, optimizer, steps, after_step)
-    values = torch.tensor(curve, dtype=torch.float64) / factor
-    final_bias = None if loss.bias is None else loss.bias.detach()
-    return Rehearsal(torch.arange(len(curve)), values, loss.weight.detach(), final_bias, optimizer, stopped)
+        course = _Course(loss, optimizer, loop, evaluations, progress)
+        stopped = course.run(steps, after_step)
+    values = torch.tensor(course.curve, dtype=torch.float64) / factor
+    return Rehearsal(
+        steps=torch.arange(len(course.curve)),
+        loss=values,
+        weight=loss.weight.detach().to(torch.float64),
+        bias=None if loss.bias is None else loss.bias.detach().to(torch.float64),
+        optimizer=optimizer,
+        stopped=stopped,
+        waypoints=tuple(course.waypoints),
+        path=tuple(course.path),
+    )
 
 
 def _make(
@@ -144,34 +220,85 @@ def _make(
     return optimizer
 
 
-def _run(
-    loss: TriangleLoss,
-    optimizer: torch.optim.Optimizer,
-    steps: int,
-    after_step: Callable[[torch.optim.Optimizer], None] | None,
-) -> tuple[list[float], str]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+class _Ended(Exception):
+    """Ends a run from within a step: the loss is no longer finite, or was evaluated often enough."""
 
-    curve: list[float] = []
-    for step in range(steps):
-        with torch.no_grad():
-            curve.append(float(loss()))
-        if not math.isfinite(curve[-1]):
-            return curve, f"the loss is no longer finite after {step} steps"
-        try:
-            # mypy: step() is typed for closures that return float, torch's own return tensors.
-            step_with: Callable[[Any], Any] = optimizer.step
-            step_with(closure)
-        except (TypeError, RuntimeError) as error:
-            raise InputError(
-                f"{type(optimizer).__name__} cannot be rehearsed: step(closure) failed with: {error}"
-            ) from error
-        if after_step is not None:
-            after_step(optimizer)
-    with torch.no_grad():
-        curve.append(float(loss()))
-    return curve, ""
+
+@final
+class _Course:
+    """One run: the loop around the optimizer, and what is written down of it."""
+
+    def __init__(
+        self,
+        loss: TriangleLoss,
+        optimizer: torch.optim.Optimizer,
+        loop: Loop,
+        evaluations: int | None,
+        progress: Progress,
+    ) -> None:
+        self._loss, self._optimizer, self._loop = loss, optimizer, loop
+        self._left = math.inf if evaluations is None else evaluations
+        self._progress = progress
+        self._fresh = True
+        self.curve: list[float] = []
+        self.waypoints: list[int] = []
+        self.path: list[Tensor] = []
+
+    def run(self, steps: int, after_step: Callable[[torch.optim.Optimizer], None] | None) -> str:
+        """Make the steps; return why there are fewer, or an empty string."""
+        every = max(1, steps // _WAYPOINTS)
+        # mypy: step() is typed for closures that return float, torch's own return tensors.
+        step_with: Callable[[Any], Any] = self._optimizer.step
+        stopped = ""
+        for step in range(steps):
+            if step % every == 0:
+                self._write_down(step)
+            if self._left <= 0:
+                stopped = "it was rehearsed no further"
+                break
+            self._fresh = True
+            try:
+                step_with(self._closure)
+            except _Ended as end:
+                stopped = str(end)
+                break
+            except (TypeError, RuntimeError) as error:
+                raise InputError(
+                    f"{type(self._optimizer).__name__} cannot be rehearsed: step(closure) failed with: {error}"
+                ) from error
+            if self._fresh:
+                raise InputError(
+                    f"{type(self._optimizer).__name__} cannot be rehearsed: step(closure) does not call its closure."
+                )
+            if after_step is not None:
+                after_step(self._optimizer)
+            if step % _WAYPOINTS == 0:
+                self._progress(f"rehearsing {type(self._optimizer).__name__}", step / steps)
+        if not stopped.startswith("the loss"):
+            with torch.no_grad():
+                self.curve.append(float(self._loss()))
+        self._write_down(len(self.curve) - 1)
+        return stopped
+
+    def _write_down(self, step: int) -> None:
+        weight, bias = self._loss.weight.detach().to(torch.float64).T, self._loss.bias
+        whole = weight.clone() if bias is None else torch.cat([bias.detach().to(weight).unsqueeze(0), weight])
+        self.waypoints.append(step)
+        self.path.append(whole)
+
+    def _closure(self) -> Tensor:
+        if self._loop.zeroes:
+            self._optimizer.zero_grad()
+        value = self._loss.add_gradients_()
+        if self._fresh:
+            self._fresh = False
+            self.curve.append(float(value))
+            if not math.isfinite(self.curve[-1]):
+                raise _Ended(f"the loss is no longer finite after {len(self.curve) - 1} steps")
+        elif self._left <= 0:
+            # In the midst of a step, of LBFGS say: the weights are where its line search has brought them.
+            raise _Ended("it was rehearsed no further")
+        self._left -= 1
+        if self._loop.max_norm is not None:
+            nn.utils.clip_grad_norm_(self._loss.parameters, self._loop.max_norm)
+        return value

@@ -1,158 +1,173 @@
-"""Read a user's model and criterion, without changing them."""
+"""What the user said, and what the objects held that were passed: read and copied at the call."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from closedform.words.errors import DataTypeError, InputError
+from closedform.explain.precision import Precision
+from closedform.explain.readers.criteria import CriterionReading, Pairing, broadcasts
+from closedform.explain.readers.models import ModelReading
+from closedform.explain.readers.optimizers import OptimizerReading
+from closedform.explain.readers.schedules import Schedule
+from closedform.rows import Rows
 
-__all__ = ["CriterionFacts", "ModelFacts", "read_criterion", "read_model"]
+__all__ = ["PATIENCE", "Command", "Setting", "Table", "describe"]
 
-_PROBE_ROWS = 64
-
-
-@final
-@dataclass(frozen=True)
-class ModelFacts:
-    """The one linear layer of a model, and the shape that the model gives its output.
-
-    Attributes:
-        layer: The layer itself; only read.
-        output_dimensions: 2 for ``(rows, targets)``, 1 where the model drops a single target's dimension.
-        finite: Whether all weights are finite.
-    """
-
-    layer: nn.Linear
-    output_dimensions: int
-    finite: bool
+#: Steps that count as given where the user names none: any of the optimizers makes them in a minute or so.
+PATIENCE = 100_000
 
 
 @final
 @dataclass(frozen=True)
-class CriterionFacts:
-    """A loss function, recognised by what it returns.
+class Table:
+    """What is kept of the table besides what its rows say: nothing of the rows themselves.
 
     Attributes:
-        name: Name of its class or function.
-        kind: ``squared``, ``unsquared norm``, ``absolute`` or ``other``.
-        factor: What ``MSELoss()`` is multiplied by where it is ``squared``: rows x targets for the sum.
-        function: The criterion itself.
+        n_rows, n_features, n_targets: Its size.
+        dtype: What X is held in (float64 where it holds integers).
+        device: Where X lies.
+        weighted: Whether rows have weights of their own.
+        notes: What was done on the way in that the user should know.
+        kind: ``tensor`` where X is a torch tensor as the user holds it, else ``other``.
     """
 
-    name: str
+    n_rows: int
+    n_features: int
+    n_targets: int
+    dtype: torch.dtype
+    device: torch.device
+    weighted: bool
+    notes: tuple[str, ...]
     kind: str
-    factor: float
-    function: Callable[[Tensor, Tensor], Tensor]
 
 
-def read_model(model: Any) -> ModelFacts:
-    """Find the linear layer of a model and check that the model does nothing else but reshape.
-
-    Raises:
-        DataTypeError: not a module, a lazy layer, or one without storage.
-        InputError: a model with more than one layer, or that computes something else.
-    """
-    if not isinstance(model, nn.Module):
-        raise DataTypeError(f"model is a {type(model).__name__}; a torch.nn.Linear, or a module around one, is needed.")
-    owners = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
-    layers = [module for module in owners if isinstance(module, nn.Linear)]
-    if len(owners) != 1 or len(layers) != 1:
-        found = ", ".join(type(module).__name__ for module in owners) or "no layer with weights"
-        raise InputError(
-            f"model holds {found}; diagnose supports exactly one nn.Linear, alone or with modules that only "
-            "reshape. For "
-            "the last layer of a network pass the layer as model= and its inputs as X."
-        )
-    layer = layers[0]
-    if isinstance(layer, nn.LazyLinear):
-        raise DataTypeError("the layer is lazy and has no weights yet; run one batch through it first.")
-    if layer.weight.is_meta:
-        raise DataTypeError("the layer is on the meta device and holds no numbers; call to_empty(device=...) first.")
-    finite = all(bool(torch.isfinite(p).all()) for p in layer.parameters())
-    return ModelFacts(layer, 2 if model is layer else _output_dimensions(model, layer, finite), finite)
-
-
-def _output_dimensions(model: nn.Module, layer: nn.Linear, finite: bool) -> int:
-    probe = torch.randn(3, layer.in_features, device="cpu", generator=torch.Generator().manual_seed(0)).to(layer.weight)
-    # A copy, because a forward pass may change buffers.
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            output = copy.deepcopy(model).eval()(probe)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"model could not be run on rows of {layer.in_features} features: {error}") from error
-    expected = layer(probe).detach()
-    same = isinstance(output, Tensor) and output.numel() == expected.numel()
-    if not same or (finite and not torch.allclose(output.reshape(-1), expected.reshape(-1))):
-        raise InputError(
-            "model does more than one nn.Linear and a reshape; diagnose supports the linear layer alone. Pass "
-            "the layer as "
-            "model= and its inputs as X."
-        )
-    return int(output.ndim)
-
-
-def read_criterion(criterion: Any, n_rows: int, n_targets: int) -> CriterionFacts:
-    """Recognise a loss by the numbers it returns for a few random residuals.
+def describe(rows: Rows, given: Any) -> Table:
+    """Return what is kept of a table.
 
     Args:
-        criterion: Called as ``criterion(output, target)``.
-        n_rows: Rows of the table, for a loss that sums.
-        n_targets: Targets.
-
-    Raises:
-        DataTypeError: not callable.
-
-    Example:
-        >>> facts = read_criterion(lambda output, target: ((output - target) ** 2).sum() / 2, 100, 3)
-        >>> facts.kind, facts.factor
-        ('squared', 150.0)
+        rows: The table.
+        given: X as the user passed it.
     """
-    if not callable(criterion):
-        raise DataTypeError(f"criterion is a {type(criterion).__name__}; a function of (output, target) is needed.")
-    name = getattr(criterion, "__name__", type(criterion).__name__)
-    small, large = _probe(criterion, _PROBE_ROWS, n_targets), _probe(criterion, 2 * _PROBE_ROWS, n_targets)
-    if small is None or large is None:
-        return CriterionFacts(name, "other", math.nan, criterion)
-    for kind, measure in _MEASURES.items():
-        ratios = [value / measure(residual) for value, residual in small + large]
-        first, last = ratios[0], ratios[-1]
-        if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(ratios[:2], [first] * 2, strict=True)) and math.isclose(
-            ratios[2], last, rel_tol=1e-6
-        ):
-            summed = math.isclose(last, 2 * first, rel_tol=1e-6)
-            if first > 0 and (summed or math.isclose(first, last, rel_tol=1e-6) or kind == "unsquared norm"):
-                return CriterionFacts(
-                    name, kind, round(first * n_rows / _PROBE_ROWS if summed else first, 12), criterion
-                )
-    return CriterionFacts(name, "other", math.nan, criterion)
+    return Table(
+        n_rows=rows.n_rows,
+        n_features=rows.n_features,
+        n_targets=rows.n_targets,
+        dtype=rows.dtype,
+        device=rows.device,
+        weighted=rows.weight is not None,
+        notes=rows.notes,
+        kind="tensor" if isinstance(given, Tensor) else "other",
+    )
 
 
-_MEASURES: dict[str, Callable[[Tensor], float]] = {
-    "squared": lambda residual: float(residual.square().mean()),
-    "unsquared norm": lambda residual: float(torch.linalg.vector_norm(residual)),
-    "absolute": lambda residual: float(residual.abs().mean()),
-}
+@final
+@dataclass(frozen=True)
+class Command:
+    """The command line that asked, for remedies that are commands.
+
+    Attributes:
+        source: The file and what names its tables, as typed: ``data.h5 --x features --y targets``.
+    """
+
+    source: str
 
 
-def _probe(criterion: Callable[[Tensor, Tensor], Tensor], rows: int, targets: int) -> list[tuple[float, Tensor]] | None:
-    """Values of the criterion for two draws of residuals; None where it does not take them."""
-    found = []
-    for seed in (0, 1):
-        generator = torch.Generator().manual_seed(seed)
-        output, target = torch.randn(2, rows, targets, dtype=torch.float64, device="cpu", generator=generator) * (
-            1 + 2 * seed
-        )
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                value = float(criterion(output, target))
-        except (TypeError, ValueError, RuntimeError):
-            return None
-        found.append((value, output - target))
-    return found
+@final
+@dataclass(frozen=True)
+class Setting:
+    """What the user trains with.
+
+    Attributes:
+        table: Sizes and kinds of the table.
+        bias, l2: The layer's bias, the ridge strength.
+        goal: Share of the excess loss of zero weights (with a bias: of the best constant) that may be left.
+        steps: Steps that the run has, or None.
+        batch_size: Rows in a batch, or None for the full batch.
+        model, optimizer, criterion, schedule: What was read of the user's objects, or None.
+        history: Losses the user recorded, float64, or None.
+        names: Names of the features, or None.
+        pairing: Shapes of the model's output and of Y as the criterion gets them.
+        precision: The arithmetic that is trained in.
+        device: Where the run computes.
+        command: The command line that asked, or None for Python.
+    """
+
+    table: Table
+    bias: bool
+    l2: float
+    goal: float
+    steps: int | None
+    batch_size: int | None
+    model: ModelReading | None
+    optimizer: OptimizerReading | None
+    criterion: CriterionReading | None
+    schedule: Schedule | None
+    history: Tensor | None
+    names: Sequence[str] | None
+    pairing: Pairing
+    precision: Precision
+    device: torch.device
+    command: Command | None = None
+
+    @property
+    def patience(self) -> int:
+        """Steps that the run has, or what counts as patient."""
+        return PATIENCE if self.steps is None else self.steps
+
+    @property
+    def patience_text(self) -> str:
+        """The same in words."""
+        return f"{self.patience:,} steps" + ("" if self.steps is not None else " (assumed, none were given)")
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether every step sees all rows."""
+        return self.batch_size is None or self.batch_size >= self.table.n_rows
+
+    @property
+    def squared(self) -> bool:
+        """Whether the user's loss is a multiple of the mean squared error, as far as is known."""
+        return self.criterion is None or self.criterion.kind == "squared"
+
+    @property
+    def loss_factor(self) -> float:
+        """What ``MSELoss()`` is multiplied by in the user's loss; its size, where the loss is negative."""
+        if self.criterion is None or self.criterion.kind != "squared":
+            return 1.0
+        return abs(self.criterion.factor)
+
+    @property
+    def climbs(self) -> bool:
+        """Whether training makes the squared error larger: ``maximize=True``, or a loss of the wrong sign, not both."""
+        negative = self.criterion is not None and self.criterion.kind == "squared" and self.criterion.factor < 0
+        return negative != (self.optimizer is not None and self.optimizer.maximizes)
+
+    @property
+    def broadcasts(self) -> bool:
+        """Whether the user's loss compares every output with every target."""
+        if self.model is None or self.table.n_rows == 1:
+            return False
+        if self.criterion is not None:
+            return self.criterion.broadcasts
+        return broadcasts(self.pairing, self.table.n_rows)
+
+    @property
+    def start(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias the run starts from, in float64: those of the model, or zeros."""
+        options: dict[str, Any] = {"dtype": torch.float64, "device": self.table.device}
+        if self.model is not None and self.model.finite:
+            bias = None if self.model.bias is None else self.model.bias.to(**options)
+            return self.model.weight.to(**options), bias
+        weight = torch.zeros(self.table.n_targets, self.table.n_features, **options)
+        return weight, torch.zeros(self.table.n_targets, **options) if self.bias else None
+
+    @property
+    def start_matrix(self) -> Tensor:
+        """The same as one matrix, the bias first, ``(columns, targets)``."""
+        weight, bias = self.start
+        return weight.T if bias is None else torch.cat([bias.unsqueeze(0), weight.T])

@@ -75,6 +75,8 @@ class Spectrum:
         decision: How that rank was decided: the cut, the gap at it, and whether it is ambiguous.
         complete: False where only the leading singular values were computed; what lies along the others then counts as
             unexplained, and ``condition`` is a lower bound.
+        known_condition: The condition number, where the singular values are beyond float64.
+        range_note: What is beyond float64, where singular values cannot tell.
     """
 
     singular_values: Tensor
@@ -87,10 +89,14 @@ class Spectrum:
     rank: int
     decision: Rank
     complete: bool = True
+    known_condition: float | None = None
+    range_note: str = ""
 
     @property
     def condition(self) -> float:
         """Ratio of the largest to the smallest of the ``rank`` leading singular values."""
+        if self.known_condition is not None:
+            return self.known_condition
         if self.rank == 0:
             return 1.0
         return float(self.singular_values[0] / self.singular_values[self.rank - 1])
@@ -108,6 +114,8 @@ class Spectrum:
     @property
     def range_text(self) -> str:
         """What is too large or too small to be squared in float64, and by how much; empty where nothing is."""
+        if self.range_note:
+            return self.range_note
         squares = self.eigenvalues[: self.rank]
         too_large = self.rank > 0 and not float(squares[0]) < _LARGEST_SQUARE
         if too_large or (self.rank > 0 and not float(squares[-1]) > _SMALLEST_SQUARE):

@@ -1,30 +1,35 @@
 """The findings, one small function each, in one ordered list. To add one is one function and one line here.
 
-Each takes the facts and returns a finding or None. They are shown most severe first; among equals the order of this
-list holds, which runs from what makes all else pointless to what is merely good to know.
+Each takes the case and returns a finding or None. They are shown most severe first, among those the one whose repair
+leaves the least excess loss; among equals the order of this list holds, which runs from what makes all else pointless
+to what is merely good to know.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from closedform.explain.facts import Facts
+from closedform.explain.case import Case
 from closedform.explain.finding import Finding
-from closedform.explain.findings import adaptive, columns, goals, noise, reference, rounding, step
+from closedform.explain.findings import adaptive, columns, goals, noise, records_of_runs, reference, rounding, step
 
 __all__ = ["FINDINGS", "find"]
 
-FINDINGS: tuple[Callable[[Facts], Finding | None], ...] = (
+FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     goals.not_finite,
     rounding.out_of_range,
+    step.climbs,
     goals.target_broadcast,
     goals.other_loss,
     goals.frozen_parameters,
+    records_of_runs.history_differs,
     step.lr_above_limit,
     noise.mini_batch_noise,
     step.scheduler_starves,
     step.lr_starved,
     adaptive.lbfgs_stopped,
+    adaptive.adaptive_short,
     step.more_steps_needed,
     adaptive.adaptive_blow_up,
     adaptive.adaptive_unsettled,
@@ -46,8 +51,16 @@ FINDINGS: tuple[Callable[[Facts], Finding | None], ...] = (
 _WITHOUT_SQUARES = (goals.not_finite, rounding.out_of_range, goals.frozen_parameters)
 
 
-def find(facts: Facts) -> tuple[Finding, ...]:
-    """Return all findings, the most severe first."""
-    checks = FINDINGS if facts.spectrum.in_range else _WITHOUT_SQUARES
-    found = [finding for check in checks if (finding := check(facts)) is not None]
-    return tuple(sorted(found, key=lambda finding: finding.severity.rank))
+def find(case: Case) -> tuple[Finding, ...]:
+    """Return all findings: the most severe first, and among those the one whose repair brings the run nearest."""
+    spectrum = case.landscape.spectrum
+    checks = FINDINGS if spectrum.in_range else _WITHOUT_SQUARES
+    found = [finding for check in checks if (finding := check(case)) is not None]
+    # Below the goal, and below the loss's own last digits, nearer is not better.
+    enough = max(case.training.goal_excess, 1e-12 * spectrum.optimal_loss) if spectrum.in_range else 0.0
+
+    def key(finding: Finding) -> tuple[int, float]:
+        left = finding.excess_once_mended
+        return finding.severity.rank, enough if math.isnan(left) else max(left, enough)
+
+    return tuple(sorted(found, key=key))

@@ -6,71 +6,90 @@ import math
 
 import torch
 
-from closedform.explain.facts import Facts
+from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.findings.remedies import closed_form
+from closedform.explain.findings.remedies import closed_form, ridge, sgd_code
+from closedform.explain.findings.step import VISIBLE
 from closedform.explain.wording import count, short
 
 __all__ = ["interpolation", "mini_batch_noise"]
 
-# Rows per column between which unregularised fits predict worst.
+#: Rows per column between which unregularised fits predict worst.
 _SPIKE = (0.8, 1.25)
+#: Fewer columns than this amplify no noise to speak of.
 _MANY = 10
+#: A ridge to begin a search with, as a share of the largest squared singular value.
+_RIDGE = 1e-4
 
 
-def mini_batch_noise(facts: Facts) -> Finding | None:
+def mini_batch_noise(case: Case) -> Finding | None:
     """A constant step on mini-batches that stops at a noise floor, or does not even stay bounded."""
-    b = facts.training.batches
-    if b is None or facts.batch_size is None or (b.stable and b.noise_floor <= facts.goal_excess):
+    batches, setting, training = case.training.batches, case.setting, case.training
+    if batches is None or setting.batch_size is None:
         return None
-    share = b.noise_floor / (facts.reference_excess or 1.0)
+    if batches.stable and batches.noise_floor <= training.goal_excess:
+        return None
+    if training.forecast is not None and not training.forecast.stable:
+        # Above the limit of the full batch it diverges without any noise, which is said already.
+        return None
+    factor = training.batch_factor
+    share = training.share(batches.noise_floor)
     evidence = {
-        "batch_size": float(b.batch_size),
-        "lr": b.lr,
-        "lr_limit": b.lr_limit,
-        "noise_floor": b.noise_floor,
-        "share_of_optimal_loss": b.noise_floor / (facts.spectrum.optimal_loss or math.nan),
-        "feedback": b.feedback,
+        "batch_size": float(batches.batch_size),
+        "lr": batches.lr / factor,
+        "lr_limit": batches.lr_limit / factor,
+        "noise_floor": batches.noise_floor,
+        "share_of_optimal_loss": batches.noise_floor / (case.landscape.spectrum.optimal_loss or math.nan),
+        "feedback": batches.feedback,
     }
-    if not b.stable:
-        title = f"lr={short(b.lr)} is too large for batches of {b.batch_size}: limit about {short(b.lr_limit)}"
+    if not batches.stable:
+        lr, limit = short(batches.lr / factor), short(batches.lr_limit / factor)
+        title = f"lr={lr} is too large for batches of {batches.batch_size}: limit about {limit}"
         consequence = (
-            "In expectation the noise of each step puts back more than the step takes away: the loss does not fall."
+            "In expectation the noise of each step puts back more than the step takes away: the loss does not fall. "
+            "Rows drawn anew for each batch; one pass over the rows after another may stand somewhat more."
         )
+        safe = batches.lr_limit / 4
+        mended = training.mini_batch(safe, setting.batch_size)
+        remedy = sgd_code(case, safe / factor) + f"   # a quarter of the limit for batches of {batches.batch_size}\n"
+        left = mended.excess_at(setting.patience)
     else:
-        title = f"Batches of {b.batch_size} at a constant lr stop at a noise floor"
+        title = f"Batches of {batches.batch_size} at a constant lr stop at a noise floor"
         consequence = (
-            f"In expectation the excess loss stops at {short(b.noise_floor)}, {short(share)} of that of zero "
-            "weights, and the "
+            f"In expectation the excess loss stops at {short(batches.noise_floor)}, {short(share)} of "
+            f"{training.share_of}, and the "
             "weights keep jumping. A smaller lr lowers the floor in proportion and costs as many more steps. "
             "That noise is "
             "also why small batches can seem to help: many cheap steps, then an average over noise, not a better "
             "minimum."
         )
+        remedy = (
+            "# average the iterates, or let lr fall like 1/t:\naveraged = torch.optim.swa_utils.AveragedModel(model)\n"
+        )
+        left = math.nan
+    seen = not batches.stable or share >= VISIBLE
     return Finding(
         name="mini_batch_noise",
-        severity=Severity.ERROR,
+        severity=Severity.ERROR if seen else Severity.WARNING,
         title=title,
         evidence=evidence,
         consequence=consequence,
-        remedy=(
-            "# average the iterates, or let lr fall like 1/t:\n"
-            "averaged = torch.optim.swa_utils.AveragedModel(model)\n"
-            "# or at once:\n" + closed_form(facts)
-        ),
+        remedy=remedy + "# or at once:\n" + closed_form(case),
+        excess_once_mended=left if math.isfinite(left) else 0.0,
     )
 
 
-def interpolation(facts: Facts) -> Finding | None:
+def interpolation(case: Case) -> Finding | None:
     """About as many rows as columns: the fit is exact or nearly so, and predictions are at their most fragile."""
-    c, s = facts.compressed, facts.spectrum
-    if c is None or facts.l2 > 0:
+    triangle, spectrum = case.landscape.compressed, case.landscape.spectrum
+    if triangle is None or case.setting.l2 > 0:
         return None
-    rows, columns = c.row_count, c.n_columns
-    if columns < _MANY or not _SPIKE[0] <= rows / columns <= _SPIKE[1] or s.rank == 0:
+    rows, columns = triangle.row_count, triangle.n_columns
+    if columns < _MANY or not _SPIKE[0] <= rows / columns <= _SPIKE[1] or spectrum.rank == 0:
         return None
-    gain = float((1 / s.singular_values[: s.rank].square()).sum().sqrt())
-    size = float(torch.linalg.vector_norm(s.minimiser))
+    gain = float((1 / spectrum.singular_values[: spectrum.rank].square()).sum().sqrt())
+    size = float(torch.linalg.vector_norm(spectrum.minimiser))
+    largest = float(spectrum.singular_values[0])
     return Finding(
         name="interpolation",
         severity=Severity.INFO,
@@ -81,5 +100,5 @@ def interpolation(facts: Facts) -> Finding | None:
             "targets a small "
             "training loss says nothing here; a ridge, or fewer or many more columns, predict better."
         ),
-        remedy=f"sol = cf.solve(X, Y{', bias=True' if facts.bias else ''}, l2=...)   # l2 by held-out rows",
+        remedy="# a ridge, its strength chosen by held-out rows:\n" + ridge(case, f"{_RIDGE * largest**2:.3g}"),
     )

@@ -5,42 +5,42 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from closedform.explain.facts import Facts
+from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form
 from closedform.explain.wording import count, plural, short
 
 __all__ = ["partial", "reference_truncates"]
 
-# scikit-learn 1.7 and later hands tol=1e-6 to LAPACK as the relative cut-off of singular values.
+#: scikit-learn 1.7 and later hands tol=1e-6 to LAPACK as the relative cut-off of singular values.
 _SCIKIT_LEARN = 1e-6
-# An excess loss of this share would be seen in a comparison.
+#: An excess loss of this share would be seen in a comparison.
 _SEEN = 1e-9
 
 
-def reference_truncates(facts: Facts) -> Finding | None:
+def reference_truncates(case: Case) -> Finding | None:
     """Reference solvers that would drop directions which carry part of the target."""
-    c, s = facts.compressed, facts.spectrum
-    if c is None or s.rank == 0 or facts.l2 > 0:
+    triangle, spectrum = case.landscape.compressed, case.landscape.spectrum
+    if triangle is None or spectrum.rank == 0 or case.setting.l2 > 0:
         return None
     # LinearRegression centres the features first, so its cut is on the centred triangle.
-    matrix, target = (c.centred, c.C[1:]) if facts.bias else (c.R, c.C)
-    sklearn_count, sklearn_excess = _cut(matrix, target, _SCIKIT_LEARN, facts)
-    eps = float(torch.finfo(facts.rows.dtype).eps)
-    torch_cut = eps * max(c.row_count, c.n_columns)
-    torch_count, torch_excess = _cut(c.R, c.C, torch_cut, facts)
+    matrix, target = (triangle.centred, triangle.C[1:]) if case.setting.bias else (triangle.R, triangle.C)
+    sklearn_count, sklearn_excess = _cut(matrix, target, _SCIKIT_LEARN, case)
+    eps = float(torch.finfo(case.setting.table.dtype).eps)
+    torch_cut = eps * max(triangle.row_count, triangle.n_columns)
+    torch_count, torch_excess = _cut(triangle.R, triangle.C, torch_cut, case)
     worst = max(sklearn_excess, torch_excess)
-    if worst <= _SEEN * facts.reference_excess or worst <= _SEEN * s.optimal_loss:
+    if worst <= _SEEN * case.landscape.reference_excess or worst <= _SEEN * spectrum.optimal_loss:
         return None
     who = []
-    if sklearn_excess > _SEEN * facts.reference_excess:
+    if sklearn_excess > _SEEN * case.landscape.reference_excess:
         who.append(
             f"scikit-learn's LinearRegression (tol=1e-6) drops {plural(sklearn_count, 'direction')} and ends "
             f"{short(sklearn_excess)} above the smallest loss"
         )
-    if torch_excess > _SEEN * facts.reference_excess:
+    if torch_excess > _SEEN * case.landscape.reference_excess:
         who.append(
-            f"torch.linalg.lstsq (gelsy, in {str(facts.rows.dtype).removeprefix('torch.')}) drops "
+            f"torch.linalg.lstsq (gelsy, in {str(case.setting.table.dtype).removeprefix('torch.')}) drops "
             f"{count(torch_count)} and ends {short(torch_excess)} above it"
         )
     return Finding(
@@ -54,15 +54,17 @@ def reference_truncates(facts: Facts) -> Finding | None:
             "torch_excess_loss": torch_excess,
         },
         consequence="; ".join(who) + ". Do not take it for the minimum.",
-        remedy="LinearRegression(tol=1e-16)   # scikit-learn\n" + closed_form(facts),
+        remedy="LinearRegression(tol=1e-16)   # scikit-learn\n" + closed_form(case),
     )
 
 
-def _cut(matrix: Tensor, target: Tensor, cut: float, facts: Facts) -> tuple[int, float]:
+def _cut(matrix: Tensor, target: Tensor, cut: float, case: Case) -> tuple[int, float]:
     """How many singular values lie at or below the cut, and the excess loss of dropping those that count."""
-    rank = facts.spectrum.rank - (int(facts.bias) if matrix.shape[1] < facts.spectrum.decision.columns else 0)
-    if matrix is (facts.compressed.R if facts.compressed is not None else None):
-        values, components = facts.spectrum.singular_values, facts.spectrum.target_components
+    rank = case.landscape.spectrum.rank - (
+        int(case.setting.bias) if matrix.shape[1] < case.landscape.spectrum.decision.columns else 0
+    )
+    if matrix is (case.landscape.compressed.R if case.landscape.compressed is not None else None):
+        values, components = case.landscape.spectrum.singular_values, case.landscape.spectrum.target_components
     else:
         values = torch.linalg.svdvals(matrix)
         # One row less its mean leaves nothing.
@@ -72,23 +74,30 @@ def _cut(matrix: Tensor, target: Tensor, cut: float, facts: Facts) -> tuple[int,
         components = U.T @ target
     dropped = values[:rank] <= cut * values[0]
     lost = components[:rank][dropped].square().sum()
-    return int(dropped.sum()), float(lost) / (facts.spectrum.n_rows * facts.spectrum.n_targets)
+    return int(dropped.sum()), float(lost) / (case.landscape.spectrum.n_rows * case.landscape.spectrum.n_targets)
 
 
-def partial(facts: Facts) -> Finding | None:
+def partial(case: Case) -> Finding | None:
     """Only the leading part of the spectrum was computed."""
-    s = facts.spectrum
-    if s.complete:
+    spectrum = case.landscape.spectrum
+    if spectrum.complete:
         return None
-    known = s.singular_values.numel()
+    known = spectrum.singular_values.numel()
     return Finding(
         name="partial_spectrum",
         severity=Severity.INFO,
-        title=f"Only the {known} largest of {count(s.decision.columns)} singular values were computed",
-        evidence={"computed": float(known), "columns": float(s.decision.columns), "condition_at_least": s.condition},
+        title=f"Only the {known} largest of {count(spectrum.decision.columns)} singular values were computed",
+        evidence={
+            "computed": float(known),
+            "columns": float(spectrum.decision.columns),
+            "condition_at_least": spectrum.condition,
+        },
         consequence=(
-            f"The learning-rate limits hold. The condition number is at least {short(s.condition)}, step counts are "
-            "lower bounds, and what lies along the other directions counts as unexplained."
+            f"The learning-rate limits hold. The condition number is at least {short(spectrum.condition)}, step counts "
+            "are lower bounds, and what lies along the other directions counts as unexplained."
         ),
-        remedy=f"# all of it, if time and memory allow:\nd = cf.diagnose(X, Y, exact_up_to={s.decision.columns})",
+        remedy=(
+            "import closedform as cf\n\n# all of it, if time and memory allow:\n"
+            f"d = cf.diagnose(X, Y, exact_up_to={spectrum.decision.columns})"
+        ),
     )

@@ -7,35 +7,101 @@ import math
 import torch
 from torch import Tensor
 
-from closedform.explain.facts import SAFETY, Facts
+from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.findings.remedies import closed_form
+from closedform.explain.findings.remedies import closed_form, sgd_code
 from closedform.explain.forecasts import Forecast
+from closedform.explain.training import SAFETY
 from closedform.explain.wording import columns_text, count, plural, short, steps_text
 from closedform.numerics.rank import columns_involved
 
-__all__ = ["lr_above_limit", "lr_starved", "more_steps_needed", "scheduler_starves"]
+__all__ = [
+    "VISIBLE",
+    "climbs",
+    "lr_above_limit",
+    "lr_starved",
+    "more_steps_needed",
+    "scheduler_starves",
+    "severity_of",
+    "shortfall",
+]
 
-# A learning rate below this share of the largest stable one leaves speed on the table.
+#: A learning rate below this share of the largest stable one leaves speed on the table.
 _STARVED = 0.1
-# A direction counts as slow where it holds at least this share of what is left.
+#: A direction counts as slow where it holds at least this share of what is left.
 _SHARE = 0.01
+#: Excess losses below this share of the one at the start nobody sees in a plot, and are no ERROR.
+VISIBLE = 1e-4
+#: Growth per step that differs from 1 by less than this is none.
+_AT_THE_LIMIT = 1e-9
 
 
-def lr_above_limit(facts: Facts) -> Finding | None:
-    """SGD with a learning rate at or above the largest stable one."""
-    run = facts.training.forecast
-    if run is None or run.stable:
+def climbs(case: Case) -> Finding | None:
+    """Training that makes the squared error larger."""
+    setting, training = case.setting, case.training
+    optimizer = setting.optimizer
+    if not setting.climbs or optimizer is None:
         return None
-    factor = facts.loss_factor
+    largest = float(case.landscape.spectrum.eigenvalues[0]) * setting.loss_factor
+    what = "maximize=True" if optimizer.maximizes else "the criterion is minus a squared error"
+    growth = 1 + optimizer.lr * largest
+    pace = f" by {growth:.4g} a step" if optimizer.kind == "sgd" and not optimizer.momentum else ""
+    keep = ", ".join(
+        f"{key}={value!r}" for key, value in optimizer.settings.items() if key in ("lr", "momentum") and value
+    )
+    return Finding(
+        name="climbs",
+        severity=Severity.ERROR,
+        title=f"The run climbs: {what}",
+        evidence={"lr": optimizer.lr, "growth_per_step": growth, "excess_loss_at_start": training.start_excess},
+        consequence=(
+            f"Every step goes uphill, and the error along the steepest direction grows{pace}: the run leaves the "
+            "minimum for infinity."
+        ),
+        remedy=(
+            f"optimizer = torch.optim.{optimizer.name}(model.parameters(), {keep})   # without maximize"
+            if optimizer.maximizes
+            else "criterion = torch.nn.MSELoss()   # without the minus sign"
+        ),
+        excess_once_mended=_descending(case),
+    )
+
+
+def _descending(case: Case) -> float:
+    """Excess loss at the end, were the sign right; nan where the optimizer has no closed form."""
+    setting, optimizer = case.setting, case.setting.optimizer
+    if optimizer is None or optimizer.kind != "sgd" or optimizer.no_closed_form:
+        return math.nan
+    run = case.training.predict(
+        lr=optimizer.lr * setting.loss_factor,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+        steps=[setting.patience],
+    )
+    return float(run.excess[0])
+
+
+def lr_above_limit(case: Case) -> Finding | None:
+    """SGD with a learning rate at or above the largest stable one."""
+    run = case.training.forecast
+    if run is None:
+        return _schedule_above_limit(case)
+    if run.stable:
+        return None
+    factor = case.training.batch_factor
     limit, lr = run.limit / factor, run.lr / factor
     growth = _growth(run)
-    largest = float(facts.spectrum.eigenvalues[0]) * factor
+    largest = float(case.landscape.spectrum.eigenvalues[0]) * factor
     slow = "" if growth > 1.01 else ", slowly at first"
+    at_limit = growth < 1 + _AT_THE_LIMIT
+    safe = _safe_rate(case, run.limit)
+    mended = case.training.predict(
+        lr=safe, momentum=run.momentum, nesterov=run.nesterov, dampening=run.dampening, steps=[case.setting.patience]
+    )
     return Finding(
         name="lr_above_limit",
         severity=Severity.ERROR,
-        title=f"lr={lr:.6g} is above the largest stable step, {limit:.6g}",
+        title=f"lr={lr:.6g} is {'at' if at_limit else 'above'} the largest stable step, {limit:.6g}",
         evidence={
             "lr": lr,
             "limit": limit,
@@ -43,41 +109,85 @@ def lr_above_limit(facts: Facts) -> Finding | None:
             "growth_per_step": growth,
             "largest_eigenvalue": largest,
         },
-        consequence=f"The error along the steepest direction grows by {growth:.4g} a step{slow}: the run diverges.",
-        remedy=_sgd(facts, SAFETY * run.limit, run) + "\n# or at once:\n" + closed_form(facts),
+        consequence=(
+            "The error along the steepest direction keeps its size from step to step: the run does not converge."
+            if at_limit
+            else f"The error along the steepest direction grows by {growth:.4g} a step{slow}: the run diverges."
+        ),
+        remedy=sgd_code(case, safe / factor, run.momentum, run.nesterov, run.dampening)
+        + "\n# or at once:\n"
+        + closed_form(case),
+        excess_once_mended=float(mended.excess[0]),
+    )
+
+
+def _safe_rate(case: Case, limit: float) -> float:
+    """A learning rate on ``MSELoss()`` that is stable, for the batch size as well where there is one."""
+    setting, training = case.setting, case.training
+    if setting.batch_size is None or setting.full_batch or case.landscape.moments is None:
+        return SAFETY * limit
+    batches = training.mini_batch(SAFETY * limit, setting.batch_size)
+    return min(SAFETY * limit, batches.lr_limit / 2)
+
+
+def _schedule_above_limit(case: Case) -> Finding | None:
+    """A schedule that takes the learning rate above the limit for long enough to be felt."""
+    training, setting = case.training, case.setting
+    run, optimizer = training.scheduled, setting.optimizer
+    if run is None or optimizer is None or not run.above:
+        return None
+    worse = run.peak > 2 * training.start_excess and run.left > training.goal_excess
+    if not (worse or (run.left > training.goal_excess and run.left >= training.start_excess)):
+        return None
+    factor = setting.loss_factor
+    limit = run.highest_lr / run.highest_share
+    share = "beyond float64" if math.isinf(run.peak) else f"{short(training.share(run.peak))} times {training.share_of}"
+    return Finding(
+        name="lr_above_limit",
+        severity=Severity.ERROR,
+        title=(
+            f"The schedule takes lr to {run.highest_lr / factor:.6g}, above the largest stable step, "
+            f"{limit / factor:.6g}"
+        ),
+        evidence={
+            "lr": run.highest_lr / factor,
+            "limit": limit / factor,
+            "ratio": run.highest_share,
+            "steps_above": float(run.above),
+            "peak_excess_loss": run.peak,
+            "excess_loss_left": run.left,
+        },
+        consequence=(
+            f"It stays there for {plural(run.above, 'step')} of {setting.patience_text}: the excess loss grows to "
+            f"{share}" + (f" and ends at {short(run.left)}." if math.isfinite(run.left) else ": the run diverges.")
+        ),
+        remedy="# a peak below the limit, with the same schedule around it:\n"
+        + sgd_code(case, SAFETY * limit / factor, optimizer.momentum, optimizer.nesterov, optimizer.dampening),
     )
 
 
 def _growth(run: Forecast) -> float:
     """Factor by which the fastest growing direction grows in a step, in the end."""
-    m = run.momentum
-    s = (1 - run.dampening if m else 1.0) * float(run.step_factors[0])
-    P = 1 - m + (1 + m if run.nesterov else 1.0) * s
-    root = complex(P * P - 4 * s) ** 0.5
-    return max(abs(1 - (P + root) / 2), abs(1 - (P - root) / 2))
+    momentum = run.momentum
+    scaled = (1 - run.dampening if momentum else 1.0) * float(run.step_factors[0])
+    total = 1 - momentum + (1 + momentum if run.nesterov else 1.0) * scaled
+    root = complex(total * total - 4 * scaled) ** 0.5
+    return max(abs(1 - (total + root) / 2), abs(1 - (total - root) / 2))
 
 
-def _sgd(facts: Facts, lr: float, run: Forecast | None) -> str:
-    extra = ""
-    if run is not None and run.momentum:
-        extra = f", momentum={run.momentum:g}" + (", nesterov=True" if run.nesterov else "")
-        extra += f", dampening={run.dampening:g}" if run.dampening else ""
-    return f"optimizer = torch.optim.SGD(model.parameters(), lr={lr / facts.loss_factor:.3g}{extra})"
-
-
-def lr_starved(facts: Facts) -> Finding | None:
+def lr_starved(case: Case) -> Finding | None:
     """SGD with a learning rate far below the largest stable one, where that costs the goal."""
-    run = facts.training.forecast
-    if run is None or not run.stable or not facts.full_batch or run.lr >= _STARVED * run.limit:
+    run, setting, training = case.training.forecast, case.setting, case.training
+    if run is None or not run.stable or not setting.full_batch or run.lr >= _STARVED * run.limit:
         return None
-    goal = _goal(facts, run)
+    goal = _goal(case, run)
     needed = run.steps_to(goal)
-    if needed <= facts.patience or facts.start_excess <= facts.goal_excess:
+    if needed <= setting.patience or training.start_excess <= training.goal_excess:
         return None
-    larger = _with_lr(facts, run, SAFETY * run.limit)
+    larger = _with_lr(case, run, SAFETY * run.limit)
     with_larger = larger.steps_to(goal)
-    enough = with_larger <= facts.patience
-    factor = facts.loss_factor
+    enough = with_larger <= setting.patience
+    factor = setting.loss_factor
     outlook = (
         f"at lr={short(larger.lr / factor)} they would take {count(with_larger)}."
         if enough
@@ -85,7 +195,7 @@ def lr_starved(facts: Facts) -> Finding | None:
     )
     return Finding(
         name="lr_starved",
-        severity=Severity.ERROR if enough else Severity.WARNING,
+        severity=severity_of(case, float(run.excess_at([setting.patience]))) if enough else Severity.WARNING,
         title=f"lr={run.lr / factor:.6g} is {count(run.limit / run.lr)} times smaller than the largest stable step"
         if run.lr > 0
         else "lr=0 moves nothing",
@@ -95,51 +205,63 @@ def lr_starved(facts: Facts) -> Finding | None:
             "ratio": run.lr / run.limit,
             "steps_needed": needed,
             "steps_needed_at_larger_lr": with_larger,
-            "steps_given": float(facts.patience),
+            "steps_given": float(setting.patience),
         },
-        consequence=f"To the goal it takes {count(needed)} steps at this lr, of {facts.patience_text}; {outlook}",
-        remedy=_sgd(facts, SAFETY * run.limit, run),
+        consequence=f"To the goal it takes {count(needed)} steps at this lr, of {setting.patience_text}; {outlook}",
+        remedy=sgd_code(case, SAFETY * run.limit / factor, run.momentum, run.nesterov, run.dampening),
+        excess_once_mended=float(larger.excess[0]),
     )
 
 
-def _goal(facts: Facts, run: Forecast) -> float:
+def severity_of(case: Case, left: float) -> Severity:
+    """ERROR for what can be seen in a plot of the loss; WARNING below."""
+    training = case.training
+    optimal = case.landscape.spectrum.optimal_loss
+    seen = training.share(left) >= VISIBLE and left >= VISIBLE * optimal
+    return Severity.ERROR if seen else Severity.WARNING
+
+
+def _goal(case: Case, run: Forecast) -> float:
     """The excess loss to come to; weight decay keeps a run above it, and there the end of the run is meant."""
-    return max(facts.goal_excess, run.decay_excess * (1 + 1e-6) if run.weight_decay else 0.0)
+    return max(case.training.goal_excess, run.decay_excess * (1 + 1e-6) if run.weight_decay else 0.0)
 
 
-def _with_lr(facts: Facts, run: Forecast, lr: float) -> Forecast:
-    return facts.forecast(
+def _with_lr(case: Case, run: Forecast, lr: float) -> Forecast:
+    return case.training.predict(
         lr=lr,
         momentum=run.momentum,
         nesterov=run.nesterov,
         weight_decay=run.weight_decay,
         dampening=run.dampening,
-        steps=[facts.patience],
+        steps=[case.setting.patience],
     )
 
 
-def scheduler_starves(facts: Facts) -> Finding | None:
+def scheduler_starves(case: Case) -> Finding | None:
     """A schedule whose learning rates add up to too little, where a constant one would do."""
-    left = facts.training.scheduled
-    if left is None:
+    training, setting = case.training, case.setting
+    run, optimizer = training.scheduled, setting.optimizer
+    if run is None or optimizer is None or run.above:
         return None
-    rates, factor = facts.training.rates, facts.loss_factor
+    rates, factor = training.rates, setting.loss_factor
     largest, last = float(rates.max()), float(rates[-1])
-    kept = facts.forecast(lr=largest, steps=[facts.patience])
-    reached, constant = float(left.sum()), float(kept.excess[0])
-    if reached <= facts.goal_excess or not kept.stable or constant > 0.1 * reached:
+    kept = training.predict(
+        lr=largest, momentum=optimizer.momentum, nesterov=optimizer.nesterov, steps=[setting.patience]
+    )
+    reached, constant = run.left, float(kept.excess[0])
+    if reached <= training.goal_excess or not kept.stable or constant > 0.1 * reached or last >= largest:
         return None
-    beyond = last * (facts.patience - rates.numel())
-    travelled = (float(rates.sum()) + beyond) / (largest * facts.patience)
-    enough = constant <= facts.goal_excess
+    beyond = last * (setting.patience - rates.numel())
+    travelled = (float(rates.sum()) + beyond) / (largest * setting.patience)
+    enough = constant <= training.goal_excess
     return Finding(
         name="scheduler_starves",
-        severity=Severity.ERROR if enough else Severity.WARNING,
+        severity=severity_of(case, reached) if enough else Severity.WARNING,
         title=f"The schedule takes the learning rate down to {short(last / factor)} too early",
         evidence={
             "excess_loss": reached,
             "excess_loss_at_constant_lr": constant,
-            "goal_excess_loss": facts.goal_excess,
+            "goal_excess_loss": training.goal_excess,
             "share_of_constant_lr": travelled,
             "last_lr": last / factor,
         },
@@ -148,89 +270,119 @@ def scheduler_starves(facts: Facts) -> Finding | None:
             f"{short(reached)}; with lr={largest / factor:.3g} kept it would be {short(constant)}."
         ),
         remedy="# the full batch has no noise for a schedule to average out: leave it away\n"
-        + _sgd(facts, largest, None),
+        + sgd_code(case, largest / factor, optimizer.momentum, optimizer.nesterov),
+        excess_once_mended=constant,
     )
 
 
-def more_steps_needed(facts: Facts) -> Finding | None:
-    """Directions whose error is still there after the steps that were given."""
-    training, o = facts.training, facts.optimizer
-    if not facts.squared or facts.spectrum.rank == 0 or facts.start_excess <= facts.goal_excess:
+def more_steps_needed(case: Case) -> Finding | None:
+    """Directions whose error is still there after the steps that were given, for runs with a forecast."""
+    training, setting = case.training, case.setting
+    optimizer = setting.optimizer
+    if not setting.squared or case.landscape.spectrum.rank == 0 or training.start_excess <= training.goal_excess:
         return None
-    if o is not None and o.kind == "lbfgs":
+    if setting.climbs or setting.broadcasts or (optimizer is not None and optimizer.kind in ("lbfgs", "adam")):
+        return None
+    if training.forecast is not None and not training.forecast.stable:
         return None
     if training.batches is not None:
-        return _batch_shortfall(facts)
+        return _batch_shortfall(case)
     if training.scheduled is not None:
-        left = float(training.scheduled.sum())
-        if left <= facts.goal_excess:
+        left = training.scheduled.left
+        if left <= training.goal_excess or not math.isfinite(left) or left > training.start_excess:
             return None
-        return _shortfall(facts, "SGD under its schedule", math.nan, training.scheduled, left)
-    if o is not None and training.forecast is None:
-        return _rehearsed_shortfall(facts)
-    run = facts.best_descent if training.forecast is None or not training.forecast.stable else training.forecast
-    best = facts.best_descent if run.momentum == 0 else _with_lr(facts, run, SAFETY * run.limit)
-    goal = _goal(facts, run)
+        return shortfall(case, "SGD under its schedule", math.nan, training.scheduled.along, left)
+    if optimizer is not None and (training.forecast is None or not setting.full_batch):
+        return _rehearsed_shortfall(case)
+    run = training.best_descent if training.forecast is None else training.forecast
+    best = training.best_descent if run.momentum == 0 else _with_lr(case, run, SAFETY * run.limit)
+    goal = _goal(case, run)
     needed = run.steps_to(goal)
-    if needed <= facts.patience or (run.lr < _STARVED * run.limit and best.steps_to(goal) <= facts.patience):
+    if needed <= setting.patience or (run.lr < _STARVED * run.limit and best.steps_to(goal) <= setting.patience):
         return None
-    name = f"{'momentum' if run.momentum else 'SGD'} at lr={run.lr / facts.loss_factor:.4g}"
+    name = f"{'momentum' if run.momentum else 'SGD'} at lr={run.lr / setting.loss_factor:.4g}"
     if run is not training.forecast:
-        name = f"gradient descent at lr={short(run.lr / facts.loss_factor)}, {SAFETY:g} of the largest stable one,"
-    return _shortfall(facts, name, needed, run.excess_along(facts.patience), float(run.excess_at([facts.patience])))
+        name = f"gradient descent at lr={short(run.lr / setting.loss_factor)}, {SAFETY:g} of the largest stable one,"
+    left = float(run.excess_at([setting.patience]))
+    return shortfall(case, name, needed, run.excess_along(setting.patience), left)
 
 
-def _batch_shortfall(facts: Facts) -> Finding | None:
-    batches = facts.training.batches
-    if batches is None or not batches.stable or batches.noise_floor >= facts.goal_excess:
+def _batch_shortfall(case: Case) -> Finding | None:
+    """Mini-batches that are still on their way when the steps are over, to the goal or to their noise floor."""
+    batches, training, setting = case.training.batches, case.training, case.setting
+    if batches is None or not batches.stable:
         return None
-    needed = batches.steps_to(facts.goal_excess)
-    if needed <= facts.patience:
+    expected = batches.excess_at(setting.patience)
+    goal = max(training.goal_excess, 2 * batches.noise_floor)
+    if expected <= goal:
         return None
-    left = facts.forecast(lr=batches.lr, steps=[facts.patience])
-    along = left.excess_along(facts.patience)
-    return _shortfall(facts, f"mini-batch SGD at lr={short(batches.lr)}", needed, along, float(along.sum()))
+    needed = batches.steps_to(goal)
+    along = training.predict(lr=batches.lr, steps=[setting.patience]).excess_along(setting.patience)
+    name = f"mini-batch SGD at lr={short(batches.lr)}"
+    floor = batches.noise_floor if batches.noise_floor > training.goal_excess else math.nan
+    return shortfall(case, name, needed, along, expected, floor)
 
 
-def _rehearsed_shortfall(facts: Facts) -> Finding | None:
-    """For optimizers without a closed form: what a rehearsal of all steps leaves."""
-    run, optimizer = facts.training.rehearsal, facts.optimizer
-    if run is None or optimizer is None or not facts.training.rehearsed_in_full:
+def _rehearsed_shortfall(case: Case) -> Finding | None:
+    """SGD without a closed form: what a rehearsal leaves."""
+    training, setting = case.training, case.setting
+    run, optimizer, course = training.rehearsal, setting.optimizer, training.course
+    if run is None or optimizer is None or course is None or training.reaches_goal is not False:
         return None
-    left = float(facts.training.rehearsed_excess[-1])
     # The loss itself is known to its last digits only.
-    if left <= max(facts.goal_excess, 1e-14 * facts.spectrum.optimal_loss):
+    if course.left <= max(training.goal_excess, 1e-14 * case.landscape.spectrum.optimal_loss):
         return None
-    weights = run.weight.T if run.bias is None else torch.cat([run.bias.unsqueeze(0), run.weight.T])
-    along = facts.spectrum.gaps(weights)
-    return _shortfall(
-        facts, f"{optimizer.name} at lr={optimizer.lr:.3g}, rehearsed on these data,", math.nan, along, left
+    if course.left > training.start_excess:
+        return _rehearsed_divergence(case, course.left)
+    along = case.landscape.spectrum.gaps(run.end)
+    name = f"{optimizer.name} at lr={optimizer.lr:.3g}, {course.known},"
+    return shortfall(case, name, math.nan, along, course.left)
+
+
+def _rehearsed_divergence(case: Case, left: float) -> Finding | None:
+    optimizer, training = case.setting.optimizer, case.training
+    if optimizer is None or training.course is None:
+        return None
+    end = "beyond float64" if math.isinf(left) else short(left)
+    return Finding(
+        name="diverges",
+        severity=Severity.ERROR,
+        title=f"{optimizer.name} at lr={optimizer.lr:.3g} diverges",
+        evidence={"lr": optimizer.lr, "excess_loss_left": left, "excess_loss_at_start": training.start_excess},
+        consequence=(
+            f"{training.course.known[0].upper()}{training.course.known[1:]}, the excess loss goes from "
+            f"{short(training.start_excess)} to {end}."
+        ),
+        remedy="# a smaller learning rate, or at once:\n" + closed_form(case),
     )
 
 
-def _shortfall(facts: Facts, name: str, needed: float, along: Tensor, left: float) -> Finding:
-    s = facts.spectrum
+def shortfall(case: Case, name: str, needed: float, along: Tensor, left: float, floor: float = math.nan) -> Finding:
+    """Say which directions are left over, and how much.
+
+    Args:
+        case: The case.
+        name: The run, for the sentence.
+        needed: Steps that it needs; nan where that is not known.
+        along: Excess loss that is left along each direction.
+        left: All of it.
+        floor: Noise floor above the goal, or nan.
+    """
+    spectrum, setting, training = case.landscape.spectrum, case.setting, case.training
     slow = torch.nonzero(along >= _SHARE * float(along.sum())).reshape(-1)
-    weight = along[slow].sqrt().unsqueeze(1) * s.directions[slow]
-    columns = [i - int(facts.bias) for i in columns_involved(weight)]
-    limits = {limit.name: limit.steps for limit in facts.limits}
-    share = left / (facts.reference_excess or 1.0)
-    need = (
-        f"needs {steps_text(needed)} and has {facts.patience_text}"
-        if not math.isnan(needed)
-        else (f"does not come to the goal in {facts.patience_text}")
-    )
-    if math.isinf(needed):
-        need = f"never comes to the goal in float64; it has {facts.patience_text}"
+    weight = along[slow].sqrt().unsqueeze(1) * spectrum.directions[slow]
+    columns = [i - int(setting.bias) for i in columns_involved(weight)]
+    limits = {limit.name: limit.steps for limit in training.limits}
+    share = training.share(left)
     spread = (
         "spread over most columns"
-        if len(columns) > 0.5 * s.directions.shape[1] > 8
-        else ("along " + columns_text(columns, facts.names))
+        if len(columns) > 0.5 * spectrum.directions.shape[1] > 8
+        else ("along " + columns_text(columns, setting.names))
     )
     evidence = {
-        "condition": s.condition,
+        "condition": spectrum.condition,
         "steps_needed": needed,
-        "steps_given": float(facts.patience),
+        "steps_given": float(setting.patience),
         "excess_loss_left": left,
         "share_left": share,
         "slow_directions": float(slow.numel()),
@@ -240,8 +392,8 @@ def _shortfall(facts: Facts, name: str, needed: float, along: Tensor, left: floa
     }
     if math.isnan(needed):
         del evidence["steps_needed"]
-    least = "at least " if not s.complete else ""
-    given = "the steps given" if facts.steps is not None else f"{facts.patience:,} steps"
+    least = "at least " if not spectrum.complete else ""
+    given = "the steps given" if setting.steps is not None else f"{setting.patience:,} steps"
     fastest = limits.get("heavy ball", math.inf)
     momentum = (
         f"The best momentum would take {steps_text(fastest)}."
@@ -250,13 +402,24 @@ def _shortfall(facts: Facts, name: str, needed: float, along: Tensor, left: floa
     )
     return Finding(
         name="more_steps_needed",
-        severity=Severity.ERROR,
-        title=f"Condition {least}{short(s.condition)}: {plural(len(slow), 'direction')} too slow for {given}",
+        severity=severity_of(case, left),
+        title=f"Condition {least}{short(spectrum.condition)}: {plural(len(slow), 'direction')} too slow for {given}",
         evidence=evidence,
         consequence=(
-            f"To come within {short(facts.goal)} of the minimum, {name} {need}. It leaves {short(share)} of the "
-            "excess loss, "
-            f"{spread}. {momentum}"
+            f"{_need(case, name, needed, floor)}. It leaves {short(share)} of {training.share_of}, {spread}. {momentum}"
         ),
-        remedy=closed_form(facts),
+        remedy=closed_form(case),
+        excess_once_mended=0.0,
     )
+
+
+def _need(case: Case, name: str, needed: float, floor: float) -> str:
+    setting = case.setting
+    goal = f"come within {short(setting.goal)} of the minimum"
+    if not math.isnan(floor):
+        goal = f"come down to its noise floor, {short(floor)} above the minimum"
+    if math.isnan(needed):
+        return f"To {goal}, {name} does not come to the goal in {setting.patience_text}"
+    if math.isinf(needed):
+        return f"To {goal}, {name} never comes to the goal in float64; it has {setting.patience_text}"
+    return f"To {goal}, {name} needs {steps_text(needed)} and has {setting.patience_text}"

@@ -4,16 +4,20 @@ from closedform.explain.forecasts.curve import Forecast, forecast, start_coordin
 from closedform.explain.forecasts.limits import Limit, first_order_limits
 from closedform.explain.forecasts.minibatch import MiniBatch, mini_batch
 from closedform.explain.forecasts.recurrence import step_limit
+from closedform.explain.forecasts.scheduled import ScheduledRun, StepSettings, scheduled_run
 from closedform.explain.forecasts.steps import gradient_descent_steps
 
 __all__ = [
     "Forecast",
     "Limit",
     "MiniBatch",
+    "ScheduledRun",
+    "StepSettings",
     "first_order_limits",
     "forecast",
     "gradient_descent_steps",
     "mini_batch",
+    "scheduled_run",
     "start_coordinates",
     "step_limit",
 ]

@@ -1,4 +1,4 @@
-"""Read a user's optimizer, without changing it."""
+"""Read a user's optimizer: its settings and a copy of its state, as they are at the call."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["OptimizerFacts", "fresh_sgd", "read_optimizer"]
+__all__ = ["OptimizerReading", "fresh_sgd", "read_optimizer"]
 
 _KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
     ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop"), "adam"
@@ -24,7 +23,7 @@ _KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
 
 @final
 @dataclass(frozen=True)
-class OptimizerFacts:
+class OptimizerReading:
     """Settings of an optimizer.
 
     Attributes:
@@ -35,7 +34,8 @@ class OptimizerFacts:
         no_closed_form: Why the path of an SGD has no closed form; empty where it has one.
         frozen: Parameters of the layer that it does not train: ``weight``, ``bias``.
         iterations: Iterations that LBFGS counts so far.
-        warm_momentum: Whether it holds momentum of earlier steps.
+        momentum_buffers: Momentum that SGD holds of earlier steps, by ``weight`` and ``bias``; empty if none.
+        groups: Which parameters each of its groups holds: ``weight``, ``bias``.
         make: Makes the optimizer again, over ``[weight]`` or ``[weight, bias]``, with a copy of its state.
     """
 
@@ -46,7 +46,8 @@ class OptimizerFacts:
     no_closed_form: str
     frozen: tuple[str, ...]
     iterations: int
-    warm_momentum: bool
+    momentum_buffers: Mapping[str, Tensor]
+    groups: tuple[tuple[str, ...], ...]
     make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
     @property
@@ -71,12 +72,22 @@ class OptimizerFacts:
         return float(self.settings.get("weight_decay", 0.0))
 
     @property
+    def warm_momentum(self) -> bool:
+        """Whether it holds momentum of earlier steps."""
+        return bool(self.momentum_buffers)
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether it climbs, as ``maximize=True`` says."""
+        return bool(self.settings.get("maximize", False))
+
+    @property
     def decoupled(self) -> bool:
         """Whether weight decay acts beside the gradient and not in it, as in AdamW."""
         return self.name == "AdamW" or bool(self.settings.get("decoupled_weight_decay", False))
 
 
-def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> OptimizerFacts:
+def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> OptimizerReading:
     """Return what ``torch.optim.SGD(model.parameters(), ...)`` would be read as, without making it.
 
     Making any optimizer loads torch's compiler, which takes as long as torch itself.
@@ -85,7 +96,7 @@ def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> Optim
         >>> fresh_sgd(0.1, momentum=0.9).momentum
         0.9
     """
-    return OptimizerFacts(
+    return OptimizerReading(
         name="SGD",
         kind="sgd",
         settings={"lr": lr, "momentum": momentum, "nesterov": nesterov},
@@ -93,19 +104,20 @@ def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> Optim
         no_closed_form="",
         frozen=(),
         iterations=0,
-        warm_momentum=False,
+        momentum_buffers={},
+        groups=(("weight", "bias"),),
         make=lambda parameters: torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov),
     )
 
 
-def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerFacts:
+def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
     """Read the settings of an optimizer over the weights of the layer; what was read already is returned as it is.
 
     Raises:
         DataTypeError: not a ``torch.optim.Optimizer``.
         InputError: an optimizer over other parameters than those of the layer.
     """
-    if isinstance(optimizer, OptimizerFacts):
+    if isinstance(optimizer, OptimizerReading):
         return optimizer
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise DataTypeError(
@@ -114,29 +126,35 @@ def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerFacts:
         )
     if layer is None:
         raise InputError("optimizer= was given without model=; pass the model whose parameters it holds.")
-    where = _groups(optimizer, layer)
+    names = {id(parameter): name for name, parameter in layer.named_parameters()}
+    where = _groups(optimizer, names)
     weight = where.get("weight") or where.get("bias") or optimizer.param_groups[0]
     bias = where.get("bias", weight)
     # A class of the user's own may do anything, whatever its name.
     name, own = type(optimizer).__name__, not type(optimizer).__module__.startswith("torch.optim")
-    settings = {key: value for key, value in weight.items() if key != "params"}
-    states: list[dict[str, Any]] = list(optimizer.state.values())
-    return OptimizerFacts(
+    states = {names[id(p)]: state for p, state in optimizer.state.items() if id(p) in names}
+    buffers = {key: state["momentum_buffer"] for key, state in states.items() if _is_tensor(state, "momentum_buffer")}
+    groups = tuple(tuple(names[id(p)] for p in group["params"]) for group in optimizer.param_groups)
+    return OptimizerReading(
         name=name,
         kind="other" if own else _KINDS.get(name, "other"),
-        settings=settings,
+        settings={key: copy.deepcopy(value) for key, value in weight.items() if key != "params"},
         bias_decay=float(bias.get("weight_decay", 0.0)),
         no_closed_form=_no_closed_form(weight, bias),
         frozen=tuple(name for name, _ in layer.named_parameters() if name not in where),
-        iterations=int(states[0].get("n_iter", 0)) if states else 0,
-        warm_momentum=any(state.get("momentum_buffer") is not None for state in states),
-        make=partial(_same_again, optimizer),
+        iterations=max((int(state.get("n_iter", 0)) for state in states.values()), default=0),
+        momentum_buffers={key: buffer.detach().to(torch.float64, copy=True) for key, buffer in buffers.items()},
+        groups=groups,
+        make=_recipe(optimizer, groups),
     )
 
 
-def _groups(optimizer: torch.optim.Optimizer, layer: nn.Linear) -> dict[str, dict[str, Any]]:
+def _is_tensor(state: Mapping[str, Any], key: str) -> bool:
+    return isinstance(state.get(key), Tensor)
+
+
+def _groups(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, dict[str, Any]]:
     """The parameter group of each parameter that is trained, by name."""
-    names = {id(parameter): name for name, parameter in layer.named_parameters()}
     where: dict[str, dict[str, Any]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -155,8 +173,6 @@ def _no_closed_form(weight: Mapping[str, Any], bias: Mapping[str, Any]) -> str:
         ours, theirs = weight.get(key), bias.get(key)
         if ours != theirs:
             return f"weight and bias differ in {key}, {ours:g} and {theirs:g}"
-    if weight.get("maximize", False):
-        return "maximize=True climbs"
     momentum, dampening = weight.get("momentum", 0.0), weight.get("dampening", 0.0)
     if momentum and not 0 <= dampening < 1:
         return f"dampening={dampening:g} is not below 1"
@@ -165,18 +181,28 @@ def _no_closed_form(weight: Mapping[str, Any], bias: Mapping[str, Any]) -> str:
     return ""
 
 
-def _same_again(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Make an optimizer again over other parameters, with its settings and a copy of its state."""
-    groups = optimizer.param_groups
-    # The layer's weight is the two-dimensional one; groups keep their own settings.
-    new = [[parameters[0] if p.ndim == 2 else parameters[-1] for p in group["params"]] for group in groups]
+#: Settings that only change where and how a step is computed, not what it does, for a rehearsal on the CPU.
+_PLAIN = {"foreach": False, "fused": None, "capturable": False, "differentiable": False}
+
+
+def _recipe(
+    optimizer: torch.optim.Optimizer, groups: tuple[tuple[str, ...], ...]
+) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """Return what makes the optimizer again over other parameters, with its settings and a copy of its state."""
+    kind = type(optimizer)
     # AdamW keeps a default that it does not take; whatever is left out here comes with the state.
-    taken = inspect.signature(type(optimizer)).parameters
-    settings = {key: value for key, value in optimizer.defaults.items() if key in taken}
-    twin = type(optimizer)([{"params": params} for params in new], **settings)
+    taken = inspect.signature(kind).parameters
+    settings = {key: copy.deepcopy(value) for key, value in optimizer.defaults.items() if key in taken}
+    settings |= {key: value for key, value in _PLAIN.items() if key in settings}
     # A deep copy: loading hands out the user's own tensors otherwise.
     state = copy.deepcopy(optimizer.state_dict())
     for group in state["param_groups"]:
-        group.update({"foreach": False, "fused": None} if "foreach" in group else {})
-    twin.load_state_dict(state)
-    return twin
+        group.update({key: value for key, value in _PLAIN.items() if key in group})
+
+    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        by_name = dict(zip(("weight", "bias"), parameters, strict=False))
+        twin = kind([{"params": [by_name[name] for name in names]} for names in groups], **settings)
+        twin.load_state_dict(copy.deepcopy(state))
+        return twin
+
+    return make

@@ -1,0 +1,175 @@
+"""SGD under a schedule: every direction on its own, step by step, with the settings of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from closedform.explain.spectra import Spectrum
+
+__all__ = ["ScheduledRun", "StepSettings", "scheduled_run"]
+
+#: Steps after which the curve is written down: all of the first, then so many spread evenly in the logarithm.
+_POINTS = 400
+#: Settings that stay as they are from here on are followed by squaring one step.
+_SAME_SETTINGS = 64
+
+
+@final
+@dataclass(frozen=True)
+class StepSettings:
+    """The settings of one step of SGD, on ``MSELoss()``.
+
+    Attributes:
+        lr, momentum, dampening, weight_decay: As in ``torch.optim.SGD``.
+        nesterov: As in ``torch.optim.SGD``.
+    """
+
+    lr: float
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class ScheduledRun:
+    """A run of SGD whose settings change.
+
+    Attributes:
+        steps: Steps at which the curve is given, ``(points,)``, int64; the last one is the end of the run.
+        excess: Excess loss after so many steps, ``(points,)``; inf where it is beyond float64.
+        along: Excess loss at the end along each direction, ``(rank,)``.
+        peak: Largest excess loss on the way.
+        above: Steps whose learning rate is above the largest stable one for its momentum.
+        highest_share: The highest learning rate as a share of the largest stable one.
+        highest_lr: That learning rate.
+    """
+
+    steps: Tensor
+    excess: Tensor
+    along: Tensor
+    peak: float
+    above: int
+    highest_share: float
+    highest_lr: float
+
+    @property
+    def left(self) -> float:
+        """Excess loss at the end."""
+        return float(self.excess[-1])
+
+
+def scheduled_run(
+    spectrum: Spectrum,
+    settings: Sequence[StepSettings],
+    steps: int,
+    start: Tensor,
+    buffer: Tensor | None,
+    limits: Sequence[float],
+) -> ScheduledRun:
+    """Follow SGD on the mean squared error along each singular direction.
+
+    In the residuals r along a direction of eigenvalue h a step is ``g = h r + decay (r + c)``, ``buffer <- momentum
+    buffer + (1 - dampening) g`` (the first gradient as it is), ``r <- r - lr buffer``, as in ``torch.optim.SGD``.
+
+    Args:
+        spectrum: The spectrum of the fit.
+        settings: Those of each step; the last ones go on to the end of the run.
+        steps: Steps of the run.
+        start: Where it starts, ``(columns, targets)``.
+        buffer: Momentum that it holds already, ``(columns, targets)``, or None.
+        limits: The largest stable learning rate for the settings of each step.
+
+    Example:
+        >>> from closedform.explain.spectra import spectrum
+        >>> s = spectrum(torch.tensor([[1.0]]), torch.tensor([4.0]))
+        >>> rates = [StepSettings(0.25), StepSettings(0.125)]
+        >>> scheduled_run(s, rates, 2, torch.zeros(1, 1, dtype=torch.float64), None, [1.0, 1.0]).left
+        2.25
+    """
+    rank = spectrum.rank
+    h = (spectrum.eigenvalues[:rank].unsqueeze(1)).cpu().numpy()
+    targets = spectrum.target_components[:rank].cpu().numpy()
+    residual = spectrum.residuals(start).cpu().numpy().copy()
+    count = spectrum.n_rows * spectrum.n_targets
+    held = None
+    if buffer is not None:
+        held = (spectrum.singular_values[:rank].unsqueeze(1) * (spectrum.directions[:rank] @ buffer)).cpu().numpy()
+    marks = _marks(steps)
+    found: dict[int, float] = {0: float(np.square(residual).sum()) / count}
+    peak = found[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(steps):
+            now = settings[min(step, len(settings) - 1)]
+            if step >= len(settings) - 1 + _SAME_SETTINGS and steps - step > _SAME_SETTINGS:
+                residual, held = _many_steps(h, targets, residual, held, now, steps - step)
+                found[steps] = _excess(residual, count)
+                break
+            gradient = h * residual + (now.weight_decay * (residual + targets) if now.weight_decay else 0.0)
+            moved = gradient
+            if now.momentum:
+                held = gradient if held is None else now.momentum * held + (1 - now.dampening) * gradient
+                moved = gradient + now.momentum * held if now.nesterov else held
+            residual = residual - now.lr * moved
+            if step + 1 in marks:
+                found[step + 1] = _excess(residual, count)
+                peak = max(peak, found[step + 1])
+                if math.isinf(found[step + 1]):
+                    found[steps] = math.inf
+                    break
+    shares = [now.lr / limit for now, limit in zip(settings, limits, strict=True)]
+    highest = max(range(len(shares)), key=shares.__getitem__)
+    above = sum(share >= 1 for share in shares) + (steps - len(shares) if shares[-1] >= 1 else 0)
+    return ScheduledRun(
+        steps=torch.tensor(sorted(found)),
+        excess=torch.tensor([found[step] for step in sorted(found)], dtype=torch.float64),
+        along=torch.from_numpy(np.nan_to_num(np.square(residual).sum(1), nan=math.inf)) / count,
+        peak=max(peak, found[steps]),
+        above=above,
+        highest_share=shares[highest],
+        highest_lr=settings[highest].lr,
+    )
+
+
+def _excess(residual: np.ndarray, count: float) -> float:
+    total = float(np.square(residual).sum()) / count
+    return total if math.isfinite(total) else math.inf
+
+
+def _marks(steps: int) -> set[int]:
+    spread = torch.logspace(0, math.log10(max(1, steps)), _POINTS, dtype=torch.float64).round().to(torch.int64)
+    return set(spread.clamp(max=steps).tolist()) | {steps}
+
+
+def _many_steps(
+    h: np.ndarray,
+    targets: np.ndarray,
+    residual: np.ndarray,
+    held: np.ndarray | None,
+    now: StepSettings,
+    steps: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make many steps of the same settings at once: a step is affine in (residual, buffer, target)."""
+    curvature = (h + now.weight_decay)[:, 0]
+    pull = np.full_like(curvature, now.weight_decay)
+    size = curvature.shape[0]
+    step = np.zeros((size, 3, 3))
+    # buffer' = keep buffer + share (curvature residual + pull target); residual' = residual - lr moved
+    keep, share = (now.momentum, 1 - now.dampening) if now.momentum else (0.0, 1.0)
+    step[:, 1, 0], step[:, 1, 1], step[:, 1, 2] = share * curvature, keep, share * pull
+    own = np.stack([curvature, np.zeros(size), pull], axis=1)
+    moved = own + now.momentum * step[:, 1] if now.nesterov and now.momentum else step[:, 1]
+    step[:, 0] = np.array([1.0, 0.0, 0.0]) - now.lr * moved
+    step[:, 2, 2] = 1.0
+    power = np.linalg.matrix_power(step, steps)
+    state = np.stack([residual, np.zeros_like(residual) if held is None else held, targets], axis=1)
+    end = power @ state
+    return end[:, 0], end[:, 1]

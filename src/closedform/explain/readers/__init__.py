@@ -1,0 +1,1 @@
+"""What the user trains with, read and copied at the call: one file for each kind of object."""

@@ -1,0 +1,171 @@
+"""Go on with a rehearsal in NumPy: the updates of Adam and its kin, some ten times quicker on small layers.
+
+A continuation is only used where it makes the same steps as torch did on a stretch that both have made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from closedform.explain.rehearsal import Rehearsal
+from closedform.explain.spectra import Spectrum
+
+__all__ = ["can_continue", "continued"]
+
+#: Settings that the updates here leave to torch.
+_LEFT_TO_TORCH = ("amsgrad", "centered", "maximize")
+#: Weights are written down so many times over the steps.
+_WAYPOINTS = 16
+
+State = dict[str, Any]
+Update = Callable[[State, Mapping[str, Any], np.ndarray, np.ndarray, float], np.ndarray]
+
+
+def _adam(state: State, group: Mapping[str, Any], weights: np.ndarray, gradient: np.ndarray, lr: float) -> np.ndarray:
+    """The update of Kingma and Ba (2015), algorithm 1, as ``torch.optim.Adam`` makes it."""
+    beta1, beta2 = group["betas"]
+    state["step"] += 1
+    state["exp_avg"] += (1 - beta1) * (gradient - state["exp_avg"])
+    state["exp_avg_sq"] *= beta2
+    state["exp_avg_sq"] += (1 - beta2) * gradient * gradient
+    scale = math.sqrt(1 - beta2 ** state["step"])
+    size = np.sqrt(state["exp_avg_sq"]) / scale + group["eps"]
+    return weights - lr / (1 - beta1 ** state["step"]) * state["exp_avg"] / size
+
+
+def _adamax(state: State, group: Mapping[str, Any], weights: np.ndarray, gradient: np.ndarray, lr: float) -> np.ndarray:
+    """Kingma and Ba (2015), algorithm 2."""
+    beta1, beta2 = group["betas"]
+    state["step"] += 1
+    state["exp_avg"] += (1 - beta1) * (gradient - state["exp_avg"])
+    state["exp_inf"] = np.maximum(beta2 * state["exp_inf"], np.abs(gradient) + group["eps"])
+    return weights - lr / (1 - beta1 ** state["step"]) * state["exp_avg"] / state["exp_inf"]
+
+
+def _rmsprop(
+    state: State, group: Mapping[str, Any], weights: np.ndarray, gradient: np.ndarray, lr: float
+) -> np.ndarray:
+    """Hinton, Srivastava and Swersky (2012), lecture 6e."""
+    state["square_avg"] *= group["alpha"]
+    state["square_avg"] += (1 - group["alpha"]) * gradient * gradient
+    moved = gradient / (np.sqrt(state["square_avg"]) + group["eps"])
+    if group["momentum"]:
+        state["momentum_buffer"] = moved = group["momentum"] * state["momentum_buffer"] + moved
+    return weights - lr * moved
+
+
+def _adagrad(
+    state: State, group: Mapping[str, Any], weights: np.ndarray, gradient: np.ndarray, lr: float
+) -> np.ndarray:
+    """Duchi, Hazan and Singer (2011)."""
+    state["step"] += 1
+    state["sum"] += gradient * gradient
+    decayed = lr / (1 + (state["step"] - 1) * group["lr_decay"])
+    return weights - decayed * gradient / (np.sqrt(state["sum"]) + group["eps"])
+
+
+_UPDATES: dict[str, Update] = {
+    "Adam": _adam,
+    "AdamW": _adam,
+    "Adamax": _adamax,
+    "RMSprop": _rmsprop,
+    "Adagrad": _adagrad,
+}
+
+
+def can_continue(run: Rehearsal) -> bool:
+    """Whether this optimizer, with its settings, has an update here."""
+    groups = run.optimizer.param_groups
+    if type(run.optimizer).__name__ not in _UPDATES or len(groups) != 1 or len(run.optimizer.state) == 0:
+        return False
+    return not any(groups[0].get(name) for name in _LEFT_TO_TORCH)
+
+
+def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rates: Sequence[float] = ()) -> Rehearsal:
+    """Return a rehearsal with more steps.
+
+    It moves the error in the weights, on the normal equations: their gradient is zero at the minimiser, to rounding of
+    the weights themselves.
+
+    Args:
+        spectrum: The spectrum of the fit.
+        run: The rehearsal so far.
+        steps: Steps in all.
+        factor: What ``MSELoss()`` is multiplied by in training.
+        rates: Learning rate of each step from the start of the run, where a schedule sets them; the last one goes on.
+    """
+    group, update = run.optimizer.param_groups[0], _UPDATES[type(run.optimizer).__name__]
+    made, rank = run.loss.numel() - 1, spectrum.rank
+    directions = spectrum.directions[:rank]
+    scaled = (directions.T * spectrum.eigenvalues[:rank]) @ directions
+    hessian = (scaled * factor).cpu().numpy()
+    weights = run.end.cpu().numpy().copy()
+    fixed = directions.T @ (directions @ run.end)
+    minimiser = (spectrum.minimiser + run.end - fixed).cpu().numpy()
+    state = _state_of(run, weights.shape)
+    decoupled = bool(group.get("decoupled_weight_decay", False)) or type(run.optimizer).__name__ == "AdamW"
+    decay = float(group.get("weight_decay", 0.0))
+    excess = np.empty(steps - made)
+    every = max(1, steps // _WAYPOINTS)
+    waypoints, path = list(run.waypoints), list(run.path)
+    optimal, ended = spectrum.optimal_loss, ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in range(made, steps):
+            lr = float(rates[min(step, len(rates) - 1)]) if len(rates) else float(group["lr"])
+            gradient = hessian @ (weights - minimiser)
+            if decay and decoupled:
+                weights = weights * (1 - lr * decay)
+            elif decay:
+                gradient = gradient + decay * weights
+            weights = update(state, group, weights, gradient, lr)
+            error = weights - minimiser
+            excess[step - made] = 0.5 * float((error * (hessian @ error)).sum()) / factor
+            if not math.isfinite(excess[step - made]):
+                ended = f"the loss is no longer finite after {step + 1} steps"
+                excess = excess[: step - made + 1]
+                break
+            if (step + 1) % every == 0:
+                waypoints.append(step + 1)
+                path.append(torch.from_numpy(weights.copy()))
+    end = torch.from_numpy(weights.copy())
+    waypoints.append(made + excess.size)
+    path.append(end)
+    biased = run.bias is not None
+    return replace(
+        run,
+        steps=torch.arange(made + excess.size + 1),
+        loss=torch.cat([run.loss, torch.from_numpy(excess.copy()) + optimal]),
+        excess=torch.cat([(run.loss - optimal).clamp(min=0.0), torch.from_numpy(excess.copy()).clamp(min=0.0)]),
+        weight=(end[1:] if biased else end).T,
+        bias=end[0] if biased else None,
+        stopped=ended,
+        waypoints=tuple(waypoints),
+        path=tuple(path),
+    )
+
+
+def _state_of(run: Rehearsal, shape: tuple[int, ...]) -> State:
+    """The state of the one group as matrices like the weights, the bias first."""
+    parameters = run.optimizer.param_groups[0]["params"]
+    states = [run.optimizer.state[parameter] for parameter in parameters]
+    by_size = sorted(zip(parameters, states, strict=True), key=lambda pair: pair[0].ndim)
+    found: State = {}
+    for name, value in states[0].items():
+        if name == "step":
+            found[name] = int(value)
+        elif isinstance(value, Tensor):
+            parts = [
+                state[name].detach().to(torch.float64).cpu().reshape(1, -1)
+                if parameter.ndim == 1
+                else state[name].detach().to(torch.float64).cpu().T
+                for parameter, state in by_size
+            ]
+            found[name] = torch.cat(parts).numpy().reshape(shape).copy()
+    return found
