@@ -10,8 +10,10 @@ import torch
 
 from closedform.engine import compiled
 from closedform.engine import threads as threads_table
-from closedform.engine.gram import cholesky, gram_update, normal_equations_update, row_gram_update
-from closedform.engine.passes import column_squares, pass_sums, residual_pass, spread_squares
+from closedform.engine.choice import engine_for
+from closedform.engine.products import gram_
+from closedform.engine.sums import pass_sums
+from closedform.numerics.symmetric import cholesky
 from covering import parametrize_covering
 
 needs_kernels = pytest.mark.skipif(not compiled.available(), reason="no C compiler built the passes here")
@@ -91,8 +93,12 @@ def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, sizes: t
     Y, V, offset = gaussian(m, k), gaussian(n, k + extra), gaussian(k + extra)
     weight = gaussian(m).square() if weighted else None
     sums = pass_sums(n, k + extra, X.device, (range(k),))
-    residual_pass(sums, X[: m // 2], Y[: m // 2], V, offset, None if weight is None else weight[: m // 2])
-    residual_pass(sums, X[m // 2 :], Y[m // 2 :], V, offset, None if weight is None else weight[m // 2 :])
+    engine_for(X).residual_sums_(
+        sums, X[: m // 2], Y[: m // 2], V, offset, None if weight is None else weight[: m // 2]
+    )
+    engine_for(X).residual_sums_(
+        sums, X[m // 2 :], Y[m // 2 :], V, offset, None if weight is None else weight[m // 2 :]
+    )
     T = -(wide(X) @ wide(V)) - wide(offset)
     T[:, :k] += wide(Y)
     W = T if weight is None else T * wide(weight)[:, None]
@@ -112,7 +118,7 @@ def test_products_of_several_groups_of_targets(size: int, weighted: bool) -> Non
     weight = torch.rand(700, dtype=torch.float64, generator=generator) if weighted else None
     groups = tuple(range(start, min(start + size, 43)) for start in range(0, 43, size))
     sums = pass_sums(3, 45, X.device, groups)
-    residual_pass(sums, X, Y, torch.zeros(3, 45, dtype=torch.float64), weight=weight)
+    engine_for(X).residual_sums_(sums, X, Y, torch.zeros(3, 45, dtype=torch.float64), weight=weight)
     for group, gram in zip(groups, sums.grams, strict=True):
         part = wide(Y[:, group.start : group.stop])
         other = part if weight is None else part * wide(weight)[:, None]
@@ -127,7 +133,7 @@ def test_column_squares(dtype: torch.dtype, weighted: bool) -> None:
     X = torch.randn(1501, 5, generator=generator).to(dtype)
     weight = torch.rand(1501, dtype=torch.float64, generator=generator) if weighted else None
     squares = torch.zeros(5, dtype=torch.float64)
-    column_squares(squares, X, weight)
+    engine_for(X).column_squares_(squares, X, weight)
     expected = wide(X) ** 2 if weight is None else wide(X) ** 2 * wide(weight)[:, None]
     np.testing.assert_allclose(squares.numpy(), expected.sum(0).astype(float), rtol=1e-13)
 
@@ -141,7 +147,7 @@ def test_spread_squares(dtype: torch.dtype, weighted: bool) -> None:
     weight = torch.rand(1501, dtype=torch.float64, generator=generator) if weighted else None
     scale, shift = torch.rand(2, 5, dtype=torch.float64, generator=generator)
     sums = torch.zeros(2, 5, dtype=torch.float64)
-    spread_squares(sums, X, scale, shift, weight)
+    engine_for(X).spread_squares_(sums, X, scale, shift, weight)
     T = wide(X) * wide(scale) - wide(shift)
     W = T if weight is None else T * wide(weight)[:, None]
     np.testing.assert_allclose(sums.numpy(), np.stack([(T * W).sum(0), W.sum(0)]).astype(float), rtol=1e-12)
@@ -153,7 +159,7 @@ def test_column_squares_tell_what_is_not_finite(bad: float) -> None:
     X = torch.ones(600, 3)
     X[599, 1] = bad
     squares = torch.zeros(3, dtype=torch.float64)
-    column_squares(squares, X, torch.zeros(600, dtype=torch.float64))
+    engine_for(X).column_squares_(squares, X, torch.zeros(600, dtype=torch.float64))
     assert torch.isfinite(squares).tolist() == [True, False, True]
 
 
@@ -165,7 +171,7 @@ def test_compiled_passes_give_the_same_bits_twice(monkeypatch: pytest.MonkeyPatc
     results = []
     for _ in range(2):
         sums = pass_sums(20, 1, X.device)
-        residual_pass(sums, X, X[:, :1], torch.ones(20, 1, dtype=torch.float64))
+        engine_for(X).residual_sums_(sums, X, X[:, :1], torch.ones(20, 1, dtype=torch.float64))
         results.append(sums.flat)
     torch.set_num_threads(1)
     assert torch.equal(*results)
@@ -199,7 +205,9 @@ def test_normal_equations(
     half = m // 2
     for part in (slice(0, half), slice(half, m)):
         rows = None if row_scale is None else row_scale[part]
-        normal_equations_update(gram, cross, X[part], Y[part], y_scale, row_scale=rows, x_scale=x_scale, ones=ones)
+        engine_for(X).normal_equations_(
+            gram, cross, X[part], Y[part], y_scale, row_scale=rows, x_scale=x_scale, ones=ones
+        )
     A, B = wide(X), wide(Y) * wide(y_scale)
     if x_scale is not None:
         A = A * wide(x_scale)
@@ -235,7 +243,7 @@ def test_normal_equations_in_bfloat16(
     row_scale = torch.randn(m, dtype=torch.float64, generator=generator) if scaled else None
     order = torch.randperm(m, generator=generator)[: m // 2 + 1].sort().values if scaled else None
     gram, cross = torch.zeros(n + ones, n + ones), torch.zeros(n + ones, k)
-    normal_equations_update(
+    engine_for(X).normal_equations_(
         gram, cross, X, Y, y_scale, row_scale=row_scale, x_scale=x_scale, order=order, ones=ones, bfloat16=True
     )
     A, B = X.double() if x_scale is None else X.double() * x_scale, Y.double() * 0.25
@@ -271,9 +279,9 @@ def test_targets_in_columns_of_any_precision(dtype: torch.dtype) -> None:
     X = torch.randn(50, 6, dtype=torch.float64, generator=generator)
     Y, one = torch.randn(5, 50, generator=generator).to(dtype).T, torch.ones(5, dtype=torch.float64)
     gram, cross = torch.zeros(6, 6, dtype=torch.float64), torch.zeros(6, 5, dtype=torch.float64)
-    normal_equations_update(gram, cross, X, Y, one)
+    engine_for(X).normal_equations_(gram, cross, X, Y, one)
     sums = pass_sums(6, 5, X.device)
-    residual_pass(sums, X, Y, torch.zeros(6, 5, dtype=torch.float64))
+    engine_for(X).residual_sums_(sums, X, Y, torch.zeros(6, 5, dtype=torch.float64))
     expected = (X.T @ Y.double()).numpy()
     np.testing.assert_allclose(cross.numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(sums.features.numpy(), expected, atol=1e-12)
@@ -288,7 +296,7 @@ def test_normal_equations_of_some_rows(sums: torch.dtype, weighted: bool) -> Non
     order = torch.randperm(700, generator=generator)[:411].sort().values
     rows = torch.rand(700, dtype=torch.float64, generator=generator) if weighted else None
     gram, cross = torch.zeros(37, 37, dtype=sums), torch.zeros(37, 5, dtype=sums)
-    normal_equations_update(gram, cross, X, Y, torch.ones(5, dtype=torch.float64), row_scale=rows, order=order)
+    engine_for(X).normal_equations_(gram, cross, X, Y, torch.ones(5, dtype=torch.float64), row_scale=rows, order=order)
     A, B = wide(X[order]), wide(Y[order])
     if rows is not None:
         A, B = A * wide(rows[order])[:, None], B * wide(rows[order])[:, None]
@@ -305,7 +313,7 @@ def test_gram_of_the_rows(dtype: torch.dtype, sums: torch.dtype, m: int, n: int)
     X = torch.randn(m, n + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(m)).to(dtype)[:, 1:]
     scale = torch.linspace(0.5, 2.0, m, dtype=torch.float64)
     gram = torch.zeros(m, m, dtype=sums)
-    row_gram_update(gram, X, scale)
+    engine_for(X).row_gram_(gram, X, scale)
     A = wide(X) * wide(scale)[:, None]
     slack = 20 * torch.finfo(sums).eps * n
     np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A @ A.T).astype(float), atol=slack, rtol=1e-5)
@@ -316,7 +324,7 @@ def test_gram_and_cholesky(dtype: torch.dtype) -> None:
     A = torch.randn(200, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).to(dtype)
     gram = torch.zeros(30, 30, dtype=dtype)
     for part in A.split(64):
-        gram_update(gram, part)
+        gram_(gram, part)
     expected = wide(A).T @ wide(A)
     eps = torch.finfo(dtype).eps
     np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(expected).astype(float), atol=200 * 200 * eps)
