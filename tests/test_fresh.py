@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 import fresh
 
 
@@ -21,6 +25,7 @@ def test_status_and_messages_are_those_of_a_script() -> None:
     assert done.stderr.splitlines()[-1] == "ValueError: wrong"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
 def test_what_cannot_be_written_at_the_end_is_told() -> None:
     done = fresh.run("print('lost')", stdout="/dev/full")
     assert done.returncode == 120

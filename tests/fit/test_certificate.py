@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import closedform as cf
 from cases import Case, geometric
+from data import gaussian
 from oracle import (
     EPS,
     as_tables,
@@ -91,3 +93,33 @@ def test_rcond_decides_the_rank() -> None:
     assert sol.certificate.rank == 5
     assert not sol.outcome.value.startswith("certified:")  # not the unique minimiser of the data as given
     assert cf.solve(place(X), place(Y)).certificate.rank == 8
+
+
+#: What a broken decomposition might return for ``U diag(s) V``.
+LIES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]] = {
+    "values in another order": lambda U, s, V: (U, s.flip(0), V),
+    "columns of V in another order": lambda U, s, V: (U, s, V.roll(1, 1)),
+    "V not orthogonal": lambda U, s, V: (U, s, torch.linspace(0.1, 3, len(V), dtype=V.dtype).unsqueeze(1) * V),
+    "V to three digits": lambda U, s, V: (U, s, V + 1e-3 * gaussian(*V.shape, seed=9)),
+    "U in another order": lambda U, s, V: (U.roll(1, 1), s, V),
+}
+
+
+@pytest.mark.parametrize("method", ["svd", "svd at precision"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_factor_that_lies_is_repaired_or_refused(lie: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate takes nothing from the factor on trust: wrong weights are said not to be certified."""
+    X, Y = gaussian(40, 6) * torch.logspace(0, -2, 6, dtype=torch.float64), gaussian(40, 2, seed=1)
+    exact = torch.linalg.lstsq(X, Y).solution.T
+    svd = torch.linalg.svd
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.linalg, "svd", lambda *args, **options: LIES[lie](*svd(*args, **options)))
+        sol = cf.solve(X, Y, method=method)
+    right = bool(((sol.weight - exact).abs() <= 1e-12 * exact.abs().max()).all())
+    assert sol.outcome is (cf.Outcome.CERTIFIED if right else cf.Outcome.NOT_CERTIFIED)
+    assert sol.certificate.accepted == right
+    # Refinement repairs what is only turned, and cannot repair a normal matrix of other directions.
+    assert right == (lie == "U in another order")
+    if not right:
+        assert sol.certificate.backward_error > 1e-10
+        assert "not certified" in str(sol)
