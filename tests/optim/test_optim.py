@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
-from closedform.optim.recursion import begin, learn
+from closedform.optim.memory import init, update
 from data import gaussian
 from placement import place
 
@@ -171,21 +171,23 @@ def test_epochs_and_shuffling_change_nothing() -> None:
     assert cf.gap(layer, X, Y).weight_distance < 1e-13
 
 
-def test_a_repeated_full_batch_counts_once_and_only_refines() -> None:
+def test_a_repeated_full_batch_weighs_more_and_refines() -> None:
     X, Y = gaussian(100, 8), gaussian(100, 1, seed=1)
     layer = make_layer(8)
     opt = RecursiveLeastSquares(layer)
     train(layer, opt, X, Y, 100, epochs=4)
-    assert opt.state[layer.weight]["rows"] == 100
-    train(layer, opt, X[:10] + 1, Y[:10], 10)  # weighs as ten rows beside a hundred, not beside four hundred
-    assert cf.gap(layer, torch.cat([X, X[:10] + 1]), torch.cat([Y, Y[:10]])).weight_distance < 1e-13
+    assert opt.state[layer.weight]["rows"] == 400
+    assert cf.gap(layer, X, Y).weight_distance < 1e-14
+    train(layer, opt, X[:10] + 1, Y[:10], 10)  # weighs as ten rows beside four hundred
+    all_X, all_Y = torch.cat([X.repeat(4, 1), X[:10] + 1]), torch.cat([Y.repeat(4, 1), Y[:10]])
+    assert cf.gap(layer, all_X, all_Y).weight_distance < 1e-13
 
 
 def test_refinement_repairs_a_spoilt_solution() -> None:
     A, B = gaussian(50, 6), gaussian(50, 2, seed=1)
-    memory = learn(begin(torch.zeros(6, 2).double(), 0.0, bias=False), A, B, forgetting=1.0, l2=0.0, bias=False)
+    memory = update(init(torch.zeros(6, 2).double(), 0.0, bias=False), A, B, forgetting=1.0, l2=0.0, bias=False)
     object.__setattr__(memory, "weights", memory.weights + 1e-3)
-    again = learn(memory, A, B, forgetting=1.0, l2=0.0, bias=False)
+    again = update(memory, A, B, forgetting=1.0, l2=0.0, bias=False)
     torch.testing.assert_close(again.weights, torch.linalg.lstsq(A, B).solution, rtol=1e-13, atol=1e-13)
 
 
@@ -211,9 +213,9 @@ def test_many_steps_do_not_drift(forgetting: float) -> None:
     steps = 5000
     A = gaussian(steps, 5) * torch.logspace(0, -3, 5, dtype=torch.float64)
     B = A @ torch.ones(5, 1).double() + 0.1 * gaussian(steps, 1, seed=1)
-    memory = begin(torch.zeros(5, 1).double(), 0.0, bias=False)
+    memory = init(torch.zeros(5, 1).double(), 0.0, bias=False)
     for a, b in zip(A.split(1), B.split(1), strict=True):
-        memory = learn(memory, a, b, forgetting=forgetting, l2=0.0, bias=False)
+        memory = update(memory, a, b, forgetting=forgetting, l2=0.0, bias=False)
     age = torch.arange(steps - 1, -1, -1).double()
     root = (forgetting**age).sqrt()[:, None]
     direct = torch.linalg.lstsq((root * A).cpu(), (root * B).cpu(), driver="gelsd").solution

@@ -5,35 +5,46 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
-__all__ = ["Ways", "reaches", "ways"]
+__all__ = ["Ways", "name_of", "reaches", "ways"]
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Ways:
     """The part of a graph between a scalar and some outputs.
 
     Attributes:
-        names: Functions that stand on a way from the scalar to an output, in the order of the forward pass.
+        nodes: Functions that stand on a way from the scalar to an output, in the order of the forward pass.
         beside: Whether a parameter is reached on a way that does not go through an output.
     """
 
-    names: tuple[str, ...]
+    nodes: tuple[Any, ...]
     beside: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the functions, without those that only pass on."""
+        return tuple(name for name in map(name_of, self.nodes) if name not in ("Alias", "Clone"))
 
 
 def ways(root: Tensor, outputs: Sequence[Tensor], parameters: Sequence[Tensor]) -> Ways:
     """Return what stands between ``root`` and ``outputs``, and whether it uses ``parameters`` in another way.
 
+    Args:
+        root: A scalar with a graph.
+        outputs: Where the walk stops.
+        parameters: Leaves to look for.
+
     Example:
         >>> import torch
         >>> weight = torch.ones(2, requires_grad=True)
         >>> output = weight * 3.0
-        >>> ways((output - 1.0).square().mean(), [output], [weight])
-        Ways(names=('Sub', 'Pow', 'Mean'), beside=False)
+        >>> ways((output - 1.0).square().mean(), [output], [weight]).names
+        ('Sub', 'Pow', 'Mean')
         >>> ways(output.sum() + weight.norm(), [output], [weight]).beside
         True
     """
@@ -41,12 +52,17 @@ def ways(root: Tensor, outputs: Sequence[Tensor], parameters: Sequence[Tensor]) 
     held = {id(parameter) for parameter in parameters}
     order, beside = _postorder(root.grad_fn, stops, held)
     leading: set[Any] = set(stops)
-    names = []
+    nodes = []
     for node in order:
         if any(child in leading for child, _ in node.next_functions):
             leading.add(node)
-            names.append(re.sub(r"Backward\d*$", "", node.name()))
-    return Ways(tuple(name for name in names if name not in ("Alias", "Clone")), beside)
+            nodes.append(node)
+    return Ways(tuple(nodes), beside)
+
+
+def name_of(node: Any) -> str:
+    """Return the name of a node's function: ``Pow`` for ``PowBackward0``."""
+    return re.sub(r"Backward\d*$", "", node.name().split("::")[-1])
 
 
 def reaches(tensor: Tensor, parameters: Sequence[Tensor]) -> bool:

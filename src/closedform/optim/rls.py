@@ -1,31 +1,42 @@
-"""The optimizer: recursive least squares behind the interface of ``torch.optim``."""
+"""The optimizer: recursive least squares behind the interface of ``torch.optim``.
+
+What happens in one turn of the user's loop, in this order:
+
+    layer(x)            forward_hook.py   the hook keeps x, and hands out the output as a Followed tensor
+    loss = f(out, y)    following.py      every function of it is seen: targets, sums and means; each scalar gets a hook
+    loss.backward()     following.py      the hook of the outermost scalar fires first, while the graph is whole:
+                        curvature.py      is it a squared error (degree.py), and of what scale (reductions.py)
+                        batch.py          the gradient arrives at the output: rows, targets, weights are delivered
+    opt.step()          memory.py         rows are folded in; few_rows.py while they are few, then a triangle
+                        state.py          layer and state are written together, or neither
+"""
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from closedform.fit.layers import round_to, write
-from closedform.optim.curvature import Batch, to_batch
-from closedform.optim.following import Call, follow, is_traced
+from closedform.optim.batch import Batch, separate_weights, to_batch
+from closedform.optim.call import Call
+from closedform.optim.following import NOT_FOLLOWED
+from closedform.optim.forward_hook import ForwardHook
 from closedform.optim.layer import find_linear
-from closedform.optim.recursion import Memory, begin, learn
+from closedform.optim.memory import Memory, init, update
+from closedform.optim.processes import refuse_several_processes
+from closedform.optim.settings import check_group, check_precision, check_strength, to_number
+from closedform.optim.state import of_memory, portable, restored, to_memory
+from closedform.optim.surprises import Surprises
 from closedform.words.errors import ClosedformError, InputError
 
 __all__ = ["RecursiveLeastSquares"]
-
-_NOT_FOLLOWED = (
-    "the loss could not be followed from the layer's output to the scalar whose backward() was called. It must be "
-    "built from torch functions (no custom autograd.Function, numpy or compiled loss in between), be one number, and "
-    "backward() may run once on each output."
-)
 
 
 @final
@@ -48,16 +59,24 @@ class RecursiveLeastSquares(Optimizer):
     Args:
         module: ``torch.nn.Linear``, or a module whose parameters are all those of one Linear (also compiled).
         l2: Ridge strength as in :func:`closedform.solve`: sum of squares plus ``l2 * |W|^2``, the bias not penalised.
+            It stands against all rows seen, and rows that come again count again: E epochs end at the ridge of
+            ``l2 / E``. One epoch is enough; or pass ``l2`` times the number of epochs.
         forgetting: In (0, 1]. Every step multiplies the weight of earlier rows by it; below 1 for drifting data.
-        lr: Part of the way to the solution that a step goes.
+        lr: Part of the way to the solution that a step goes; not the rate of SGD or Adam. Leave it at 1, without a
+            scheduler: with 1e-3 the layer crawls. The first step with another one warns.
         dtype: Precision of the state and of all work, ``torch.float64`` or ``torch.float32``.
 
     Raises:
-        InputError: no single layer, shared, frozen or reparametrised weights, arguments out of range. ``step()`` raises
-            it, with layer and state unchanged, for a loss that is not a squared error (and says why), empty
-            batches, weights of elements that are not rows times targets, and where no rows arrived.
+        InputError: no single layer, shared, frozen or reparametrised weights, arguments out of range, one of several
+            processes. ``step()`` raises it, with layer and state unchanged, for a loss that is not a squared error
+            (and says why), empty batches, weights of elements that are not rows times targets, and where no rows
+            arrived.
         NonFiniteError: from ``step()``, for NaN or infinities in a batch; layer and state unchanged.
-        DataTypeError: not a module, or without storage.
+        DataTypeError: not a module, or without storage of its own: lazy, on the meta device, sharded (FSDP2) or
+            quantised; a setting that is no number.
+
+    Rows count, each of them, also where they are equal. One process only: where ``torch.distributed`` runs with several
+    (DDP), the constructor and ``step()`` refuse.
 
     Example:
         >>> import torch, closedform as cf
@@ -85,100 +104,148 @@ class RecursiveLeastSquares(Optimizer):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         layer = find_linear(module)
-        if not 0 <= l2 < math.inf:
-            raise InputError(f"l2={l2} must be finite and not negative.")
-        if dtype not in (torch.float64, torch.float32):
-            raise InputError(f"dtype={dtype}: the rows are kept in torch.float64 or torch.float32.")
-        defaults = {"lr": lr, "l2": float(l2), "forgetting": float(forgetting)}
-        _check_group(defaults, float(l2))
+        refuse_several_processes()
+        strength = check_strength(l2)
+        self.dtype = check_precision(dtype)
+        # A tensor stays one, as in torch, so that it can be changed from outside.
+        rate = lr if isinstance(lr, Tensor) else to_number("lr", lr)
+        defaults = {"lr": rate, "l2": strength, "forgetting": to_number("forgetting", forgetting)}
+        check_group(defaults, strength)
+
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
         self.layer = layer
-        self.l2 = float(l2)
-        self.dtype = dtype
+        self.l2 = strength
         super().__init__(parameters, defaults)
         self._attach()
 
     def _attach(self) -> None:
         self._pending: list[Batch | ClosedformError] = []
-        self._looked_below = False
-        hook = _ForwardHook(self)
-        handle = self.layer.register_forward_hook(hook, with_kwargs=True)
+        self._surprises = Surprises()
+        handle = self.layer.register_forward_hook(ForwardHook(self.deliver), with_kwargs=True)
         weakref.finalize(self, handle.remove)
 
+    @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refuse a second group: one optimizer keeps the rows of one layer."""
         if self.param_groups:
             raise InputError("one optimizer serves one layer; make another RecursiveLeastSquares for the other layer.")
         super().add_param_group(param_group)
 
+    @override
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients, and drop rows whose gradients were not yet used by ``step()``."""
-        self._pending.clear()
+        self._pending = []  # rows whose gradients were not used by step() are dropped with them
         super().zero_grad(set_to_none)
 
     @torch.no_grad()
+    @override
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Put the layer at the solution of all rows seen, the new ones included.
-
-        Args:
-            closure: Evaluates the loss, calls ``backward()`` and returns the loss; called once.
-
-        Returns:
-            What the closure returned, or None.
-
-        Raises:
-            InputError, NonFiniteError: see the class; layer and state are as before.
-        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        pending, self._pending = self._pending, []
-        self._check_parameters()
-        for item in pending:
+        try:
+            self._check_parameters()
+            refuse_several_processes()
+            if self._is_primed_by_torch():
+                return loss
+            self._update(self._batches())
+        except Exception:
+            self._pending = []  # what cannot be used is not tried again; an interrupted step can be
+            raise
+        return loss
+
+    def deliver(self, call: Call | None) -> None:
+        """Take what a backward pass brought; what is wrong with it is raised by ``step()``.
+
+        Args:
+            call: The call of the layer whose gradient arrived; None where it was not followed to its end.
+        """
+        found = None if call is None or call.inputs is None else call.found or call.refusal
+        if call is None or found is None:
+            self._pending.append(InputError(NOT_FOLLOWED))
+            return
+        try:
+            if isinstance(found, ClosedformError):
+                raise found
+            self._pending.append(to_batch(call, found, self.layer.bias is not None, self.dtype))
+        except ClosedformError as error:
+            self._pending.append(error)
+        # The loss may be kept by the user for long; the rows need not.
+        call.close()
+
+    def _batches(self) -> list[Batch]:
+        batches = []
+        for item in self._pending:
             if isinstance(item, ClosedformError):
                 raise item
-        batches = [item for item in pending if isinstance(item, Batch)]
+            batches.append(item)
         if not batches:
             raise InputError(
                 "step() has no rows: since the last step the layer was not called with gradients enabled, or "
                 "backward() was not called on a loss of its output. A compiled model that was called before this "
                 "optimizer was made does not know of it: compile it after that."
             )
-        self._update(batches)
-        return loss
+        return batches
 
     def _update(self, batches: list[Batch]) -> None:
+        """Compute all that is new, and only then change anything."""
         group, layer = self.param_groups[0], self.layer
-        _check_group(group, self.l2)
+        check_group(group, self.l2)
+        state = self.state.get(layer.weight) or self._fresh()
         weight = torch.cat([batch.weight for batch in batches])
-        state = self.state[layer.weight]
-        row_weight, target_weight = _separate(weight, state.get("target_weight"), self.l2, layer.weight.dtype)
+        before = state["target_weight"] if state["step"] else None
+        row_weight, target_weight = separate_weights(weight, before, self.l2, layer.weight.dtype)
         if row_weight is None:
+            self._pending = []
             return  # Every row has weight zero: nothing was said.
+
         root = row_weight.sqrt().unsqueeze(1)
         counted = row_weight > 0
         A = (torch.cat([batch.A for batch in batches]) * root)[counted]
         B = (torch.cat([batch.Y for batch in batches]) * root)[counted]
-        memory, present = self._recall(state)
-        bias = layer.bias is not None
-        memory = learn(memory, A, B, forgetting=float(group["forgetting"]), l2=self.l2, bias=bias)
-        rate = float(group["lr"])
+        rate, forgetting = to_number("lr", group["lr"]), to_number("forgetting", group["forgetting"])
+        memory, present = self._read(state)
+        memory = update(memory, A, B, forgetting=forgetting, l2=self.l2, bias=layer.bias is not None)
         aim = memory.weights if rate == 1 else present + rate * (memory.weights - present)
-        self._write(aim)
-        exact = all(batch.exact for batch in batches) and state.get("targets", "exact") == "exact"
-        state.update({field.name: getattr(memory, field.name) for field in fields(Memory)})
-        state["weights"], state["settled"] = aim, rate == 1
-        state["targets"] = "exact" if exact else "from gradients"
-        state["target_weight"] = target_weight
-        state["step"] = state.get("step", 0) + 1
+        memory = replace(memory, weights=aim, settled=rate == 1)
 
-    def _recall(self, state: dict[str, Any]) -> tuple[Memory, Tensor]:
-        """The memory, with the weights the layer really has: they may have been changed by others."""
-        present = self._read()
-        if "rows" not in state:
-            return begin(present, self.l2, self.layer.bias is not None), present
-        memory = Memory(**{field.name: state[field.name] for field in fields(Memory)})
+        exact = all(batch.exact for batch in batches) and state["targets"] == "exact"
+        state = {
+            **of_memory(memory),
+            "targets": "exact" if exact else "from gradients",
+            "target_weight": target_weight,
+            "step": state["step"] + 1,
+        }
+        self._commit(aim, state)
+        self._surprises.tell(rate, self.l2, forgetting, A, B)
+
+    def _commit(self, aim: Tensor, state: dict[str, Any]) -> None:
+        """Write the layer and the state, or neither: an interrupt may come between any two lines."""
+        layer = self.layer
+        rounded = round_to(aim, layer.weight.dtype)
+        weight, bias = (rounded.T, None) if layer.bias is None else (rounded[1:].T, rounded[0])
+        before = layer.weight.detach().clone(), None if layer.bias is None else layer.bias.detach().clone()
+        pending, entries = self._pending, dict(self.state)
+        try:
+            write(layer, weight, bias)
+            self.state[layer.weight] = state
+            if layer.bias is not None:
+                self.state[layer.bias] = {"step": state["step"]}  # its weights are kept with the others
+            self._pending = []
+        except BaseException:
+            write(layer, *before)
+            self.state.clear()
+            self.state.update(entries)
+            self._pending = pending
+            raise
+
+    def _read(self, state: dict[str, Any]) -> tuple[Memory, Tensor]:
+        """The memory, with the weights the layer really has: they may have been changed by others.
+
+        Raises:
+            InputError: the layer was moved to another device.
+        """
+        present = self._present()
+        memory = to_memory(state)
         if memory.weights.device != present.device:
             raise InputError(
                 f"the layer is on {present.device} but the rows seen are on {memory.weights.device}; save "
@@ -186,20 +253,32 @@ class RecursiveLeastSquares(Optimizer):
             )
         if torch.equal(memory.weights.to(self.layer.weight.dtype).to(self.dtype), present):
             return memory, memory.weights
-        return replace(memory, weights=present, settled=False), present
+        # Before the first row there is nothing that the weights could disagree with.
+        return replace(memory, weights=present, settled=memory.held.rows == 0), present
 
-    def _read(self) -> Tensor:
+    def _present(self) -> Tensor:
         """The layer's parameters as ``(columns, targets)`` in the working precision."""
         weight, bias = self.layer.weight.detach().to(self.dtype), self.layer.bias
         rows = weight.T if bias is None else torch.cat([bias.detach().to(self.dtype).unsqueeze(0), weight.T])
         return rows.contiguous()
 
-    def _write(self, weights: Tensor) -> None:
-        rounded = round_to(weights, self.layer.weight.dtype)
-        if self.layer.bias is None:
-            write(self.layer, rounded.T, None)
-        else:
-            write(self.layer, rounded[1:].T, rounded[0])
+    def _fresh(self) -> dict[str, Any]:
+        """The state before the first row."""
+        present = self._present()
+        memory = init(present, self.l2, self.layer.bias is not None)
+        return {**of_memory(memory), "targets": "exact", "target_weight": torch.zeros_like(present[0]), "step": 0}
+
+    def _is_primed_by_torch(self) -> bool:
+        """Whether this is the step by which ``torch.distributed.checkpoint`` makes the state: no rows, rate 0."""
+        parameters = self.param_groups[0]["params"]
+        idle = to_number("lr", self.param_groups[0]["lr"]) == 0 and not self._pending
+        if not idle or any(p.grad is None or bool(p.grad.any()) for p in parameters):
+            return False
+        if not self.state.get(self.layer.weight):
+            for parameter in parameters:
+                self.state[parameter] = {"step": 0}
+            self.state[self.layer.weight] = self._fresh()
+        return True
 
     def _check_parameters(self) -> None:
         given = self.param_groups[0]["params"]
@@ -209,42 +288,48 @@ class RecursiveLeastSquares(Optimizer):
         if not all(parameter.requires_grad for parameter in held):
             raise InputError("a parameter of the layer was frozen (requires_grad=False); weight and bias go together.")
 
-    def _deliver(self, call: Call | None, gradient: Tensor) -> None:
-        """Take what a backward pass brought; what is wrong with it is raised by ``step()``."""
-        if call is None or call.inputs is None or (call.curvature is None and call.refusal is None):
-            self._pending.append(InputError(_NOT_FOLLOWED))
-            return
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        # Before the hooks of the user, which are to see what is saved.
+        handle = self.register_state_dict_post_hook(_to_portable, prepend=True)
         try:
-            if call.refusal is not None:
-                raise call.refusal
-            self._pending.append(to_batch(call, self.layer.bias is not None, self.dtype))
-        except ClosedformError as error:
-            self._pending.append(error)
-        # The loss may be kept by the user for long; the rows need not.
-        call.inputs = call.source = None
+            return super().state_dict()
+        finally:
+            handle.remove()
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state; its tensors keep their precision, whatever the layer's dtype."""
-        settings = [name for group in state_dict["param_groups"] for name in group if name != "params"]
+        # torch casts a state to the dtype of the parameter, which would round the triangle. So what is loaded is taken
+        # behind the hooks of the user that change it, and put in place before those that look at it.
+        taken: list[dict[str, Any]] = []
+        first = self.register_load_state_dict_pre_hook(lambda _, loaded: taken.append(self._checked(loaded)))
+        last = self.register_load_state_dict_post_hook(lambda _: self._restore(taken[-1]), prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            first.remove()
+            last.remove()
+
+    def _checked(self, loaded: dict[str, Any]) -> dict[str, Any]:
+        settings = [name for group in loaded["param_groups"] for name in group if name != "params"]
         if "forgetting" not in settings:
             raise InputError(f"the state is not one of RecursiveLeastSquares; its settings are {', '.join(settings)}.")
-        saved = [dict(entry) for entry in state_dict["state"].values() if entry]
-        shape = tuple(self._read().shape)
-        if saved and tuple(saved[0]["weights"].shape) != shape:
+        saved = [dict(entry) for entry in loaded["state"].values() if entry]
+        if not saved:
+            return {}
+        shape = tuple(self._present().shape)
+        if "weights" in saved[0] and tuple(saved[0]["weights"].shape) != shape:
             raise InputError(
                 f"the state is of a layer with {tuple(saved[0]['weights'].shape)} (columns, targets), "
                 f"this one has {shape}."
             )
-        super().load_state_dict(state_dict)
-        self.l2 = float(self.param_groups[0]["l2"])
-        if saved:
-            self.dtype = saved[0]["weights"].dtype
-        device = self.layer.weight.device
-        for entry in saved:  # torch casts state to the dtype of the parameter, which would round the triangle
-            self.state[self.layer.weight] = {
-                name: value.detach().clone().to(device) if isinstance(value, Tensor) else value
-                for name, value in entry.items()
-            }
+        return restored(saved[0], self.layer.weight.device)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.l2 = check_strength(self.param_groups[0]["l2"])
+        if state:
+            self.dtype = state["weights"].dtype
+            self.state[self.layer.weight] = state
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "layer": self.layer, "l2": self.l2, "dtype": self.dtype}
@@ -255,63 +340,5 @@ class RecursiveLeastSquares(Optimizer):
             self._attach()
 
 
-class _ForwardHook:
-    """The hook on the layer. It does not keep the optimizer alive, and copies of the layer get a hook without one."""
-
-    def __init__(self, optimizer: RecursiveLeastSquares | None) -> None:
-        self.optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
-
-    def __reduce__(self) -> tuple[type[_ForwardHook], tuple[None]]:
-        return _ForwardHook, (None,)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(
-        self, layer: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], output: Tensor
-    ) -> Tensor | None:
-        optimizer = self.optimizer()
-        if optimizer is None or not output.requires_grad or not torch.is_grad_enabled() or is_traced(output):
-            return None
-        reference = self.optimizer
-
-        def deliver(call: Call | None, gradient: Tensor) -> None:
-            live = reference()
-            if live is not None:
-                live._deliver(call, gradient)
-
-        look_below, optimizer._looked_below = not optimizer._looked_below, True
-        inputs = args[0] if args else keywords["input"]
-        call = Call(inputs, output, tuple(layer.parameters(recurse=False)), look_below)
-        return follow(call, inputs, deliver)
-
-
-def _check_group(group: dict[str, Any], l2: float) -> None:
-    if not 0 <= float(group["lr"]) < math.inf:
-        raise InputError(f"lr={group['lr']} must be finite and not negative; 1 is the full step.")
-    if not 0 < group["forgetting"] <= 1:
-        raise InputError(f"forgetting={group['forgetting']} must be above 0 and at most 1.")
-    if group["l2"] != l2:
-        raise InputError(f"l2 was changed from {l2} to {group['l2']}; rows already seen hold it. Make a new optimizer.")
-
-
-def _separate(
-    weight: Tensor, before: Tensor | None, l2: float, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor | None]:
-    """Split weights ``(rows, targets)`` into those of rows and the shares of the targets in them.
-
-    Raises:
-        InputError: they are not rows times targets, or the shares are not those of ``before``: every target would
-            need a triangle of its own.
-    """
-    largest = weight.amax(1)
-    counted = largest > 0
-    if not bool(counted.any()):
-        return None, before
-    shares = weight[counted] / largest[counted].unsqueeze(1)
-    split = shares[0] if before is None else before
-    rounding = 16 * torch.finfo(dtype).eps
-    if bool(((shares - split).abs() > rounding).any()) or (l2 > 0 and float(split.min()) < 1 - rounding):
-        raise InputError(
-            "the loss weights the targets of a row differently from row to row (a mask over targets?), or differently "
-            "at all together with l2. Weights must be those of rows; fit such targets by layers of their own."
-        )
-    return largest, split
+def _to_portable(_: Optimizer, state_dict: dict[str, Any]) -> None:
+    state_dict["state"] = {index: portable(entry) for index, entry in state_dict["state"].items()}
