@@ -10,7 +10,7 @@ from closedform.comparison.entry import compare
 from closedform.comparison.results import Comparison
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
-from closedform.fit.certificate import Certificate
+from closedform.fit.certification import Certificate
 from closedform.fit.orchestrator import solve
 from closedform.fit.solution import Attempt, Solution
 from closedform.layer import Gap, fit_, gap

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.engine.tracing import untraced
-from closedform.fit.certificate import TOLERANCE
+from closedform.fit.certification import TOLERANCE
 from closedform.fit.layers import round_to
 from closedform.fit.orchestrator import solve
 from closedform.fit.request import check_ridge

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from closedform.engine.tracing import untraced
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
-from closedform.fit.request import check_ridge
+from closedform.fit.request import Request, Watcher, check_ridge
 from closedform.fit.solution import Solution
-from closedform.rows import as_rows
-from closedform.rows.norms import rows_per_block
+from closedform.fit.weights import Weights
+from closedform.rows import Rows, as_rows, scan
+from closedform.rows.columns import Columns
+from closedform.rows.folds import ResidualSums
 from closedform.words.errors import InputError
 
 __all__ = ["Gap", "fit_", "gap"]
@@ -35,7 +36,7 @@ def fit_(
     digits: int | None = None,
     method: str = "auto",
     rcond: float | None = None,
-    progress: Callable[[str, float], None] | bool | None = None,
+    progress: Watcher = None,
 ) -> Solution:
     """Put ``layer`` at the exact minimiser, in place, and return the solution with its certificate.
 
@@ -69,7 +70,8 @@ def fit_(
     _check_fit(layer, rows.n_features, rows.n_targets)
     if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
         raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
-    solution = solve_rows(
+
+    request = Request.checked(
         rows,
         bias=layer.bias is not None,
         l2=l2,
@@ -77,14 +79,16 @@ def fit_(
         digits=digits,
         method=method,
         rcond=rcond,
-        progress=progress,
         dtype=layer.weight.dtype,
-        started=started,
+        progress=progress,
     )
+
+    solution = solve_rows(rows, request)
     write(layer, solution.weight, solution.bias)
-    return solution
+    return replace(solution, seconds=time.perf_counter() - started)
 
 
+@final
 @dataclass(frozen=True)
 class Gap:
     """How far a layer is from the minimiser.
@@ -139,47 +143,31 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
     _check_fit(layer, rows.n_features, rows.n_targets)
     check_finite(layer)
     strength = check_ridge(l2, 1)[0]
-    solution = solve_rows(
-        rows,
-        bias=layer.bias is not None,
-        l2=strength,
-        nearest_to=layer,
-        digits=None,
-        method="auto",
-        rcond=None,
-        progress=None,
-        dtype=torch.float64,
-        started=time.perf_counter(),
-    )
-    weight, bias = _parameters(layer.weight, layer.bias, rows.device)
-    best_weight, best_bias = _parameters(solution.weight, solution.bias, rows.device)
-    step, shift = weight - best_weight, None if bias is None or best_bias is None else bias - best_bias
-    loss = excess = count = 0.0
-    for block in rows.blocks(rows_per_block(rows)):
-        row_weight = 1.0 if block.weight is None else block.weight.unsqueeze(1)
-        residual = torch.nn.functional.linear(block.X, weight, bias) - block.Y
-        difference = torch.nn.functional.linear(block.X, step, shift)
-        loss += float((row_weight * residual.square()).sum())
-        excess += float((row_weight * difference.square()).sum())
-        count += block.X.shape[0] if block.weight is None else float(block.weight.sum())
-    count *= rows.n_targets
+    present = Weights.of_layer(layer, rows.device)
+    request = Request.checked(rows, bias=layer.bias is not None, l2=strength, nearest_to=present, dtype=torch.float64)
+    scanned = scan(rows)
+    solution = solve_rows(rows, request, scanned)
+    best = Weights(solution.weight, solution.bias)
+    step = present.minus(best)
+
     # At the minimiser the gradient vanishes, so the excess is the squared length of the step and nothing cancels.
-    excess += strength * float(step.square().sum())
-    loss += strength * float(weight.square().sum())
-    optimal = solution.certificate.loss + strength * float(best_weight.square().sum()) / count
+    loss, excess = _squares(rows, present, step)
+    loss += strength * float(present.weight.square().sum())
+    excess += strength * float(step.weight.square().sum())
     if not math.isfinite(loss):
         raise InputError("the loss is beyond the range of float64; scale the targets and the layer down.")
-    distance = _length(step, shift) / (_length(best_weight, best_bias) or 1.0)
-    return Gap(loss / count, optimal, excess / count, distance, solution)
+    count = scanned.weight_sum * rows.n_targets
+    optimal = solution.certificate.loss + strength * float(best.weight.square().sum()) / count
+    return Gap(loss / count, optimal, excess / count, step.norm() / (best.norm() or 1.0), solution)
 
 
-def _parameters(weight: Tensor, bias: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    options: dict[str, Any] = {"dtype": torch.float64, "device": device}
-    return weight.detach().to(**options), None if bias is None else bias.detach().to(**options)
-
-
-def _length(weight: Tensor, bias: Tensor | None) -> float:
-    return float(torch.hypot(weight.norm(), torch.zeros_like(weight[0, 0]) if bias is None else bias.norm()))
+def _squares(rows: Rows, weights: Weights, step: Weights) -> tuple[float, float]:
+    """Return the weighted squares of the residuals at some weights, and of the change that a step makes."""
+    both = torch.cat([weights.stacked(), step.stacked()], 1)
+    ones = torch.ones_like(both[:, 0])
+    columns = Columns(weights.bias is not None, ones, torch.ones_like(weights.weight[:, 0]))
+    sums = rows.walk(ResidualSums(columns, *columns.raw(both), targets=True))
+    return float(sums.squares[: rows.n_targets].sum()), float(sums.squares[rows.n_targets :].sum())
 
 
 def _check_fit(layer: nn.Linear, n_features: int, n_targets: int) -> None:

@@ -18,9 +18,12 @@ import torch
 from closedform.engine import compiled, threads
 from closedform.engine.choice import engine_for
 from closedform.engine.compiled import Depths, depths
-from closedform.fit.extended import expansions, operand
-from closedform.fit.extended.expansions import dot_additions, gradient_in_expansions, served, sum_additions
-from closedform.fit.extended.operand import Tall, gram_additions
+from closedform.fit.extended import expansions
+from closedform.fit.extended import tall as tall_module
+from closedform.fit.extended.expansions import dot_additions, sum_additions
+from closedform.fit.extended.fixed_point import Gradient
+from closedform.fit.extended.tall import Tall, gram_additions
+from closedform.fit.problem import Problem
 from closedform.numerics.expansion import renormalise
 from closedform.rows import Design, as_rows, scan
 
@@ -116,17 +119,17 @@ def test_bounds_on_a_gradient_hold(loops: ModuleType, rows: int, bytes_: int, mo
     rng = np.random.default_rng(rows)
     X = rng.standard_normal((rows, 3)) * 10.0 ** rng.uniform(-6, 0, (rows, 3))
     table = as_rows(X, X.sum(1) + rng.standard_normal(rows))
-    tall = Tall(Design(table, scan(table), bias=False, l2=0.0))
-    assert served(tall)
+    tall = Tall(Problem(Design(table, scan(table), bias=False), 0.0))
+    assert tall.sums_expansions
     z = renormalise(torch.stack([torch.from_numpy(rng.standard_normal((3, 1))) * U**part for part in range(3)]))
     try:
         loops.use_vectors(bytes_)
-        found = gradient_in_expansions(tall, z)
+        found = Gradient(*tall.gradient_in_expansions(z))
     finally:
         loops.use_vectors(64)
 
-    A = [[Fraction(value) for value in row] for row in (table.x.read(0, rows) * tall.design.scale).tolist()]
-    b = [Fraction(value) for value in (table.y.read(0, rows) * tall.design.target_scale).flatten().tolist()]
+    A = [[Fraction(value) for value in row] for row in (table.x.read(0, rows) * tall.problem.scale).tolist()]
+    b = [Fraction(value) for value in (table.y.read(0, rows) * tall.problem.target_scale).flatten().tolist()]
     v = [sum(map(Fraction, z[:, c, 0].tolist())) for c in range(3)]
     residuals = [y - sum(a * c for a, c in zip(row, v, strict=True)) for row, y in zip(A, b, strict=True)]
     for c in range(3):
@@ -140,16 +143,16 @@ def test_bounds_on_a_gradient_hold(loops: ModuleType, rows: int, bytes_: int, mo
 @pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("triangular", [False, True])
 def test_bounds_on_a_gram_matrix_hold(triangular: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operand, "PASS_ROWS", 600)
+    monkeypatch.setattr(tall_module, "PASS_ROWS", 600)
     rng = np.random.default_rng(1)
     table = as_rows(np.abs(rng.standard_normal((1300, 4))), rng.standard_normal(1300))
-    tall = Tall(Design(table, scan(table), bias=True, l2=0.0))
+    tall = Tall(Problem(Design(table, scan(table), bias=True), 0.0))
     T = torch.from_numpy(np.triu(rng.uniform(0.5, 1, (5, 5)))) if triangular else None
     answer = tall.gram(T)
     assert answer is not None
     gram, additions = answer
 
-    A = torch.cat([A for A, _ in tall.design.matrix_blocks(1300, "")])
+    A = tall.problem.columns.matrix(table.gather())[0]
     exact = A.numpy().astype(np.longdouble) @ np.eye(5) if T is None else A.numpy().astype(np.longdouble) @ T.numpy()
     error = np.abs(np.triu(gram.numpy() - exact.T @ exact)).astype(float)
     # Everything is positive, so that sums of absolute values are the sums; entries of A T have errors of their own.

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closedform.numerics.slices import LENGTH, LIMB_BITS, adjoint_product, carry, convolve, cut, limbs, product
+from closedform.numerics.slices import LENGTH, LIMB_BITS, adjoint_product, carry_, convolve, cut_, limbs, product
 
 
 @pytest.mark.parametrize("slices", [1, 3, 6])
@@ -18,7 +18,7 @@ def test_products_of_slices_miss_no_more_than_the_docs_say(slices: int) -> None:
     count, n = 3 * slices + 5, 300
     A = torch.rand(4, n, dtype=torch.float64, generator=generator) * 2 - 1
     A *= 2.0 ** -torch.randint(0, 90, A.shape, generator=generator)
-    left = cut(A.clone(), torch.empty(4, slices, n, dtype=torch.float64))
+    left = cut_(A.clone(), torch.empty(4, slices, n, dtype=torch.float64))
     for size, adjoint in ((n, False), (4, True)):
         high = (torch.rand(size, 2, dtype=torch.float64, generator=generator) * 2 - 1) / size
         parts = torch.stack([high, high * 2.0**-54])
@@ -40,7 +40,7 @@ def test_the_longest_sums_of_the_largest_numbers_are_exact() -> None:
     # 2**30 - 1 units in every slice of every entry, 2**10 in every limb: the most there can be.
     count, slices = 23, 6
     exact = torch.stack([torch.full((LENGTH, 1), 2.0 ** (-30 * a)) for a in range(slices)], 1).double()
-    left = cut(torch.zeros(LENGTH, 1, dtype=torch.float64), torch.empty(LENGTH, slices, 1, dtype=torch.float64))
+    left = cut_(torch.zeros(LENGTH, 1, dtype=torch.float64), torch.empty(LENGTH, slices, 1, dtype=torch.float64))
     left.exact.copy_(torch.where(torch.arange(slices).view(1, -1, 1) == 0, exact, exact / 2))
     right = torch.stack([torch.full((LENGTH, 1), 2.0 ** (-LIMB_BITS * b)) for b in range(count)]).double()
     right[1:] /= 2
@@ -59,7 +59,7 @@ def test_limbs_carry_and_multiply_exactly(a: float, b: float) -> None:
     assert all(abs(float(limb)) <= 2.0 ** (-LIMB_BITS * i - 1) for i, limb in enumerate(x) if i)
     levels = convolve(x, y)
     assert fraction(levels) == fraction(x) * fraction(y)
-    assert fraction(carry(levels.clone())) == fraction(levels)
+    assert fraction(carry_(levels.clone())) == fraction(levels)
 
 
 def fraction(levels: torch.Tensor) -> Fraction:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from numpy.testing import assert_allclose
 import closedform as cf
 from cases import BY_NAME
 from closedform.fit.plan import METHOD_NAMES
-from closedform.rows import as_rows
-from closedform.rows.norms import rows_per_block
+from closedform.rows import as_rows, block
 from closedform.words.errors import InputError, NonFiniteError
 from oracle import (
     minimise,
@@ -27,11 +25,10 @@ from solved import (
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The package exports a function of the same name, which a dotted name would find instead of the module.
-    for name in ("BLOCK_BYTES", "PASS_BYTES"):
-        monkeypatch.setattr(importlib.import_module("closedform.rows.norms"), name, 1)
-    rows = as_rows(np.zeros((300, 5)), np.zeros(300))
-    assert rows_per_block(rows) < 100, "these tests are about several blocks"
+    for name in ("_CACHED_BYTES", "_PASS_BYTES"):
+        monkeypatch.setattr(block, name, 1)
+    extent = as_rows(np.zeros((300, 5)), np.zeros(300)).extent
+    assert max(extent.cached_rows(), extent.pass_rows) < 100, "these tests are about several blocks"
 
 
 @pytest.mark.usefixtures("small_blocks")

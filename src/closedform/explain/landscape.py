@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from closedform.explain.moments import RowMoments, row_moments
 from closedform.explain.partial import partial_spectrum
 from closedform.explain.readers.criteria import Criterion
 from closedform.explain.spectra import Compressed, Spectrum, compress, spectrum_of, spectrum_of_rows
-from closedform.rows import Rows, Source, TensorSource
+from closedform.rows import Block, Fold, Rows, Source, TensorSource
+from closedform.rows.block import Extent
 
 __all__ = ["Evaluation", "Landscape", "survey"]
 
@@ -148,9 +149,7 @@ def _spectrum(rows: Rows, bias: bool, l2: float, exact_up_to: int) -> tuple[Comp
 
 def _overflowing_spectrum(rows: Rows, bias: bool, l2: float) -> Spectrum:
     """The spectrum of numbers whose squares are none, from a table scaled by powers of two; it is out of range."""
-    largest = [0.0, 0.0]
-    for block in rows.blocks(max(1, 2**20 // rows.n_features)):
-        largest = [max(largest[0], float(block.X.abs().max())), max(largest[1], float(block.Y.abs().max()))]
+    largest = rows.walk(_Largest()).sizes
     exponents = [math.frexp(value)[1] if value > 0 else 0 for value in largest]
     down = Rows(
         x=_Scaled(rows.x, -exponents[0]),
@@ -172,6 +171,41 @@ def _overflowing_spectrum(rows: Rows, bias: bool, l2: float) -> Spectrum:
         known_condition=math.inf if bias else found.condition,
         range_note=note,
     )
+
+
+@final
+class _Largest(Fold):
+    """The largest sizes in X and in Y."""
+
+    as_stored = False
+
+    def __init__(self) -> None:
+        self.sizes = [0.0, 0.0]
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return extent.cached_rows()
+
+    @override
+    def add(self, block: Block) -> None:
+        seen = (float(block.X.abs().max()), float(block.Y.abs().max()))
+        self.sizes = [max(pair) for pair in zip(self.sizes, seen, strict=True)]
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.sizes = [max(pair) for pair in zip(self.sizes, other.sizes, strict=True)]
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)()
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return (torch.tensor(self.sizes, dtype=torch.float64, device="cpu"),)
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self.sizes = state[0].tolist()
 
 
 @final

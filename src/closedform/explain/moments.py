@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.explain.spectra import Spectrum
-from closedform.rows import Rows
+from closedform.rows import Block, Fold, Rows
+from closedform.rows.block import Extent
 
 __all__ = ["GaussianMoments", "Moments", "RowMoments", "row_moments"]
 
@@ -110,20 +111,59 @@ def row_moments(rows: Rows, spectrum: Spectrum) -> RowMoments:
         rows: The table.
         spectrum: Its spectrum; rows of a ridge are no rows here.
     """
-    directions, rank = spectrum.directions[: spectrum.rank], spectrum.rank
-    stride = max(1, -(-rows.n_rows * (rank + 1) // _KEPT))
-    turned, left = [], []
-    for block in rows.blocks(max(1, _BLOCK // rows.n_features)):
-        first = -block.start % stride
-        X, Y = block.X[first::stride], block.Y[first::stride]
+    turned = rows.walk(_TurnedRows(rows, spectrum))
+    return RowMoments(torch.cat(turned.along), torch.cat(turned.squares), rows.n_targets)
+
+
+@final
+class _TurnedRows(Fold):
+    """Rows in the singular directions and squares of their residuals; of a long table every so manyth row.
+
+    Args:
+        rows: The table.
+        spectrum: Its spectrum.
+    """
+
+    as_stored = False
+
+    def __init__(self, rows: Rows, spectrum: Spectrum) -> None:
+        self._rows, self._spectrum = rows, spectrum
+        self._stride = max(1, -(-rows.n_rows * (spectrum.rank + 1) // _KEPT))
+        self.along: list[Tensor] = []
+        self.squares: list[Tensor] = []
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return max(1, _BLOCK // extent.n_features)
+
+    @override
+    def add(self, block: Block) -> None:
+        spectrum, first = self._spectrum, -block.start % self._stride
+        X, Y = block.X[first :: self._stride], block.Y[first :: self._stride]
         if spectrum.bias:
             X = torch.cat([X.new_ones(X.shape[0], 1), X], dim=1)
         squares = (X @ spectrum.minimiser - Y).square().sum(1)
-        along = X @ directions.T
+        along = X @ spectrum.directions[: spectrum.rank].T
         if block.weight is not None:
             # A weighted loss is the mean over rows of weight times square: a row counts by the root of its weight.
-            share = block.weight[first::stride] * (rows.n_rows / spectrum.n_rows)
+            share = block.weight[first :: self._stride] * (self._rows.n_rows / spectrum.n_rows)
             along, squares = along * share.sqrt().unsqueeze(1), squares * share
-        turned.append(along)
-        left.append(squares)
-    return RowMoments(torch.cat(turned), torch.cat(left), rows.n_targets)
+        self.along.append(along)
+        self.squares.append(squares)
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.along += other.along
+        self.squares += other.squares
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._rows, self._spectrum)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return torch.cat(self.along), torch.cat(self.squares)
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self.along, self.squares = [state[0]], [state[1]]

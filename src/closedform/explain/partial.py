@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from closedform.explain.spectra import Spectrum
+from closedform.fit.problem import Problem
 from closedform.numerics.rank import Rank
 from closedform.rows import Design, Rows, scan
 
@@ -28,17 +29,17 @@ def partial_spectrum(rows: Rows, *, bias: bool, l2: float, directions: int = _DI
         seed: Seed of the starting vectors; the global generator is not touched.
     """
     scanned = scan(rows)
-    design = Design(rows, scanned, bias=bias, l2=l2)
-    p = design.n_columns
+    problem = Problem(Design(rows, scanned, bias=bias), l2)
+    p = problem.n_columns
     directions = min(directions, p)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(p, min(p, directions + _SPARE), dtype=torch.float64, device="cpu", generator=generator).to(
         rows.device
     )
-    scale = design.scale.unsqueeze(1)
+    scale = problem.scale.unsqueeze(1)
 
     def squared(V: Tensor) -> Tensor:
-        return design.normal_product(V / scale) / scale
+        return problem.normal_product(V / scale) / scale
 
     V = torch.linalg.qr(start).Q
     for _ in range(_PASSES):
@@ -47,19 +48,19 @@ def partial_spectrum(rows: Rows, *, bias: bool, l2: float, directions: int = _DI
     leading = torch.argsort(eigenvalues, descending=True)[:directions]
     values = eigenvalues[leading].clamp(min=0.0).sqrt()
     vectors = (V @ rotation[:, leading]).T
-    adjoint, squares = design.gradient(torch.zeros(p, design.n_targets, dtype=torch.float64, device=rows.device))
-    projected = vectors @ (adjoint / scale / design.target_scale)
+    adjoint, squares = problem.gradient(torch.zeros(p, problem.n_targets, dtype=torch.float64, device=rows.device))
+    projected = vectors @ (adjoint / scale / problem.target_scale)
     rank = int((values > 1e-12 * values[0]).sum())
     components = torch.where(values.unsqueeze(1) > 0, projected / values.unsqueeze(1).clamp(min=1e-300), 0.0)
     components[rank:] = 0.0
-    left = (squares / design.target_scale.square() - components.square().sum(0)).clamp(min=0.0)
+    left = (squares / problem.target_scale.square() - components.square().sum(0)).clamp(min=0.0)
     return Spectrum(
         singular_values=values,
         directions=vectors,
         target_components=components,
         residual_squares=left,
         n_rows=scanned.weight_sum,
-        n_targets=design.n_targets,
+        n_targets=problem.n_targets,
         bias=bias,
         rank=rank,
         decision=Rank(rank, p, 1e-12, float("nan"), ambiguous=True),

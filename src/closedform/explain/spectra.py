@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from closedform.fit.problem import Problem
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows import Design, Rows, as_rows, scan
@@ -211,8 +212,7 @@ def spectrum_of_rows(rows: Rows, *, bias: bool, l2: float) -> Spectrum:
 def compress(rows: Rows, *, bias: bool, l2: float) -> Compressed:
     """Fold the rows into a triangle once, with the column of ones, which a layer without bias then gives back."""
     scanned = scan(rows)
-    design = Design(rows, scanned, bias=True, l2=l2)
-    whole = design.triangle
+    whole = Problem(Design(rows, scanned, bias=True), l2).triangle
     triangle = (whole if bias else whole.without_ones()).unscaled()
     return Compressed(
         R=triangle.R,

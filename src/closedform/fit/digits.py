@@ -9,14 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from closedform.fit.certificate import certify
+from closedform.fit.certification import certify
+from closedform.fit.claims import Claims
 from closedform.fit.extended import Extended, extend
 from closedform.fit.factors import Facts
+from closedform.fit.problem import Problem
 from closedform.fit.solution import Attempt, Fitted, Solution
 from closedform.numerics.expansion import two_sum
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
-from closedform.rows import Design
 from closedform.words.outcome import Outcome
 
 __all__ = ["extend_best", "with_digits"]
@@ -35,40 +36,42 @@ _GRID = 2e-323
 _SMALL = 1e-270
 
 
-def extend_best(design: Design, facts: Facts, best: Fitted, digits: int) -> tuple[Extended, Attempt]:
+def extend_best(problem: Problem, facts: Facts, best: Fitted, digits: int) -> tuple[Extended, Attempt]:
     """Refine the best weights in extended precision; a bound that holds also proves that the rank is full."""
     begun = time.perf_counter()
     certificate = best.certificate
-    start = design.from_weights(best.weight, best.bias)
+    start = problem.from_weights(best.weights)
     wide = facts.wide and not facts.ridge
     if certificate.rank < certificate.columns and not wide:
-        start = _uncut(design, start)
+        start = _uncut(problem, start)
+
     # A pass over a small table costs next to nothing: there the pair gets all the digits it can hold.
-    small = design.rows.n_rows * design.n_columns <= _SMALL_TABLE
-    triangle = best.root.R if isinstance(best.root, TriangularRoot) else None
+    small = problem.rows.n_rows * problem.n_columns <= _SMALL_TABLE
+    root = best.factor.claims.root
+    triangle = root.R if isinstance(root, TriangularRoot) else None
     if triangle is not None and triangle.shape[0] < triangle.shape[1]:
         triangle = None
-    extension = extend(design, start, _ALL if small else _MARGIN * 10.0**-digits, measured=small, root=triangle)
+    extension = extend(problem, start, _ALL if small else _MARGIN * 10.0**-digits, measured=small, root=triangle)
+
     if not extension.delta < 1:
         reason = f"nothing could be proven: |T'A'A T - I| is at most {extension.delta:.1e}, which has to be less than 1"
         return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, None)
     rank = Rank(
         min(facts.n_rows, facts.n_columns) if wide else facts.n_columns, facts.n_columns, facts.rcond, math.inf, False
     )
-    weight, bias = design.to_weights(extension.high)
     root = None if extension.R is None else TriangularRoot(extension.R)
-    checked = certify(design, weight, bias, rank=rank, root=root)
+    checked = certify(problem, problem.to_weights(extension.high), Claims(rank, root))
     checked = replace(checked, forward_bound=_relative_bound(extension))
     reason = f"every weight within {checked.forward_bound:.1e} (relative), {digits} digits asked"
     return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, checked)
 
 
-def _uncut(design: Design, start: Tensor) -> Tensor:
+def _uncut(problem: Problem, start: Tensor) -> Tensor:
     """Return the solution of the triangle without any cut, where it has one."""
-    R = design.triangle.R
+    R = problem.triangle.R
     if R.shape[0] < R.shape[1] or bool((R.diagonal() == 0).any()):
         return start
-    return torch.linalg.solve_triangular(R, design.triangle.C, upper=True)
+    return torch.linalg.solve_triangular(R, problem.triangle.C, upper=True)
 
 
 def _relative_bound(extension: Extended) -> float:
@@ -77,21 +80,24 @@ def _relative_bound(extension: Extended) -> float:
     return float((extension.bound / torch.maximum(size, floor)).nan_to_num(nan=0.0, posinf=math.inf).max())
 
 
-def with_digits(solution: Solution, design: Design, extension: Extended, digits: int) -> Solution:
+def with_digits(solution: Solution, problem: Problem, extension: Extended, digits: int) -> Solution:
     """Attach the low parts and the bounds, and hold the bound against the digits asked."""
-    weight, bias = design.to_weights(extension.high)
-    weight_low, bias_low = design.to_weights(extension.low)
-    weight_bound, bias_bound = design.to_weights(extension.bound)
-    lost = bool(((extension.high[int(design.bias) :] != 0).T & (weight == 0)).any())
+    high, low, bound_of = (problem.to_weights(part) for part in (extension.high, extension.low, extension.bound))
+    weight, bias, weight_low, bias_low = high.weight, high.bias, low.weight, low.bias
+    weight_bound, bias_bound = bound_of.weight, bound_of.bias
+
+    lost = bool(((extension.high[int(problem.bias) :] != 0).T & (weight == 0)).any())
     bound = math.inf
     if solution.certificate.forward_bound is not None and not lost:
         bound = solution.certificate.forward_bound + _rounding_of_low_parts(weight, solution.weight.dtype)
         bound *= _UPWARDS
+
     weight_bound = weight_bound + _GRID
     bias_bound = None if bias_bound is None else bias_bound + _GRID
     weight_low, weight_bound = _low_part(weight, solution.weight, weight_low, weight_bound)
     if bias is not None and bias_low is not None and bias_bound is not None and solution.bias is not None:
         bias_low, bias_bound = _low_part(bias, solution.bias, bias_low, bias_bound)
+
     outcome = solution.outcome
     if outcome.certified and not bound <= 10.0**-digits:
         outcome = Outcome.NOT_DETERMINED

@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.fit.solution import Solution
-from closedform.rows import Rows, Scan, TensorSource
-from closedform.words.outcome import Outcome
+from closedform.fit.statistics import StandardErrors
 
-__all__ = ["join", "select_targets"]
-
-_SEVERITY = (
-    Outcome.CERTIFIED,
-    Outcome.CERTIFIED_NOT_UNIQUE,
-    Outcome.AMBIGUOUS_RANK,
-    Outcome.TRUNCATED,
-    Outcome.NOT_DETERMINED,
-    Outcome.NOT_CERTIFIED,
-)
-
-
-def select_targets(rows: Rows, scanned: Scan, chosen: Tensor) -> tuple[Rows, Scan]:
-    if chosen.numel() == rows.n_targets:
-        return rows, scanned
-    index = chosen
-    targets = rows.y.read(0, rows.n_rows)[:, index]
-    return (
-        replace(rows, y=TensorSource(targets, rows.y.name)),
-        replace(scanned, target_norms=scanned.target_norms[index]),
-    )
+__all__ = ["join"]
 
 
 @final
-class JoinedErrors:
-    """The standard errors of the groups, in the order of the targets."""
+@dataclass(frozen=True, eq=False)
+class JoinedErrors(StandardErrors):
+    """The standard errors of groups of targets, in the order of the targets.
 
-    def __init__(self, solutions: list[Solution], order: Tensor) -> None:
-        self._solutions = solutions
-        self._order = order
+    Attributes:
+        parts: Those of the groups.
+        order: Where each target stands among the groups, ``(targets,)``.
+    """
 
-    def __call__(self) -> tuple[Tensor, Tensor | None]:
-        parts = [solution.standard_errors() for solution in self._solutions]
-        offsets = [part[1] for part in parts if part[1] is not None]
-        weight = torch.cat([part[0] for part in parts])[self._order]
-        return weight, torch.cat(offsets)[self._order] if offsets else None
+    parts: tuple[StandardErrors, ...]
+    order: Tensor
+
+    @override
+    def compute(self, X: Any = None, sample_weight: Any = None) -> tuple[Tensor, Tensor | None]:
+        parts = [part.compute(X, sample_weight) for part in self.parts]
+        offsets = [offset for _, offset in parts if offset is not None]
+        weight = torch.cat([weight for weight, _ in parts])[self.order]
+        return weight, torch.cat(offsets)[self.order] if offsets else None
 
 
 def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
     """Join the solutions of groups of targets with different ridge strengths; the worst certificate speaks."""
     worst = max(
         (solution for _, solution in groups),
-        key=lambda s: (_SEVERITY.index(s.outcome), s.certificate.backward_error),
+        key=lambda s: (s.outcome.severity, s.certificate.backward_error),
     )
     order = torch.argsort(torch.cat([chosen for chosen, _ in groups]))
     weight = torch.cat([solution.weight for _, solution in groups])[order.to(worst.weight.device)]
@@ -89,7 +75,7 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
     return replace(
         worst,
         weight=weight,
-        _standard_errors=JoinedErrors([solution for _, solution in groups], order),
+        _standard_errors=JoinedErrors(tuple(solution._standard_errors for _, solution in groups), order),
         bias=bias,
         certificate=certificate,
         outcome=worst.outcome,

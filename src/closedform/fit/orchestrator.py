@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,24 +14,24 @@ from closedform.engine import compiled
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
-from closedform.fit.certificate import certify
+from closedform.fit.certification import certify
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
-from closedform.fit.groups import join, select_targets
+from closedform.fit.groups import join
 from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
-from closedform.fit.refinement import refine
-from closedform.fit.request import check_digits, check_near, check_rcond, check_ridge
+from closedform.fit.problem import Problem
+from closedform.fit.request import Request, Watcher
 from closedform.fit.solution import Attempt, Fitted, Solution, outcome_of
-from closedform.fit.statistics import StandardErrors
+from closedform.fit.statistics import standard_errors_of
 from closedform.numerics.rank import default_rcond
-from closedform.rows import Design, Rows, as_rows, scan
+from closedform.rows import Design, Rows, Scan, as_rows, scan
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
 
-__all__ = ["solve"]
+__all__ = ["solve", "solve_rows"]
 
-#: From this predicted time on, the choice of a method is worth measuring the machine, which takes less than one.
+#: Seconds of predicted work from which the choice of a method is worth measuring the machine, which takes less.
 _WORTH_MEASURING = 1.0
 
 
@@ -47,7 +47,7 @@ def solve(
     digits: int | None = None,
     method: str = "auto",
     rcond: float | None = None,
-    progress: Callable[[str, float], None] | bool | None = None,
+    progress: Watcher = None,
 ) -> Solution:
     r"""Return the weights that minimise :math:`\sum_i w_i \|y_i - W x_i - b\|^2 + \lambda \|W\|^2`, with a certificate.
 
@@ -95,7 +95,7 @@ def solve(
     """
     started = time.perf_counter()
     rows = as_rows(X, Y, sample_weight)
-    return solve_rows(
+    request = Request.checked(
         rows,
         bias=bias,
         l2=l2,
@@ -104,73 +104,52 @@ def solve(
         method=method,
         rcond=rcond,
         progress=progress,
-        dtype=rows.dtype,
-        started=started,
     )
+    return replace(solve_rows(rows, request), seconds=time.perf_counter() - started)
 
 
-def solve_rows(
-    rows: Rows,
-    *,
-    bias: bool,
-    l2: Any,
-    nearest_to: nn.Linear | None,
-    digits: int | None,
-    method: str,
-    rcond: float | None,
-    progress: Callable[[str, float], None] | bool | None,
-    dtype: torch.dtype,
-    started: float,
-) -> Solution:
-    """Solve for rows that passed the door and round the weights to ``dtype``; arguments as :func:`solve`."""
-    strengths = check_ridge(l2, rows.n_targets)
-    near = check_near(nearest_to, rows, bias)
-    check_digits(digits, nearest_to)
-    check_rcond(rcond)
-    with Progress(progress) as report:
-        scanned = scan(rows)
-        groups: list[tuple[Tensor, Solution]] = []
-        for strength in sorted(set(strengths)):
-            chosen = torch.tensor([i for i, value in enumerate(strengths) if value == strength], device=rows.device)
-            part_rows, part_scan = select_targets(rows, scanned, chosen)
-            design = Design(part_rows, part_scan, bias=bias, l2=strength, tick=report)
-            part_near = None if near is None else (near[0][chosen], None if near[1] is None else near[1][chosen])
-            groups.append((chosen, _climb(design, method, rcond, part_near, digits, dtype, started)))
-    solution = groups[0][1] if len(groups) == 1 else join(groups)
+def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Solution:
+    """Solve for rows that passed the door.
+
+    Args:
+        rows: The rows.
+        request: What is asked, checked.
+        scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
+
+    Raises:
+        InputError, NonFiniteError: as :func:`closedform.solve`.
+    """
+    started = time.perf_counter()
+    with Progress(request.progress) as report:
+        watched = rows.watched(report)
+        design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias)
+        groups = _groups(request.strengths)
+        if len(groups) == 1:
+            solution = _climb(Problem(design, request.strengths[0]), request)
+        else:
+            # Strengths share what passes over the rows have found.
+            parts = [(torch.tensor(targets, device=rows.device), strength) for strength, targets in groups]
+            solution = join([(targets, _solve_part(design, targets, strength, request)) for targets, strength in parts])
     return replace(solution, seconds=time.perf_counter() - started)
 
 
-def _climb(
-    design: Design,
-    method: str,
-    rcond: float | None,
-    near: tuple[Tensor, Tensor | None] | None,
-    digits: int | None,
-    dtype: torch.dtype,
-    started: float,
-) -> Solution:
+def _groups(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:
+    """Return each strength, ascending, with the targets that have it."""
+    return [
+        (strength, [target for target, other in enumerate(strengths) if other == strength])
+        for strength in sorted(set(strengths))
+    ]
+
+
+def _solve_part(design: Design, targets: Tensor, strength: float, request: Request) -> Solution:
+    near = None if request.nearest_to is None else request.nearest_to.select(targets)
+    return _climb(Problem(design.select(targets), strength), replace(request, nearest_to=near))
+
+
+def _climb(problem: Problem, request: Request) -> Solution:
     """Try the ladder from the cheapest method up, until a certificate is accepted."""
-    rows = design.rows
-    facts = Facts(
-        n_rows=design.scanned.positive_rows,
-        n_columns=design.n_columns,
-        n_targets=design.n_targets,
-        bias=design.bias,
-        ridge=design.l2 > 0,
-        weighted=rows.weight is not None,
-        rcond=default_rcond(rows.n_rows, design.n_columns) if rcond is None else rcond,
-        rcond_given=rcond is not None,
-        nearest=near is not None,
-        in_memory=rows.in_memory,
-        bfloat16=rows.in_memory and compiled.multiplies_bfloat16() and compiled.serves(rows.x.read(0, 1)),
-        row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
-        rates=known_rates(rows.device),
-    )
-    plan = make_plan(facts, method)
-    if plan.seconds > _WORTH_MEASURING:
-        facts = replace(facts, rates=measured_rates(rows.device))
-        plan = make_plan(facts, method)
-    nearest = None if near is None else design.from_weights(*near)
+    facts, plan = _plan(problem, request)
+    nearest = None if request.nearest_to is None else problem.from_weights(request.nearest_to)
     attempts: list[Attempt] = []
     best: Fitted | None = None
     for rung in plan.ladder:
@@ -179,7 +158,7 @@ def _climb(
             reason = f"skipped: the condition number is at least {least:.1e}, it serves up to {most:.0e}"
             attempts.append(Attempt(rung.name, 0.0, 0, reason, None))
             continue
-        fitted, attempt, learnt = _attempt(design, facts, rung, nearest)
+        fitted, attempt, learnt = _attempt(problem, facts, rung, nearest)
         facts = replace(facts, condition=max(facts.condition, learnt))
         attempts.append(attempt)
         if fitted is not None:
@@ -191,77 +170,90 @@ def _climb(
     if best is None:
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
         raise InputError(f"no method could factor this problem ({reasons}).")
-    if digits is None:
-        return _solution(design, plan, best, tuple(attempts), dtype, started)
-    extension, attempt = extend_best(design, facts, best, digits)
+
+    if request.digits is None:
+        return _solution(problem, plan, best, tuple(attempts), request.dtype)
+    extension, attempt = extend_best(problem, facts, best, request.digits)
     if attempt.certificate is None:
         best = replace(best, certificate=replace(best.certificate, forward_bound=float("inf")))
     else:
-        best = Fitted(*design.to_weights(extension.high), attempt.certificate, None)
-    solution = _solution(design, plan, best, (*attempts, attempt), dtype, started)
-    return with_digits(solution, design, extension, digits)
+        best = replace(best, weights=problem.to_weights(extension.high), certificate=attempt.certificate)
+    solution = _solution(problem, plan, best, (*attempts, attempt), request.dtype)
+    return with_digits(solution, problem, extension, request.digits)
+
+
+def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
+    """Gather the facts and make the plan, with measured rates where they are worth measuring."""
+    rows, rcond = problem.rows, request.rcond
+    facts = Facts(
+        n_rows=problem.scanned.positive_rows,
+        n_columns=problem.n_columns,
+        n_targets=problem.n_targets,
+        bias=problem.bias,
+        ridge=problem.l2 > 0,
+        weighted=rows.weight is not None,
+        rcond=default_rcond(rows.n_rows, problem.n_columns) if rcond is None else rcond,
+        rcond_given=rcond is not None,
+        nearest=request.nearest_to is not None,
+        in_memory=rows.in_memory,
+        bfloat16=rows.in_memory and compiled.multiplies_bfloat16() and compiled.serves(rows.x.read(0, 1)),
+        row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
+        rates=known_rates(rows.device),
+    )
+
+    plan = make_plan(facts, request.method)
+    if plan.seconds > _WORTH_MEASURING:
+        facts = replace(facts, rates=measured_rates(rows.device))
+        plan = make_plan(facts, request.method)
+    return facts, plan
 
 
 def _attempt(
-    design: Design, facts: Facts, method: Method, nearest: Tensor | None
+    problem: Problem, facts: Facts, method: Method, nearest: Tensor | None
 ) -> tuple[Fitted | None, Attempt, float]:
+    """Factor, refine and certify; return what was found, the record of it, and what was learnt of the condition."""
     begun = time.perf_counter()
     try:
-        factor = method.factor(design, facts, nearest)
+        factor, right = method.factor(problem, facts)
+        start = factor.start(right, nearest)
     except FactorBreakdown as breakdown:
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition
-    with one_thread(design.n_columns, design.rows.device, targets=design.n_targets):
-        Z, passes = refine(design, factor)
-        weight, bias = design.to_weights(Z)
-        check_range(Z, weight, bias)
-        certificate = certify(
-            design,
-            weight,
-            bias,
-            rank=factor.rank,
-            root=factor.root,
-            least=factor.least,
-            dual_solve=factor.dual_solve,
-            extremes=factor.extremes,
-            undetermined=factor.undetermined,
-            kept=factor.kept,
-        )
-    if certificate.accepted:
-        reason = f"accepted: backward error {certificate.backward_error:.1e}"
-    else:
-        reason = f"backward error {certificate.backward_error:.1e} is above {certificate.tolerance:.1e}"
-    attempt = Attempt(method.name, time.perf_counter() - begun, passes, reason, certificate)
-    return Fitted(weight, bias, certificate, factor.root), attempt, certificate.scaled_condition
+    with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets):
+        refined = factor.refinement.refine(problem, start, nearest)
+        weights = problem.to_weights(refined.Z)
+        check_range(refined.Z, weights.weight, weights.bias)
+        certificate = certify(problem, weights, factor.claims, nearest)
+    attempt = Attempt(method.name, time.perf_counter() - begun, refined.passes, certificate.verdict, certificate)
+    return Fitted(weights, certificate, factor), attempt, certificate.scaled_condition
 
 
 def _solution(
-    design: Design,
-    plan: Plan,
-    best: Fitted,
-    attempts: tuple[Attempt, ...],
-    dtype: torch.dtype,
-    started: float,
+    problem: Problem, plan: Plan, best: Fitted, attempts: tuple[Attempt, ...], dtype: torch.dtype
 ) -> Solution:
-    certificate, rows = best.certificate, design.rows
+    certificate, rows = best.certificate, problem.rows
     notes = list(rows.notes)
     if certificate.rank < certificate.columns:
         notes.append(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
         )
-    rounded = round_to(best.weight, dtype)
+
     if dtype != torch.float64:
         notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
+
+    weights = best.weights
     return Solution(
-        weight=rounded,
-        bias=None if best.bias is None else best.bias.to(dtype),
+        weight=round_to(weights.weight, dtype),
+        bias=None if weights.bias is None else weights.bias.to(dtype),
         certificate=certificate,
         outcome=outcome_of(certificate),
         plan=plan,
         attempts=attempts,
         notes=tuple(notes),
-        seconds=time.perf_counter() - started,
+        seconds=sum(attempt.seconds for attempt in attempts),
         single_target=rows.single_target,
-        _standard_errors=StandardErrors(design, certificate),
+        _standard_errors=standard_errors_of(
+            problem, best.factor.claims, best.factor.accuracy, certificate.residual_std
+        ),
     )

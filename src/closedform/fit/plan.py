@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, final
 
 from closedform.fit.factors import METHODS, Cost, Facts, Method
 from closedform.words.errors import InputError, MethodRefusedError
@@ -13,6 +13,7 @@ __all__ = ["METHOD_NAMES", "Plan", "Step", "make_plan"]
 METHOD_NAMES = tuple(method.name for method in METHODS)
 
 
+@final
 @dataclass(frozen=True)
 class Step:
     """One method and what was predicted of it.
@@ -28,6 +29,7 @@ class Step:
     refusals: tuple[str, ...]
 
 
+@final
 @dataclass(frozen=True)
 class Plan:
     """What is tried, in order, and what was ruled out.

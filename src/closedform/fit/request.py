@@ -1,20 +1,119 @@
-"""Checks on the arguments of a fit that are not tables."""
+"""What is asked of a fit: all arguments that are not tables, checked once."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from closedform.fit.layers import check_finite, check_linear
+from closedform.fit.weights import Weights
 from closedform.rows import Rows
 from closedform.words.errors import InputError
 
-__all__ = ["check_digits", "check_near", "check_rcond", "check_ridge"]
+__all__ = ["Request", "Watcher", "check_bias", "check_ridge"]
+
+#: What ``progress=`` takes.
+Watcher = Callable[[str, float], None] | bool | None
+#: Digits that float64 holds in every number.
+_MOST_DIGITS = 15
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of a fit. :meth:`checked` makes one from what a user gave.
+
+    Attributes:
+        bias: Whether the layer has a bias.
+        strengths: Ridge strength of each target, as in scikit-learn.
+        nearest_to: Weights to be near to where the minimiser is not unique, or None for least norm.
+        digits: Correct digits asked for in every weight, or None.
+        method: ``"auto"``, or the name of the one method to use.
+        rcond: Relative cut on singular values, or None for the default.
+        dtype: The dtype the weights are rounded to.
+        progress: Who is told how far the fit has come.
+    """
+
+    bias: bool
+    strengths: tuple[float, ...]
+    nearest_to: Weights | None
+    digits: int | None
+    method: str
+    rcond: float | None
+    dtype: torch.dtype
+    progress: Watcher
+
+    @staticmethod
+    def checked(
+        rows: Rows,
+        *,
+        bias: Any = False,
+        l2: Any = 0.0,
+        nearest_to: nn.Linear | Weights | None = None,
+        digits: Any = None,
+        method: str = "auto",
+        rcond: Any = None,
+        dtype: torch.dtype | None = None,
+        progress: Watcher = None,
+    ) -> Request:
+        """Check the arguments of a fit of these rows.
+
+        Args:
+            rows: The rows that they are for.
+            bias: A boolean.
+            l2: One number, or one for each target.
+            nearest_to: A layer, or weights that were checked.
+            digits: From 1 to 15, or None.
+            method: A name.
+            rcond: From 0 to 1, or None.
+            dtype: That of the weights; that of the rows where it is None.
+            progress: None, a boolean, or a function of a label and the part done.
+
+        Raises:
+            InputError: a value that cannot be used.
+            DataTypeError: ``nearest_to`` is no layer with weights.
+        """
+        has_bias = check_bias(bias)
+        if isinstance(nearest_to, Weights):
+            near: Weights | None = nearest_to
+        else:
+            near = _check_near(nearest_to, rows, has_bias)
+        return Request(
+            bias=has_bias,
+            strengths=tuple(check_ridge(l2, rows.n_targets)),
+            nearest_to=near,
+            digits=_check_digits(digits, near),
+            method=method,
+            rcond=_check_rcond(rcond),
+            dtype=rows.dtype if dtype is None else dtype,
+            progress=progress,
+        )
+
+
+def check_bias(bias: Any) -> bool:
+    """Return a boolean, Python's or NumPy's.
+
+    Raises:
+        InputError: another value.
+    """
+    plain = bias.item() if hasattr(bias, "item") and getattr(bias, "size", 0) == 1 else bias
+    if isinstance(plain, bool):
+        return plain
+    what = f"a tensor of shape {tuple(bias.shape)}" if isinstance(bias, torch.Tensor) else repr(bias)
+    raise InputError(f"bias={what} must be True or False: whether the layer has a bias, which is then fitted.")
 
 
 def check_ridge(l2: Any, n_targets: int) -> list[float]:
+    """Return one ridge strength for each target.
+
+    Raises:
+        InputError: not numbers, negative or infinite ones, or another number of them.
+    """
     try:
         values = torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -29,7 +128,7 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
     return values
 
 
-def check_near(layer: nn.Linear | None, rows: Rows, bias: bool) -> tuple[Tensor, Tensor | None] | None:
+def _check_near(layer: nn.Linear | None, rows: Rows, bias: bool) -> Weights | None:
     if layer is None:
         return None
     check_linear(layer, "nearest_to")
@@ -42,28 +141,25 @@ def check_near(layer: nn.Linear | None, rows: Rows, bias: bool) -> tuple[Tensor,
         has = "a bias" if layer.bias is not None else "no bias"
         raise InputError(f"nearest_to has {has} but bias={bias} was asked for; make them agree.")
     check_finite(layer, "nearest_to")
-    options: dict[str, Any] = {"dtype": torch.float64, "device": rows.device}
-    return layer.weight.detach().to(**options), None if layer.bias is None else layer.bias.detach().to(**options)
+    return Weights.of_layer(layer, rows.device)
 
 
-def check_rcond(rcond: float | None) -> None:
-    """Refuse a cut that is not a number from 0 to 1.
-
-    Raises:
-        InputError: another value or type.
-    """
+def _check_rcond(rcond: Any) -> float | None:
     if rcond is None:
-        return
-    if isinstance(rcond, bool) or not isinstance(rcond, int | float) or not 0 <= rcond < 1:
+        return None
+    if isinstance(rcond, bool) or not isinstance(rcond, Real) or not 0 <= float(rcond) < 1:
         raise InputError(f"rcond={rcond!r} must be a number of at least 0 and less than 1.")
+    return float(rcond)
 
 
-def check_digits(digits: int | None, nearest_to: nn.Linear | None) -> None:
+def _check_digits(digits: Any, nearest_to: Weights | None) -> int | None:
     if digits is None:
-        return
-    if isinstance(digits, bool) or not isinstance(digits, int) or not 1 <= digits <= 15:
+        return None
+    if isinstance(digits, bool) or not isinstance(digits, Integral) or not 1 <= int(digits) <= _MOST_DIGITS:
         raise InputError(
-            f"digits={digits!r}: a whole number from 1 to 15 is needed; float64 does not hold more in every number."
+            f"digits={digits!r}: a whole number from 1 to {_MOST_DIGITS} is needed; float64 does not hold more in "
+            "every number."
         )
     if nearest_to is not None:
         raise InputError("digits with nearest_to is not available: leave one of them out.")
+    return int(digits)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from closedform.fit.certificate import Certificate
+from closedform.fit.certification import Certificate
+from closedform.fit.factors import Factor
 from closedform.fit.plan import Plan
-from closedform.numerics.root import Root
+from closedform.fit.statistics import StandardErrors
+from closedform.fit.weights import Weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
@@ -20,6 +21,7 @@ from closedform.words.outcome import Outcome
 __all__ = ["Attempt", "Solution", "outcome_of"]
 
 
+@final
 @dataclass(frozen=True)
 class Attempt:
     """One rung of the ladder.
@@ -50,16 +52,17 @@ class Attempt:
         }
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Fitted:
-    """What an attempt found: weights, what was measured of them, and the root of the normal matrix they came from."""
+    """What an attempt found: weights, what was measured of them, and the factor they came from."""
 
-    weight: Tensor
-    bias: Tensor | None
+    weights: Weights
     certificate: Certificate
-    root: Root | None
+    factor: Factor
 
 
+@final
 @dataclass(frozen=True, repr=False, eq=False)
 class Solution:
     """Weights at the minimiser, and the evidence.
@@ -88,7 +91,7 @@ class Solution:
     notes: tuple[str, ...]
     seconds: float
     single_target: bool
-    _standard_errors: Callable[[], tuple[Tensor, Tensor | None]]
+    _standard_errors: StandardErrors
     weight_low: Tensor | None = None
     bias_low: Tensor | None = None
     weight_bound: Tensor | None = None
@@ -125,14 +128,20 @@ class Solution:
         result = torch.nn.functional.linear(x.to(self.weight.dtype), self.weight.to(x.device), bias)
         return result.squeeze(-1) if self.single_target else result
 
-    def standard_errors(self) -> tuple[Tensor, Tensor | None]:
+    def standard_errors(self, X: Any = None, sample_weight: Any = None) -> tuple[Tensor, Tensor | None]:
         """Return the standard errors of weight and bias, with their shapes, in float64.
 
-        Computed from the triangle of the rows on first use, under the usual model: errors independent with equal
-        variance (or variance proportional to 1/weight). Source: Golub and Van Loan (2013, 5.3).
+        Under the usual model: errors independent with equal variance (or variance proportional to 1/weight). A
+        solution keeps no rows; its factor tells them where it is accurate to 8 digits, which is so for small and
+        for ill-conditioned tables. Else pass the features once more. Source: Golub and Van Loan (2013, 5.3).
+
+        Args:
+            X: The features of the fit, ``(rows, features)``, or None.
+            sample_weight: The weights of the fit, where it had any and X is given.
 
         Raises:
-            InputError: with a ridge, without unique weights, or without degrees of freedom there is no such number.
+            InputError: with a ridge, without unique weights, or without degrees of freedom there is no such number;
+                X is needed and was not given, or is another.
 
         Example:
             >>> import closedform as cf
@@ -141,7 +150,7 @@ class Solution:
             >>> round(float(weight_error[0, 0]), 6)
             0.288675
         """
-        return self._standard_errors()
+        return self._standard_errors.compute(X, sample_weight)
 
     def to_dict(self) -> dict[str, Any]:
         """Return outcome, certificate, plan, attempts and notes as plain values for JSON (not the weights)."""

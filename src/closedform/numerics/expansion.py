@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["accumulate", "renormalise", "two_sum"]
+__all__ = ["accumulate_", "renormalise", "two_sum"]
 
 
 def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return total, (a - (total - virtual)) + (b - virtual)
 
 
-def accumulate(expansion: Tensor, term: Tensor) -> None:
+def accumulate_(expansion: Tensor, term: Tensor) -> None:
     """Add ``term`` to an expansion in place; what falls off the last part is rounded there."""
     for part in range(expansion.shape[0] - 1):
         expansion[part], term = two_sum(expansion[part], term)

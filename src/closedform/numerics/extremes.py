@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ _MAX_STEPS = 40
 _TOLERANCE = 1e-2
 
 
+@final
 @dataclass(frozen=True)
 class Extremes:
     """The extreme singular values of a matrix, and where they were found.
@@ -109,6 +111,7 @@ def _dominant(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[floa
     length = float(torch.linalg.vector_norm(start))
     if not 0 < length < math.inf:
         return math.inf, start
+
     basis = [start / length]
     alphas: list[float] = []
     betas: list[float] = []
@@ -122,10 +125,12 @@ def _dominant(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[floa
         alphas.append(float(coefficients[-1]))
         w = w - V @ coefficients
         w = w - V @ (V.T @ w)
+
         beta = float(torch.linalg.vector_norm(w))
         # An eigenproblem of a few numbers: LAPACK through NumPy costs less than a tensor of that size.
         values, vectors = np.linalg.eigh(np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1))
         previous, value = value, float(values[-1])
+
         weights = torch.from_numpy(np.ascontiguousarray(vectors[:, -1:])).to(V)
         settled = settled + 1 if value <= previous * (1 + _TOLERANCE) else 0
         # What is left of the eigenvalue equation, or two steps without growth.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ __all__ = ["Evidence", "backward_error", "joint_backward_error"]
 _NEAR, _FAR = 0.5, 2.0
 
 
+@final
 @dataclass(frozen=True)
 class Evidence:
     """What the backward error is estimated from, all in the coordinates of the scaled matrix A.
@@ -106,6 +108,7 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
         target_norms=evidence.target_norms / unit,
         parts=None if evidence.parts is None else (evidence.parts[0] / unit, evidence.parts[1] / unit),
     )
+
     residual_gram = residual_gram / unit / unit
     inverse_theta = float(torch.linalg.vector_norm(evidence.target_norms)) / evidence.matrix_norm
     weights = evidence.Z.T @ evidence.Z
@@ -115,6 +118,7 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     half = eigenvectors / eigenvalues.clamp(min=floor).sqrt()
     rho_squares, rotation = torch.linalg.eigh(half.T @ residual_gram @ half)
     P = half @ rotation
+
     decoupled = replace(evidence, gradient=evidence.gradient @ P)
     if evidence.parts is not None:
         decoupled = replace(decoupled, parts=(evidence.parts[0] @ P, evidence.parts[1] @ P))
@@ -130,6 +134,7 @@ def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(G, dim=0)
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = torch.minimum(rho, lengths / rho.clamp(min=tiny))
+
     least = 1 - evidence.factor_error if evidence.factor_error < _NEAR else evidence.least
     if root is not None and root.shape[0] > 0 and evidence.factor_error < _FAR and least > 0:
         solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(least)
@@ -140,6 +145,7 @@ def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
     if evidence.parts is not None:
         inside, outside = (torch.linalg.vector_norm(part, dim=0) for part in evidence.parts)
         bounds = torch.minimum(bounds, torch.hypot(inside, outside / rho.clamp(min=tiny)))
+
     if root is None or evidence.spectrum is None:
         return bounds
     if root.shape[1] > SMALL and float(bounds.max()) <= evidence.good_enough * evidence.matrix_norm:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor
 
 __all__ = ["LeastNorm"]
 
 
+@final
 class LeastNorm:
     r"""Solve :math:`\min \|w - w_0\|` subject to ``M' w = c`` by Householder QR of M.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ CLEAR_GAP = 1e3
 _EPS = sys.float_info.epsilon
 
 
+@final
 @dataclass(frozen=True)
 class Rank:
     """A decision on rank.

@@ -23,9 +23,9 @@ __all__ = [
     "LIMB_BITS",
     "Slices",
     "adjoint_product",
-    "carry",
+    "carry_",
     "convolve",
-    "cut",
+    "cut_",
     "exponents_of",
     "levels_for",
     "limbs",
@@ -65,7 +65,7 @@ class Slices:
     rest: Tensor
 
 
-def cut(values: Tensor, exact: Tensor, low: Tensor | None = None) -> Slices:
+def cut_(values: Tensor, exact: Tensor, low: Tensor | None = None) -> Slices:
     """Cut ``values + low`` into the slices that ``exact`` has room for.
 
     Args:
@@ -76,7 +76,7 @@ def cut(values: Tensor, exact: Tensor, low: Tensor | None = None) -> Slices:
     Example:
         >>> import torch
         >>> X = torch.rand(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        >>> slices = cut(X.clone(), torch.empty(5, 2, 5, dtype=torch.float64))
+        >>> slices = cut_(X.clone(), torch.empty(5, 2, 5, dtype=torch.float64))
         >>> bool((slices.exact[:, 0] + (slices.exact[:, 1] + slices.rest) == X).all())
         True
     """
@@ -112,10 +112,10 @@ def limbs(parts: Tensor, count: int) -> Tensor:
         rest[0] = rest[0] - piece
         for i in range(len(rest) - 1):
             rest[i], rest[i + 1] = two_sum(rest[i], rest[i + 1])
-    return carry(levels)
+    return carry_(levels)
 
 
-def carry(levels: Tensor) -> Tensor:
+def carry_(levels: Tensor) -> Tensor:
     """Make limbs of levels in place, exactly: all but the first end within half a unit of the level above."""
     for i in range(levels.shape[0] - 1, 0, -1):
         anchor = _anchor(i)
@@ -149,8 +149,8 @@ def product(left: Slices, right: Tensor, rounded: Tensor) -> Tensor:
         exact = left.exact[:, :, start : start + LENGTH].reshape(rows, -1)
         levels[SLICE_LIMBS:] += (exact @ stacked.flatten(0, 1).flatten(1)).view(rows, count, k).transpose(0, 1)
         if length > LENGTH:
-            carry(levels)
-    _add_rounded(levels, left.rest @ rounded, slices)
+            carry_(levels)
+    _add_rounded_(levels, left.rest @ rounded, slices)
     return levels
 
 
@@ -168,11 +168,11 @@ def adjoint_product(left: Slices, right: Tensor, rounded: Tensor) -> Tensor:
     products = left.exact.view(rows, -1).T @ right.transpose(0, 1).reshape(rows, -1)
     for a, part in enumerate(products.view(slices, columns, count, k), start=1):
         levels[SLICE_LIMBS * a : SLICE_LIMBS * a + count] += part.transpose(0, 1)
-    _add_rounded(levels, left.rest.T @ rounded, slices)
+    _add_rounded_(levels, left.rest.T @ rounded, slices)
     return levels
 
 
-def _add_rounded(levels: Tensor, values: Tensor, slices: int) -> None:
+def _add_rounded_(levels: Tensor, values: Tensor, slices: int) -> None:
     """Add what the rest of ``slices`` slices gives, on the two levels its bits reach."""
     for level in (SLICE_LIMBS * (slices + 1), SLICE_LIMBS * (slices + 2)):
         anchor = _anchor(level)

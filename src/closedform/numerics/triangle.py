@@ -192,6 +192,10 @@ class Triangle:
         R = torch.cat([self.R, self.R.new_zeros(missing, self.columns)])
         return replace(self, R=R, C=torch.cat([self.C, self.C.new_zeros(missing, self.targets)]))
 
+    def first_rows(self, count: int) -> Triangle:
+        """Return the triangle without the rows of R after the first ``count``, which are zeros."""
+        return replace(self, R=self.R[:count], C=self.C[:count])
+
     def with_ridge(self, penalty: Tensor) -> Triangle:
         """Return the triangle with the rows ``diag(penalty)`` of a ridge under it; their targets are zero.
 

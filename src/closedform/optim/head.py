@@ -14,6 +14,7 @@ from closedform.engine.tracing import untraced
 from closedform.fit.layers import check_linear, check_writable, round_to, write
 from closedform.fit.orchestrator import solve
 from closedform.fit.solution import Solution
+from closedform.fit.statistics import NoStandardErrors
 from closedform.numerics.triangle import Triangle
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 
@@ -93,12 +94,10 @@ def fit_head_(
         certificate=replace(solution.certificate, loss=loss),
         notes=(*solution.notes, f"certified on the triangle of {rows} rows, which were read once"),
         seconds=time.perf_counter() - started,
-        _standard_errors=_no_standard_errors,
+        _standard_errors=NoStandardErrors(
+            "standard errors are not available for a head fitted from a loader; use cf.solve on its features."
+        ),
     )
-
-
-def _no_standard_errors() -> tuple[Tensor, Tensor | None]:
-    raise InputError("standard errors are not available for a head fitted from a loader; use cf.solve on its features.")
 
 
 def _find_head(net: nn.Module, head: nn.Linear | None) -> nn.Linear:

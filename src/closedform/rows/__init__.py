@@ -1,9 +1,11 @@
-"""Rows: the only floor that knows where data live."""
+"""Rows: the only floor that knows where data live, and who walks over them."""
 
+from closedform.rows.block import Block
 from closedform.rows.design import Design
+from closedform.rows.fold import Fold, SumFold
 from closedform.rows.norms import Scan, scan
 from closedform.rows.source import Source
-from closedform.rows.table import Block, Rows, as_rows
+from closedform.rows.table import Rows, as_rows
 from closedform.rows.tensors import TensorSource
 
-__all__ = ["Block", "Design", "Rows", "Scan", "Source", "TensorSource", "as_rows", "scan"]
+__all__ = ["Block", "Design", "Fold", "Rows", "Scan", "Source", "SumFold", "TensorSource", "as_rows", "scan"]

@@ -1,32 +1,33 @@
-"""One pass over the rows at the public door: finite values, column norms, weights."""
+"""The first pass over the rows: finite values, weights, and the norms of the columns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.passes import column_squares
+from closedform.engine.choice import engine_for
 from closedform.numerics.scaling import power_of_two_exponents
-from closedform.rows.table import Block, Rows
+from closedform.rows.block import Block, Extent
+from closedform.rows.fold import Fold, SumFold
+from closedform.rows.table import Rows
 from closedform.words.errors import InputError, NonFiniteError
 
-__all__ = ["BLOCK_BYTES", "Scan", "pass_rows", "rows_per_block", "scan"]
+__all__ = ["Scan", "scan"]
 
-#: A block of rows this large stays in the outer caches, so that two products with it cost one read of memory.
-BLOCK_BYTES = 2 * 2**20
-#: Blocks read from a file are larger: there the cost is the call.
-FILE_BLOCK_BYTES = 64 * 2**20
-#: A compiled pass blocks for itself: it takes as many rows as keep threads busy, and few enough to be interrupted.
-PASS_BYTES = 128 * 2**20
-
-# Squares of norms inside this range neither overflow nor lose digits to underflow.
-_SAFE_SQUARE = (1e-270, 1e290)
+#: Squares of norms above this have lost no digits to underflow.
+_SMALLEST_SQUARE = 1e-270
+#: Squares of norms below this leave room for the sums that are made of them.
+_LARGEST_SQUARE = 1e290
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Scan:
     """What one pass over the rows tells.
 
@@ -42,18 +43,9 @@ class Scan:
     weight_sum: float
     positive_rows: int
 
-
-def rows_per_block(rows: Rows, columns: int | None = None) -> int:
-    """Return how many rows make a block of about :data:`BLOCK_BYTES` in float64."""
-    width = max(rows.n_features, 1) if columns is None else columns
-    size = BLOCK_BYTES if rows.in_memory else FILE_BLOCK_BYTES
-    return max(64, size // (8 * width))
-
-
-def pass_rows(rows: Rows) -> int:
-    """Return how many rows one call of a pass takes."""
-    size = PASS_BYTES if rows.in_memory else FILE_BLOCK_BYTES
-    return max(64, size // (8 * (rows.n_features + rows.n_targets)))
+    def select(self, targets: Tensor) -> Scan:
+        """Return what it tells of some of the targets."""
+        return replace(self, target_norms=self.target_norms[targets])
 
 
 def scan(rows: Rows) -> Scan:
@@ -63,38 +55,76 @@ def scan(rows: Rows) -> Scan:
         NonFiniteError: NaN or an infinity, with the column and the first row it is found in.
         InputError: a negative weight, or no positive weight at all.
     """
-    size = rows_per_block(rows)
-    feature_squares = torch.zeros(rows.n_features, dtype=torch.float64, device=rows.device)
-    target_squares = torch.zeros(rows.n_targets, dtype=torch.float64, device=rows.device)
-    weight_sum, positive_rows = float(rows.n_rows), rows.n_rows
-    if rows.weight is not None:
-        weight_sum, positive_rows = _check_weights(rows, size)
-    for block in rows.blocks(pass_rows(rows), as_stored=True, unweighted=True):
-        # Rows of weight zero must be finite as well: zero times NaN is NaN and is seen below.
-        column_squares(feature_squares, block.X, block.weight)
-        column_squares(target_squares, block.Y, block.weight)
-    squares = torch.cat([feature_squares, target_squares])
-    safe = ((squares > _SAFE_SQUARE[0]) & (squares < _SAFE_SQUARE[1])).all()
-    norms = _roots(squares) if bool(safe) else _careful_norms(rows, size)
-    return Scan(norms[: rows.n_features], norms[rows.n_features :], weight_sum, positive_rows)
-
-
-def _check_weights(rows: Rows, size: int) -> tuple[float, int]:
-    total, positive = 0.0, 0
-    for block in rows.blocks(size):
-        assert block.weight is not None
-        bad = ~(torch.isfinite(block.weight) & (block.weight >= 0))
-        if bool(bad.any()):
-            row = int(bad.nonzero()[0])
-            raise InputError(
-                f"sample_weight holds {float(block.weight[row])} in row {block.start + row}; "
-                "weights must be finite and not negative."
-            )
-        total += float(block.weight.sum())
-        positive += int((block.weight > 0).sum())
-    if positive == 0:
+    seen = rows.walk(_ColumnSquares(rows.n_features, rows.n_targets, rows.device))
+    if seen.positive_rows == 0:
         raise InputError("sample_weight is zero for every row; at least one positive weight is needed.")
-    return total, positive
+
+    squares = seen.squares
+    safe = ((squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)).all()
+    norms = _roots(squares) if bool(safe) else _careful_norms(rows)
+    return Scan(norms[: rows.n_features], norms[rows.n_features :], seen.weight_sum, seen.positive_rows)
+
+
+@final
+class _ColumnSquares(SumFold):
+    """Weighted squares of each column, and what there is to know of the weights.
+
+    Rows of weight zero must be finite as well: zero times NaN is NaN and is seen in the sums.
+    """
+
+    unweighted = True
+
+    def __init__(self, n_features: int, n_targets: int, device: torch.device) -> None:
+        self._extent = (n_features, n_targets)
+        self.squares = torch.zeros(n_features + n_targets, dtype=torch.float64, device=device)
+        self.weight_sum, self.positive_rows = 0.0, 0
+
+    @override
+    def add(self, block: Block) -> None:
+        total, positive = float(block.X.shape[0]), block.X.shape[0]
+        if block.weight is not None:
+            total, positive = _check_weights(block.weight, block.start)
+        self.weight_sum += total
+        self.positive_rows += positive
+
+        n_features = self._extent[0]
+        block.engine.column_squares_(self.squares[:n_features], block.X, block.weight)
+        engine_for(block.Y).column_squares_(self.squares[n_features:], block.Y, block.weight)
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.add_sums(other)
+        self.weight_sum += other.weight_sum
+        self.positive_rows += other.positive_rows
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(*self._extent, self.squares.device)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return (self.squares,)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return self.squares, torch.tensor([self.weight_sum, self.positive_rows], dtype=torch.float64, device="cpu")
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        squares, counts = state
+        super().load_state((squares,))
+        self.weight_sum, self.positive_rows = float(counts[0]), int(counts[1])
+
+
+def _check_weights(weight: Tensor, start: int) -> tuple[float, int]:
+    """Return the sum of the weights, and how many are positive."""
+    bad = ~(torch.isfinite(weight) & (weight >= 0))
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise InputError(
+            f"sample_weight holds {float(weight[row])} in row {start + row}; weights must be finite and not negative."
+        )
+    return float(weight.sum()), int((weight > 0).sum())
 
 
 def _roots(squares: Tensor) -> Tensor:
@@ -102,28 +132,94 @@ def _roots(squares: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(squares.numpy())) if squares.device.type == "cpu" else squares.sqrt()
 
 
-def _careful_norms(rows: Rows, size: int) -> Tensor:
+def _careful_norms(rows: Rows) -> Tensor:
     """Norms where squares over- or underflow, or are zero; and the error message where a number is not finite."""
-    peaks = torch.zeros(rows.n_features + rows.n_targets, dtype=torch.float64, device=rows.device)
-    heaviest = 0.0
-    for block in rows.blocks(size, unweighted=True):
-        for name, values in (("X", block.X), ("Y", block.Y)):
-            finite = torch.isfinite(values)
-            if not bool(finite.all()):
-                row, column = (int(i) for i in (~finite).nonzero()[0])
-                raise NonFiniteError(
-                    f"{name} holds {float(values[row, column])} in column {column}, first in row "
-                    f"{block.start + row}; drop or repair the rows that are not finite."
-                )
+    peaks = rows.walk(_Peaks(rows.n_features + rows.n_targets, rows.device))
+    exponents, heaviest = power_of_two_exponents(peaks.columns), peaks.heaviest
+    scaled = rows.walk(_ScaledSquares(exponents, heaviest))
+    return torch.ldexp(scaled.squares.sqrt() * heaviest, exponents)
+
+
+class _CarefulFold(Fold, ABC):
+    """A fold over blocks of features and targets side by side, in float64."""
+
+    as_stored = False
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return extent.cached_rows()
+
+
+@final
+class _Peaks(_CarefulFold):
+    """The largest size in each column, over rows of positive weight, and the root of the largest weight."""
+
+    unweighted = True
+
+    def __init__(self, columns: int, device: torch.device) -> None:
+        self.columns = torch.zeros(columns, dtype=torch.float64, device=device)
+        self._heaviest = torch.zeros((), dtype=torch.float64, device=device)
+
+    @property
+    def heaviest(self) -> float:
+        return float(self._heaviest)
+
+    @override
+    def add(self, block: Block) -> None:
+        _check_finite(block)
         values, root = _counted(block)
-        peaks = torch.maximum(peaks, values.abs().amax(0))
-        heaviest = max(heaviest, float(root.max()))
-    exponents = power_of_two_exponents(peaks)
-    squares = torch.zeros_like(peaks)
-    for block in rows.blocks(size):
+        self.columns = torch.maximum(self.columns, values.abs().amax(0))
+        self._heaviest = torch.maximum(self._heaviest, root.max())
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.columns = torch.maximum(self.columns, other.columns)
+        self._heaviest = torch.maximum(self._heaviest, other._heaviest)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self.columns.shape[0], self.columns.device)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return self.columns, self._heaviest
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self.columns, self._heaviest = state
+
+
+@final
+class _ScaledSquares(_CarefulFold, SumFold):
+    """Squares of each column, brought to about 1 by powers of two, and of the weights over the largest."""
+
+    def __init__(self, exponents: Tensor, heaviest: float) -> None:
+        self._exponents, self._heaviest = exponents, heaviest
+        self.squares = torch.zeros(exponents.shape[0], dtype=torch.float64, device=exponents.device)
+
+    @override
+    def add(self, block: Block) -> None:
         values, root = _counted(block)
-        squares += (torch.ldexp(values, -exponents) * (root / heaviest)).square_().sum(0)
-    return torch.ldexp(squares.sqrt() * heaviest, exponents)
+        self.squares += (torch.ldexp(values, -self._exponents) * (root / self._heaviest)).square_().sum(0)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._exponents, self._heaviest)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return (self.squares,)
+
+
+def _check_finite(block: Block) -> None:
+    for name, values in (("X", block.X), ("Y", block.Y)):
+        finite = torch.isfinite(values)
+        if not bool(finite.all()):
+            row, column = (int(i) for i in (~finite).nonzero()[0])
+            raise NonFiniteError(
+                f"{name} holds {float(values[row, column])} in column {column}, first in row "
+                f"{block.start + row}; drop or repair the rows that are not finite."
+            )
 
 
 def _counted(block: Block) -> tuple[Tensor, Tensor]:

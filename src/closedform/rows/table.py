@@ -1,43 +1,33 @@
-"""Rows of a regression problem: blocks ``(X, Y, weight)`` in float64, wherever the numbers live."""
+"""Rows of a regression problem: features, targets and weights, wherever the numbers live."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.choice import engine_for
+from closedform.engine.contract import Engine
 from closedform.engine.threads import all_threads
+from closedform.rows.block import Block, Extent, Readable
 from closedform.rows.labels import check_alignment
 from closedform.rows.source import Source
 from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
+from closedform.rows.walkers import InOrder, Walker
+from closedform.rows.walkers.walker import AnyFold
 from closedform.words.errors import InputError
 
-__all__ = ["Block", "Rows", "as_rows"]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive rows: ``X`` (rows, features), ``Y`` (rows, targets), ``weight`` (rows,) or None; float64."""
-
-    start: int
-    X: Tensor
-    Y: Tensor
-    weight: Tensor | None
-
-    def among(self, order: Tensor) -> Tensor:
-        """Return those of the ascending row numbers of the table, int64, that are in this block, counted in it."""
-        ends = torch.tensor([self.start, self.start + self.X.shape[0]], device=order.device)
-        begin, end = torch.searchsorted(order, ends).tolist()
-        return order[begin:end] - self.start
+__all__ = ["Rows", "as_rows"]
 
 
 @final
-@dataclass(frozen=True)
-class Rows:
+@dataclass(frozen=True, eq=False)
+class Rows(Readable):
     """A table of features and targets that can be walked any number of times.
 
     Attributes:
@@ -46,6 +36,8 @@ class Rows:
         weight: Source of the sample weights, ``(rows,)``, or None.
         single_target: Whether the user's targets were one-dimensional.
         notes: What was done on the way in that the user should know.
+        walker: Who runs folds over the rows.
+        watcher: Who is told how far a pass has come, or None.
     """
 
     x: Source
@@ -53,21 +45,27 @@ class Rows:
     weight: Source | None
     single_target: bool
     notes: tuple[str, ...] = ()
+    walker: Walker = field(default_factory=InOrder)
+    watcher: Callable[[str, float], None] | None = None
 
     @property
     def n_rows(self) -> int:
+        """Rows of the table, those of weight zero included."""
         return self.x.shape[0]
 
     @property
     def n_features(self) -> int:
+        """Columns of X."""
         return self.x.shape[1]
 
     @property
     def n_targets(self) -> int:
+        """Columns of Y."""
         return self.y.shape[1]
 
     @property
     def device(self) -> torch.device:
+        """The device that the numbers are read to."""
         return self.x.device
 
     @property
@@ -77,31 +75,60 @@ class Rows:
 
     @property
     def in_memory(self) -> bool:
+        """Whether reading costs no I/O."""
         return self.x.in_memory
 
-    def blocks(self, rows_per_block: int, *, as_stored: bool = False, unweighted: bool = False) -> Iterator[Block]:
-        """Walk the table once, in order. Float64 tables in memory are handed out as views, never copied.
+    @property
+    @override
+    def extent(self) -> Extent:
+        return Extent(self.n_rows, self.n_features, self.n_targets, self.in_memory)
 
-        Rows of weight zero come as zeros: whatever stands in them, scaled by what suits the others, could leave the
-        range of float64, and infinity times zero is not zero.
+    @cached_property
+    def engine(self) -> Engine:
+        """What multiplies with rows of X in their own dtype: compiled loops, BLAS or torch."""
+        return engine_for(self.x.read(0, 1))
 
-        Args:
-            rows_per_block: Rows of each block but the last.
-            as_stored: Leave X and Y in their own dtype, for passes that convert as they read.
-            unweighted: Hand out rows of weight zero as they are.
+    def walk(self, fold: AnyFold) -> AnyFold:
+        """Add every row to the fold, once, and return it."""
+        return self.walker.walk(self, fold)
+
+    def gather(self, *, as_stored: bool = False) -> Block:
+        """Return all rows as one block, for square and wide systems; float64, or in the dtype of the table.
+
+        Raises:
+            InputError: the rows are not all to be had in one place.
         """
-        for start in range(0, self.n_rows, rows_per_block):
-            stop = min(start + rows_per_block, self.n_rows)
-            X, Y = self.x.read(start, stop), self.y.read(start, stop)
-            if not as_stored and not X.dtype == Y.dtype == torch.float64:
-                with all_threads():
-                    X, Y = X.to(torch.float64), Y.to(torch.float64)
-            weight = None if self.weight is None else self.weight.read(start, stop).to(torch.float64)
-            if weight is not None and not unweighted and not bool(weight.all()):
-                with all_threads():
-                    absent = (weight == 0).unsqueeze(1)
-                    X, Y = X.masked_fill(absent, 0), Y.masked_fill(absent, 0)
-            yield Block(start, X, Y, weight)
+        return self.walker.gather(self, as_stored=as_stored)
+
+    def watched(self, watcher: Callable[[str, float], None] | None) -> Rows:
+        """Return the same rows, whose passes tell ``watcher`` a label and the part done, from 0 to 1."""
+        return replace(self, watcher=watcher)
+
+    def select(self, targets: Tensor) -> Rows:
+        """Return the rows with some of the targets, in the order of the index tensor; nothing is read."""
+        return replace(self, y=_SelectedSource(self.y, targets))
+
+    @override
+    def report(self, label: str, part: float) -> None:
+        if self.watcher is not None:
+            with all_threads():
+                self.watcher(label, part)
+
+    @override
+    def block(self, start: int, stop: int, *, as_stored: bool = False, unweighted: bool = False) -> Block:
+        # Float64 tables in memory are handed out as views, never copied.
+        X, Y = self.x.read(start, stop), self.y.read(start, stop)
+        if not as_stored and not X.dtype == Y.dtype == torch.float64:
+            with all_threads():
+                X, Y = X.to(torch.float64), Y.to(torch.float64)
+
+        weight = None if self.weight is None else self.weight.read(start, stop).to(torch.float64)
+        if weight is not None and not unweighted and not bool(weight.all()):
+            # Whatever stands in rows of weight zero, scaled by what suits the others, could leave the range of float64.
+            with all_threads():
+                absent = (weight == 0).unsqueeze(1)
+                X, Y = X.masked_fill(absent, 0), Y.masked_fill(absent, 0)
+        return Block(start, X, Y, weight, self.engine if as_stored else engine_for(X))
 
 
 def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
@@ -130,6 +157,7 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
     leading, n_features = x.shape[:-1], x.shape[-1]
     if 0 in x.shape:
         raise InputError(f"X is empty: its shape is {x.shape}. At least one row and one feature are needed.")
+
     single_target = y.shape == leading
     if not single_target and y.shape[:-1] != leading:
         hint = ""
@@ -141,6 +169,7 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
         )
     if 0 in y.shape:
         raise InputError(f"Y is empty: its shape is {y.shape}. At least one target is needed.")
+
     n_rows = 1
     for size in leading:
         n_rows *= size
@@ -156,6 +185,7 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
             )
     if x.device.type == "mps":
         raise InputError("X is on the mps device, which has no float64; pass X.cpu() and Y.cpu().")
+
     notes = [note for source in sources for note in source.notes]
     return Rows(
         x=_reshape(x, (n_rows, n_features)),
@@ -191,11 +221,32 @@ class _ReshapedSource(Source):
     def stored_dtype(self) -> torch.dtype:
         return self.source.stored_dtype
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         inner = self.rows_per_outer_row
         outer_start, outer_stop = start // inner, -(-stop // inner)
         rows = self.source.read(outer_start, outer_stop).reshape(-1, *self.shape[1:])
         return rows[start - outer_start * inner : stop - outer_start * inner]
+
+
+@final
+class _SelectedSource(Source):
+    """Some columns of a source."""
+
+    def __init__(self, source: Source, chosen: Tensor) -> None:
+        self.source, self._chosen = source, chosen
+        self.name, self.dtype, self.device = source.name, source.dtype, source.device
+        self.in_memory, self.notes = source.in_memory, source.notes
+        self.shape = (source.shape[0], chosen.shape[0])
+
+    @property
+    @override
+    def stored_dtype(self) -> torch.dtype:
+        return self.source.stored_dtype
+
+    @override
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.source.read(start, stop)[:, self._chosen]
 
 
 def _reshape(source: Source, shape: tuple[int, ...]) -> Source:

@@ -46,5 +46,20 @@ class Outcome(Enum):
         """Whether the weights are what was asked for: at the minimum up to rounding, and to the digits asked."""
         return self not in (Outcome.NOT_CERTIFIED, Outcome.NOT_DETERMINED)
 
+    @property
+    def severity(self) -> int:
+        """How bad it is beside the other outcomes, from 0; of several fits the worst speaks."""
+        return _FROM_BEST_TO_WORST.index(self.name)
+
     def __str__(self) -> str:
         return self.value
+
+
+_FROM_BEST_TO_WORST = (
+    "CERTIFIED",
+    "CERTIFIED_NOT_UNIQUE",
+    "AMBIGUOUS_RANK",
+    "TRUNCATED",
+    "NOT_DETERMINED",
+    "NOT_CERTIFIED",
+)

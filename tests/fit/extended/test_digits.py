@@ -12,8 +12,9 @@ import closedform as cf
 import placement
 from closedform.engine import compiled
 from closedform.fit import digits as digits_module
-from closedform.fit.extended.operand import Tall
 from closedform.fit.extended.preconditioner import from_gram, from_triangle
+from closedform.fit.extended.tall import Tall
+from closedform.fit.problem import Problem as FitProblem
 from closedform.rows import Design, as_rows, scan
 from closedform.words.errors import InputError
 from exact import errors, minimiser
@@ -180,12 +181,12 @@ def test_what_is_claimed_of_a_preconditioner_is_true(condition: float, weighted:
     X = (U * np.geomspace(1, 1 / condition, 6)) @ V
     weight = rng.integers(0, 3, 30).astype(float) if weighted else None
     rows = as_rows(place(X), place(X[:, 0]), place(weight))
-    design = Design(rows, scan(rows), bias=True, l2=0.0)
-    operand = Tall(design)
-    found = [from_triangle(operand, design.triangle.R), from_gram(operand)]
+    problem = FitProblem(Design(rows, scan(rows), bias=True), 0.0)
+    operand = Tall(problem)
+    found = [from_triangle(operand, problem.triangle.R), from_gram(operand)]
     assert condition > 1e7 or found[1] is not None
     A = [[Fraction(1), *map(Fraction, row)] for row in X.tolist()]
-    A = [[a * Fraction(float(s)) for a, s in zip(row, design.scale, strict=True)] for row in A]
+    A = [[a * Fraction(float(s)) for a, s in zip(row, problem.scale, strict=True)] for row in A]
     W = [Fraction(1)] * 30 if weight is None else [Fraction(w) for w in weight]
     for preconditioner in [item for item in found if item is not None]:
         T = [[Fraction(t) for t in column] for column in preconditioner.T.T.tolist()]

@@ -11,11 +11,11 @@ import torch
 from closedform.engine import compiled
 from closedform.engine.choice import engine_for
 from closedform.fit.extended import expansions
-from closedform.fit.extended.expansions import foreseen_errors, gradient_in_expansions, served
-from closedform.fit.extended.fixed_point import gradient
-from closedform.fit.extended.operand import Tall
+from closedform.fit.extended.fixed_point import Gradient, gradient
 from closedform.fit.extended.preconditioner import from_root
 from closedform.fit.extended.refinement import refine
+from closedform.fit.extended.tall import Tall
+from closedform.fit.problem import Problem
 from closedform.numerics.expansion import renormalise
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Design, as_rows, scan
@@ -82,13 +82,13 @@ def test_sums_lose_the_cube_of_eps(
             assert float(found[j]) >= float(squares) * (1 - 1e-12)
 
 
-def design_of(condition: float, *, bias: bool, l2: float, weighted: bool, targets: int = 2) -> Design:
+def the_problem(condition: float, *, bias: bool, l2: float, weighted: bool, targets: int = 2) -> Problem:
     rng = np.random.default_rng(7)
     left, right = (np.linalg.qr(rng.standard_normal(shape))[0] for shape in ((60, 6), (6, 6)))
     X = (left * np.geomspace(1, 1 / condition, 6)) @ right * 10.0 ** np.arange(6)
     weight = rng.uniform(0, 3, 60) * (rng.uniform(size=60) > 0.2) if weighted else None
     rows = as_rows(X, X[:, :targets] + rng.standard_normal((60, targets)), weight)
-    return Design(rows, scan(rows), bias=bias, l2=l2)
+    return Problem(Design(rows, scan(rows), bias=bias), l2)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -99,22 +99,22 @@ def test_the_bound_on_a_gradient_holds(
     bias: bool, l2: float, weighted: bool, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expansions, "_ENTRIES", entries)
-    design = design_of(1e6, bias=bias, l2=l2, weighted=weighted)
-    operand = Tall(design)
-    assert served(operand)
-    p = design.n_columns
+    problem = the_problem(1e6, bias=bias, l2=l2, weighted=weighted)
+    operand = Tall(problem)
+    assert operand.sums_expansions
+    p = problem.n_columns
     rng = np.random.default_rng(1)
     z = renormalise(torch.stack([numbers(rng, p, 2, orders=2) * U**part for part in range(3)]))
-    found = gradient_in_expansions(operand, z)
+    found = Gradient(*operand.gradient_in_expansions(z))
     by_slices = gradient(operand, z, 6)
     size = max(float(found.value.abs().max()), 1.0)
     for a, b in zip(found.value.flatten().tolist(), by_slices.value.flatten().tolist(), strict=True):
         assert abs(a - b) <= 250 * U * abs(b) + 1e-30 * size
     assert bool((found.error < 1e-38).all())
     assert bool((found.residual_error < 1e-40).all())
-    X, Y = design.rows.x.read(0, 60), design.rows.y.read(0, 60)
-    w = [Fraction(1)] * 60 if design.rows.weight is None else fractions(design.rows.weight.read(0, 60))
-    scale, target_scale = fractions(design.scale), fractions(design.target_scale)
+    X, Y = problem.rows.x.read(0, 60), problem.rows.y.read(0, 60)
+    w = [Fraction(1)] * 60 if problem.rows.weight is None else fractions(problem.rows.weight.read(0, 60))
+    scale, target_scale = fractions(problem.scale), fractions(problem.target_scale)
     rows = [[Fraction(1)] * int(bias) + fractions(row) for row in X]
     rows = [[a * s for a, s in zip(row, scale, strict=True)] for row in rows]
     for j in range(2):
@@ -127,48 +127,49 @@ def test_the_bound_on_a_gradient_holds(
             # The exact gradient of the rounded residual is not at hand: both errors count, the second through |A'W|.
             error = float(abs(Fraction(float(found.value[c, j])) - exact))
             assert error <= 130 * U * abs(float(exact)) + float(found.error[j] + 2 * found.residual_error[j])
-    foreseen = foreseen_errors(operand, z, torch.full((2,), 1e3, dtype=torch.float64))
+    foreseen = operand.foreseen_errors(z, torch.full((2,), 1e3, dtype=torch.float64))
     assert bool((foreseen[0] >= found.error).all())
 
 
 def test_numbers_out_of_range_have_no_bound() -> None:
-    design = design_of(10.0, bias=False, l2=0.0, weighted=False)
-    operand = Tall(design)
+    problem = the_problem(10.0, bias=False, l2=0.0, weighted=False)
+    operand = Tall(problem)
     z = torch.zeros(3, 6, 2, dtype=torch.float64)
     z[0, 3, 0], z[2, 1, 1] = 1e300, 5e-324
-    design.scale[3], design.scale[1] = 2.0**60, 2.0**-60
-    found = gradient_in_expansions(operand, z)
+    problem.scale[3], problem.scale[1] = 2.0**60, 2.0**-60
+    found = Gradient(*operand.gradient_in_expansions(z))
     assert found.error.tolist() == [float("inf")] * 2
     assert not found.value.any()
 
 
 @pytest.mark.parametrize("condition", [1e1, 1e5, 1e11])
 def test_a_rough_triangle_is_enough(condition: float) -> None:
-    design = design_of(condition, bias=True, l2=0.0, weighted=True)
-    operand = Tall(design)
+    problem = the_problem(condition, bias=True, l2=0.0, weighted=True)
+    operand = Tall(problem)
     noise = torch.rand(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).triu()
     turn = torch.eye(7, dtype=torch.float64) + 0.1 * noise
-    rough = turn @ design.triangle.R
+    rough = turn @ problem.triangle.R
     found = from_root(operand, rough)
     assert found is not None
     assert found.delta < 0.02
-    A = torch.cat([A for A, _ in design.matrix_blocks(60, "")])
+    A = problem.columns.matrix(problem.rows.gather())[0]
     Y = A.numpy().astype(np.longdouble) @ found.T.numpy().astype(np.longdouble)
     assert np.linalg.norm((Y.T @ Y).astype(float) - np.eye(7)) <= found.delta
 
 
 def test_a_triangle_that_says_nothing_is_refused() -> None:
-    operand = Tall(design_of(1e12, bias=False, l2=0.0, weighted=False))
+    operand = Tall(the_problem(1e12, bias=False, l2=0.0, weighted=False))
     assert from_root(operand, torch.zeros(6, 6, dtype=torch.float64)) is None
     assert from_root(operand, torch.diag(torch.logspace(0, 8, 6, dtype=torch.float64)) * 1e-3) is None
 
 
 def test_where_expansions_do_not_reach_slices_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    design = design_of(1e3, bias=False, l2=0.0, weighted=False)
-    operand = Tall(design)
-    preconditioner = from_root(operand, design.triangle.R)
+    problem = the_problem(1e3, bias=False, l2=0.0, weighted=False)
+    operand = Tall(problem)
+    preconditioner = from_root(operand, problem.triangle.R)
     assert preconditioner is not None
-    start = preconditioner.T @ (preconditioner.T.T @ torch.cat([A.T @ B for A, B in design.matrix_blocks(60, "")]))
+    A, B = problem.columns.matrix(problem.rows.gather())
+    start = preconditioner.T @ (preconditioner.T.T @ (A.T @ B))
     monkeypatch.setattr(expansions, "_loss", lambda _: 1e-12)
     monkeypatch.setattr("closedform.fit.extended.refinement._slices", lambda *_, **__: 0)
     found = refine(operand, start, preconditioner.T, preconditioner.delta, 1e-25, measured=True)

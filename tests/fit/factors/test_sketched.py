@@ -71,7 +71,7 @@ def test_whitened_rows_with_ridge_and_weights(weighted: bool, monkeypatch: pytes
 
 def test_where_whitening_is_spoilt_conjugate_gradients_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, 3, True), 3, True))
-    monkeypatch.setattr(sketched, "cholesky", lambda gram: (gram, 1))
+    monkeypatch.setattr(sketched, "cholesky_of", lambda gram: (gram, 1))
     rng = np.random.default_rng(11)
     sol = cf.solve(rng.standard_normal((900, 5)), rng.standard_normal(900), method="sketched")
     assert sol.outcome is cf.Outcome.CERTIFIED

@@ -6,19 +6,34 @@ lies beyond. The errors of this kind of dot product were studied by Ogita, Rump 
 
 from __future__ import annotations
 
+from typing import Self, final
+
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from closedform.engine import compiled
 from closedform.engine.choice import engine_for
 from closedform.engine.compiled import depths
-from closedform.fit.extended.fixed_point import MAX_SLICES, Gradient, coefficients
-from closedform.fit.extended.operand import PASS_ROWS, SLACK, Operand, Tall, U, readable_rows
-from closedform.numerics.expansion import accumulate, renormalise, two_sum
-from closedform.numerics.slices import carry, convolve, levels_for, limbs, scaled
-from closedform.rows import Design
+from closedform.fit.extended.arithmetic import SLACK, U
+from closedform.fit.extended.fixed_point import MAX_SLICES, coefficients
+from closedform.fit.problem import Problem
+from closedform.numerics.expansion import accumulate_, renormalise, two_sum
+from closedform.numerics.slices import carry_, convolve, levels_for, limbs, scaled
+from closedform.rows import Block, Fold
+from closedform.rows.block import Extent
 
-__all__ = ["dot_additions", "foreseen_errors", "gradient_in_expansions", "served", "sum_additions"]
+__all__ = [
+    "PASS_ROWS",
+    "dot_additions",
+    "expansion_errors",
+    "gradient_in_expansions",
+    "readable_rows",
+    "sum_additions",
+]
 
+#: Rows that one call of a compiled pass takes here, so that sums stay short.
+PASS_ROWS = 2**16
 #: Sums of one call, so that those of all its parts do not fill the memory.
 _ENTRIES = 2**17
 #: More than products and scaling can lose to the ends of the range of doubles while scales stay within 2**300.
@@ -30,9 +45,9 @@ _MERGED = 4
 _DWARFED = (1.0, 2.0**52, 2.0**104)
 
 
-def served(operand: Operand) -> bool:
-    """Whether the compiled pass serves the operand."""
-    return isinstance(operand, Tall) and operand.compiled
+def readable_rows(X: Tensor) -> Tensor:
+    """Return rows as the compiled pass reads them: as they are, or in float64."""
+    return X if compiled.serves(X) else X.to(torch.float64).contiguous()
 
 
 def dot_additions(columns: int) -> float:
@@ -69,72 +84,148 @@ def _sizes(z: Tensor) -> Tensor:
     return torch.stack([part.abs() * factor for part, factor in zip(z, _DWARFED, strict=True)]).amax(0)
 
 
-def _errors(operand: Tall, z: Tensor, residual_norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Bound the error of an entry of the gradient, and the norm of that of the residual, ``(targets,)``."""
-    design = operand.design
-    residuals = (design.column_norms @ _sizes(z) + design.target_norms) * SLACK
-    lost = _loss(dot_additions(operand.columns)) * residuals
-    summed = residual_norms + (0.0 if operand.penalty is None else 1.0) * residuals
-    error = _loss(sum_additions(design.rows.n_rows)) * (summed * SLACK + _UNDERFLOW)
+def expansion_errors(
+    problem: Problem, penalised: bool, z: Tensor, residual_norms: Tensor, additions: float
+) -> tuple[Tensor, Tensor]:
+    """Bound the error of an entry of the gradient, and the norm of that of the residual, ``(targets,)``.
+
+    Args:
+        problem: The problem.
+        penalised: Whether there is a ridge.
+        z: Expansions ``(3, columns, targets)``.
+        residual_norms: ``(targets,)``.
+        additions: How many additions to a first part an entry of the gradient went through.
+    """
+    residuals = (problem.column_norms @ _sizes(z) + problem.target_norms) * SLACK
+    lost = _loss(dot_additions(problem.n_columns)) * residuals
+    summed = residual_norms + (1.0 if penalised else 0.0) * residuals
+    error = _loss(additions) * (summed * SLACK + _UNDERFLOW)
     return error + _UNDERFLOW, lost + _UNDERFLOW
 
 
-def foreseen_errors(operand: Operand, z: Tensor, residual_norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what :func:`gradient_in_expansions` would bound by, ``(targets,)``."""
-    assert isinstance(operand, Tall)
-    return _errors(operand, z, residual_norms)
+def gradient_in_expansions(
+    problem: Problem, penalty: Tensor | None, graded: bool, z: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``A'W(b - A z) - penalty z`` for an expansion z ``(3, columns, targets)``, and bounds on its error.
 
-
-def gradient_in_expansions(operand: Operand, z: Tensor) -> Gradient:
-    """Return ``A'W(b - A z) - penalty z`` for an expansion z ``(3, columns, targets)``."""
-    assert isinstance(operand, Tall)
-    design = operand.design
-    V = z * design.scale.unsqueeze(1)
-    g, residual_norms = _summed(design, V)
-    g = g * design.scale.unsqueeze(1)
-    if operand.penalty is not None:
-        x = coefficients(z, operand.peaks, operand.graded, MAX_SLICES)
-        penalty = limbs(operand.penalty.reshape(1, -1, 1), levels_for(MAX_SLICES))
-        for level in carry(convolve(penalty, x.limbs)):
-            accumulate(g, -scaled(level, x.exponents))
-    error, residual_error = _errors(operand, z, residual_norms)
+    Args:
+        problem: The problem.
+        penalty: ``(columns,)``, at most 1, or None.
+        graded: Whether rows have weights.
+        z: Where.
+    """
+    scale = problem.scale.unsqueeze(1)
+    V = z * scale
+    sums = problem.rows.walk(_ExpansionSums(problem, V))
+    g, residual_norms = sums.gradient * scale, sums.squares.sqrt()
+    if penalty is not None:
+        x = coefficients(z, torch.ones_like(problem.target_scale), graded, MAX_SLICES)
+        cut = limbs(penalty.reshape(1, -1, 1), levels_for(MAX_SLICES))
+        for level in carry_(convolve(cut, x.limbs)):
+            accumulate_(g, -scaled(level, x.exponents))
+    error, residual_error = expansion_errors(problem, penalty is not None, z, residual_norms, sums.additions)
     value, rounded = _rounded(renormalise(g))
     error = error + rounded
     # What scaling could not do exactly, or took out of range, is not known at all.
-    known = torch.isfinite(value).all(0) & torch.isfinite(error) & (V / design.scale.unsqueeze(1) == z).all(0).all(0)
-    return Gradient(torch.where(known, value, 0.0), torch.where(known, error, torch.inf), residual_error)
+    known = torch.isfinite(value).all(0) & torch.isfinite(error) & (V / scale == z).all(0).all(0)
+    return torch.where(known, value, 0.0), torch.where(known, error, torch.inf), residual_error
 
 
-def _summed(design: Design, V: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``[1 | X]' T`` (3, columns, targets) for ``T = W (Y - [1 | X] V)``, and norms of residuals (targets,)."""
-    _, p, k = V.shape
-    first, n = int(design.bias), p - int(design.bias)
-    vectors = V[:, first:].transpose(1, 2)
-    offset = V[:, 0] if design.bias else V.new_zeros(3, k)
-    width = max(1, _ENTRIES // (n + 1))
-    groups = [slice(start, min(start + width, k)) for start in range(0, k, width)]
-    sums = [V.new_zeros((group.stop - group.start) * (3 * (n + 1) + 1)) for group in groups]
-    for block in design.blocks(PASS_ROWS, "extending", as_stored=True):
+@final
+class _ExpansionSums(Fold):
+    """``[1 | X]' T`` for ``T = W (Y - [1 | X] V)`` in sums of three doubles, and squares of the residuals.
+
+    Args:
+        problem: The problem.
+        V: Expansions ``(3, columns, targets)``, in the units of the features and of the scaled targets.
+    """
+
+    label = "extending"
+
+    def __init__(self, problem: Problem, V: Tensor) -> None:
+        self._problem, self._V = problem, V
+        _, p, k = V.shape
+        first, n = int(problem.bias), p - int(problem.bias)
+        self._features = n
+        self._vectors = V[:, first:].transpose(1, 2)
+        self._offset = V[:, 0] if problem.bias else V.new_zeros(3, k)
+        width = max(1, _ENTRIES // (n + 1))
+        self._groups = [slice(start, min(start + width, k)) for start in range(0, k, width)]
+        self._sums = [V.new_zeros((group.stop - group.start) * (3 * (n + 1) + 1)) for group in self._groups]
+        self._rows = 0
+        self._mergers = 0
+
+    @property
+    def additions(self) -> int:
+        """How many additions to a first part an entry of the gradient went through."""
+        return sum_additions(self._rows) + self._mergers
+
+    @property
+    def gradient(self) -> Tensor:
+        """``[1 | X]' T``, ``(3, columns, targets)``."""
+        n, bias, gradients = self._features, self._problem.bias, []
+        for group, total in zip(self._groups, self._sums, strict=True):
+            q = group.stop - group.start
+            parts = self._expansions(total)
+            features, ones = parts[:, : q * n].view(3, q, n).transpose(1, 2), parts[:, q * n :].unsqueeze(1)
+            gradients.append(torch.cat([ones, features], 1) if bias else features)
+        return torch.cat(gradients, 2)
+
+    @property
+    def squares(self) -> Tensor:
+        """Weighted squares of the residuals, ``(targets,)``."""
+        pairs = zip(self._groups, self._sums, strict=True)
+        return torch.cat([total[group.start - group.stop :] for group, total in pairs])
+
+    def _expansions(self, total: Tensor) -> Tensor:
+        """Return the part of the sums that are expansions, ``(3, numbers)``."""
+        count = total.shape[0] // (3 * (self._features + 1) + 1) * (self._features + 1)
+        return total[: 3 * count].view(3, count)
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return PASS_ROWS
+
+    @override
+    def add(self, block: Block) -> None:
         X = readable_rows(block.X)
-        engine = engine_for(X)
-        for group, total in zip(groups, sums, strict=True):
+        engine, scale = engine_for(X), self._problem.target_scale
+        for group, total in zip(self._groups, self._sums, strict=True):
             engine.expansion_sums_(
                 total,
                 X,
                 block.Y[:, group],
-                vectors[:, group],
-                offset[:, group],
+                self._vectors[:, group],
+                self._offset[:, group],
                 block.weight,
-                design.target_scale[group],
+                scale[group],
             )
-    gradients, squares = [], []
-    for group, total in zip(groups, sums, strict=True):
-        q = group.stop - group.start
-        parts, rest = total[: 3 * q * (n + 1)].view(3, -1), total[3 * q * (n + 1) :]
-        features, ones = parts[:, : q * n].view(3, q, n).transpose(1, 2), parts[:, q * n :].unsqueeze(1)
-        gradients.append(torch.cat([ones, features], 1) if design.bias else features)
-        squares.append(rest)
-    return torch.cat(gradients, 2), torch.cat(squares).sqrt()
+        self._rows += X.shape[0]
+
+    @override
+    def merge(self, other: Self) -> None:
+        for mine, theirs in zip(self._sums, other._sums, strict=True):
+            parts = self._expansions(mine)
+            for part in other._expansions(theirs):
+                accumulate_(parts, part)
+            mine[parts.numel() :] += theirs[parts.numel() :]
+        self._rows += other._rows
+        # Three parts are added, and the last call of each may have been a short one.
+        self._mergers += other._mergers + 4
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._problem, self._V)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return *self._sums, torch.tensor([self._rows, self._mergers], device="cpu")
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        *sums, counts = state
+        self._sums = [total.clone() for total in sums]
+        self._rows, self._mergers = (int(count) for count in counts)
 
 
 def _rounded(g: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.fit.extended.operand import SLACK, Block, Operand, U
+from closedform.fit.extended.arithmetic import SLACK, SlicedBlock, U
+from closedform.fit.extended.operand import Operand, OperandFold
 from closedform.numerics.slices import (
     LENGTH,
     LIMB_BITS,
     adjoint_product,
-    carry,
+    carry_,
     convolve,
     exponents_of,
     levels_for,
@@ -21,6 +23,7 @@ from closedform.numerics.slices import (
     product,
     scaled,
 )
+from closedform.rows import Block
 
 __all__ = ["MAX_SLICES", "Coefficients", "Gradient", "coefficients", "gradient", "residual", "rounding", "slices_for"]
 
@@ -66,12 +69,12 @@ def coefficients(z: Tensor, peaks: Tensor, graded: bool, slices: int) -> Coeffic
     return Coefficients(limbs(down, levels_for(slices)), down[0], exponents, slices)
 
 
-def residual(block: Block, z: Coefficients, right: Tensor) -> Tensor:
+def residual(block: SlicedBlock, z: Coefficients, right: Tensor) -> Tensor:
     """Return the limbs of ``b - A z`` of a block, ``(limbs, rows, targets)``, on the scale of its rows and of z."""
     count = z.limbs.shape[0]
     levels = -product(block.left, z.limbs, z.rounded)
     levels[:count] += limbs(scaled(right, -z.exponents).unsqueeze(0), count)
-    return carry(levels)[:count]
+    return carry_(levels)[:count]
 
 
 @final
@@ -93,29 +96,77 @@ class Gradient:
 def gradient(operand: Operand, z: Tensor, slices: int) -> Gradient:
     """Return ``offset + A'W(b - A z) - penalty z`` for an expansion z."""
     x = coefficients(z, operand.peaks, operand.graded, slices)
-    count = levels_for(slices)
-    value = z.new_zeros(2 * count - 5, *z.shape[1:])
+    sums = operand.walk(_FixedPointSums(operand, x))
+    value = sums.value
     if operand.offset is not None:
         value += limbs(scaled(operand.offset, -x.exponents), value.shape[0])
     if operand.penalty is not None:
-        penalty = limbs(operand.penalty.reshape(1, -1, 1), count)
-        value -= carry(convolve(penalty, x.limbs))[: value.shape[0]]
-    absolute, blocks = torch.zeros_like(z[0, 0]), 0
-    for block in operand.blocks(slices):
-        blocks += 1
-        weight = None if block.weight is None else limbs(block.weight.unsqueeze(0), count)
-        for start in range(0, z.shape[2], _GROUP):
-            group = slice(start, start + _GROUP)
-            r = residual(block, x.part(group), block.right[:, group])
-            if weight is not None:
-                r = carry(convolve(weight, r))[:count]
-            rounded = r.sum(0)
-            absolute[group] += rounded.abs().sum(0)
-            value[..., group] += adjoint_product(block.left, r, rounded)
-        carry(value)
-    error = _gradient_error(absolute, operand, blocks) * x.unit * SLACK
+        penalty = limbs(operand.penalty.reshape(1, -1, 1), levels_for(slices))
+        value -= carry_(convolve(penalty, x.limbs))[: value.shape[0]]
+    error = _gradient_error(sums.absolute, operand, sums.blocks) * x.unit * SLACK
     rows = operand.rows**0.5 * (_ROOT if operand.graded else 1.0)
-    return Gradient(scaled(carry(value).sum(0), x.exponents), error, rows * x.residual_error)
+    return Gradient(scaled(carry_(value).sum(0), x.exponents), error, rows * x.residual_error)
+
+
+@final
+class _FixedPointSums(OperandFold):
+    """``A'W(b - A z)`` in levels, and what its error is bounded by.
+
+    Attributes:
+        value: Levels, ``(levels, columns, targets)``.
+        absolute: Sums of the absolute values of the residuals, ``(targets,)``.
+        blocks: How many blocks have been added, or sums merged.
+    """
+
+    def __init__(self, operand: Operand, x: Coefficients) -> None:
+        super().__init__(operand)
+        self._x = x
+        self._count = levels_for(x.slices)
+        zeros = x.rounded.new_zeros
+        self.value = zeros(2 * self._count - 5, operand.columns, operand.targets)
+        self.absolute = zeros(operand.targets)
+        self.blocks = 0
+        # Room for the slices of a block, made once.
+        self._room = zeros(0, x.slices, operand.columns)
+
+    @override
+    def add(self, block: Block) -> None:
+        rows = block.X.shape[0]
+        if self._room.shape[0] < rows:
+            self._room = self._room.new_empty(rows, *self._room.shape[1:])
+        part, count = self.operand.sliced(block, self._room[:rows]), self._count
+        weight = None if part.weight is None else limbs(part.weight.unsqueeze(0), count)
+        for start in range(0, self.absolute.shape[0], _GROUP):
+            group = slice(start, start + _GROUP)
+            r = residual(part, self._x.part(group), part.right[:, group])
+            if weight is not None:
+                r = carry_(convolve(weight, r))[:count]
+            rounded = r.sum(0)
+            self.absolute[group] += rounded.abs().sum(0)
+            self.value[..., group] += adjoint_product(part.left, r, rounded)
+        carry_(self.value)
+        self.blocks += 1
+
+    @override
+    def merge(self, other: Self) -> None:
+        # Sums of integers, exact; carried, they stay so.
+        self.value += other.value
+        carry_(self.value)
+        self.absolute += other.absolute
+        self.blocks += other.blocks + 1
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self.operand, self._x)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return self.value, self.absolute, torch.tensor(self.blocks, device="cpu")
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self.value, self.absolute = state[0].clone(), state[1].clone()
+        self.blocks = int(state[2])
 
 
 def _gradient_error(absolute: Tensor, operand: Operand, blocks: int) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.gram import gram_update, mirror
-from closedform.fit.extended.operand import SLACK, Operand, U
+from closedform.engine.products import gram_
+from closedform.fit.extended.arithmetic import SLACK, SlicedBlock, U
+from closedform.fit.extended.operand import Operand, OperandFold
 from closedform.numerics.slices import LENGTH, exponents_of, limbs, scaled
+from closedform.numerics.symmetric import mirror
+from closedform.rows import Block
 
 __all__ = ["Preconditioner", "from_gram", "from_root", "from_triangle"]
 
@@ -127,7 +131,7 @@ class _Products:
     @staticmethod
     def identity(operand: Operand) -> _Products:
         """Take T for the identity."""
-        return _Products._of(operand, None, operand.gram(None) or _summed(operand, operand.rounded()), 0.0, 0.0)
+        return _Products._of(operand, None, operand.gram(None) or _summed(_RoundedGram(operand, None)), 0.0, 0.0)
 
     @staticmethod
     def of(operand: Operand, T: Tensor) -> _Products:
@@ -136,10 +140,10 @@ class _Products:
         reach = operand.frobenius_norm * float(torch.linalg.matrix_norm(T)) * SLACK
         error = (p + 5) * U * reach
         if error < _GOOD:
-            summed = operand.gram(T) or _summed(operand, (A @ T for A in operand.rounded()))
+            summed = operand.gram(T) or _summed(_RoundedGram(operand, T))
         else:
             careful = _CarefulProducts(operand, T)
-            error, summed = careful.error, _summed(operand, careful.blocks())
+            error, summed = careful.error, _summed(_CarefulGram(careful))
         return _Products._of(operand, T, summed, error, reach)
 
     @staticmethod
@@ -147,7 +151,7 @@ class _Products:
         gram, terms = summed
         if operand.penalty is not None:
             root = operand.penalty.sqrt().unsqueeze(1)
-            gram_update(gram, torch.diagflat(root) if T is None else root * T)
+            gram_(gram, torch.diagflat(root) if T is None else root * T)
             terms += operand.columns + 1
         # The diagonal of the sum is as good as its entries, which SLACK exceeds by far.
         squares = float(gram.diagonal().sum()) * SLACK
@@ -168,14 +172,78 @@ class _Products:
         return (defect + 2 * (1 + defect) ** 0.5 * change + change**2) * SLACK
 
 
-def _summed(operand: Operand, blocks: Iterator[Tensor]) -> tuple[Tensor, int]:
-    """Sum ``Y'Y`` over blocks Y of at most :data:`LENGTH` rows; count the additions."""
-    p = operand.columns
-    gram, terms = torch.zeros(p, p, dtype=torch.float64, device=operand.peaks.device), LENGTH
-    for Y in blocks:
-        gram_update(gram, Y)
-        terms += 1
-    return gram, terms
+class _ProductGram(OperandFold, ABC):
+    """Sums ``Y'Y`` over blocks Y of ``sqrt(W) A T``, of at most :data:`LENGTH` rows, and counts the additions."""
+
+    def __init__(self, operand: Operand) -> None:
+        super().__init__(operand)
+        p = operand.columns
+        self.gram = operand.peaks.new_zeros(p, p)
+        self.terms = LENGTH
+
+    @abstractmethod
+    def multiply(self, block: Block) -> Tensor:
+        """Return Y for a block."""
+
+    @override
+    def add(self, block: Block) -> None:
+        gram_(self.gram, self.multiply(block))
+        self.terms += 1
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.gram += other.gram
+        self.terms += other.terms + 1
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return self.gram, torch.tensor(self.terms, device="cpu")
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self.gram, self.terms = state[0].clone(), int(state[1])
+
+
+@final
+class _RoundedGram(_ProductGram):
+    """Of products in double precision; T is the identity where it is None."""
+
+    def __init__(self, operand: Operand, T: Tensor | None) -> None:
+        super().__init__(operand)
+        self._T = T
+
+    @override
+    def multiply(self, block: Block) -> Tensor:
+        A = self.operand.rounded(block)
+        return A if self._T is None else A @ self._T
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self.operand, self._T)
+
+
+@final
+class _CarefulGram(_ProductGram):
+    """Of products whose leading parts are exact."""
+
+    def __init__(self, products: _CarefulProducts) -> None:
+        super().__init__(products.operand)
+        self._products = products
+
+    @override
+    def multiply(self, block: Block) -> Tensor:
+        room = self.gram.new_empty(block.X.shape[0], 1, self.operand.columns)
+        return self._products.multiply(self.operand.sliced(block, room))
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._products)
+
+
+def _summed(fold: _ProductGram) -> tuple[Tensor, int]:
+    """Walk the rows, and return the sum and how many additions its entries went through, at most."""
+    walked = fold.operand.walk(fold)
+    return walked.gram, walked.terms
 
 
 @final
@@ -206,15 +274,14 @@ class _CarefulProducts:
             if self.error < _GOOD:
                 return
 
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield ``sqrt(W) A T``, block by block."""
-        for block in self.operand.blocks(1):
-            A = block.left.exact[:, 0]
-            Y = A @ self.limbs[0]
-            for limb in self.limbs[1:]:
-                Y += A @ limb
-            Y += A @ self.tail + block.left.rest @ self.T
-            Y = scaled(Y, self.exponents if block.exponents is None else block.exponents + self.exponents)
-            if block.weight is not None and block.exponents is not None:
-                Y *= scaled(block.weight, -2 * block.exponents).sqrt()
-            yield Y
+    def multiply(self, block: SlicedBlock) -> Tensor:
+        """Return ``sqrt(W) A T`` for a block."""
+        A = block.left.exact[:, 0]
+        Y = A @ self.limbs[0]
+        for limb in self.limbs[1:]:
+            Y += A @ limb
+        Y += A @ self.tail + block.left.rest @ self.T
+        Y = scaled(Y, self.exponents if block.exponents is None else block.exponents + self.exponents)
+        if block.weight is not None and block.exponents is not None:
+            Y *= scaled(block.weight, -2 * block.exponents).sqrt()
+        return Y

@@ -8,10 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.fit.extended.expansions import foreseen_errors, gradient_in_expansions, served
-from closedform.fit.extended.fixed_point import MAX_SLICES, gradient, rounding, slices_for
-from closedform.fit.extended.operand import SLACK, Operand, U
-from closedform.numerics.expansion import accumulate, renormalise
+from closedform.fit.extended.arithmetic import SLACK, U
+from closedform.fit.extended.fixed_point import MAX_SLICES, Gradient, gradient, rounding, slices_for
+from closedform.fit.extended.operand import Operand
+from closedform.numerics.expansion import accumulate_, renormalise
 
 __all__ = ["Refined", "refine"]
 
@@ -63,12 +63,14 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
         return best
     lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1) * SLACK
     slices = _slices(operand, T, start, goal, measured=measured)
+
     for passes in range(1, _MAX_PASSES + 1):
         projected, missing = _projected(operand, T, z, delta, slices)
         size = torch.linalg.vector_norm(projected, dim=0)
         stepped = z.clone()
-        accumulate(stepped, T @ projected)
+        accumulate_(stepped, T @ projected)
         stepped = renormalise(stepped)
+
         # z* - z is T M^-1 T'g; the step takes T T'g of it away, as far as T'g is known and but for its rounding.
         left = size if measured else size * (delta + (1 - delta) * (T.shape[0] + 3) * U)
         reach = (left + missing) / (1 - delta) * SLACK
@@ -82,6 +84,7 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
             torch.where(better, bound, best.bound),
             passes,
         )
+
         if bool((best.bound <= goal * _sizes(best.z[0])).all()):
             break
         if not halved:
@@ -96,8 +99,8 @@ def _slices(operand: Operand, T: Tensor, start: Tensor, goal: float, *, measured
     """Return how many slices will do for the goal, or 0 where sums of three doubles will."""
     z = torch.stack([start, torch.zeros_like(start), torch.zeros_like(start)])
     sizes = _sizes(start)
-    if served(operand):
-        error, residual_error = foreseen_errors(operand, z, torch.ones_like(start[0]))
+    if operand.sums_expansions:
+        error, residual_error = operand.foreseen_errors(z, torch.ones_like(start[0]))
         lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1)
         reach = torch.linalg.vector_norm(T.abs().sum(0)) * error + residual_error
         if bool((lengths * reach <= (0.01 if measured else 0.25) * goal * sizes).all()):
@@ -113,7 +116,7 @@ def _sizes(z: Tensor) -> Tensor:
 
 def _projected(operand: Operand, T: Tensor, z: Tensor, delta: float, slices: int) -> tuple[Tensor, Tensor]:
     """Return ``T'g`` and a bound on the Euclidean norm of its error for each target."""
-    g = gradient(operand, z, slices) if slices else gradient_in_expansions(operand, z)
+    g = gradient(operand, z, slices) if slices else Gradient(*operand.gradient_in_expansions(z))
     # Rounding of the product, of g to double, and what is missing from g; A'e for an error e of the residual is bounded
     # through |A T| <= sqrt(1 + delta), which keeps the condition number out of it.
     missing = T.abs().T @ (rounding(T.shape[0]) * g.value.abs() + g.error)

@@ -1,4 +1,4 @@
-"""What a factor is: facts it decides by, its predicted cost, and what it hands to refinement."""
+"""What a factor is: facts it decides by, its predicted cost, how it starts and refines, and what it claims."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 from torch import Tensor
 
 from closedform.engine.rates import Rates
+from closedform.fit.claims import Claims
+from closedform.fit.problem import Problem
+from closedform.fit.refinement import Refinement
 from closedform.numerics.extremes import Extremes
-from closedform.numerics.rank import Rank
-from closedform.numerics.root import Root
-from closedform.rows import Design
 
 __all__ = ["Cost", "Factor", "Facts", "Method"]
 
-#: Bytes a second at which rows come from a file, about: who passes over them often waits for the disk.
+#: Bytes a second at which rows come from a file, about: whoever passes over them often waits for the disk.
 _FROM_FILE = 1e9
 
 
+@final
 @dataclass(frozen=True)
 class Facts:
     """The facts about a problem by which a method is chosen.
@@ -70,6 +71,7 @@ class Facts:
         return self.n_rows < self.n_columns
 
 
+@final
 @dataclass(frozen=True)
 class Cost:
     """Predicted work of one attempt.
@@ -85,38 +87,24 @@ class Cost:
     seconds: float
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Factor:
-    """A computed factor.
+    """A computed factor: of the matrix alone, so that it serves any right-hand side.
 
     Attributes:
-        start: First solution in the coordinates of the design, ``(columns, targets)``.
-        rank: The numerical rank it found or relies on.
-        root: A root of the normal matrix, ``S'S ~ A'A``; None for a dual factor of a wide matrix.
-        correct: For methods that solve with the residual itself: maps a residual ``(rows, targets)`` to a
-            correction ``(columns, targets)``. None where refinement goes through the gradient and the root.
-        dual_solve: For a dual factor with ridge: solves ``(X X' + l2 I) u = v`` for the certificate.
-        undetermined: Undetermined directions as rows in the coordinates of the design, or in one row the length that
-            each column has in them; or None.
-        kept: Row space that an explicit rcond keeps, as rows, or None.
-        extremes: Largest and smallest singular value of the scaled matrix, where the factor measured them.
-        finish: For methods of lower rank whose refinement stays in the kept row space: maps what it found to those
-            weights that are wanted among all that fit as well.
-        contraction: By what factor one step with the root is expected to shrink the error.
-        least: What ``A'A`` is at least, ``least * S'S``, where theory tells; else 0, and the certificate probes.
+        start: Maps a right-hand side in the factor's own coordinates, and coordinates to be near to or None, to first
+            coordinates ``(columns, targets)``.
+        refinement: The way to refine them that suits this factor.
+        claims: What it says of the matrix, to be checked.
+        accuracy: How far, about and relatively, ``(A'A)^-1`` is from what the root says; rounding level where the
+            factor is backward stable.
     """
 
-    start: Tensor
-    rank: Rank
-    root: Root | None
-    correct: Callable[[Tensor], Tensor] | None = None
-    dual_solve: Callable[[Tensor], Tensor] | None = None
-    undetermined: Tensor | None = None
-    kept: Tensor | None = None
-    extremes: Extremes | None = None
-    finish: Callable[[Tensor], Tensor] | None = None
-    contraction: float = 1.0
-    least: float = 0.0
+    start: Callable[[Tensor, Tensor | None], Tensor]
+    refinement: Refinement
+    claims: Claims
+    accuracy: float = math.inf
 
 
 class Method(ABC):
@@ -135,14 +123,14 @@ class Method(ABC):
         """Predict the cost."""
 
     @abstractmethod
-    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        """Compute the factor.
+    def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        """Compute the factor of the matrix, and the right-hand side of these targets in its coordinates.
+
+        One pass over the rows often gives both. The factor's ``start`` takes that right-hand side, or any other.
 
         Args:
-            design: The problem.
+            problem: The problem.
             facts: Its facts.
-            nearest: Coordinates ``(columns, targets)`` to be near to where the minimiser is not unique, or None
-                for the weights of least norm with the bias outside the norm.
 
         Raises:
             FactorBreakdown: the matrix does not allow this factor; the message says why.

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.gram import row_gram_update
-from closedform.engine.passes import pass_sums, residual_pass
+from closedform.engine.sums import pass_sums
+from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, cost
 from closedform.fit.factors.gram import GramMethod
+from closedform.fit.problem import Problem
+from closedform.fit.refinement import ByResidual
 from closedform.numerics.extremes import Extremes
+from closedform.numerics.matrix_product import product
 from closedform.numerics.rank import Rank
 from closedform.numerics.scaling import power_of_two_exponents
-from closedform.rows import Design
 
 __all__ = ["DualGram32", "DualGram64"]
 
 
-class _DualGram(GramMethod):
+class _DualGram(GramMethod, ABC):
     """``w = X' u`` with ``X X' u = y``, in float32 or float64, then refined with residuals of the true rows.
 
     Every correction is again a combination of rows, so the weights stay those of least norm. A bias stands outside the
@@ -27,6 +31,7 @@ class _DualGram(GramMethod):
     equations of the least-norm problem and their correction.
     """
 
+    @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
         if not facts.wide:
@@ -39,49 +44,52 @@ class _DualGram(GramMethod):
             reasons.append("an explicit rcond asks for singular values")
         return tuple(reasons)
 
+    @override
     def cost(self, facts: Facts) -> Cost:
         return cost(facts.n_columns * facts.n_rows**2 + facts.n_rows**3 / 3, self.rate(facts), facts, passes=8)
 
-    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        m, p = design.rows.n_rows, design.n_columns
-        X = design.rows.x.read(0, m)
+    @override
+    def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        X, p = problem.gathered.X, problem.n_columns
+        m = X.shape[0]
         # Equations that are to be met have no scale of their own: powers of two put them on a par, with one for all.
         peaks = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
         row_scale = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
         gram = torch.zeros(m, m, dtype=self.dtype, device=X.device)
-        row_gram_update(gram, X, row_scale)
-        bordered = design.bias and nearest is None
-        if design.bias and nearest is not None:
+        engine = problem.gathered.engine
+        engine.row_gram_(gram, X, row_scale)
+        bordered = problem.bias and not facts.nearest
+        if problem.bias and facts.nearest:
             gram += torch.outer(row_scale, row_scale).to(self.dtype)
         root, found = self.root(gram, torch.ones_like(row_scale), "row", "the Gram matrix of the rows")
-        ones = row_scale.unsqueeze(1)
+
+        ones, unscale = row_scale.unsqueeze(1), problem.scale.unsqueeze(1)
         border = root.solve(root.adjoint_solve(ones))
-        unscale = design.scale.unsqueeze(1)
 
         def correct(residual: Tensor) -> Tensor:
             right = residual * ones
             u = root.solve(root.adjoint_solve(right))
             offset = (border.T @ right) / (border.T @ ones) if bordered else u.new_zeros(1, u.shape[1])
             u = (u - border * offset) * ones
-            sums = pass_sums(design.rows.n_features, u.shape[1], u.device)
-            nothing = u.new_zeros(design.rows.n_features, u.shape[1])
-            for block in design.pass_blocks("refining"):
-                residual_pass(sums, block.X, u[block.start : block.start + block.X.shape[0]], nothing)
+            sums = pass_sums(X.shape[1], u.shape[1], u.device)
+            engine.residual_sums_(sums, X, u, u.new_zeros(X.shape[1], u.shape[1]))
             weights = sums.features
-            if design.bias:
+            if problem.bias:
                 weights = torch.cat([offset if bordered else sums.ones.unsqueeze(0), weights])
             return weights / unscale
 
-        start = peaks.new_zeros(p, design.n_targets) if nearest is None else nearest
-        unit = design.frobenius_norm / float(torch.linalg.vector_norm(row_scale * peaks))
+        def start(right: Tensor, nearest: Tensor | None) -> Tensor:
+            if nearest is None:
+                return correct(right)
+            V, v0 = problem.columns.raw(nearest)
+            predicted = product(X.to(torch.float64), V) + (0.0 if v0 is None else v0)
+            return nearest + correct(right - predicted)
+
+        unit = problem.frobenius_norm / float(torch.linalg.vector_norm(row_scale * peaks))
+        extremes = Extremes(found.largest * unit, found.smallest * unit)
         rank = Rank(m, p, facts.rcond, 1 / (found.condition * facts.rcond), ambiguous=False)
-        return Factor(
-            start=start + correct(design.residual(start)),
-            rank=rank,
-            root=None,
-            correct=correct,
-            extremes=Extremes(found.largest * unit, found.smallest * unit),
-        )
+        claims = Claims(rank, extremes=extremes, least_norm_solve=correct)
+        return Factor(start, ByResidual(correct), claims), problem.gathered_targets
 
 
 @final

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import math
+from abc import ABC
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.gram import cholesky
-from closedform.engine.threads import one_thread
+from closedform.engine.threads import cholesky_of, one_thread
+from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
+from closedform.fit.problem import Problem
+from closedform.fit.refinement import ByGradient
 from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
-from closedform.rows import Design
+from closedform.rows.folds import NormalEquations
 from closedform.words.errors import FactorBreakdown
 
-__all__ = ["Gram16", "Gram32", "Gram64", "GramMethod", "NormalEquations", "draw_rows"]
+__all__ = ["Gram16", "Gram32", "Gram64", "GramMethod", "with_ridge"]
 
-#: Rows of the sample for each column, what it may add to the condition number of Gaussian rows, how many rows a column
-#: there have to be for it to pay, and where another Gram matrix has failed; how many times more for it to be few; and
-#: the operations of a Gram matrix that is not had sooner than a sample.
-_SAMPLE, _SAMPLE_INFLATION, _SAMPLED, _SUSPECT, _FEW, _WORTH = 2, 6.0, 8, 4, 16, 1e7
-_SEED = 3
+#: What a sample of two rows a column may add to the condition number of Gaussian rows, as a factor.
+_SAMPLE_INFLATION = 6.0
+#: Rows for each column from which a look at a sample pays.
+_SAMPLED = 8
+#: Rows for each column from which it pays where another Gram matrix has failed.
+_SUSPECT = 4
+#: How many times more rows than the sample make it few: adding it up once more costs less than leaving it out.
+_FEW = 16
+#: Operations of a Gram matrix that is had as soon as a sample.
+_WORTH = 1e7
 #: Condition numbers beyond which a Gram matrix in that precision need not have a Cholesky factor, nor one that is near.
 _HELD = {torch.float32: 1e3, torch.float64: 3e6}
 
@@ -32,7 +41,7 @@ def _holder(dtype: torch.dtype) -> str:
     return f"a {str(dtype).removeprefix('torch.')} Gram matrix"
 
 
-class GramMethod(Method):
+class GramMethod(Method, ABC):
     """What methods on a Gram matrix share, be it that of the columns or of the rows: its precision and its root."""
 
     dtype: ClassVar[torch.dtype]
@@ -96,7 +105,7 @@ class GramMethod(Method):
         return math.nextafter(limit or self.condition_limit, math.inf)
 
     def _cholesky(self, gram: Tensor, place: str, holder: str, where: str = "", limit: float | None = None) -> Tensor:
-        R, info = cholesky(gram)
+        R, info = cholesky_of(gram)
         if info != 0:
             raise FactorBreakdown(
                 f"Cholesky met a pivot that is not positive at {place} {info - 1}{where}: the condition number is "
@@ -106,13 +115,14 @@ class GramMethod(Method):
         return R
 
 
-class _Gram(GramMethod):
+class _Gram(GramMethod, ABC):
     """``A'A = R'R``; the weights follow from refinement on the true rows alone.
 
     The Gram matrix squares the condition number, so R is only a preconditioner: the refinement that follows works
     with residuals of the true rows (Garrison and Ipsen 2026; Carson and Higham 2018 for the idea).
     """
 
+    @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
         if facts.wide and not facts.ridge:
@@ -125,99 +135,63 @@ class _Gram(GramMethod):
             reasons.append("an explicit rcond asks for singular values, which a Gram matrix squares")
         return tuple(reasons)
 
+    @override
     def cost(self, facts: Facts) -> Cost:
         flops = facts.n_rows * facts.n_columns**2 + facts.n_columns**3 / 3
         return cost(flops, self.rate(facts), facts, passes=self.passes)
 
-    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        with one_thread(design.n_columns, design.rows.device, targets=design.n_targets):
-            return self._factor(design, facts)
+    @override
+    def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets):
+            return self._factor(problem, facts)
 
     def _samples(self, facts: Facts) -> bool:
         """Whether a sample of the rows is looked at first."""
         needed = (_SAMPLED if facts.condition == 1 else _SUSPECT) * facts.n_columns
         return facts.in_memory and facts.n_rows >= needed and facts.n_rows * facts.n_columns**2 >= _WORTH
 
-    def _factor(self, design: Design, facts: Facts) -> Factor:
-        p = design.n_columns
-        holder = _holder(self.dtype)
-        sums = NormalEquations(design, self.dtype)
-        rest: Tensor | None = None
+    def _factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        design, p, holder = problem.design, problem.n_columns, _holder(self.dtype)
+        bfloat16 = self.dtype == torch.bfloat16
+        dtype = torch.float32 if bfloat16 else self.dtype
+
+        sample_counts = False
         if self._samples(facts):
             # A few rows tell whether all of them are worth the work.
-            drawn = draw_rows(design, _SAMPLE * p)
-            sums.add(drawn, sample=True)
-            self.check_sample(sums.gram(), sums.scale, holder)
-            if design.rows.n_rows >= _FEW * drawn.shape[0]:
-                # Walking the others by their numbers would cost more than these few rows once more.
-                sums = NormalEquations(design, self.dtype)
-            else:
-                rest = torch.ones(design.rows.n_rows, dtype=torch.bool, device=drawn.device)
-                rest[drawn] = False
-                rest = rest.nonzero().squeeze(1)
-        sums.add(rest)
-        root, extremes = self.root(sums.gram(), sums.scale, "column", holder)
+            sampled = design.sampled_normal_equations(dtype)
+            gram, scale = with_ridge(problem, sampled)
+            self.check_sample(gram, scale, holder)
+            # Walking the others by their numbers would cost more than a few rows once more.
+            sample_counts = problem.rows.n_rows < _FEW * sampled.rows
+        sums, cross = design.normal_equations(dtype, bfloat16=bfloat16, sample_counts=sample_counts)
+        gram, scale = with_ridge(problem, sums)
+
+        root, extremes = self.root(gram, scale, "column", holder)
         condition = extremes.condition
         rank = Rank(p, p, facts.rcond, 1 / (condition * facts.rcond) if facts.rcond else math.inf, ambiguous=False)
         # Rounding of the Gram matrix, as the preconditioned matrix sees it.
-        contraction = condition**2 * torch.finfo(sums.dtype).eps * p**0.5
-        if self.dtype == torch.bfloat16:
+        contraction = condition**2 * torch.finfo(dtype).eps * p**0.5
+        if bfloat16:
             # Rounding of the entries, of which a long column averages most.
             contraction += condition * torch.finfo(self.dtype).eps / 16
-        start = root.solve(root.adjoint_solve(sums.cross()))
-        return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
-
-
-def draw_rows(design: Design, count: int) -> Tensor:
-    """Return ascending numbers of rows, among them about ``count`` with a positive weight.
-
-    One of every few is drawn at random, since tables repeat themselves.
-    """
-    generator = torch.Generator().manual_seed(_SEED)
-    stride = max(1, design.scanned.positive_rows // count)
-    drawn = torch.arange(design.rows.n_rows // stride, device="cpu") * stride
-    drawn += torch.randint(stride, drawn.shape, device="cpu", generator=generator)
-    return drawn.to(design.scale.device)
-
-
-class NormalEquations:
-    """Sums for ``A'A + P'P`` and ``A'B``.
-
-    Scaling columns by powers of two changes no digit, so it is left to the factor, unless numbers would leave the range
-    of the dtype.
-
-    Attributes:
-        scale: What is left to scale, ``(columns,)``.
-        dtype: That of the sums: float32 for entries in bfloat16.
-    """
-
-    def __init__(self, design: Design, dtype: torch.dtype) -> None:
-        self._design = design
-        self._bfloat16 = dtype == torch.bfloat16
-        self.dtype = dtype = torch.float32 if self._bfloat16 else dtype
-        scale, first = design.scale, int(design.bias)
-        far = float(scale.max()) > 1e15 or float(scale.min()) < 1e-15
-        self._before = scale[first:] if far else None
-        self.scale = torch.cat([scale[:first], torch.ones_like(scale[first:])]) if far else scale
-        self._gram = torch.zeros(design.n_columns, design.n_columns, dtype=dtype, device=scale.device)
-        self._cross = torch.zeros(design.n_columns, design.n_targets, dtype=dtype, device=scale.device)
-        self._rows = 0
-
-    def add(self, order: Tensor | None, sample: bool = False) -> None:
-        """Add the rows that ``order`` names, ascending, or all; those of a sample in the dtype of the sums."""
-        self._design.add_normal_equations(
-            self._gram, self._cross, x_scale=self._before, order=order, bfloat16=self._bfloat16 and not sample
+        factor = Factor(
+            start=lambda right, nearest: root.solve(root.adjoint_solve(right)),
+            refinement=ByGradient(root, contraction),
+            claims=Claims(rank, root, extremes),
+            accuracy=contraction,
         )
-        self._rows += self._design.rows.n_rows if order is None else order.shape[0]
+        return factor, cross * scale.unsqueeze(1)
 
-    def gram(self) -> Tensor:
-        """Return the upper triangle of the sums, with the part of the ridge that belongs to the rows so far."""
-        part = (self._design.penalty / self.scale).square() * (self._rows / self._design.rows.n_rows)
-        return self._gram + torch.diag(part.to(self._gram.dtype)) if bool(part.any()) else self._gram
 
-    def cross(self) -> Tensor:
-        """Return ``A'B`` in float64, ``(columns, targets)``."""
-        return self._cross.to(torch.float64) * self.scale.unsqueeze(1)
+def with_ridge(problem: Problem, sums: NormalEquations) -> tuple[Tensor, Tensor]:
+    """Return the upper triangle of the sums, with the ridge's part of the rows so far, and the scale that they lack.
+
+    The scale is ``(columns,)``, float64: ``diag(scale) gram diag(scale)`` is ``A'A + P'P``.
+    """
+    scale = problem.scale / sums.applied
+    part = (problem.penalty / scale).square() * (sums.rows / problem.rows.n_rows)
+    gram = sums.gram + torch.diag(part.to(sums.gram.dtype)) if bool(part.any()) else sums.gram
+    return gram, scale
 
 
 @final
@@ -235,6 +209,7 @@ class Gram16(_Gram):
     sample_excess = 1.0
     passes = 9
 
+    @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = [*super().refusals(facts)]
         if not facts.bfloat16:
@@ -245,6 +220,7 @@ class Gram16(_Gram):
             reasons.append(f"{facts.n_rows} rows for {facts.n_columns} columns: no sample would be much smaller")
         return tuple(reasons)
 
+    @override
     def _samples(self, facts: Facts) -> bool:
         return True
 

@@ -7,32 +7,39 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.gram import cholesky, mirror
-from closedform.engine.threads import one_thread
+from closedform.engine.threads import cholesky_of, one_thread
+from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
-from closedform.fit.factors.gram import NormalEquations, draw_rows
-from closedform.fit.factors.svd import of_least_norm
+from closedform.fit.factors.gram import with_ridge
+from closedform.fit.problem import Problem
+from closedform.fit.refinement import ByGradient, WithinRowSpace
 from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.rank import CLEAR_GAP, Rank
 from closedform.numerics.root import ProjectedRoot
-from closedform.rows import Design
-from closedform.rows.norms import pass_rows
+from closedform.numerics.symmetric import mirror
+from closedform.rows.folds import RowSpace
 from closedform.words.errors import FactorBreakdown
 
 __all__ = ["ProjectedGram64"]
 
-#: Rows of the sample for each column.
-_SAMPLE = 2
-#: Eigenvalues of a Gram matrix below this share of the largest may be rounding; their directions are null, if the rows
-#: agree. What is left there may be this many units of rounding, or there are other directions between.
-_NULL, _ROUNDING = 1e-9, 1e4
-#: Beyond, the projected Gram matrix no longer makes refinement converge at once.
+#: Rows for each column from which a sample of two rows a column is much smaller than the table.
+_ROWS_A_COLUMN = 4
+#: Eigenvalues of a Gram matrix below this share of the largest may be rounding; their directions are null if the rows
+#: agree.
+_NULL = 1e-9
+#: Units of rounding that may be left in null directions; with more, there are other directions in between.
+_ROUNDING = 1e4
+#: Condition number beyond which the projected Gram matrix no longer makes refinement converge at once.
 _CONDITION = 1e5
-#: How much smaller than the matrix its products with so many random vectors may be: 4 times |N(0, 1)| < 1/30.
-_PROBES, _LUCK = 4, 30.0
-#: Up to this many columns one thread is done before others are awake.
-_FOR_ONE = 256
+#: Random vectors by which the rows are probed outside the row space.
+_PROBES = 4
+#: How much smaller than the norm of a matrix its products with them may be, but for one case of a million: the chance
+#: that four standard normal numbers are all below 1/30 in size.
+_LUCK = 30.0
+#: Columns up to which one thread is done before others are awake.
+_FOUND_BY_ONE = 256
 _SEED = 11
 
 
@@ -49,11 +56,12 @@ class ProjectedGram64(Method):
 
     name = "projected gram64"
 
+    @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
         if not facts.in_memory:
             reasons.append("rows that are read from a file are not sampled")
-        if facts.n_rows < 2 * _SAMPLE * facts.n_columns:
+        if facts.n_rows < _ROWS_A_COLUMN * facts.n_columns:
             reasons.append(f"{facts.n_rows} rows for {facts.n_columns} columns: no sample would be much smaller")
         if facts.ridge:
             reasons.append("with a ridge all directions are determined")
@@ -61,57 +69,63 @@ class ProjectedGram64(Method):
             reasons.append("an explicit rcond asks for singular values, which a Gram matrix squares")
         return tuple(reasons)
 
+    @override
     def cost(self, facts: Facts) -> Cost:
         flops = facts.n_rows * facts.n_columns**2 + 10.0 * facts.n_columns**3
         return cost(flops, facts.rates.gram64, facts, passes=5)
 
-    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        with one_thread(design.n_columns, design.rows.device, most=_FOR_ONE):
-            V, size = _row_space(design)
-            dropped = _left_outside(design, V)
-            if not dropped <= facts.rcond * size:
-                raise FactorBreakdown(f"the rows leave the row space of a sample, which has {V.shape[1]} dimensions")
-            sums = NormalEquations(design, torch.float64)
-            sums.add(None)
-            W = V * sums.scale.unsqueeze(1)
-            R, info = cholesky(W.T @ (mirror(sums.gram()) @ W))
-            if info != 0:
-                raise FactorBreakdown(f"Cholesky met a pivot that is not positive in direction {info - 1}")
-            root = ProjectedRoot(R.contiguous(), V.T.contiguous())
-            found = extreme_singular_values(root.inner)
-            if not found.condition <= _CONDITION:
-                raise FactorBreakdown(f"condition number about {found.condition:.1e} in the row space of a sample")
-            if not dropped <= facts.rcond * found.largest:
-                raise FactorBreakdown(f"the rows leave the row space of a sample by {dropped / found.largest:.1e}")
-            assert found.dominant is not None
-            assert found.recessive is not None
-            extremes = Extremes(found.largest, found.smallest, V @ found.dominant, V @ found.recessive)
-            gap = found.smallest / max(dropped, sys.float_info.epsilon * found.largest)
-            start = root.solve(root.adjoint_solve(sums.cross()))
-            # The share of each column outside the row space.
-            free = (1 - V.square().sum(1)).clamp(min=0.0).sqrt().unsqueeze(0)
-        return Factor(
-            start=start,
-            rank=Rank(V.shape[1], design.n_columns, facts.rcond, gap, ambiguous=gap < CLEAR_GAP),
-            root=root,
-            undetermined=free,
-            finish=lambda Z: of_least_norm(design, root.vectors, root.vectors @ Z, nearest),
-            extremes=extremes,
-            contraction=found.condition**2 * sys.float_info.epsilon * design.n_columns**0.5,
+    @override
+    def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        with one_thread(problem.n_columns, problem.rows.device, most=_FOUND_BY_ONE):
+            return self._factor(problem, facts)
+
+    def _factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        V, size = _row_space(problem)
+        dropped = _left_outside(problem, V)
+        if not dropped <= facts.rcond * size:
+            raise FactorBreakdown(f"the rows leave the row space of a sample, which has {V.shape[1]} dimensions")
+
+        sums, cross = problem.design.normal_equations(torch.float64)
+        gram, scale = with_ridge(problem, sums)
+        W = V * scale.unsqueeze(1)
+        R, info = cholesky_of(W.T @ (mirror(gram) @ W))
+        if info != 0:
+            raise FactorBreakdown(f"Cholesky met a pivot that is not positive in direction {info - 1}")
+        root = ProjectedRoot(R.contiguous(), V.T.contiguous())
+        found = extreme_singular_values(root.inner)
+        if not found.condition <= _CONDITION:
+            raise FactorBreakdown(f"condition number about {found.condition:.1e} in the row space of a sample")
+        if not dropped <= facts.rcond * found.largest:
+            raise FactorBreakdown(f"the rows leave the row space of a sample by {dropped / found.largest:.1e}")
+
+        assert found.dominant is not None
+        assert found.recessive is not None
+        gap = found.smallest / max(dropped, sys.float_info.epsilon * found.largest)
+        contraction = found.condition**2 * sys.float_info.epsilon * problem.n_columns**0.5
+        factor = Factor(
+            start=lambda right, nearest: root.solve(root.adjoint_solve(right)),
+            refinement=WithinRowSpace(ByGradient(root, contraction), root.vectors),
+            claims=Claims(
+                Rank(V.shape[1], problem.n_columns, facts.rcond, gap, ambiguous=gap < CLEAR_GAP),
+                root,
+                Extremes(found.largest, found.smallest, V @ found.dominant, V @ found.recessive),
+                row_space=root.vectors,
+                # The share of each column outside the row space.
+                involved=(1 - V.square().sum(1)).clamp(min=0.0).sqrt().unsqueeze(0),
+            ),
         )
+        return factor, cross * scale.unsqueeze(1)
 
 
-def _row_space(design: Design) -> tuple[Tensor, float]:
+def _row_space(problem: Problem) -> tuple[Tensor, float]:
     """Return an orthonormal basis of the row space of a sample of A, ``(columns, rank)``, and about the norm of A.
 
     Raises:
         FactorBreakdown: full rank, or a spectrum without a plain gap.
     """
-    p = design.n_columns
-    drawn = draw_rows(design, _SAMPLE * p)
-    sums = NormalEquations(design, torch.float64)
-    sums.add(drawn)
-    gram = mirror(sums.gram()) * torch.outer(sums.scale, sums.scale)
+    design, p = problem.design, problem.n_columns
+    sampled, scale = with_ridge(problem, design.sampled_normal_equations(torch.float64))
+    gram = mirror(sampled) * torch.outer(scale, scale)
     values = torch.linalg.eigvalsh(gram)
     largest = float(values[-1])
     rank = int((values > _NULL * largest).sum())
@@ -120,22 +134,23 @@ def _row_space(design: Design) -> tuple[Tensor, float]:
     rest = float(values[p - rank - 1])
     if not rest <= _ROUNDING * sys.float_info.epsilon * largest:
         raise FactorBreakdown(f"the spectrum of a sample of the rows has no plain gap: {rest / largest:.1e} is left")
+
     generator = torch.Generator().manual_seed(_SEED)
     mix = torch.randn(p, rank, dtype=torch.float64, device="cpu", generator=generator).to(gram.device)
     W = torch.linalg.qr(gram @ mix).Q
-    R, info = cholesky(W.T @ (gram @ W))
+    R, info = cholesky_of(W.T @ (gram @ W))
     if info != 0:
         raise FactorBreakdown("the row space of a sample of the rows is not determined by its Gram matrix")
+
     # Rounding tilts what the Gram matrix says of the space by the square of the condition number; what the rows
     # themselves say, combined so that no combination is short, by the condition number.
-    W, V = torch.linalg.solve_triangular(R, W, upper=True, left=False), torch.zeros_like(W)
-    for A, _ in design.matrix_blocks(pass_rows(design.rows), "factoring", drawn):
-        V += A.T @ (A @ W)
-    share = drawn.shape[0] / design.rows.n_rows
-    return torch.linalg.qr(V).Q, (largest / share) ** 0.5
+    W = torch.linalg.solve_triangular(R, W, upper=True, left=False)
+    seen = problem.rows.walk(RowSpace(problem.columns, W, design.sampled_rows))
+    share = design.sampled_rows.shape[0] / problem.rows.n_rows
+    return torch.linalg.qr(seen.product).Q, (largest / share) ** 0.5
 
 
-def _left_outside(design: Design, V: Tensor) -> float:
+def _left_outside(problem: Problem, V: Tensor) -> float:
     """Return a bound on the norm of A outside the space of V that holds in all but one case of a million."""
     generator = torch.Generator().manual_seed(_SEED)
     p, rank = V.shape
@@ -143,4 +158,4 @@ def _left_outside(design: Design, V: Tensor) -> float:
     for _ in range(2):
         probes = probes - V @ (V.T @ probes)
     probes = probes / torch.linalg.vector_norm(probes, dim=0)
-    return _LUCK * (p - rank) ** 0.5 * float(design.image_norms(probes).max())
+    return _LUCK * (p - rank) ** 0.5 * float(problem.image_norms(probes).max())

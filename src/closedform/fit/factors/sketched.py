@@ -11,30 +11,32 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.gram import cholesky, gram_update, normal_equations_update
-from closedform.engine.sketch import NONZEROS, sketch_update, sparse_signs
-from closedform.engine.threads import spectrum_of
+from closedform.engine.choice import engine_for
+from closedform.engine.products import gram_
+from closedform.engine.threads import cholesky_of, spectrum_of
+from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.fit.factors.gram import Gram64
 from closedform.fit.factors.rank_check import require_full_rank
-from closedform.fit.factors.svd import of_least_norm
+from closedform.fit.problem import Problem
+from closedform.fit.refinement import ByGradient, WithinRowSpace
+from closedform.numerics.embedding import NONZEROS
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot, TriangularRoot
-from closedform.rows import Design
+from closedform.rows.folds import NormalEquations
 from closedform.words.errors import FactorBreakdown
 
 __all__ = ["Sketched"]
 
 #: Sizes of the sketch that are considered, in rows for each column.
 _RATIOS = (3, 4, 6, 8, 12, 16)
+#: Decimal digits that conjugate gradients are to gain, those of float64.
 _DIGITS = 16.0
 #: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
 _CLEAR = 1e3
-#: A Gaussian sketch of r rows a column stretches nothing by more than ``1 + r^-1/2``: its inverse square for the fewest
-#: rows, and to spare.
-_LEAST = 0.25
 _SEED = 7
 #: Passes over the rows once they are whitened, that one included.
 _WHITENED_PASSES = 5
@@ -57,6 +59,7 @@ class Sketched(Method):
 
     name = "sketched"
 
+    @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
         if facts.n_rows < 2 * _RATIOS[0] * facts.n_columns:
@@ -68,22 +71,29 @@ class Sketched(Method):
             reasons.append("an explicit rcond asks for singular values, which a sketch only estimates")
         return tuple(reasons)
 
+    @override
     def cost(self, facts: Facts) -> Cost:
         return _cheapest(facts)[0]
 
-    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
+    @override
+    def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
         _, ratio, whiten = _cheapest(facts)
-        root, C = _triangle(*_sketch(design, ratio * design.n_columns), facts)
-        if bool((root.R.diagonal() != 0).all()):
-            try:
-                rank, extremes = require_full_rank(root, facts)
-            except FactorBreakdown:
-                return _deficient(design, facts, root, C, nearest)
-            better = _whitened(design, root, rank) if whiten else None
-            if better is not None:
-                return better
-            return Factor(start=root.solve(C), rank=rank, root=root, extremes=extremes, contraction=1.0, least=_LEAST)
-        return _deficient(design, facts, root, C, nearest)
+        root, C = _triangle(*_sketch(problem, ratio * problem.n_columns), facts)
+        if not bool((root.R.diagonal() != 0).all()):
+            return _deficient(problem, facts, root), C
+        try:
+            rank, extremes = require_full_rank(root, facts)
+        except FactorBreakdown:
+            return _deficient(problem, facts, root), C
+        better = _whitened(problem, root, rank) if whiten else None
+        if better is not None:
+            return better
+        factor = Factor(
+            start=lambda right, nearest: root.solve(right),
+            refinement=ByGradient(root, contraction=1.0),
+            claims=Claims(rank, root, extremes),
+        )
+        return factor, C
 
 
 def _triangle(A: Tensor, B: Tensor, facts: Facts) -> tuple[TriangularRoot, Tensor]:
@@ -91,8 +101,8 @@ def _triangle(A: Tensor, B: Tensor, facts: Facts) -> tuple[TriangularRoot, Tenso
     p = A.shape[1]
     if _by_gram(facts):
         gram, cross = A.new_zeros(p, p), A.new_zeros(p, B.shape[1])
-        normal_equations_update(gram, cross, A, B, B.new_ones(B.shape[1]))
-        R, info = cholesky(gram)
+        engine_for(A).normal_equations_(gram, cross, A, B, B.new_ones(B.shape[1]))
+        R, info = cholesky_of(gram)
         root = TriangularRoot(R.contiguous())
         if info == 0 and root.is_finite() and extreme_singular_values(root).condition < Gram64.condition_limit:
             return root, root.adjoint_solve(cross)
@@ -106,27 +116,32 @@ def _by_gram(facts: Facts) -> bool:
     return facts.condition < Gram64.condition_limit
 
 
-def _whitened(design: Design, sketched: TriangularRoot, rank: Rank) -> Factor | None:
+def _whitened(problem: Problem, sketched: TriangularRoot, rank: Rank) -> tuple[Factor, Tensor] | None:
     """Factor ``A R^-1`` by the Cholesky factor of its Gram matrix; None where rounding spoilt that."""
-    p, first = design.n_columns, int(design.bias)
-    T = sketched.solve(torch.eye(p, dtype=torch.float64, device=design.scale.device))
-    gram, cross = T.new_zeros(p, p), T.new_zeros(p, design.n_targets)
-    factor = T * design.scale.unsqueeze(1)
+    p, first = problem.n_columns, int(problem.bias)
+    T = sketched.solve(torch.eye(p, dtype=torch.float64, device=problem.scale.device))
+    factor = T * problem.scale.unsqueeze(1)
     if not bool(torch.isfinite(factor).all()):
         return None
-    design.add_normal_equations(gram, cross, factor=factor)
-    gram_update(gram, design.penalty[first:].unsqueeze(1) * T[first:])
-    S, info = cholesky(gram)
+    sums = problem.rows.walk(NormalEquations(problem.columns, torch.float64, factor=factor))
+    gram_(sums.gram, problem.penalty[first:].unsqueeze(1) * T[first:])
+    S, info = cholesky_of(sums.gram)
     if info != 0 or not bool(torch.isfinite(S.diagonal()).all()):
         return None
+
     root = TriangularRoot(S @ sketched.R)
     extremes = extreme_singular_values(root)
-    start = root.solve(torch.linalg.solve_triangular(S.T, cross, upper=False))
     contraction = rounding_contraction(extremes, p)
-    return Factor(start=start, rank=rank, root=root, extremes=extremes, contraction=contraction)
+    whitened = Factor(
+        start=lambda right, nearest: root.solve(torch.linalg.solve_triangular(S.T, right, upper=False)),
+        refinement=ByGradient(root, contraction),
+        claims=Claims(rank, root, extremes),
+        accuracy=contraction,
+    )
+    return whitened, sums.cross
 
 
-def _deficient(design: Design, facts: Facts, root: TriangularRoot, C: Tensor, nearest: Tensor | None) -> Factor:
+def _deficient(problem: Problem, facts: Facts, root: TriangularRoot) -> Factor:
     """A sketch has the null space of the rows, so where its singular values have a clear gap it tells the rank."""
     if not bool(torch.isfinite(root.R).all()):
         raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
@@ -140,13 +155,9 @@ def _deficient(design: Design, facts: Facts, root: TriangularRoot, C: Tensor, ne
         )
     kept = SpectralRoot(values[: rank.rank], vectors[: rank.rank])
     return Factor(
-        start=kept.solve(kept.adjoint_solve(root.adjoint_product(C))),
-        rank=rank,
-        root=kept,
-        undetermined=vectors[rank.rank :],
-        finish=lambda Z: of_least_norm(design, kept.vectors, kept.vectors @ Z, nearest),
-        contraction=1.0,
-        least=_LEAST,
+        start=lambda right, nearest: kept.solve(kept.adjoint_solve(root.adjoint_product(right))),
+        refinement=WithinRowSpace(ByGradient(kept, contraction=1.0), kept.vectors),
+        claims=Claims(rank, kept, row_space=kept.vectors, involved=vectors[rank.rank :]),
     )
 
 
@@ -180,27 +191,10 @@ def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
     return Cost(found.flops + flops, found.bytes, found.seconds + flops / facts.rates.gram64)
 
 
-def _sketch(design: Design, sketch_rows: int) -> tuple[Tensor, Tensor]:
+def _sketch(problem: Problem, sketch_rows: int) -> tuple[Tensor, Tensor]:
     """Return the sketch of A, with the ridge rows under it as they are, and that of B."""
-    device, first = design.scale.device, int(design.bias)
-    generator = torch.Generator().manual_seed(_SEED)
-    X = torch.zeros(sketch_rows, design.rows.n_features, dtype=torch.float64, device=device)
-    B = torch.zeros(sketch_rows, design.n_targets + first, dtype=torch.float64, device=device)
-    for block in design.pass_blocks("factoring"):
-        n = block.X.shape[0]
-        targets, factors = sparse_signs(n, sketch_rows, generator, device)
-        if block.weight is not None:
-            factors *= block.weight.sqrt().unsqueeze(1)
-        Y = block.Y.to(torch.float64) * design.target_scale
-        if design.bias:
-            Y = torch.cat([Y, Y.new_ones(n, 1)], 1)
-        sketch_update(X, block.X, targets, factors)
-        sketch_update(B, Y, targets, factors)
-    A = X.mul_(design.scale[first:])
-    if design.bias:
-        A = torch.cat([B[:, -1:] * design.scale[0], A], 1)
-        B = B[:, :-1]
-    if design.l2 > 0:
-        penalty = torch.diag(design.penalty)[first:]
+    A, B = problem.design.sketch(sketch_rows, _SEED, problem.scale)
+    if problem.l2 > 0:
+        penalty = torch.diag(problem.penalty)[int(problem.bias) :]
         A, B = torch.cat([A, penalty]), torch.cat([B, penalty.new_zeros(penalty.shape[0], B.shape[1])])
     return A, B

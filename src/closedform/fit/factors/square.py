@@ -7,15 +7,17 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from closedform.engine.gram import cholesky
-from closedform.engine.threads import one_thread
+from closedform.engine.threads import cholesky_of, one_thread
+from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.factors.rank_check import require_full_rank
+from closedform.fit.problem import Problem
+from closedform.fit.refinement import ByResidual
 from closedform.numerics.lu import LU
 from closedform.numerics.matrix_product import scaled_columns
 from closedform.numerics.root import DenseRoot
-from closedform.rows import Design
 from closedform.words.errors import FactorBreakdown
 
 __all__ = ["Square"]
@@ -27,6 +29,7 @@ class Square(Method):
 
     name = "square"
 
+    @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
         reasons = []
         if facts.n_rows != facts.n_columns:
@@ -39,22 +42,27 @@ class Square(Method):
             reasons.append("rows have weights")
         return tuple(reasons)
 
+    @override
     def cost(self, facts: Facts) -> Cost:
         return cost(2 / 3 * facts.n_columns**3, facts.rates.lu64, facts, passes=4)
 
-    def factor(self, design: Design, facts: Facts, nearest: Tensor | None) -> Factor:
-        with one_thread(design.n_columns, design.rows.device):
-            matrix = design.rows.x.read(0, design.rows.n_rows).to(torch.float64)
-            root = _factor(matrix, design.scale)
+    @override
+    def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
+        with one_thread(problem.n_columns, problem.rows.device):
+            root = _factor(problem.gathered.X.to(torch.float64), problem.scale)
             rank, extremes = require_full_rank(root, facts)
-            right = design.rows.y.read(0, design.rows.n_rows).to(torch.float64) * design.target_scale
-            return Factor(start=root.solve(right), rank=rank, root=root, correct=root.solve, extremes=extremes)
+            factor = Factor(
+                start=lambda right, nearest: root.solve(right),
+                refinement=ByResidual(root.solve),
+                claims=Claims(rank, root, extremes),
+            )
+            return factor, problem.gathered_targets
 
 
 def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
     # One row and column settle the question for most matrices that are not symmetric.
     if torch.equal(matrix[0], matrix[:, 0]) and torch.equal(matrix, matrix.T):
-        R, info = cholesky(matrix)
+        R, info = cholesky_of(matrix)
         if info == 0 and bool(torch.isfinite(R.diagonal()).all()):
             return DenseRoot(matrix, scale, cholesky=R)
     # Scaled columns keep the pivots in range; the choice of pivots is the same without.

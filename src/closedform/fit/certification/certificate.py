@@ -1,0 +1,126 @@
+"""The certificate: what a fresh pass over the rows says about weights, by code that shares nothing with the solvers."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+__all__ = ["TOLERANCE", "Certificate"]
+
+#: The largest backward error at which weights are accepted: a small multiple of eps, 7.1e-15.
+TOLERANCE = 32 * sys.float_info.epsilon
+
+
+@final
+@dataclass(frozen=True)
+class Certificate:
+    """What a fresh pass over the rows says about a set of weights.
+
+    All relative measures are taken on the design matrix with its columns scaled to comparable norms by powers of
+    two, so they hold for every column whatever its unit.
+
+    Attributes:
+        accepted: Whether the backward error is at most ``tolerance``, and the choice among many minimisers is the one
+            asked for.
+        backward_error: Estimate, within a factor of about sqrt(2) or from above, of the smallest relative change of
+            the data (Frobenius norm, X and the target weighted alike) for which the weights of a target are its exact
+            minimiser; the worst target counts (Karlson and Walden 1997).
+        joint_backward_error: The same for one change of X that serves all targets at once (Hallman 2020), over groups
+            of about ``max(features, 32)`` targets. Not held against the tolerance: every solver that treats targets one
+            by one, LAPACK's included, exceeds rounding level where their weights are nearly dependent.
+        tolerance: What ``backward_error`` is held against.
+        forward_error: Estimated bound on the relative error of the weights of any target, in scaled columns;
+            1 or more means that the data do not determine the weights.
+        condition: Condition number of the design matrix as it came (with its column of ones, if it has one).
+        scaled_condition: The same after scaling the columns. Both are of the kept part where the rank is lower.
+        rank: Numerical rank.
+        columns: Number of columns of the design matrix, the bias included.
+        rank_cut: Relative singular value at or below which directions count as zero.
+        rank_gap: Ratio between the smallest kept and the largest dropped singular value.
+        ambiguous_rank: Whether that gap is not clear.
+        truncated: Whether an rcond that was asked for cut directions that are more than rounding; the backward error is
+            then that of the problem restricted to the directions kept.
+        undetermined_columns: Features that take part in undetermined directions, most involved first (at most 32);
+            -1 stands for the bias.
+        loss: ``torch.nn.MSELoss()`` of the weights: mean over rows (weighted) and targets.
+        gradient_norm: Euclidean norm of the gradient of that loss, with the ridge term, in the user's units.
+        residual_norm: Frobenius norm of the (weighted) residual.
+        factor_error: How far ``S^-T A'A S^-1`` is from the identity on random probes, for the factor S that the
+            estimates use; nan where none was used.
+        r_squared: Coefficient of determination of each target.
+        residual_std: Residual standard deviation of each target, ``sqrt(sum of squares / (rows - rank))``; nan where
+            no degrees of freedom are left.
+        least_norm_error: Where the minimiser is not unique: how far the weights are, relative to their norm, from the
+            ones of least norm (the bias outside the norm), or their change from those nearest to the layer given;
+            None at full rank or where it could not be measured.
+        forward_bound: The largest proven relative error of any weight, where ``digits`` was asked for; inf where
+            nothing could be proven, None where it was not asked.
+    """
+
+    accepted: bool
+    backward_error: float
+    joint_backward_error: float
+    tolerance: float
+    forward_error: float
+    condition: float
+    scaled_condition: float
+    rank: int
+    columns: int
+    rank_cut: float
+    rank_gap: float
+    ambiguous_rank: bool
+    truncated: bool
+    undetermined_columns: tuple[int, ...]
+    loss: float
+    gradient_norm: float
+    residual_norm: float
+    factor_error: float
+    r_squared: tuple[float, ...]
+    residual_std: tuple[float, ...]
+    least_norm_error: float | None = None
+    forward_bound: float | None = None
+
+    @property
+    def digits(self) -> int:
+        """Decimal digits of the weights that are determined: proven where a bound was asked for, else estimated."""
+        error = self.forward_error if self.forward_bound is None else self.forward_bound
+        return 0 if not error < 1 else min(15, int(-math.log10(max(error, 1e-16))))
+
+    @property
+    def verdict(self) -> str:
+        """Why the weights were accepted or refused, in one line."""
+        if self.accepted:
+            return f"accepted: backward error {self.backward_error:.1e}"
+        if self.least_norm_error is not None and self.backward_error <= self.tolerance:
+            return f"the weights are {self.least_norm_error:.1e} (relative) from those of least norm or nearest"
+        return f"backward error {self.backward_error:.1e} is above {self.tolerance:.1e}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain numbers, lists and strings for JSON; what is not finite becomes None."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)} | {"digits": self.digits}
+
+    def __str__(self) -> str:
+        rank = f"rank {self.rank} of {self.columns}" + (" (ambiguous)" if self.ambiguous_rank else "")
+        digits = "no digit of the weights is"
+        if self.digits:
+            digits = f"about {self.digits} digit{'s' if self.digits > 1 else ''} of the weights are"
+        verdict = "accepted" if self.accepted else "refused"
+        error = f"estimated error {self.forward_error:.1e}"
+        if self.forward_bound is not None:
+            error = f"proven error at most {self.forward_bound:.1e}"
+        return (
+            f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}\n"
+            f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
+            f"determined ({error})\n"
+            f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,218 @@
+"""The check of given weights on a fresh pass over the rows."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from closedform.engine.threads import spectrum_of
+from closedform.fit.certification.certificate import TOLERANCE, Certificate
+from closedform.fit.certification.choice import CHOICE_TOLERANCE, least_norm_error
+from closedform.fit.certification.conditions import condition_numbers
+from closedform.fit.certification.sums import CertificateSums
+from closedform.fit.claims import Claims
+from closedform.fit.problem import Problem
+from closedform.fit.statistics import r_squared, residual_std
+from closedform.fit.weights import Weights
+from closedform.numerics.karlson_walden import Evidence, backward_error, joint_backward_error
+from closedform.numerics.rank import columns_involved
+from closedform.numerics.root import Root
+
+__all__ = ["certify"]
+
+_EPS = sys.float_info.epsilon
+#: Random vectors by which a root is held against the rows.
+_PROBES = 2
+_SEED = 20
+#: Beyond this distance, as probed, a root is probed more closely before it bounds anything.
+_SUSPECT = 0.5
+#: Products with the matrix in that closer look, which spans this many times more directions than the first.
+_ROUNDS = 3
+#: What the smallest eigenvalue may be below the one that the closer look found, as a factor.
+_UNSEEN = 0.5
+#: Columns of the smallest group of targets that one perturbation of the matrix is to serve.
+_GROUP = 32
+#: Undetermined columns that are named at most.
+_NAMED = 32
+
+
+def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor | None = None) -> Certificate:
+    """Check weights against the rows.
+
+    Args:
+        problem: The problem; only its rows, norms and scales are used.
+        weights: The weights, in float64.
+        claims: What the factor that they came from says of the matrix. It is checked here, not trusted.
+        nearest: Coordinates that the weights are to be near to where they are not unique, or None for least norm.
+    """
+    Z, root = problem.from_weights(weights), claims.root
+    probes = _probes(root, problem)
+    sums = _measure(problem, weights, probes)
+    penalised = problem.penalty.unsqueeze(1) * Z
+    gradient = sums.gradient - problem.penalty.square().unsqueeze(1) * Z
+    if claims.restricted and claims.row_space is not None:
+        gradient = claims.row_space.T @ (claims.row_space @ gradient)
+    factor_error, least = _compare(problem, root, probes, sums.probe_products)
+
+    evidence = Evidence(
+        Z=Z,
+        gradient=gradient,
+        matrix_norm=problem.frobenius_norm,
+        target_norms=problem.target_norms,
+        root=root,
+        spectrum=None if root is None else lambda: spectrum_of(root),
+        factor_error=factor_error,
+        least=least,
+        parts=_dual_parts(problem, gradient, claims),
+        good_enough=TOLERANCE / 4,
+    )
+    squares = sums.squares + penalised.square().sum(0)
+    error = backward_error(evidence, squares)
+    joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, penalised)
+
+    rank = claims.rank
+    scaled, raw = condition_numbers(problem, claims, factor_error)
+    forward = _forward_error(problem, Z, squares.sqrt(), scaled.smallest, error)
+    if rank.ambiguous or rank.rank == 0:
+        forward = math.inf
+    choice = least_norm_error(problem, claims, Z, nearest)
+    chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
+
+    unscaled = sums.squares.sqrt() / problem.target_scale
+    residual_norm = _length(unscaled)
+    count = problem.scanned.weight_sum * problem.n_targets
+    involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
+    return Certificate(
+        accepted=error <= TOLERANCE and chosen,
+        backward_error=error,
+        joint_backward_error=joint,
+        tolerance=TOLERANCE,
+        forward_error=forward,
+        condition=raw.condition,
+        scaled_condition=scaled.condition,
+        rank=rank.rank,
+        columns=rank.columns,
+        rank_cut=rank.cut,
+        rank_gap=rank.gap,
+        ambiguous_rank=rank.ambiguous,
+        truncated=claims.restricted,
+        undetermined_columns=tuple(column - int(problem.bias) for column in involved),
+        loss=residual_norm / count * residual_norm,
+        gradient_norm=2.0 * _length(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
+        residual_norm=residual_norm,
+        factor_error=factor_error,
+        r_squared=r_squared(problem, sums.squares, sums.centred_squares),
+        residual_std=residual_std(problem, unscaled, rank.rank),
+        least_norm_error=choice,
+    )
+
+
+def _probes(root: Root | None, problem: Problem) -> Tensor:
+    """Vectors v whose images S v are Gaussian, so that small singular directions are probed as well as large ones."""
+    if root is None or not root.shape[0]:
+        return problem.scale.new_zeros(problem.n_columns, 0)
+    generator = torch.Generator().manual_seed(_SEED)
+    gaussian = torch.randn(root.shape[0], _PROBES, dtype=torch.float64, device="cpu", generator=generator)
+    return root.solve(gaussian.to(root.device))
+
+
+def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateSums:
+    k = problem.n_targets
+    V = weights.weight.T * problem.target_scale
+    offset = V.new_zeros(k) if weights.bias is None else weights.bias * problem.target_scale
+    # One Gram matrix for each group of targets, so that their cost stays below that of the gradient; compiled passes
+    # take them in eights.
+    size = -(-max(problem.n_columns, _GROUP) // 8) * 8
+    groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if k > 1 else ()
+    return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, groups))
+
+
+def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tensor) -> tuple[float, float]:
+    """Return how far ``M = S^-T (A'A + P'P) S^-1`` is from the identity on the probes, and a bound on it from below.
+
+    Where the probes are far from their images, a few steps of the block Lanczos process from them look for the smallest
+    eigenvalue of M (Golub and Underwood 1977).
+    """
+    if root is None or not probes.shape[1]:
+        return math.nan, 0.0
+    penalty = problem.penalty.square().unsqueeze(1)
+    start = root.product(probes)
+    image = root.adjoint_solve(products + penalty * probes)
+    distance = torch.linalg.vector_norm(image - start, dim=0) / torch.linalg.vector_norm(start, dim=0)
+    factor_error = float(distance.max())
+    if not factor_error >= _SUSPECT or not bool(torch.isfinite(image).all()):
+        return factor_error, 0.0
+
+    basis, R = torch.linalg.qr(start)
+    images = torch.linalg.solve_triangular(R, image, upper=True, left=False)
+    for _ in range(_ROUNDS):
+        new = images[:, -_PROBES:]
+        # Twice is enough.
+        for _ in range(2):
+            new = new - basis @ (basis.T @ new)
+        new = torch.linalg.qr(new).Q
+        image = root.adjoint_solve(problem.normal_product(root.solve(new)))
+        basis, images = torch.cat([basis, new], 1), torch.cat([images, image], 1)
+    projected = basis.T @ images
+    eigenvalues = torch.linalg.eigvalsh((projected + projected.T) / 2)
+    smallest = float(eigenvalues[0])
+    return factor_error, _UNSEEN * smallest if smallest > 0 else 0.0
+
+
+def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
+    worst, start = 0.0, 0
+    for gram in grams:
+        part = slice(start, start + gram.shape[0])
+        start = part.stop
+        group = replace(
+            evidence,
+            Z=evidence.Z[:, part],
+            gradient=evidence.gradient[:, part],
+            target_norms=evidence.target_norms[part],
+            parts=None if evidence.parts is None else (evidence.parts[0][:, part], evidence.parts[1][:, part]),
+        )
+        worst = max(worst, joint_backward_error(group, gram + penalised[:, part].T @ penalised[:, part]))
+    return worst
+
+
+def _dual_parts(problem: Problem, gradient: Tensor, claims: Claims) -> tuple[Tensor, Tensor] | None:
+    """Write the gradient as ``A't + P't2 + q`` and return ``[t; t2]`` and q; any such t bounds the error from above."""
+    if claims.root is not None or claims.dual_solve is None:
+        return None
+    rows, first = problem.gathered, int(problem.bias)
+    X = rows.X.to(torch.float64)
+    root = None if rows.weight is None else rows.weight.sqrt().unsqueeze(1)
+    raw = gradient / problem.scale.unsqueeze(1)
+    image = X @ raw[first:]
+    t = claims.dual_solve(image if root is None else image * root)
+    part = t if root is None else t * root
+    back = torch.cat([part.sum(0, keepdim=True), X.T @ part]) if problem.bias else X.T @ part
+    rest = raw - back
+    left = torch.zeros_like(gradient)
+    if problem.bias:
+        left[0] = rest[0] * problem.scale[0]
+    return torch.cat([t, rest[first:] / math.sqrt(problem.l2)]), left
+
+
+def _forward_error(problem: Problem, Z: Tensor, residual: Tensor, smallest: float, error: float) -> float:
+    """First-order bound from the backward error: Wedin (1973); Higham (2002), theorem 20.1."""
+    size = torch.linalg.vector_norm(Z, dim=0)
+    determined = size > 0
+    if not bool(determined.any()):
+        return 0.0
+    if not smallest > 0:
+        return math.inf
+    change = max(error, _EPS) * problem.frobenius_norm
+    of_targets = change / smallest * (1 + problem.target_norms / (problem.frobenius_norm * size))
+    per_target = of_targets + change * residual / (smallest**2 * size)
+    return float(per_target[determined].max())
+
+
+def _length(values: Tensor) -> float:
+    """Euclidean length, also where squares would overflow."""
+    peak = float(values.abs().max())
+    return peak * float(torch.linalg.vector_norm(values / peak)) if 0 < peak < math.inf else peak

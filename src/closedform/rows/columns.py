@@ -1,0 +1,77 @@
+"""The columns of a design matrix, and the powers of two they are scaled by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.rows.block import Block
+
+__all__ = ["Columns"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """``A = diag(sqrt(weight)) [1 | X] D`` and ``B = diag(sqrt(weight)) Y E`` for the X, Y and weights of any rows.
+
+    D and E are diagonal and hold exact powers of two, so that no unit of measurement decides anything. Where it can be,
+    A is not formed: the scaling is applied to the small side of a product.
+
+    Attributes:
+        bias: Whether a column of ones stands first.
+        scale: Diagonal of D, ``(columns,)``.
+        target_scale: Diagonal of E, ``(targets,)``.
+    """
+
+    bias: bool
+    scale: Tensor
+    target_scale: Tensor
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of A, that of ones included."""
+        return self.scale.shape[0]
+
+    @property
+    def n_targets(self) -> int:
+        """Columns of B."""
+        return self.target_scale.shape[0]
+
+    @property
+    def feature_scale(self) -> Tensor:
+        """What the features are multiplied by, ``(features,)``."""
+        return self.scale[int(self.bias) :]
+
+    def select(self, targets: Tensor) -> Columns:
+        """Return the same matrix with some of the targets."""
+        return replace(self, target_scale=self.target_scale[targets])
+
+    def raw(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return D Z split into the features' part ``(features, k)`` and the bias part ``(k,)`` or None."""
+        V = Z * self.scale.unsqueeze(1)
+        return (V[1:], V[0]) if self.bias else (V, None)
+
+    def matrix(self, block: Block, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the rows of A and B that belong to a block, as new float64 tensors.
+
+        Args:
+            block: Rows of the table.
+            order: Ascending numbers of the rows that count, counted in the block; None for all.
+        """
+        X, Y, weight = block.X, block.Y, block.weight
+        if order is not None:
+            X, Y = X[order].to(torch.float64), Y[order].to(torch.float64)
+            weight = None if weight is None else weight[order]
+        A = X * self.feature_scale
+        if self.bias:
+            A = torch.cat([A.new_full((A.shape[0], 1), float(self.scale[0])), A], 1)
+        B = Y * self.target_scale
+        if weight is not None:
+            root = weight.sqrt().unsqueeze(1)
+            A.mul_(root)
+            B.mul_(root)
+        return A, B
