@@ -1,26 +1,25 @@
 """closedform: linear layers at the exact minimiser, with a certificate, and why an optimizer did not get there."""
 
+from __future__ import annotations
+
 import importlib
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as _version
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from closedform.batched import BatchedSolution, solve_batched
-from closedform.comparison.entry import compare
-from closedform.comparison.results import Comparison
-from closedform.explain.diagnosis import Diagnosis
-from closedform.explain.entry import diagnose
-from closedform.fit.certification import Certificate
-from closedform.fit.orchestrator import solve
-from closedform.fit.solution import Attempt, Solution
-from closedform.layer import Gap, fit_, gap
-from closedform.words.errors import ClosedformError
-from closedform.words.outcome import Outcome
+if TYPE_CHECKING:
+    from closedform import optim
+    from closedform.batched import BatchedSolution, solve_batched
+    from closedform.comparison.entry import compare
+    from closedform.comparison.results import Comparison
+    from closedform.explain.diagnosis import Diagnosis
+    from closedform.explain.entry import diagnose
+    from closedform.fit.certification import Certificate
+    from closedform.fit.orchestrator import solve
+    from closedform.fit.solution import Attempt, Solution
+    from closedform.layer import Gap, fit_, gap
+    from closedform.words.errors import ClosedformError
+    from closedform.words.outcome import Outcome
 
-try:
-    __version__ = _version("closedform")
-except PackageNotFoundError:  # a source tree that was not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = [
     "Attempt",
@@ -41,12 +40,47 @@ __all__ = [
     "solve_batched",
 ]
 
+#: Where each public name lives. Torch takes seconds to load, so a name is imported when it is first asked for: the
+#: command line answers --help and --version without it.
+_HOMES = {
+    "Attempt": "fit.solution",
+    "BatchedSolution": "batched",
+    "Certificate": "fit.certification",
+    "ClosedformError": "words.errors",
+    "Comparison": "comparison.results",
+    "Diagnosis": "explain.diagnosis",
+    "Gap": "layer",
+    "Outcome": "words.outcome",
+    "Solution": "fit.solution",
+    "compare": "comparison.entry",
+    "diagnose": "explain.entry",
+    "fit_": "layer",
+    "gap": "layer",
+    "solve": "fit.orchestrator",
+    "solve_batched": "batched",
+}
 
-def __getattr__(name: str) -> ModuleType:
-    # Optimizers load torch's compiler machinery, which takes as long as torch itself: only who asks pays for it.
-    if name == "optim":
-        return importlib.import_module("closedform.optim")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name == "optim":
+        value = importlib.import_module("closedform.optim")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"closedform.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("closedform")
+    except PackageNotFoundError:  # a source tree that was not installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, final
 
 import typer
 
-from closedform.cli.options import JsonFile
+from closedform.cli.options import JsonFile, Quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from closedform.cli.output import Screen
     from closedform.cli.peer_packages import Peer
+    from closedform.rows.source import Source
 
 __all__ = ["accuracy_command"]
 
@@ -43,19 +45,23 @@ class _Test:
 
 
 def accuracy_command(
+    context: typer.Context,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="DIR", help="Read NIST's sets from DIR/filip.csv ... instead of the packaged."),
     ] = None,
     json: JsonFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Print the correct digits of every solver installed, on NIST's regression sets and a gallery of hard problems."""
-    from closedform.cli.output import OutputFile, json_bytes, print_wrapped
+    from closedform.cli.output import Screen, json_output
     from closedform.cli.peer_packages import peers
+    from closedform.cli.record import json_record
     from closedform.files.hard import hard_problems
     from closedform.files.nist import nist_sets, read_nist_sets
 
-    out = None if json is None else OutputFile(json, "--json")
+    out = json_output(json)
+    screen = Screen.of(quiet, out)
     sets = nist_sets() if data is None else read_nist_sets(data)
     rounded, decimal = [], []
     for item in sets:
@@ -70,17 +76,25 @@ def accuracy_command(
         "gallery": _run(solvers, gallery),
     }
     caption = "Nor Norris, Pon Pontius, Fil Filip, Lon Longley, W Wampler, NI NoInt"
-    _print("NIST, against the exact answer to the design in float64", rounded, results["nist_binary64"], caption)
-    _print("NIST, against the exact answer to the decimal numbers", decimal, results["nist_decimal"], caption)
+    _print(
+        screen, "NIST, against the exact answer to the design in float64", rounded, results["nist_binary64"], caption
+    )
+    _print(screen, "NIST, against the exact answer to the decimal numbers", decimal, results["nist_decimal"], caption)
     caption = ", ".join(f"{t.title} {t.name}" for t in gallery)
-    _print("Gallery, against the exact answer", gallery, results["gallery"], caption)
-    print_wrapped(
+    _print(screen, "Gallery, against the exact answer", gallery, results["gallery"], caption)
+    screen.say(
         "Correct digits of the worst weight: -log10 of its relative error, 0 to 16; - where the solver gave no answer. "
         "The decimal numbers are rounded when the design is formed: what the exact answer to the design (digits=15) "
         "loses there is lost to every solver, and more than it is luck."
     )
     if out is not None:
-        out.write(json_bytes(results))
+        screen.write(out, json_record(context, results, data=_tables([*rounded, *gallery])))
+
+
+def _tables(tests: Sequence[_Test]) -> list[Source]:
+    from closedform.rows.tensors import TensorSource
+
+    return [TensorSource(table, test.name) for test in tests for table in (test.X, test.y)]
 
 
 def _test(name: str, title: str, X: Tensor, y: Tensor) -> _Test:
@@ -115,20 +129,20 @@ def _digits(solver: Peer, test: _Test) -> float | None:
     return max(0.0, min(_CEILING, -math.log10(worst))) if worst else _CEILING
 
 
-def _print(title: str, tests: Sequence[_Test], results: dict[str, dict[str, float | None]], caption: str) -> None:
+def _print(
+    screen: Screen, title: str, tests: Sequence[_Test], results: dict[str, dict[str, float | None]], caption: str
+) -> None:
     """Print a table; on a narrow screen in parts, one below the other, with no name or number cut."""
     from rich.console import Console
 
-    from closedform.cli.output import print_wrapped
-
     names = max(map(len, results))
     room = max(1, (Console().width - names) // _CELL)
-    print_wrapped(title)
+    screen.say(title)
     for start in range(0, len(tests), room):
         part = tests[start : start + room]
-        typer.echo(" " * names + "".join(f"{test.title:>{_CELL}}" for test in part))
+        screen.line(" " * names + "".join(f"{test.title:>{_CELL}}" for test in part))
         for name, row in results.items():
             cells = ("-" if (value := row[test.name]) is None else f"{value:.1f}" for test in part)
-            typer.echo(f"{name:<{names}}" + "".join(f"{cell:>{_CELL}}" for cell in cells))
-    print_wrapped(caption)
-    typer.echo()
+            screen.line(f"{name:<{names}}" + "".join(f"{cell:>{_CELL}}" for cell in cells))
+    screen.say(caption)
+    screen.line()

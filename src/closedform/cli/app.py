@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import typer
 from typer.core import TyperGroup
 
-from closedform.cli import accuracy, compare, demo, diagnose, solve
+from closedform.cli import accuracy, compare, demo, diagnose, machine, solve
 from closedform.words.errors import ClosedformError
+from closedform.words.text import printable
 
 __all__ = ["app"]
 
@@ -20,6 +21,7 @@ __all__ = ["app"]
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
+@final
 class _Group(TyperGroup):
     """Turns every expected error into one line on stderr and status 2, and Ctrl-C into 130."""
 
@@ -39,6 +41,10 @@ class _Group(TyperGroup):
             status = _fail(error.format_message())
         except ClosedformError as error:
             status = _fail(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                raise
+            status = _memory_failed()
         except OSError as error:
             status = _output_failed(error)
         if standalone_mode:
@@ -54,8 +60,17 @@ class _Group(TyperGroup):
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     return 2
+
+
+def _memory_failed() -> int:
+    from closedform.files.memory import available_memory
+
+    return _fail(
+        f"the memory ran out ({available_memory() / 1e9:.2f} GB are left now); use fewer rows or columns, or a machine "
+        "or a limit (ulimit -v, the container's) with more."
+    )
 
 
 def _output_failed(error: OSError) -> int:
@@ -72,7 +87,7 @@ def _output_failed(error: OSError) -> int:
 
 app = typer.Typer(
     cls=_Group,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Put a linear layer at the exact least-squares minimiser, prove it, and see why an optimizer did not.",
 )
@@ -81,6 +96,7 @@ app.command("solve")(solve.solve_command)
 app.command("diagnose")(diagnose.diagnose_command)
 app.command("accuracy")(accuracy.accuracy_command)
 app.command("demo")(demo.demo_command)
+app.command("show-versions")(machine.show_versions_command)
 
 
 def _show_version(wanted: bool) -> None:

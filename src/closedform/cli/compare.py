@@ -10,35 +10,40 @@ from closedform.cli.options import (
     Bias,
     Budget,
     Features,
-    File,
+    Files,
     JsonFile,
+    PageFile,
     PlotFile,
+    Quiet,
     Seed,
     Targets,
+    TestFeatures,
+    TestTargets,
     Weight,
 )
 
 if TYPE_CHECKING:
-    from closedform.cli.output import OutputFile
+    from closedform.cli.output import OutputFile, Screen
     from closedform.comparison.results import Comparison
 
 __all__ = ["compare_command", "finish", "plot_output"]
 
 _IMAGES = (".png", ".svg", ".pdf")
-_KEY = "a key of FILE, another FILE, or FILE::KEY"
 
 
 def compare_command(
-    file: File,
+    context: typer.Context,
+    files: Files,
     x: Features = None,
     y: Targets = None,
-    x_test: Annotated[str | None, typer.Option(metavar="KEY", help=f"Test features: {_KEY}.")] = None,
-    y_test: Annotated[str | None, typer.Option(metavar="KEY", help=f"Test targets: {_KEY}.")] = None,
+    x_test: TestFeatures = None,
+    y_test: TestTargets = None,
     weight: Weight = None,
     bias: Bias = False,
     optimizers: Annotated[
         str | None,
         typer.Option(
+            "--optimizers",
             metavar="A,B",
             help="Out of sgd, momentum, nesterov, adam, lbfgs, lbfgs strong wolfe, rls, separated by commas; all of "
             "them by default.",
@@ -47,31 +52,32 @@ def compare_command(
     budget: Budget = 30.0,
     seed: Seed = 0,
     plot: PlotFile = None,
-    html: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write the report: one page, offline, measured curves on the forecast."),
-    ] = None,
+    html: PageFile = None,
     json: JsonFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train the layer with real optimizers, and set what they reach beside the closed form.
 
     The keys are found in FILE where they are not given. Ctrl-C while training prints what there is.
     """
-    from closedform.cli.diagnose import page_output
-    from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
-    from closedform.cli.showing import show, write_page
-    from closedform.cli.sources import open_tables
+    from closedform.cli.output import Screen, json_output, refuse_overwriting
+    from closedform.cli.record import json_record
+    from closedform.cli.showing import page_output, write_page
+    from closedform.cli.sources import named_files, open_tables
     from closedform.comparison.entry import OPTIMIZERS, compare
     from closedform.words.errors import InputError
 
+    file = named_files(files)
     image = plot_output(plot)
     page = page_output(html)
-    data = None if json is None else OutputFile(json, "--json")
+    data = json_output(json)
     refuse_overwriting((file, x, y, x_test, y_test, weight), image, page, data)
     names = OPTIMIZERS if optimizers is None else tuple(filter(None, map(str.strip, optimizers.split(","))))
     if not names:
         raise InputError(f"--optimizers names none; choose from: {', '.join(OPTIMIZERS)}.")
-    tables = open_tables(file, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
+
+    screen = Screen.of(quiet, data)
+    tables = open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
     comparison = compare(
         tables.X,
         tables.Y,
@@ -82,13 +88,14 @@ def compare_command(
         optimizers=names,
         budget=budget,
         seed=seed,
+        progress=False if quiet else None,
     )
-    show(comparison)
+    screen.show(comparison.summary())
     if page is not None:
-        write_page(comparison, page)
+        write_page(comparison.page(), page, screen)
     if data is not None:
-        data.write(json_bytes(comparison.to_dict()))
-    finish(comparison, image)
+        screen.write(data, json_record(context, comparison.to_dict(), tables=tables))
+    finish(comparison, image, screen)
 
 
 def plot_output(path: str | None) -> OutputFile | None:
@@ -106,12 +113,12 @@ def plot_output(path: str | None) -> OutputFile | None:
     return output
 
 
-def finish(comparison: Comparison, image: OutputFile | None) -> None:
+def finish(comparison: Comparison, image: OutputFile | None, screen: Screen) -> None:
     """Write the plot and exit: 0 certified, 1 not certified, 130 interrupted."""
     if image is not None:
         from closedform.report.figure import draw_image
 
-        image.write(draw_image(comparison.chart(), image.suffix.removeprefix(".")))
+        screen.write(image, draw_image(comparison.chart(), image.suffix.removeprefix(".")))
     if comparison.interrupted:
         typer.echo("interrupted: the table holds what there was by then", err=True)
         raise typer.Exit(130)

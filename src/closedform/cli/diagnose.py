@@ -2,69 +2,99 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from closedform.cli.options import Bias, Features, File, JsonFile, Seed, Targets, Weight
+from closedform.cli.options import L2, Bias, Features, Files, JsonFile, PageFile, Quiet, Seed, Targets, Weight
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from closedform.cli.output import OutputFile
+    from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.readers.optimizers import OptimizerReading
     from closedform.rows import Source
 
-__all__ = ["as_model", "diagnose_command", "fresh_layer", "page_output"]
+__all__ = ["as_model", "diagnose_command", "fresh_layer"]
 
 #: The optimizers, with the learning rates that torch.optim gives them.
 _OPTIMIZERS = {"sgd": 1e-3, "adam": 1e-3, "lbfgs": 1.0}
 
 
+class FailOn(StrEnum):
+    """From which severity of a finding on the exit status is 1."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+_OptimizerName = Annotated[
+    str | None,
+    typer.Option("--optimizer", metavar="NAME", help=f"What the layer is trained with: {', '.join(_OPTIMIZERS)}."),
+]
+_LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", metavar="NUMBER", help="Its learning rate, on MSELoss(); torch's own by default."),
+]
+_Momentum = Annotated[float | None, typer.Option("--momentum", metavar="NUMBER", help="Momentum of sgd.")]
+_Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Steps that the run has.")]
+_BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Rows of a batch; all of them by default.")
+]
+_FailOn = Annotated[
+    FailOn | None,
+    typer.Option("--fail-on", help="Exit with status 1 where a finding is that bad or worse."),
+]
+
+
 def diagnose_command(
-    file: File,
+    context: typer.Context,
+    files: Files,
     x: Features = None,
     y: Targets = None,
     weight: Weight = None,
     bias: Bias = False,
-    l2: Annotated[float, typer.Option(help="Ridge: sum of squared errors + l2 * ||weight||^2.")] = 0.0,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"What the layer is trained with: {', '.join(_OPTIMIZERS)}."),
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Its learning rate, on MSELoss(); torch's own by default.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of sgd.")] = None,
+    l2: L2 = 0.0,
+    optimizer: _OptimizerName = None,
+    lr: _LearningRate = None,
+    momentum: _Momentum = None,
     nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum.")] = False,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps that the run has.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Rows of a batch; all of them by default.")
-    ] = None,
+    steps: _Steps = None,
+    batch_size: _BatchSize = None,
     seed: Seed = 0,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report: one page, offline.")] = None,
+    fail_on: _FailOn = None,
+    html: PageFile = None,
     json: JsonFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say why an optimizer does or does not get to the minimiser, with numbers measured on the data.
 
     With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged.
 
-    The keys are found in FILE where they are not given.
+    The keys are found in FILE where they are not given. Exit status 0, unless --fail-on asks for 1.
     """
-    from closedform.cli.output import OutputFile, json_bytes, refuse_overwriting
-    from closedform.cli.showing import show, write_page
-    from closedform.cli.sources import open_tables
+    from closedform.cli.commands import command_for, with_commands
+    from closedform.cli.output import Screen, json_output, refuse_overwriting
+    from closedform.cli.record import json_record
+    from closedform.cli.showing import page_output, write_page
+    from closedform.cli.sources import named_files, open_tables
     from closedform.explain.entry import diagnose
 
+    file = named_files(files)
     page = page_output(html)
-    data = None if json is None else OutputFile(json, "--json")
+    data = json_output(json)
     refuse_overwriting((file, x, y, weight), page, data)
     name = _optimizer_name(optimizer, lr, momentum, nesterov)
-    tables = open_tables(file, x=x, y=y, weight=weight)
+    screen = Screen.of(quiet, data)
+    tables = open_tables(file, screen, x=x, y=y, weight=weight, test_rows=False)
     model = trained = None
     if name is not None:
         layer = fresh_layer(tables.X, tables.Y, bias, seed)
         model = as_model(layer, tables.Y)
         trained = _optimizer(name, layer, lr, momentum, nesterov)
+
     diagnosis = diagnose(
         tables.X,
         tables.Y,
@@ -76,26 +106,25 @@ def diagnose_command(
         steps=steps,
         batch_size=batch_size,
     )
-    show(diagnosis)
+    options = [*tables.options, *(["--bias"] if bias else []), *(["--l2", f"{l2:g}"] if l2 else [])]
+
+    def command(code: str) -> str | None:
+        return command_for(code, tables.file, options)
+
+    screen.show(with_commands(diagnosis.summary(), command))
     if page is not None:
-        write_page(diagnosis, page)
+        write_page(with_commands(diagnosis.page(), command), page, screen)
     if data is not None:
-        data.write(json_bytes(diagnosis.to_dict()))
+        results = diagnosis.to_dict()
+        results["findings"] = [{**found, "command": command(found["remedy"])} for found in results["findings"]]
+        screen.write(data, json_record(context, results, tables=tables))
+    raise typer.Exit(int(fail_on is not None and _is_as_bad(diagnosis, fail_on)))
 
 
-def page_output(path: str | None) -> OutputFile | None:
-    """Check the path of a page, and that it can be rendered, before anything is computed."""
-    from importlib.util import find_spec
-
-    from closedform.cli.output import OutputFile
-    from closedform.words.errors import MissingExtraError
-
-    if path is None:
-        return None
-    output = OutputFile(path, "--html", (".html", ".htm"))
-    if find_spec("jinja2") is None:
-        raise MissingExtraError("jinja2", "report", "--html")
-    return output
+def _is_as_bad(diagnosis: Diagnosis, limit: FailOn) -> bool:
+    """Whether a finding is as severe as the limit, or more."""
+    counted = {FailOn.ERROR: {"error"}, FailOn.WARNING: {"error", "warning"}}[limit]
+    return any(finding.severity.value in counted for finding in diagnosis.findings)
 
 
 def fresh_layer(X: Source, Y: Source, bias: bool, seed: int) -> nn.Linear:

@@ -6,27 +6,59 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Bias", "Budget", "Features", "File", "JsonFile", "PlotFile", "Seed", "Targets", "Weight"]
+__all__ = [
+    "L2",
+    "Bias",
+    "Budget",
+    "Features",
+    "Files",
+    "JsonFile",
+    "PageFile",
+    "PlotFile",
+    "Quiet",
+    "Seed",
+    "Targets",
+    "TestFeatures",
+    "TestTargets",
+    "Weight",
+]
 
 _TABLE = "a key of FILE, another FILE, or FILE::KEY"
+#: What torch.manual_seed takes.
+_SMALLEST_SEED, _LARGEST_SEED = -(2**63), 2**64 - 1
 
-File = Annotated[
-    str,
+
+def _checked_seed(seed: int) -> int:
+    if not _SMALLEST_SEED <= seed <= _LARGEST_SEED:
+        raise typer.BadParameter(f"{seed} is not in the range of torch.manual_seed, -2**63 to 2**64 - 1.")
+    return seed
+
+
+Files = Annotated[
+    list[str],
     typer.Argument(
-        metavar="FILE", help="HDF5, .npy, .npz, .safetensors, .parquet, .csv or .pt; or FILE::KEY for the features."
+        metavar="FILE...",
+        help="HDF5, .npy, .npz, .safetensors, .parquet, .arrow, .csv, .mat, .zarr or .pt; FILE::KEY for the features. "
+        "Several files, a pattern in quotes ('emb_*.npy') or a folder of .parquet are one table.",
     ),
 ]
 Features = Annotated[str | None, typer.Option("--x", metavar="KEY", help=f"Features: {_TABLE}.")]
-Targets = Annotated[str | None, typer.Option("--y", metavar="KEY", help=f"Targets: {_TABLE}.")]
+Targets = Annotated[
+    str | None, typer.Option("--y", metavar="KEY", help=f"Targets: {_TABLE}; or columns of FILE: NAME, -1.")
+]
+TestFeatures = Annotated[str | None, typer.Option("--x-test", metavar="KEY", help=f"Test features: {_TABLE}.")]
+TestTargets = Annotated[str | None, typer.Option("--y-test", metavar="KEY", help=f"Test targets: {_TABLE}.")]
 Weight = Annotated[str | None, typer.Option("--weight", metavar="KEY", help=f"Sample weights: {_TABLE}.")]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="Whether the layer has a bias.")]
+L2 = Annotated[float, typer.Option("--l2", metavar="NUMBER", help="Ridge: sum of squared errors + l2 * ||weight||^2.")]
 Budget = Annotated[float, typer.Option("--budget", metavar="SECONDS", help="Training time, shared equally.")]
-Seed = Annotated[
-    int,
-    # What torch.manual_seed takes.
-    typer.Option("--seed", metavar="N", min=-(2**63), max=2**64 - 1, help="Seed of the starting weights."),
-]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the starting weights.", callback=_checked_seed)]
 PlotFile = Annotated[
     str | None, typer.Option("--plot", metavar="FILE", help="Draw loss against time: .png, .svg or .pdf.")
 ]
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")]
+PageFile = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write the report: one page, offline.")]
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for the standard output, alone."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and JSON with --json -.")]

@@ -1,27 +1,76 @@
-"""Files a command writes: checked before anything is computed, written whole or not at all."""
+"""Where a command writes: files, checked before anything is computed and written whole or not at all; the screen."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import tempfile
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import typer
 
 from closedform.words.errors import InputError
 from closedform.words.json_values import json_text
+from closedform.words.text import printable
 
-__all__ = ["OutputFile", "json_bytes", "print_wrapped", "refuse_overwriting"]
+if TYPE_CHECKING:
+    from closedform.report.document import Document
+
+__all__ = [
+    "Output",
+    "OutputFile",
+    "Screen",
+    "StandardOutput",
+    "json_bytes",
+    "json_output",
+    "print_wrapped",
+    "refuse_overwriting",
+]
+
+#: Permissions of a new file, before the user's umask takes some.
+_NEW_FILE = 0o666
+
+
+class Output(ABC):
+    """Something that a command writes bytes to, once."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Write all of ``data``.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What the user calls it."""
 
 
 @final
-class OutputFile:
+class StandardOutput(Output):
+    """The standard output, which then holds nothing else."""
+
+    def write(self, data: bytes) -> None:
+        # By way of the text stream, which whoever calls a command from Python may have replaced.
+        sys.stdout.write(data.decode())
+
+    def __str__(self) -> str:
+        return "the standard output"
+
+
+@final
+class OutputFile(Output):
     """A path that can be written to.
 
     Args:
-        path: Where to write; an existing file is replaced, a link is followed.
+        path: Where to write; an existing file is replaced and keeps its permissions, a link is followed.
         option: The option it was given by, for messages.
         suffixes: The suffixes allowed; empty for any.
 
@@ -37,9 +86,10 @@ class OutputFile:
             exists = True
         except (FileNotFoundError, NotADirectoryError):
             exists = False
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, or a home folder that is not known
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a home that is not known, a zero byte
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{option} {path}: this path cannot be used ({reason}).") from error
+
         self.suffix = self.path.suffix.lower()
         self._option = option
         folder = self.path.parent
@@ -53,13 +103,13 @@ class OutputFile:
             raise InputError(f"{option} {path}: this is a folder; give the name of a file.")
         if exists and not self.path.is_file():
             raise InputError(f"{option} {path}: this is not a regular file; give the name of one.")
-        # Asking the system is not enough: it answers yes to root for a file system that is read-only.
-        self._temporary = folder / f".closedform.{os.getpid()}.part"
         if exists and not os.access(self.path, os.W_OK):
             raise InputError(f"{option} {path}: the file is write-protected; choose another name.")
+
+        # Asking the system is not enough: it answers yes to root for a file system that is read-only.
         try:
-            self._temporary.touch()
-            self._temporary.unlink()
+            with tempfile.TemporaryFile(dir=folder):
+                pass
         except OSError as error:
             raise InputError(f"{option} {path}: cannot write in {folder} ({error.strerror}).") from error
 
@@ -72,16 +122,55 @@ class OutputFile:
         Raises:
             InputError: the disk is full, or the folder has gone since it was checked.
         """
+        temporary = ""
         try:
-            self._temporary.write_bytes(data)
-            self._temporary.replace(self.path)
+            # A name that nobody can foresee, so that nobody can have put a link there.
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".closedform.", suffix=".part")
+            with open(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._put_in_place(temporary, data)
         except OSError as error:
             raise InputError(f"{self._option} {self.path}: writing failed ({error.strerror}).") from error
         finally:
-            self._temporary.unlink(missing_ok=True)
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
+
+    def _put_in_place(self, temporary: str, data: bytes) -> None:
+        """Make the written file the one that was asked for, with the permissions and other names it has."""
+        try:
+            present = self.path.stat()
+        except FileNotFoundError:
+            os.chmod(temporary, _NEW_FILE & ~_umask())
+            os.replace(temporary, self.path)
+            return
+        if present.st_nlink > 1:
+            # Replacing it would leave its other names with the old content. That the disk has room is known by now.
+            with self.path.open("r+b") as file:
+                file.write(data)
+                file.truncate()
+            return
+        os.chmod(temporary, present.st_mode & 0o7777)
+        with contextlib.suppress(OSError):  # only root may give a file away
+            os.chown(temporary, present.st_uid, present.st_gid)
+        os.replace(temporary, self.path)
 
 
-def refuse_overwriting(inputs: Sequence[str | None], *outputs: OutputFile | None) -> None:
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def json_output(path: str | None) -> Output | None:
+    """Return where ``--json`` goes: a file, the standard output for ``-``, or None."""
+    if path is None:
+        return None
+    return StandardOutput() if path == "-" else OutputFile(path, "--json")
+
+
+def refuse_overwriting(inputs: Sequence[str | None], *outputs: Output | None) -> None:
     """Check, before anything is computed, that no output is one of the inputs or another output.
 
     Args:
@@ -91,16 +180,17 @@ def refuse_overwriting(inputs: Sequence[str | None], *outputs: OutputFile | None
     Raises:
         InputError: two of them are the same file, by whatever name.
     """
-    from closedform.files.opening import split_spec
+    from closedform.files.opening import files_of, split_spec
 
-    read = [split_spec(spec)[0] for spec in inputs if spec is not None]
+    read = [path for spec in inputs if spec is not None for path in files_of(split_spec(spec)[0])]
     written: list[OutputFile] = []
     for output in outputs:
-        if output is None:
+        if not isinstance(output, OutputFile):
             continue
         for path in read:
             if os.path.exists(path) and output.path.exists() and output.path.samefile(path):
                 raise InputError(f"{output} is the file that is read ({path}); choose another name.")
+
         for other in written:
             if output.path == other.path or (
                 output.path.exists() and other.path.exists() and output.path.samefile(other.path)
@@ -109,13 +199,65 @@ def refuse_overwriting(inputs: Sequence[str | None], *outputs: OutputFile | None
         written.append(output)
 
 
+@final
+@dataclass(frozen=True)
+class Screen:
+    """What a person sees of a command.
+
+    Attributes:
+        quiet: Whether to print nothing.
+        json: Whether the standard output belongs to JSON, so that text goes to the standard error.
+    """
+
+    quiet: bool = False
+    json: bool = False
+
+    @classmethod
+    def of(cls, quiet: bool, data: Output | None) -> Screen:
+        """Return the screen of a command with ``--quiet`` and ``--json`` as given."""
+        return cls(quiet, isinstance(data, StandardOutput))
+
+    def say(self, text: str) -> None:
+        """Print a result."""
+        if not self.quiet:
+            print_wrapped(text, err=self.json)
+
+    def line(self, text: str = "") -> None:
+        """Print a line of a result as it is."""
+        if not self.quiet:
+            typer.echo(text, err=self.json)
+
+    def aside(self, text: str) -> None:
+        """Print what is no result, such as what was chosen, on the standard error."""
+        if not self.quiet:
+            print_wrapped(text, err=True)
+
+    def show(self, document: Document) -> None:
+        """Print a report as wide as the terminal is."""
+        if self.quiet:
+            return
+        from rich.console import Console
+
+        from closedform.report.terminal import print_document
+
+        print_document(document, Console(highlight=False, stderr=self.json))
+
+    def write(self, output: Output, data: bytes) -> None:
+        """Write to an output, and say where it went."""
+        output.write(data)
+        if isinstance(output, OutputFile):
+            self.aside(f"wrote {printable(str(output.path))}")
+
+
 def print_wrapped(text: str, *, err: bool = False) -> None:
     """Print text on stdout (or stderr), long lines wrapped between words, with what goes on set in."""
     from rich.console import Console
 
     width = Console(stderr=err).width
     for line in text.splitlines():
-        wrapped = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        wrapped = textwrap.fill(
+            printable(line), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
         typer.echo(wrapped, err=err)
 
 

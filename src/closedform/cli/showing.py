@@ -1,27 +1,33 @@
-"""How commands show a report: on the terminal, as wide as it is, and as files."""
+"""How commands show a report as a page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from closedform.cli.output import OutputFile, Screen
+    from closedform.report.document import Document
+
+__all__ = ["page_output", "write_page"]
+
+
+def page_output(path: str | None) -> OutputFile | None:
+    """Check the path of a page, and that it can be rendered, before anything is computed."""
+    from importlib.util import find_spec
+
     from closedform.cli.output import OutputFile
-    from closedform.report import Report
+    from closedform.words.errors import MissingExtraError
 
-__all__ = ["show", "write_page"]
-
-
-def show(report: Report) -> None:
-    """Print what fits a screen of the report on stdout."""
-    from rich.console import Console
-
-    from closedform.report.terminal import print_document
-
-    print_document(report.summary(), Console(highlight=False))
+    if path is None:
+        return None
+    output = OutputFile(path, "--html", (".html", ".htm"))
+    if find_spec("jinja2") is None:
+        raise MissingExtraError("jinja2", "report", "--html")
+    return output
 
 
-def write_page(report: Report, output: OutputFile) -> None:
-    """Write the report as a page."""
+def write_page(page: Document, output: OutputFile, screen: Screen) -> None:
+    """Write a report as a page, and say where it went."""
     from closedform.report.page import render_page
 
-    output.write(render_page(report.page()).encode())
+    screen.write(output, render_page(page).encode())

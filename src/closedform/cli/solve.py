@@ -3,69 +3,159 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from closedform.cli.options import Bias, Features, File, JsonFile, Targets, Weight
+from closedform.cli.options import (
+    L2,
+    Bias,
+    Features,
+    Files,
+    JsonFile,
+    Quiet,
+    Targets,
+    TestFeatures,
+    TestTargets,
+    Weight,
+)
+
+if TYPE_CHECKING:
+    from closedform.cli.output import OutputFile, Screen
+    from closedform.cli.sources import Tables
+    from closedform.fit.solution import Solution
 
 __all__ = ["solve_command"]
 
 #: Weights printed with --digits.
 _LINES = 20
+#: Numbers of the test rows that are predicted from at a time.
+_BLOCK = 1 << 22
+
+
+_WeightsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--out", metavar="FILE", help="Where the weights go: .safetensors, keys as in nn.Linear (weight, bias)."
+    ),
+]
+_Digits = Annotated[
+    int | None,
+    typer.Option(
+        "--digits",
+        metavar="N",
+        help="Correct digits wanted in every weight, 1 to 15; prints each with the digits proven.",
+    ),
+]
 
 
 def solve_command(
-    file: File,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Where the weights go: .safetensors, keys as in nn.Linear (weight, bias)."),
-    ] = None,
+    context: typer.Context,
+    files: Files,
+    out: _WeightsFile = None,
     x: Features = None,
     y: Targets = None,
+    x_test: TestFeatures = None,
+    y_test: TestTargets = None,
     weight: Weight = None,
     bias: Bias = False,
-    l2: Annotated[float, typer.Option(help="Ridge: sum of squared errors + l2 * ||weight||^2.")] = 0.0,
-    digits: Annotated[
-        int | None,
-        typer.Option(help="Correct digits wanted in every weight, 1 to 15; prints each with the digits proven."),
-    ] = None,
+    l2: L2 = 0.0,
+    digits: _Digits = None,
     json: JsonFile = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Solve for the layer, print its certificate, and write its weights."""
-    from itertools import islice
+    """Solve for the layer, print its certificate and its errors on the test rows, and write its weights.
 
-    from closedform.cli.certainty import certain_lines
-    from closedform.cli.output import OutputFile, json_bytes, print_wrapped, refuse_overwriting
-    from closedform.cli.sources import open_tables
+    The keys are found in FILE where they are not given. Exit status 0 only if certified.
+    """
+    from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
+    from closedform.cli.record import json_record
+    from closedform.cli.sources import named_files, open_tables
     from closedform.fit.orchestrator import solve
     from closedform.words.errors import MissingExtraError
 
+    file = named_files(files)
     weights = None if out is None else OutputFile(out, "--out", (".safetensors",))
-    data = None if json is None else OutputFile(json, "--json")
-    refuse_overwriting((file, x, y, weight), weights, data)
+    data = json_output(json)
+    refuse_overwriting((file, x, y, x_test, y_test, weight), weights, data)
     if weights is not None and find_spec("safetensors") is None:
         raise MissingExtraError("safetensors", "files", "--out")
-    tables = open_tables(file, x=x, y=y, weight=weight)
-    solution = solve(tables.X, tables.Y, bias=bias, l2=l2, sample_weight=tables.weight, digits=digits)
-    print_wrapped(str(solution))
-    if digits is not None:
-        print_wrapped("\nDigits before a parenthesis are certain, up to one unit of the last; those inside are not:")
-        lines = certain_lines(solution)
-        for line in islice(lines, _LINES):
-            typer.echo(line)
-        rest = sum(1 for _ in lines)
-        if rest:
-            typer.echo(f"... and {rest:,} more")
-    if weights is not None:
-        from safetensors.torch import save
 
-        tensors = {"weight": solution.weight.contiguous().cpu()}
-        if solution.bias is not None:
-            tensors["bias"] = solution.bias.contiguous().cpu()
-        weights.write(save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+    screen = Screen.of(quiet, data)
+    tables = open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
+    solution = solve(
+        tables.X,
+        tables.Y,
+        bias=bias,
+        l2=l2,
+        sample_weight=tables.weight,
+        digits=digits,
+        progress=False if quiet else None,
+    )
+    screen.say(str(solution))
+    test = _test_errors(solution, tables)
+    if test is not None:
+        screen.say(f"test MSE {test['mse']:.6g}, test MAE {test['mae']:.6g} on {test['rows']:,} rows")
+    if digits is not None:
+        _print_digits(solution, screen)
+
+    if weights is not None:
+        _write_weights(solution, weights, screen)
     elif digits is None:
-        print_wrapped("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
+        screen.say("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
     if data is not None:
-        data.write(json_bytes(solution.to_dict()))
+        screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
     raise typer.Exit(0 if solution.outcome.certified else 1)
+
+
+def _print_digits(solution: Solution, screen: Screen) -> None:
+    from closedform.cli.certainty import certain_lines
+
+    screen.say("\nDigits before a parenthesis are certain, up to one unit of the last; those inside are not:")
+    lines = certain_lines(solution)
+    for line in islice(lines, _LINES):
+        screen.line(line)
+    rest = sum(1 for _ in lines)
+    if rest:
+        screen.line(f"... and {rest:,} more")
+
+
+def _write_weights(solution: Solution, output: OutputFile, screen: Screen) -> None:
+    from safetensors.torch import save
+
+    tensors = {"weight": solution.weight.contiguous().cpu()}
+    if solution.bias is not None:
+        tensors["bias"] = solution.bias.contiguous().cpu()
+    screen.write(output, save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+
+
+def _test_errors(solution: Solution, tables: Tables) -> dict[str, float] | None:
+    """Return rows, mean squared and mean absolute error on the test rows, read block by block; None without any."""
+    import torch
+
+    from closedform.words.errors import InputError
+
+    if tables.X_test is None or tables.Y_test is None:
+        return None
+    X, Y = tables.X_test, tables.Y_test
+    rows, outputs = X.shape[0], solution.weight.shape[0]
+    numbers, count = torch.Size(X.shape[1:]).numel(), torch.Size(Y.shape).numel()
+    if (
+        X.shape[-1] != solution.weight.shape[1]
+        or torch.Size(Y.shape).numel() != torch.Size(X.shape[:-1]).numel() * outputs
+    ):
+        raise InputError(
+            f"the test rows are X {X.shape} and Y {Y.shape}, which do not fit {solution.weight.shape[1]} features and "
+            f"{outputs} targets; name others with --x-test and --y-test."
+        )
+
+    squares = absolute = 0.0
+    step = max(1, _BLOCK // max(1, numbers))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        errors = solution.predict(X.read(start, stop)).to(torch.float64).reshape(-1)
+        errors = errors - Y.read(start, stop).to(torch.float64).reshape(-1)
+        squares += float(errors.square().sum())
+        absolute += float(errors.abs().sum())
+    return {"rows": rows, "mse": squares / count, "mae": absolute / count}

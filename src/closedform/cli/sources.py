@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from closedform.cli.output import print_wrapped
-from closedform.rows import Source
 from closedform.words.errors import InputError
 
-__all__ = ["Tables", "open_tables"]
+if TYPE_CHECKING:
+    from closedform.cli.output import Screen
+    from closedform.rows.source import Source
+
+__all__ = ["Tables", "data_hash", "named_files", "open_tables"]
+
+#: Bytes of a table that are read at a time to be hashed.
+_HASHED = 1 << 24
 
 
 @final
 @dataclass(frozen=True)
 class Tables:
-    """Opened tables: features and targets, test features and targets or None, weights or None."""
+    """Opened tables: features and targets, test features and targets or None, weights or None.
+
+    Attributes:
+        file: What the user named.
+        keys: Which table is what, by ``FILE::KEY``: X, Y, X_test, Y_test, weight; None where there is none.
+        options: The options that name these tables on a command line, as the user would type them.
+    """
 
     X: Source
     Y: Source
     X_test: Source | None
     Y_test: Source | None
     weight: Source | None
+    file: str
+    keys: dict[str, str | None]
+    options: tuple[str, ...]
+
+    def all(self) -> list[Source]:
+        """Return the tables there are."""
+        return [table for table in (self.X, self.Y, self.X_test, self.Y_test, self.weight) if table is not None]
+
+
+def named_files(files: Sequence[str]) -> str:
+    """Return one spec for the files of a command line, which are the rows of one table where there are several."""
+    from closedform.files.opening import join_files
+
+    return files[0] if len(files) == 1 else join_files(files)
 
 
 def open_tables(
     file: str,
+    screen: Screen,
     *,
     x: str | None = None,
     y: str | None = None,
     x_test: str | None = None,
     y_test: str | None = None,
     weight: str | None = None,
+    test_rows: bool = True,
 ) -> Tables:
     """Find the tables, say on stderr which ones they are, and open them.
 
     Args:
         file: ``FILE``, or ``FILE::KEY`` where KEY is the features.
+        screen: Where it is said.
+        x: The key of the features, and so on.
+        y: The key of the targets.
+        x_test: The key of the test features.
+        y_test: The key of the test targets.
+        weight: The key of the sample weights.
+        test_rows: Whether the command has a use for test rows.
 
     Raises:
         SourceError: a file or a key that is not there, or more than one reading of the file.
@@ -44,11 +80,52 @@ def open_tables(
     """
     from closedform.files.discovery import discover
     from closedform.files.opening import open_source, split_spec
+    from closedform.files.paths import check_memory
 
     path, key = split_spec(file)
     if key is not None and x is not None:
         raise InputError(f"the features are named twice, by {file} and by --x {x}; drop one.")
-    found = discover(path, x=key if x is None else x, y=y, x_test=x_test, y_test=y_test, weight=weight)
-    print_wrapped(found.sentence, err=True)
-    test = [None if spec is None else open_source(spec) for spec in (found.x_test, found.y_test, found.weight)]
-    return Tables(open_source(found.x), open_source(found.y), *test)
+    x = key if x is None else x
+    found = discover(path, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight, test_rows=test_rows)
+    screen.aside(found.sentence)
+
+    def opened(spec: str | None) -> Source | None:
+        return None if spec is None else open_source(spec)
+
+    X = open_source(found.x)
+    check_memory(X)
+    keys = {"X": found.x, "Y": found.y, "X_test": found.x_test, "Y_test": found.y_test, "weight": found.weight}
+    options = (("--x", x), ("--y", y), ("--weight", weight))
+    typed = tuple(word for option, value in options if value is not None for word in (option, value))
+    return Tables(
+        X=X,
+        Y=open_source(found.y),
+        X_test=opened(found.x_test),
+        Y_test=opened(found.y_test),
+        weight=opened(found.weight),
+        file=str(path),
+        keys=keys,
+        options=typed,
+    )
+
+
+def data_hash(tables: Sequence[Source]) -> str:
+    """Return a hash of the numbers of some tables: equal for equal numbers in equal dtypes, wherever they are from.
+
+    Example:
+        >>> import torch
+        >>> from closedform.rows.tensors import TensorSource
+        >>> data_hash([TensorSource(torch.ones(2, 2), "X")])[:21]
+        'sha256:158e021546f34c'
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(f"{tuple(table.shape)} {table.dtype}".encode())
+        width = max(1, torch.Size(table.shape[1:]).numel() * table.dtype.itemsize)
+        step = max(1, _HASHED // width)
+        for start in range(0, table.shape[0], step):
+            block = table.read(start, min(start + step, table.shape[0])).contiguous().cpu()
+            digest.update(block.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{digest.hexdigest()}"

@@ -185,6 +185,7 @@ def discover(
     x_test: str | None = None,
     y_test: str | None = None,
     weight: str | None = None,
+    test_rows: bool = True,
 ) -> Discovery:
     """Find the features and the targets in a file, and the test rows and sample weights if there are any.
 
@@ -200,6 +201,7 @@ def discover(
         x_test: The features of the test rows.
         y_test: The targets of the test rows.
         weight: The sample weights.
+        test_rows: Whether test rows are of use; else none are looked for or mentioned.
 
     Returns:
         The specs, to be opened by :func:`closedform.files.open_source`, and a sentence on their choice.
@@ -222,14 +224,16 @@ def discover(
     else:
         given_x, given_y, given_weight = (None if key is None else files.given(path, key) for key in (x, y, weight))
         how, train_x, train_y, row_weight = _find_tables(files, path, given_x, given_y, given_weight)
-    test_x, test_y = _find_test(files, path, train_x, train_y, x_test, y_test)
+    test_x = test_y = None
+    if test_rows:
+        test_x, test_y = _find_test(files, path, train_x, train_y, x_test, y_test)
     return Discovery(
         x=train_x.spec,
         y=train_y.spec,
         x_test=None if test_x is None else test_x.spec,
         y_test=None if test_y is None else test_y.spec,
         weight=None if row_weight is None else row_weight.spec,
-        sentence=_sentence(path, how, train_x, train_y, test_x, test_y, row_weight),
+        sentence=_sentence(path, how, train_x, train_y, test_x, test_y, row_weight, test_rows=test_rows),
     )
 
 
@@ -586,13 +590,16 @@ def _sentence(
     test_x: _Table | None,
     test_y: _Table | None,
     weight: _Table | None,
+    *,
+    test_rows: bool,
 ) -> str:
     def say(table: _Table) -> str:
         return f"{_short(path, table)} {table.shape}"
 
-    test = f"test rows: X = {say(test_x)}, Y = {say(test_y)}" if test_x and test_y else "no test rows"
+    test = f"; test rows: X = {say(test_x)}, Y = {say(test_y)}" if test_x and test_y else "; no test rows"
+    test = test if test_rows else ""
     weighted = f"; sample weight = {say(weight)}" if weight else ""
-    return printable(f"{how}: X = {say(x)}, Y = {say(y)}; {test}{weighted}.")
+    return printable(f"{how}: X = {say(x)}, Y = {say(y)}{test}{weighted}.")
 
 
 def _short(path: Path, table: _Table) -> str:

@@ -31,7 +31,16 @@ from closedform.rows.tensors import TensorSource
 from closedform.words.errors import InputError, SourceError
 from closedform.words.text import printable
 
-__all__ = ["file_format", "join_files", "join_spec", "known_endings", "list_keys", "open_source", "split_spec"]
+__all__ = [
+    "file_format",
+    "files_of",
+    "join_files",
+    "join_spec",
+    "known_endings",
+    "list_keys",
+    "open_source",
+    "split_spec",
+]
 
 FORMATS: tuple[FileFormat, ...] = (
     Hdf5Format(),
@@ -49,6 +58,15 @@ FORMATS: tuple[FileFormat, ...] = (
 _BETWEEN_FILES = "\n"
 #: Integers beyond this are not all numbers of float64.
 _LARGEST_EXACT = 2**53
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that the path of a spec stands for: of a pattern all that match, of several files all."""
+    if os.path.exists(path):
+        return [path]
+    if _BETWEEN_FILES in str(path):
+        return [Path(name) for name in str(path).split(_BETWEEN_FILES)]
+    return [Path(name) for name in _matches(str(path))] if is_pattern(str(path)) else [path]
 
 
 def known_endings() -> tuple[str, ...]:

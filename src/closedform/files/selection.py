@@ -93,8 +93,8 @@ def join_columns(columns: Sequence[str]) -> str:
         'age,"height, cm"'
     """
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(columns)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(columns)
+    return text.getvalue().removesuffix("\r\n")
 
 
 def split_columns(key: str, known: Sequence[str]) -> list[str]:

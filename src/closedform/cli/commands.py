@@ -1,0 +1,70 @@
+"""Remedies as commands: where a report would hand out Python, the command line hands out what can be typed there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from closedform.report.document import Document, Section
+
+__all__ = ["command_for", "with_commands"]
+
+_OPTIMIZER = re.compile(r"(?:torch\.)?optim\.(SGD|Adam|LBFGS)\((?P<arguments>[^\n]*)\)")
+_NUMBER = r"([-+0-9.eE]+)"
+
+
+def command_for(code: str, file: str, options: Sequence[str]) -> str | None:
+    """Return the command that does what a remedy in Python does; None where there is none.
+
+    Args:
+        code: The remedy.
+        file: The file that the command read.
+        options: The options that name its tables and the problem (``--bias``).
+
+    Example:
+        >>> command_for("sol = cf.fit_(model, X, Y)", "my data.h5", ["--bias"])
+        "closedform solve 'my data.h5' --bias --out layer.safetensors"
+        >>> command_for("torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)", "d.h5", [])
+        'closedform diagnose d.h5 --optimizer sgd --lr 0.1 --momentum 0.9'
+    """
+    words = [*file.split("\n"), *options]
+    if "cf.fit_(" in code or "cf.solve(" in code:
+        return shlex.join(["closedform", "solve", *words, "--out", "layer.safetensors"])
+    match = _OPTIMIZER.search(code)
+    if match is None:
+        return None
+    settings = ["--optimizer", match[1].lower()]
+    for name in ("lr", "momentum"):
+        if value := re.search(rf"\b{name}={_NUMBER}", match["arguments"]):
+            settings += [f"--{name}", value[1]]
+    if "nesterov=True" in match["arguments"]:
+        settings.append("--nesterov")
+    return shlex.join(["closedform", "diagnose", *words, *settings])
+
+
+def with_commands(document: Document, command: Callable[[str], str | None]) -> Document:
+    """Return a report in which every remedy that has a command is that command.
+
+    Args:
+        document: The report.
+        command: Returns the command for a remedy, or None to leave it.
+    """
+
+    def turned(section: Section) -> Section:
+        return replace(section, blocks=tuple(_turned(block, command) for block in section.blocks))
+
+    return replace(document, lead=tuple(map(turned, document.lead)), sections=tuple(map(turned, document.sections)))
+
+
+def _turned(block: Any, command: Callable[[str], str | None]) -> Any:
+    from closedform.report.document import Code, Entry
+
+    if isinstance(block, Code) and (line := command(block.text)) is not None:
+        return replace(block, text=line)
+    if isinstance(block, Entry) and (line := command(block.code)) is not None:
+        return replace(block, code=line)
+    return block
