@@ -152,7 +152,7 @@ def test_remedies_are_commands_that_run(table: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(table.parent)
     table.rename("my data.npz")
     result = run("diagnose", "my data.npz", "--lr", "100", "--steps", "10", "--bias", "--json", "-")
-    commands = {found["command"] for found in json.loads(result.stdout)["findings"]} - {None}
+    commands = set(json.loads(result.stdout)["commands"].values()) - {None}
     assert commands
     assert "cf.fit_(" not in result.stderr
     for command in commands:

@@ -115,9 +115,8 @@ def diagnose_command(
     if page is not None:
         write_page(with_commands(diagnosis.page(), command), page, screen)
     if data is not None:
-        results = diagnosis.to_dict()
-        results["findings"] = [{**found, "command": command(found["remedy"])} for found in results["findings"]]
-        screen.write(data, json_record(context, results, tables=tables))
+        commands = {finding.name: command(finding.remedy) for finding in diagnosis.findings}
+        screen.write(data, json_record(context, {**diagnosis.to_dict(), "commands": commands}, tables=tables))
     raise typer.Exit(int(fail_on is not None and _is_as_bad(diagnosis, fail_on)))
 
 
