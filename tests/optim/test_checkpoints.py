@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from test_optim import gaussian, make_layer, train
+from test_optim import make_layer, train
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
 from closedform.words.errors import InputError
+from data import gaussian
 
 X, Y = gaussian(120, 8), gaussian(120, 2, seed=1)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_optim import gaussian, make_layer, slices
+from test_optim import make_layer, slices
 from torch import Tensor
 from torch.nn import functional as F
 
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
+from data import gaussian
 
 X, Y = gaussian(103, 6), gaussian(103, 2, seed=1)
 BACKENDS = ["eager", "aot_eager", "inductor"]

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_optim import gaussian, make_layer, train
+from test_optim import make_layer, train
 from torch import nn
 from torch.nn import functional as F
 
 import closedform
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
+from data import gaussian
 
 PACKAGE = str(Path(closedform.__file__).parent)
 X, Y = gaussian(30, 3), gaussian(30, 2, seed=1)

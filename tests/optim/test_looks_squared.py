@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_optim import gaussian, make_layer, slices
+from test_optim import make_layer, slices
 from torch import Tensor
 from torch.nn import functional as F
 
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
 from closedform.words.errors import InputError
+from data import gaussian
 
 X, Y, W = gaussian(50, 3), gaussian(50, 2, seed=1), gaussian(50, 1, seed=2).square() + 0.1
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -24,7 +24,7 @@ from torch import Tensor
 from closedform.optim.call import Call
 from closedform.optim.curvature import measure
 from closedform.optim.reductions import divided_by, is_norm, mark, mark_in_place, squares_a_norm, sums_up
-from closedform.words.errors import InputError
+from closedform.words.errors import ClosedformError, InputError
 
 __all__ = ["NOT_FOLLOWED", "Followed", "follow", "is_traced"]
 
@@ -57,23 +57,23 @@ _MAX_TARGETS = 4
 _CUT_FROM = "_closedform_cut_from"
 
 
-def follow(call: Call, inputs: Tensor, deliver: Callable[[Call | None], None]) -> Tensor:
+def follow(call: Call, inputs: Tensor, deliver: Callable[[Call | ClosedformError], None]) -> Tensor:
     """Return the output of ``call`` as a tensor that is followed.
 
     Args:
         call: The call.
         inputs: What the layer was given; calls that it comes from are followed no further.
-        deliver: Called when the gradient of the output arrives, with the call; with None where its own tensors are
-            gone, which means that the loss was not followed to its end.
+        deliver: Called when the gradient of the output arrives, with the call; where its own tensors are gone, which
+            means that the loss was not followed to its end, with the reason.
     """
     for earlier in getattr(inputs, "calls", ()):
         earlier.refuse(InputError(_CHAINED))
-    reference = weakref.ref(call)
+    reference, lost = weakref.ref(call), call.refusal or InputError(NOT_FOLLOWED)
 
     def arrived(_: Tensor) -> None:
         live = reference()
         if live is None or not live.measuring:
-            deliver(live)
+            deliver(lost if live is None else live)
 
     call.output.register_hook(arrived)  # type: ignore[no-untyped-call]
     # A copy, so that in-place changes by the user leave the output, and its node in the graph, as they were.

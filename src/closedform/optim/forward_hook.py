@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from closedform.optim.call import Call
 from closedform.optim.following import follow, is_traced
-from closedform.words.errors import InputError
+from closedform.words.errors import ClosedformError, InputError
 
 __all__ = ["ForwardHook"]
 
@@ -25,7 +25,7 @@ class ForwardHook:
         deliver: A method of the optimizer, called with each call of the layer whose gradient arrived.
     """
 
-    def __init__(self, deliver: Callable[[Call | None], None] | None) -> None:
+    def __init__(self, deliver: Callable[[Call | ClosedformError], None] | None) -> None:
         self._deliver = (lambda: None) if deliver is None else weakref.WeakMethod(deliver)
         self._looked_below = False
 
@@ -41,10 +41,10 @@ class ForwardHook:
             return None
         reference = self._deliver
 
-        def deliver(call: Call | None) -> None:
+        def deliver(found: Call | ClosedformError) -> None:
             live = reference()
             if live is not None:
-                live(call)
+                live(found)
 
         inputs = args[0] if args else keywords["input"]
         look_below, self._looked_below = not self._looked_below, True

@@ -153,22 +153,23 @@ class RecursiveLeastSquares(Optimizer):
             raise
         return loss
 
-    def deliver(self, call: Call | None) -> None:
+    def deliver(self, call: Call | ClosedformError) -> None:
         """Take what a backward pass brought; what is wrong with it is raised by ``step()``.
 
         Args:
-            call: The call of the layer whose gradient arrived; None where it was not followed to its end.
+            call: The call of the layer whose gradient arrived, or why it is not known.
         """
-        found = None if call is None or call.inputs is None else call.found or call.refusal
-        if call is None or found is None:
-            self._pending.append(InputError(NOT_FOLLOWED))
+        if isinstance(call, ClosedformError):
+            self._pending.append(call)
             return
-        try:
-            if isinstance(found, ClosedformError):
-                raise found
-            self._pending.append(to_batch(call, found, self.layer.bias is not None, self.dtype))
-        except ClosedformError as error:
-            self._pending.append(error)
+        found = None if call.inputs is None else call.found or call.refusal
+        if found is None or isinstance(found, ClosedformError):
+            self._pending.append(found or InputError(NOT_FOLLOWED))
+        else:
+            try:
+                self._pending.append(to_batch(call, found, self.layer.bias is not None, self.dtype))
+            except ClosedformError as error:
+                self._pending.append(error)
         # The loss may be kept by the user for long; the rows need not.
         call.close()
 

@@ -1,0 +1,167 @@
+"""Layers that are spread over processes, sharded or quantised are refused by name; a world of one process is fine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_optim import make_layer, train
+from torch import distributed, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+import closedform as cf
+from closedform.optim import RecursiveLeastSquares
+from closedform.words.errors import DataTypeError, InputError
+from data import gaussian
+
+X, Y = gaussian(40, 3), gaussian(40, 2, seed=1)
+
+pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
+
+#: What each of two ranks does: the optimizer before there is a group, and after; with DDP around the layer.
+RANK = """
+import sys, torch
+from torch.nn.functional import mse_loss
+from closedform.optim import RecursiveLeastSquares
+from closedform.words.errors import InputError
+rank, file = int(sys.argv[1]), sys.argv[2]
+torch.manual_seed(0)
+layer = torch.nn.Linear(3, 1)
+before = layer.weight.detach().clone()
+early = RecursiveLeastSquares(layer)
+torch.distributed.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
+ddp = torch.nn.parallel.DistributedDataParallel(layer, find_unused_parameters=bool(int(sys.argv[3])))
+mse_loss(ddp(torch.randn(8, 3)), torch.randn(8, 1)).backward()
+for act in (early.step, lambda: RecursiveLeastSquares(ddp)):
+    try:
+        act()
+        print("taken")
+    except InputError as error:
+        print("refused" if "DistributedDataParallel" in str(error) and "one of 2 processes" in str(error) else error)
+print(torch.equal(before, layer.weight), len(early.state))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("unused", [0, 1])
+def test_two_ranks_are_refused_before_they_end_apart(unused: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(unused)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        out, _ = rank.communicate(timeout=300)
+        assert out.split() == ["refused", "refused", "True", "0"]
+
+
+@pytest.fixture
+def world_of_one(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("world_of_one")
+@pytest.mark.filterwarnings("ignore:find_unused_parameters=True")
+def test_ddp_in_a_world_of_one() -> None:
+    layer = make_layer(3, 2)
+    ddp = DistributedDataParallel(layer)
+    opt = RecursiveLeastSquares(ddp)
+    for rows in (slice(0, 25), slice(25, 40)):
+        opt.zero_grad()
+        F.mse_loss(ddp(X[rows]), Y[rows]).backward()
+        opt.step()
+    assert cf.gap(layer, X, Y).weight_distance < 1e-12
+
+
+@pytest.mark.usefixtures("world_of_one")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("options", [{"find_unused_parameters": True}, {"static_graph": True}])
+def test_what_ddp_puts_behind_the_layer_is_named(options: dict[str, bool]) -> None:
+    layer = make_layer(3, 2)
+    ddp = DistributedDataParallel(layer, **options)
+    opt = RecursiveLeastSquares(ddp)
+    F.mse_loss(ddp(X), Y).backward()
+    with pytest.raises(InputError, match=r"DistributedDataParallel with find_unused_parameters=True or static_graph"):
+        opt.step()
+    train(layer, opt, X, Y, 8)  # the layer by itself is served
+    assert cf.gap(layer, X, Y).weight_distance < 1e-12
+
+
+@pytest.mark.usefixtures("world_of_one")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_sharded_layers_are_refused() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    layer = make_layer(3, 2)
+    opt = RecursiveLeastSquares(layer)
+    fully_shard(layer, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(DataTypeError, match=r"is a DTensor, not a plain nn.Parameter.*FSDP2"):
+        RecursiveLeastSquares(layer)
+    with pytest.raises(InputError, match="parameters were replaced"):
+        opt.step()
+
+
+class _Quantised(torch.Tensor):
+    """A tensor of a kind of its own, as torchao makes them."""
+
+
+def _quantised() -> Any:
+    layer = make_layer(3, 2)
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(_Quantised))
+    return layer
+
+
+def _sparse() -> Any:
+    layer = make_layer(3, 2)
+    layer.weight = nn.Parameter(layer.weight.detach().to_sparse())
+    return layer
+
+
+def _shard() -> Any:
+    layer = make_layer(3, 2)
+    layer.weight = nn.Parameter(layer.weight.detach()[:1])
+    return layer
+
+
+def _lazy_beside() -> Any:
+    return nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("module", "match"),
+    [
+        (_quantised, "is a _Quantised"),
+        (_sparse, "sparse_coo"),
+        (_shard, "is it a shard"),
+        (lambda: nn.LazyLinear(2), "lazy"),
+    ],
+)
+def test_weights_that_are_no_table_are_refused(module: Any, match: str) -> None:
+    with pytest.raises(DataTypeError, match=match):
+        RecursiveLeastSquares(module())
+
+
+def test_a_lazy_layer_beside_another_is_refused() -> None:
+    with pytest.raises(InputError, match="2 linear layers"):
+        RecursiveLeastSquares(_lazy_beside())
+
+
+def test_a_subclass_of_parameter_is_fine() -> None:
+    class Named(nn.Parameter):
+        pass
+
+    layer = make_layer(3, 2)
+    layer.weight = Named(layer.weight.detach())
+    opt = RecursiveLeastSquares(layer)
+    train(layer, opt, X, Y, 7)
+    assert cf.gap(layer, X, Y).weight_distance < 1e-12
