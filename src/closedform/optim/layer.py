@@ -16,15 +16,14 @@ __all__ = ["find_linear"]
 def find_linear(module: Any) -> nn.Linear:
     """Return ``module`` if it is a usable Linear, or the only Linear in it that holds all its parameters.
 
-        Raises:
-            DataTypeError: not a module, lazy, on the meta device, or not of a real floating dtype.
-            InputError: several layers, other parameters beside it, shared, frozen or reparametrised weights.
+    Raises:
+        DataTypeError: not a module, lazy, on the meta device, or not of a real floating dtype.
+        InputError: several layers, other parameters beside it, shared, frozen or reparametrised weights.
 
-        Example:
-            >>> import torch
-    from torch import Tensor, nn
-            >>> find_linear(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
-            Linear(in_features=3, out_features=2, bias=True)
+    Example:
+        >>> from torch import nn
+        >>> find_linear(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
+        Linear(in_features=3, out_features=2, bias=True)
     """
     if not isinstance(module, nn.Module):
         raise DataTypeError(
