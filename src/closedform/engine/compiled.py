@@ -213,6 +213,9 @@ class Compiled(Engine):
             how = {"row_scale": row_scale, "x_scale": x_scale, "order": order, "factor": factor}
             by_blas(gram, cross, X, Y, y_scale, **how, ones=ones, bfloat16=True)
             return
+        if order is not None and not order.shape[0]:
+            # An empty tensor has no address, which would stand for all rows.
+            return
 
         (X, x), (Y, y), y_scale = table(X), _targets(Y), _dense(y_scale)
         row_scale, x_scale = _dense_if_any(row_scale), _dense_if_any(x_scale)

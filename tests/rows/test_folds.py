@@ -1,0 +1,173 @@
+"""Every fold gives the same sums however the rows are cut, its state does not grow with them, and it knows all rows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from closedform.explain.landscape import _Largest
+from closedform.explain.moments import _TurnedRows
+from closedform.explain.spectra import spectrum_of_rows
+from closedform.fit.certification.sums import CertificateSums, Spread
+from closedform.fit.extended.enclosure import _Nonzeros
+from closedform.fit.extended.expansions import _ExpansionSums
+from closedform.fit.extended.fixed_point import _FixedPointSums, coefficients
+from closedform.fit.extended.preconditioner import _CarefulGram, _CarefulProducts, _RoundedGram
+from closedform.fit.extended.tall import Tall, _CompiledGram
+from closedform.fit.problem import Problem
+from closedform.numerics.triangle import Triangle
+from closedform.rows import Design, Fold, Rows, as_rows, scan
+from closedform.rows.folds import NormalEquations, ResidualSums, RowSpace, SketchedRows, TriangleOfRows
+from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
+from walkers import Parts
+
+P, K = 6, 3
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def table(rows: int = 500, *, weighted: bool = True) -> Rows:
+    weight = (gaussian(rows, seed=3).abs() * (gaussian(rows, seed=4) > -1)) if weighted else None
+    return as_rows(gaussian(rows, P - 1) + 2, gaussian(rows, K, seed=1) + 7, weight)
+
+
+def problem_of(rows: Rows) -> Problem:
+    return Problem(Design(rows, scan(rows), bias=True), 0.5)
+
+
+def _empty(problem: Problem) -> Triangle:
+    design = problem.design
+    return Triangle.empty(P, K, exponents=design.exponents, target_exponents=design.target_exponents, has_ones=True)
+
+
+def _expansions(columns: int) -> Tensor:
+    return torch.stack([gaussian(columns, K, seed=part) * 2.0 ** (-53 * part) for part in range(3)])
+
+
+def _order(problem: Problem) -> Tensor:
+    return torch.arange(1, problem.rows.n_rows, 3)
+
+
+#: How each fold is made. A new one needs its line here; the test below finds those that have none.
+MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
+    _ColumnSquares: lambda p: _ColumnSquares(P - 1, K, p.rows.device),
+    _Peaks: lambda p: _Peaks(P - 1 + K, p.rows.device),
+    _ScaledSquares: lambda p: _ScaledSquares(torch.full((P - 1 + K,), 3), 2.0),
+    ResidualSums: lambda p: ResidualSums(
+        p.columns, gaussian(P - 1, K + 1), gaussian(K + 1), targets=True, groups=(range(K),)
+    ),
+    NormalEquations: lambda p: NormalEquations(p.columns, torch.float64, order=_order(p)),
+    TriangleOfRows: lambda p: TriangleOfRows(p.design.columns, _empty(p)),
+    SketchedRows: lambda p: SketchedRows(p.columns, 20, 5),
+    RowSpace: lambda p: RowSpace(p.columns, gaussian(P, 2), _order(p)),
+    Spread: lambda p: Spread(p.columns),
+    CertificateSums: lambda p: CertificateSums(p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), (range(K),)),
+    _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
+    _CompiledGram: lambda p: _CompiledGram(p, None),
+    _FixedPointSums: lambda p: _FixedPointSums(Tall(p), coefficients(_expansions(P), Tall(p).peaks, Tall(p).graded, 3)),
+    _RoundedGram: lambda p: _RoundedGram(Tall(p), gaussian(P, P).triu()),
+    _CarefulGram: lambda p: _CarefulGram(_CarefulProducts(Tall(p), gaussian(P, P).triu())),
+    _Nonzeros: _Nonzeros,
+    _Largest: lambda p: _Largest(),
+    _TurnedRows: lambda p: _TurnedRows(p.rows, spectrum_of_rows(p.rows, bias=True, l2=0.0)),
+}
+#: Their state grows with the rows, up to a bound of its own.
+SAMPLES = (_TurnedRows,)
+#: What they draw depends on how the rows are cut, so that only the law of the state is the same.
+RANDOM = (SketchedRows,)
+#: How many calls or mergers there were is part of their state: what bounds on rounding count with.
+COUNTED = (_ExpansionSums, _CompiledGram, _FixedPointSums, _RoundedGram, _CarefulGram)
+
+EVERY_FOLD = pytest.mark.parametrize("kind", MAKERS, ids=lambda kind: kind.__name__)
+
+
+def kinds(base: type[Fold]) -> set[type[Fold]]:
+    found = set()
+    for kind in base.__subclasses__():
+        found |= kinds(kind)
+        if not inspect.isabstract(kind) and kind.__module__.startswith("closedform."):
+            found.add(kind)
+    return found
+
+
+def test_every_fold_is_tried_here() -> None:
+    assert kinds(Fold) == set(MAKERS)
+
+
+def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
+    """Return the state, as far as it does not depend on signs, draws or counts."""
+    if isinstance(fold, TriangleOfRows):
+        R, C = fold.triangle.R, fold.triangle.C
+        return R.T @ R, R.T @ C, fold.triangle.residual_squares
+    state = fold.state()
+    if kind in COUNTED:
+        state = state[:-1]
+    if isinstance(fold, NormalEquations):
+        return fold.gram.triu(), *state[1:]
+    if isinstance(fold, _CompiledGram | _RoundedGram | _CarefulGram):
+        return (fold.gram.triu(),)
+    if isinstance(fold, _ExpansionSums):
+        return fold.gradient.sum(0), fold.squares
+    if isinstance(fold, _FixedPointSums):
+        return fold.value.sum(0), fold.absolute
+    return state
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("parts", [2, 7, 500, 700])
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind not in RANDOM], ids=lambda kind: kind.__name__)
+def test_any_cut_gives_the_same(kind: type[Fold], parts: int, weighted: bool) -> None:
+    problem = problem_of(table(weighted=weighted))
+    whole = problem.rows.walk(MAKERS[kind](problem))
+    split = replace(problem.rows, walker=Parts(parts)).walk(MAKERS[kind](problem))
+    for one, other in zip(answers(kind, whole), answers(kind, split), strict=True):
+        size = float(one.abs().max()) if one.numel() else 1.0
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_sketch_keeps_lengths_however_it_is_cut(parts: int) -> None:
+    problem = problem_of(table(4000))
+    sketched = replace(problem.rows, walker=Parts(parts)).walk(SketchedRows(problem.columns, 400, 5))
+    A, _ = sketched.matrix(problem.scale)
+    exact, _ = problem.columns.matrix(problem.rows.gather())
+    values = torch.linalg.svdvals(A @ torch.linalg.inv(torch.linalg.qr(exact).R))
+    assert 0.7 < float(values.min()) < float(values.max()) < 1.3
+
+
+@EVERY_FOLD
+def test_the_same_cut_gives_the_same_bits(kind: type[Fold]) -> None:
+    problem = problem_of(table())
+    rows = replace(problem.rows, walker=Parts(5))
+    first, second = (rows.walk(MAKERS[kind](problem)).state() for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@EVERY_FOLD
+def test_the_size_of_a_state_does_not_depend_on_the_rows(kind: type[Fold]) -> None:
+    shapes: list[Any] = []
+    for count in (40, 400):
+        problem = problem_of(table(count))
+        shapes.append([tensor.shape for tensor in problem.rows.walk(MAKERS[kind](problem)).state()])
+    if kind in SAMPLES:
+        assert shapes[1][0][0] <= 400
+    else:
+        assert shapes[0] == shapes[1]
+
+
+@EVERY_FOLD
+def test_a_fresh_fold_has_seen_nothing(kind: type[Fold]) -> None:
+    problem = problem_of(table())
+    used = problem.rows.walk(MAKERS[kind](problem))
+    again = problem.rows.walk(used.fresh())
+    for one, other in zip(used.state(), again.state(), strict=True):
+        assert torch.equal(one, other)
