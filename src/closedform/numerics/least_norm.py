@@ -9,6 +9,9 @@ from torch import Tensor
 
 __all__ = ["LeastNorm"]
 
+#: Rows whose sizes differ by no more than this factor need not be sorted: it is what sorting could gain.
+_ALIKE = 8.0
+
 
 @final
 class LeastNorm:
@@ -36,7 +39,7 @@ class LeastNorm:
         sizes = M.abs().amax(1) if M.shape[1] else M.new_zeros(M.shape[0])
         self.order: Tensor | None = None
         positive = sizes[sizes > 0]
-        if positive.numel() and float(positive.max() / positive.min()) > 1e4:
+        if positive.numel() and float(positive.max() / positive.min()) > _ALIKE:
             self.order = torch.argsort(sizes, descending=True, stable=True)
             M = M[self.order]
         self.n = M.shape[0]
