@@ -13,7 +13,6 @@ from closedform.explain.forecasts import (
     Forecast,
     first_order_limits,
     forecast,
-    gradient_descent_steps,
     mini_batch,
     step_limit,
 )
@@ -174,8 +173,6 @@ def test_steps_up_to_1e18_and_never() -> None:
     assert float(run.excess) == pytest.approx(expected, rel=1e-6, abs=1e-150)
     needed = run.steps_to(1e-6)
     assert needed == pytest.approx(math.log(0.5 / 1e-6) / (2 * 1.8e-16), rel=1e-6)
-    # The two ways to count agree: one in shares of the start, one absolute.
-    assert gradient_descent_steps(s, run.lr, 1e-6) == pytest.approx(run.steps_to(1e-6), rel=1e-6)
     assert forecast(s, lr=1.1 * s.learning_rate_limit, steps=[1]).steps_to(1e-6) == math.inf
     assert forecast(s, lr=0.1, weight_decay=0.5, steps=[1]).steps_to(1e-12) == math.inf
 

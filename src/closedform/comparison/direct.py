@@ -5,40 +5,45 @@ from __future__ import annotations
 import importlib.util
 import math
 import statistics
-import time
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from closedform.comparison.methods import MethodResult
 from closedform.comparison.problem import Measurement, Problem, Weights, failure
-from closedform.fit.orchestrator import solve
+from closedform.fit.orchestrator import solve_rows
+from closedform.fit.request import Request
 from closedform.fit.solution import Solution
-from closedform.rows import Rows, TensorSource
+from closedform.rows import Rows, Scan
 
 __all__ = ["direct_row", "exact_solution", "fit_scikit_learn", "timed_solve"]
 
 _SCIKIT_LEARN = "sklearn LinearRegression"
-_FAST = 0.5  # seconds; a solve below this is timed three times and the median taken
+#: Seconds below which a solve is timed three times and the median taken.
+_FAST = 0.5
 
 
-def timed_solve(rows: Rows, bias: bool) -> tuple[Solution, float]:
-    """Solve as the user would, and tell how long that takes."""
+def timed_solve(rows: Rows, scanned: Scan, bias: bool, clock: Callable[[], float]) -> tuple[Solution, float]:
+    """Solve as the user would, and tell how long that takes after the scan of the rows."""
     seconds: list[float] = []
     while len(seconds) < 3:
-        start = time.perf_counter()
-        solution = solve(rows.x, rows.y, bias=bias, sample_weight=rows.weight, progress=False)
-        seconds.append(time.perf_counter() - start)
+        start = clock()
+        solution = _solve(rows, scanned, bias, rows.dtype)
+        seconds.append(clock() - start)
         if seconds[0] > _FAST:
             break
     return solution, statistics.median(seconds)
 
 
-def exact_solution(rows: Rows, bias: bool) -> Solution:
+def exact_solution(rows: Rows, scanned: Scan, bias: bool) -> Solution:
     """Solve for weights that are not rounded to a layer of lower precision than float64."""
-    x, y = (TensorSource(source.read(0, rows.n_rows).double(), source.name) for source in (rows.x, rows.y))
-    return solve(x, y, bias=bias, sample_weight=rows.weight, progress=False)
+    return _solve(rows, scanned, bias, torch.float64)
+
+
+def _solve(rows: Rows, scanned: Scan, bias: bool, dtype: torch.dtype) -> Solution:
+    return solve_rows(rows, Request.checked(rows, bias=bias, dtype=dtype, progress=False), scanned)
 
 
 def direct_row(name: str, seconds: float, weights: Weights, problem: Problem, stopped_because: str) -> MethodResult:
@@ -60,7 +65,7 @@ def _row(name: str, seconds: float, measured: Measurement, stopped_because: str)
     )
 
 
-def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem) -> tuple[MethodResult, ...]:
+def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem, clock: Callable[[], float]) -> tuple[MethodResult, ...]:
     """Return the row of ``LinearRegression()`` with its defaults, or nothing without scikit-learn."""
     if importlib.util.find_spec("sklearn") is None:
         return ()
@@ -69,14 +74,14 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem) -> tuple[MethodRe
     x, y = (_array(table) for table in (problem.given_X, problem.given_Y))
     weight = None if rows.weight is None else rows.weight.read(0, rows.n_rows).double().cpu().numpy()
     model = LinearRegression(fit_intercept=bias)
-    start = time.perf_counter()
+    start = clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it would warn of is measured and stands in its row
         try:
             model.fit(x, y, sample_weight=weight)
         except Exception as error:  # whatever a peer raises is its result, not an end to the comparison
-            return (_failed_row(time.perf_counter() - start, problem, failure(error)),)
-    seconds = time.perf_counter() - start
+            return (_failed_row(clock() - start, problem, failure(error)),)
+    seconds = clock() - start
     found = Weights(
         torch.as_tensor(model.coef_, dtype=torch.float64).reshape(rows.n_targets, rows.n_features),
         torch.as_tensor(model.intercept_, dtype=torch.float64).reshape(rows.n_targets) if bias else None,

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from closedform.comparison.methods import MethodResult
-from closedform.explain.diagnosis import Diagnosis
+from closedform.explain.forecasts import forecast
 from closedform.explain.records import CurveRecord, DiagnosisRecord
+from closedform.explain.spectra import Spectrum
 
 __all__ = ["with_measured_runs"]
 
 
-def with_measured_runs(diagnosis: Diagnosis, methods: Sequence[MethodResult]) -> DiagnosisRecord:
-    """Return the record of a diagnosis whose forecasts are those of the measured runs that have a closed form.
+def with_measured_runs(
+    record: DiagnosisRecord, spectrum: Spectrum, start: Any, methods: Sequence[MethodResult]
+) -> DiagnosisRecord:
+    """Return a record whose forecasts are those of the measured runs that have a closed form.
 
     Args:
-        diagnosis: Of the same table and from the same starting weights.
+        record: The diagnosis of the same table.
+        spectrum: Its spectrum.
+        start: The starting weights of the runs, as a forecast takes them.
         methods: What was measured.
     """
-    record = diagnosis.record
     if not record.simulation.eigenvalues:
         return record
-    forecasts = (_forecast(diagnosis, method) for method in methods if "momentum" in method.hyperparameters)
-    return replace(record, forecasts=tuple(forecasts))
+    plain = [method for method in methods if "momentum" in method.hyperparameters]
+    return replace(record, forecasts=tuple(_forecast(record, spectrum, start, method) for method in plain))
 
 
-def _forecast(diagnosis: Diagnosis, method: MethodResult) -> CurveRecord:
+def _forecast(record: DiagnosisRecord, spectrum: Spectrum, start: Any, method: MethodResult) -> CurveRecord:
     lr, momentum = (float(method.hyperparameters[key]) for key in ("lr", "momentum"))
     nesterov = bool(method.hyperparameters["nesterov"])
     steps = [point.steps for point in method.curve]
-    curve = diagnosis.forecast("sgd", lr=lr, momentum=momentum, nesterov=nesterov, steps=steps)
+    curve = forecast(spectrum, "sgd", lr=lr, momentum=momentum, nesterov=nesterov, steps=steps, start=start)
     return CurveRecord(
         name=method.name,
         lr=lr,
@@ -41,7 +46,7 @@ def _forecast(diagnosis: Diagnosis, method: MethodResult) -> CurveRecord:
         steps=tuple(steps),
         loss=tuple(curve.loss.tolist()),
         excess=tuple(curve.excess.tolist()),
-        steps_to_goal=curve.steps_to(diagnosis.record.simulation.goal_excess),
+        steps_to_goal=curve.steps_to(record.simulation.goal_excess),
         emphasised=False,
         text="",
     )

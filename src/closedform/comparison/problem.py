@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 __all__ = ["Measurement", "Problem", "Weights", "failure"]
 
-# Rows per block where a product is summed up block by block instead of held whole.
+#: Rows per block where a product is summed up block by block instead of held whole.
 _BLOCK = 4096
-_JITTER = 16  # times the excess loss that rounding alone makes: momentum keeps on jittering there
+#: Times the excess loss that rounding of residuals alone makes: momentum keeps on jittering there.
+_JITTER = 16
 
 
 @final
@@ -92,7 +93,6 @@ class Problem:
 
     Attributes:
         excess_floor: An excess loss below this cannot be measured, whatever was trained.
-        rounding_floor: Training in ``dtype`` is not expected to get below this.
     """
 
     def __init__(
@@ -113,18 +113,24 @@ class Problem:
         self.loss_at_zero = self._mean_square(lambda X, Y: Y)
         self.excess_at_zero = self._mean_square(lambda X, Y: minimiser.predict(X))
         # X @ w carries a rounding error of about eps |X| |w|, so nothing below its square is seen in a loss.
-        magnitude = self._mean_square(lambda X, Y: minimiser.abs().predict(X.abs()) + Y.abs())
-        self.excess_floor = torch.finfo(torch.float64).eps ** 2 * magnitude
-        self.rounding_floor = self._rounding_floor(magnitude)
+        self.excess_floor = torch.finfo(torch.float64).eps ** 2 * self._magnitude(minimiser)
 
-    def _rounding_floor(self, magnitude: float) -> float:
+    def _magnitude(self, weights: Weights) -> float:
+        """Mean square of what is added up to a residual, ``|x| |w| + |y|``."""
+        size = weights.abs()
+        return self._mean_square(lambda X, Y: size.predict(X.abs()) + Y.abs())
+
+    def rounding_floor(self, weights: Weights) -> float:
+        """Return the excess loss that rounding in ``dtype`` alone makes near these weights.
+
+        It belongs to the weights that a run is at: those of the minimiser may be larger by many orders of magnitude,
+        and a run that never gets there does not feel their rounding.
+        """
         eps = torch.finfo(self.dtype).eps
         if self.dtype in (torch.float32, torch.float64):
-            return _JITTER * eps**2 * magnitude
+            return _JITTER * eps**2 * self._magnitude(weights)
         # Products of half precision are summed in float32: what is lost is in the weights, an ulp in each.
-        squares = Weights(
-            self.minimiser.weight.square(), None if self.minimiser.bias is None else self.minimiser.bias.square()
-        )
+        squares = Weights(weights.weight.square(), None if weights.bias is None else weights.bias.square())
         return self._mean_square(lambda X, Y: eps * squares.predict(X.square()).sqrt())
 
     def loss(self, layer: nn.Linear) -> Tensor:
@@ -138,23 +144,26 @@ class Problem:
         """The loss at these weights, evaluated in float64."""
         return self._mean_square(lambda X, Y: weights.predict(X) - Y)
 
-    def excess_loss(self, weights: Weights) -> float:
-        """The loss less the optimal loss, without subtracting one from the other.
+    def losses(self, weights: Weights) -> tuple[float, float]:
+        """Return the loss, and how far it is above the optimal one, without subtracting one from the other.
 
         The residual of the minimiser is orthogonal to the columns, so the difference is exactly the mean square
-        of ``X (w - w*) + (b - b*)``.
+        of ``X (w - w*) + (b - b*)``. It is never below what float64 can resolve, nor above the loss.
         """
+        loss = self.train_mse(weights)
         error = weights.minus(self.minimiser)
         excess = self._mean_square(lambda X, Y: error.predict(X))
-        return max(excess, self.excess_floor) if math.isfinite(excess) else math.inf
+        if not (math.isfinite(excess) and math.isfinite(loss)):
+            return (loss if math.isfinite(loss) else math.inf), math.inf
+        return loss, min(max(excess, self.excess_floor), loss)
 
     def measure(self, weights: Weights) -> Measurement:
         """Measure loss, excess loss, distance to the minimiser and test error, all in float64."""
-        train_mse = self.train_mse(weights)
+        train_mse, excess_loss = self.losses(weights)
         distance = weights.minus(self.minimiser).norm() / (self.minimiser.norm() or 1.0)
         return Measurement(
-            train_mse=train_mse if math.isfinite(train_mse) else math.inf,
-            excess_loss=self.excess_loss(weights),
+            train_mse=train_mse,
+            excess_loss=excess_loss,
             weight_distance=distance if math.isfinite(distance) else math.inf,
             test_mae=None if self.test is None else self._test_mae(weights, *self.test),
         )

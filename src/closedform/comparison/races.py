@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS
 
-from closedform.comparison.contenders import Contender
+from closedform.comparison.contenders import Contender, Outlook, Setting
 from closedform.comparison.methods import CurvePoint, MethodResult
 from closedform.comparison.problem import Problem, Weights, failure
+from closedform.engine.threads import one_thread
 from closedform.words.errors import ClosedformError
+from closedform.words.numbers import momentum_text
 
 __all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race"]
 
@@ -25,11 +26,16 @@ TIME_IS_UP = "time is up"
 
 #: What decides the path of plain gradient descent.
 _SETTINGS = ("lr", "momentum", "nesterov")
-_SEARCH_SHARE = 0.05  # of the method's time, for each learning rate tried
-_SPACING = 1.25  # between the steps at which the loss is measured
-_TICK = 0.1  # seconds between two calls of the progress callback
-_PATIENCE = 100  # steps without the change of a single bit
-_DIVERGED = 1e6  # times the loss at the start
+#: Share of the method's time that each setting is tried for.
+_SEARCH_SHARE = 0.04
+#: Ratio of the steps at which the loss is measured to those before.
+_SPACING = 1.25
+#: Seconds between two calls of the progress callback.
+_TICK = 0.1
+#: Steps without the change of a single bit, after which nothing more is expected.
+_PATIENCE = 100
+#: Times the loss at the start, from which on a run has diverged.
+_DIVERGED = 1e6
 
 
 class _Stop(Exception):
@@ -39,13 +45,21 @@ class _Stop(Exception):
 @final
 @dataclass(frozen=True)
 class Lane:
-    """One optimizer's share of the budget, and its part of the progress bar."""
+    """One optimizer's share of the budget, and its part of the progress bar.
+
+    Attributes:
+        report: Told the name, and the part of all training that is done.
+        name, index, lanes: Whose share it is, out of how many.
+        seconds: The share.
+        clock: Tells the seconds that are billed.
+    """
 
     report: Callable[[str, float], None]
     name: str
     index: int
     lanes: int
     seconds: float
+    clock: Callable[[], float]
 
     def tick(self, used: float) -> None:
         self.report(self.name, (self.index + min(used / self.seconds, 1.0)) / self.lanes)
@@ -53,32 +67,39 @@ class Lane:
 
 @final
 @dataclass
-class _Clock:
-    """A stopwatch that is halted while something is measured."""
+class _Stopwatch:
+    """Bills what a clock tells, but for the time in which something is measured."""
 
+    clock: Callable[[], float]
     billed: float = 0.0
     started: float = 0.0
 
     def run(self) -> None:
-        self.started = time.perf_counter()
+        self.started = self.clock()
 
     def halt(self) -> None:
-        self.billed += time.perf_counter() - self.started
+        self.billed += self.clock() - self.started
 
     def now(self) -> float:
-        return self.billed + time.perf_counter() - self.started
+        return self.billed + self.clock() - self.started
 
 
 @final
 class _Run:
-    """One optimizer at one learning rate; ``train`` may be called again to go on."""
+    """One optimizer at one setting; ``train`` may be called again to go on."""
 
     def __init__(
-        self, contender: Contender, rate: float, layer: nn.Linear, problem: Problem, tick: Callable[[float], None]
+        self,
+        contender: Contender,
+        setting: Setting,
+        layer: nn.Linear,
+        problem: Problem,
+        clock: Callable[[], float],
+        tick: Callable[[float], None],
     ) -> None:
-        self.contender, self.rate, self.layer, self.problem, self.tick = contender, rate, layer, problem, tick
-        self.optimizer = contender.make(layer, rate)
-        self.clock = _Clock()
+        self.contender, self.setting, self.layer, self.problem, self.tick = contender, setting, layer, problem, tick
+        self.optimizer = contender.make(layer, setting)
+        self.clock = _Stopwatch(clock)
         self.steps = 0
         self.stopped_because = ""
         self.curve: list[CurvePoint] = []
@@ -108,6 +129,30 @@ class _Run:
         finally:
             self.clock.halt()
         self._record()
+
+    def result(self, settings: str, spent: float, stopped_because: str) -> MethodResult:
+        """Return what was reached.
+
+        Args:
+            settings: The settings in words.
+            spent: Seconds that were billed to other settings of the same method before.
+            stopped_because: Why it stopped.
+        """
+        measured = self.problem.measure(Weights.of(self.layer))
+        group = self.optimizer.param_groups[0]
+        return MethodResult(
+            name=self.contender.name,
+            settings=settings,
+            seconds=spent + self.clock.billed,
+            steps=self.steps,
+            train_mse=measured.train_mse,
+            excess_loss=measured.excess_loss,
+            weight_distance=measured.weight_distance,
+            test_mae=measured.test_mae,
+            stopped_because=stopped_because,
+            curve=tuple(replace(point, seconds=spent + point.seconds) for point in self.curve),
+            hyperparameters={key: group[key] for key in _SETTINGS if key in group},
+        )
 
     def _call_step(self) -> None:
         if self.contender.line_search:
@@ -142,30 +187,33 @@ class _Run:
 
     def _look(self) -> None:
         """Record the loss when a record is due, and report progress, off the clock."""
-        record, tick = self.steps >= self._next_record, time.perf_counter() >= self._next_tick
+        now = self.clock.now()
+        record, tick = self.steps >= self._next_record, now >= self._next_tick
         if not (record or tick):
             return
         self.clock.halt()
         try:
             if tick:
-                self._next_tick = time.perf_counter() + _TICK
+                self._next_tick = now + _TICK
                 self.tick(self.clock.billed)
             if record:
                 self._next_record = max(self.steps + 1, math.ceil(_SPACING * self.steps))
                 self._record()
-                if self.curve[-1].excess_loss <= self.problem.rounding_floor:
+                if self.steps and self._is_rounding():
                     raise _Stop(CONVERGED)
         finally:
             self.clock.run()
 
     def _record(self) -> None:
-        weights = Weights.of(self.layer)
-        point = CurvePoint(
-            self.steps, self.clock.billed, self.problem.train_mse(weights), self.problem.excess_loss(weights)
-        )
+        # Few numbers: a team of threads on a busy machine would be waited for many times as long as they take.
+        with one_thread(self.problem.X.shape[1], self.problem.X.device):
+            point = CurvePoint(self.steps, self.clock.billed, *self.problem.losses(Weights.of(self.layer)))
         if self.curve and self.curve[-1].steps == self.steps:
             self.curve.pop()
         self.curve.append(point)
+
+    def _is_rounding(self) -> bool:
+        return self.curve[-1].excess_loss <= self.problem.rounding_floor(Weights.of(self.layer))
 
     def _check_for_change(self) -> None:
         weights = Weights.of(self.layer)
@@ -211,7 +259,7 @@ def race(
     contender: Contender,
     make_layer: Callable[[], nn.Linear],
     problem: Problem,
-    rate_limit: float,
+    outlook: Outlook,
     lane: Lane,
 ) -> MethodResult:
     """Train a fresh layer for the lane's share of the budget and measure what it reached.
@@ -220,16 +268,18 @@ def race(
         contender: The optimizer.
         make_layer: Makes a fresh layer, always with the same weights.
         problem: What is trained on.
-        rate_limit: The largest stable step of plain gradient descent.
-        lane: Its share of the budget, a search for a learning rate included, and where progress is reported. A
+        outlook: What its settings are chosen from.
+        lane: Its share of the budget, a search among several settings included, and where progress is reported. A
             KeyboardInterrupt, there or anywhere, ends the training; the row then says that it was interrupted.
     """
-    spent = 0.0  # by learning rates that were tried before
+    spent = 0.0  # by settings that were tried before
 
     def tick(billed: float) -> None:
         lane.tick(spent + billed)
 
-    runs = [_Run(contender, rate, make_layer(), problem, tick) for rate in contender.rates(rate_limit)]
+    with one_thread(problem.X.shape[1], problem.X.device):
+        settings = contender.choose(outlook)
+    runs = [_Run(contender, setting, make_layer(), problem, lane.clock, tick) for setting in settings]
     if len(runs) > 1:
         for run in runs:
             run.train(until=_SEARCH_SHARE * lane.seconds)
@@ -241,21 +291,11 @@ def race(
     spent = sum(run.clock.billed for run in tried if run is not best)
     if tried[-1].stopped_because != INTERRUPTED:
         best.train(until=lane.seconds - spent)
-    measured = problem.measure(Weights.of(best.layer))
-    settings = contender.settings.format(rate=best.rate)
-    if len(runs) > 1:
-        settings += f", the best of {', '.join(f'{run.rate:g}' for run in tried)}"
-    interrupted = any(run.stopped_because == INTERRUPTED for run in tried)
-    return MethodResult(
-        name=contender.name,
-        settings=settings,
-        seconds=spent + best.clock.billed,
-        steps=best.steps,
-        train_mse=measured.train_mse,
-        excess_loss=measured.excess_loss,
-        weight_distance=measured.weight_distance,
-        test_mae=measured.test_mae,
-        stopped_because=INTERRUPTED if interrupted else best.stopped_because,
-        curve=tuple(replace(point, seconds=spent + point.seconds) for point in best.curve),
-        hyperparameters={key: value for key, value in best.optimizer.param_groups[0].items() if key in _SETTINGS},
+
+    words = contender.settings.format(
+        lr=best.setting.lr, momentum=momentum_text(best.setting.momentum), steps=outlook.horizon
     )
+    if len(runs) > 1:
+        words += f", the best of {', '.join(f'{run.setting.lr:g}' for run in tried)}"
+    interrupted = any(run.stopped_because == INTERRUPTED for run in tried)
+    return best.result(words, spent, INTERRUPTED if interrupted else best.stopped_because)

@@ -10,13 +10,13 @@ from typing_extensions import override
 from closedform.comparison.layout import methods_table, race_chart
 from closedform.comparison.methods import MethodResult
 from closedform.explain.charts import MARKS, MeasuredCurve
-from closedform.explain.layout import Shown, facts, sections, verdict
+from closedform.explain.layout import Shown, facts, optimal_loss, sections, verdict
 from closedform.explain.records import DiagnosisRecord
 from closedform.report import Document, Report, Section
 from closedform.report.charts import Chart
 from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
-from closedform.words.numbers import below, number, plural
+from closedform.words.numbers import number, plural
 from closedform.words.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +26,20 @@ __all__ = ["Comparison"]
 
 #: Counted up when a key of ``to_dict()`` changes its meaning or goes; new keys leave it as it is.
 SCHEMA_VERSION = 1
+
+
+@final
+@dataclass(frozen=True)
+class Elapsed:
+    """How long a part of a comparison took.
+
+    Attributes:
+        name: The part.
+        seconds: Seconds that the user waited for it.
+    """
+
+    name: str
+    seconds: float
 
 
 @final
@@ -42,7 +56,8 @@ class Comparison(Report):
             the excess loss is left; infinite if it never gets there.
         optimal_loss: The mean squared error at the minimiser.
         excess_floor: An excess loss below this cannot be told from zero in float64.
-        rounding_floor: An excess loss below this is rounding of the dtype that was trained in.
+        rounding_floor: An excess loss below this is rounding of the dtype that was trained in: what is expected near
+            the minimiser, or the lowest excess of any method where one is below that.
         dtype: What the optimizers trained in, such as ``float32``.
         n_rows, n_features, n_targets, bias: The layer and its table.
         budget: Seconds shared by all optimizers.
@@ -50,6 +65,7 @@ class Comparison(Report):
         sentence: The cause, with its numbers.
         notes: What was done with the data on the way in.
         diagnosis: What keeps a first-order optimizer from the minimiser, on the same rows and from the same start.
+        elapsed: What took how long, training included.
         interrupted: Whether training was stopped by Ctrl-C; the rows hold what was there by then.
     """
 
@@ -70,6 +86,7 @@ class Comparison(Report):
     outcome: Outcome
     sentence: str
     diagnosis: DiagnosisRecord
+    elapsed: tuple[Elapsed, ...]
     notes: tuple[str, ...] = ()
     interrupted: bool = False
 
@@ -101,6 +118,7 @@ class Comparison(Report):
                 "n_targets": self.n_targets,
                 "bias": self.bias,
                 "budget": self.budget,
+                "elapsed": {part.name: part.seconds for part in self.elapsed},
                 "interrupted": self.interrupted,
                 "notes": self.notes,
             }
@@ -180,14 +198,16 @@ class Comparison(Report):
         matrix = f"{plural(self.n_rows, 'row')}, {plural(self.n_features, 'feature')}"
         return (
             f"{matrix}, {plural(self.n_targets, 'target')}, {'with' if self.bias else 'without'} a bias; "
-            f"rank {self.rank}; optimal MSE {below(self.optimal_loss, self.excess_floor)}; "
+            f"rank {self.rank}; optimal MSE {optimal_loss(self.diagnosis)}; "
             f"budget {number(self.budget)} s" + (" (interrupted)" if self.interrupted else "")
         )
 
     @property
     def _footnotes(self) -> tuple[str, ...]:
         unique = self.rank == self.n_features + self.bias
+        parts = ", ".join(f"{number(part.seconds)} s for {part.name}" for part in self.elapsed)
         return (
+            f"time: {number(sum(part.seconds for part in self.elapsed))} s in all, of which {parts}.",
             "steps: evaluations of loss and gradient; weights: relative distance to the minimiser.",
             f"excess: training MSE above the optimal one; below {number(self.rounding_floor)} it is rounding of "
             f"{self.dtype}.",

@@ -127,7 +127,11 @@ def forecast_chart(record: DiagnosisRecord, measured: Sequence[MeasuredCurve] = 
     names = list(dict.fromkeys([*(curve.name for curve in forecasts), *(run.name for run in measured)]))
     ink = {name: ink_name(index) for index, name in enumerate(names)}
     rules = [Rule(value, "goal", "cut") for value in _positive([goal])]
-    rules += [Rule(value, f"{record.loss.dtype} rounds here") for value in _positive([record.loss.precision_floor])]
+    floors = _positive([record.loss.precision_floor])
+    # The floor is that of one run; where another was measured below it, it is no floor of this chart.
+    rules += [
+        Rule(value, f"{record.loss.dtype} rounds here") for value in floors if value <= min(reached, default=value)
+    ]
 
     return Chart(
         key="forecast",

@@ -21,6 +21,7 @@ from closedform.explain.layout import diagnosis_page
 from closedform.explain.recording import record
 from closedform.explain.records import DiagnosisRecord, TextRecord
 from closedform.explain.rehearsal import Rehearsal, rehearse
+from closedform.explain.spectra import Spectrum
 from closedform.explain.text import diagnosis_summary
 from closedform.report import Document, Report
 from closedform.words.errors import InputError
@@ -46,6 +47,11 @@ class Diagnosis(Report):
     def facts(self) -> Case:
         """The case, by the name that it had."""
         return self.case
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The spectrum of the fit, which forecasts are made from."""
+        return self.case.spectrum
 
     @property
     def condition(self) -> float:

@@ -21,7 +21,7 @@ from closedform.explain.readers.schedules import read_schedule
 from closedform.explain.setting import Command, Setting, Table, describe
 from closedform.explain.training import Training
 from closedform.explain.wording import plural
-from closedform.rows import Rows, as_rows
+from closedform.rows import Rows, Scan, as_rows
 from closedform.words.errors import InputError
 
 __all__ = ["diagnose", "diagnose_for"]
@@ -134,13 +134,15 @@ def diagnose_for(
     goal: float = 1e-6,
     feature_names: Sequence[str] | None = None,
     exact_up_to: int = 20_000,
+    scanned: Scan | None = None,
 ) -> Diagnosis:
-    """As :func:`diagnose`, for a command line: its remedies are commands.
+    """As :func:`diagnose`, for a command line, whose remedies are commands, and for rows that were scanned before.
 
     Args:
         command: The command line that asks, or None for Python.
         X, Y, bias, l2, sample_weight, model, optimizer, criterion, scheduler: As for :func:`diagnose`.
         steps, batch_size, history, goal, feature_names, exact_up_to: As for :func:`diagnose`.
+        scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
     """
     if isinstance(l2, bool) or not isinstance(l2, int | float) or not (l2 >= 0 and math.isfinite(l2)):
         raise InputError(f"l2={l2!r} must be one finite number that is not negative.")
@@ -182,6 +184,7 @@ def diagnose_for(
         batches=not setting.full_batch,
         crosses=setting.broadcasts,
         criterion=None if setting.squared or setting.criterion is None else setting.criterion.function,
+        scanned=scanned,
     )
     return Diagnosis(Case(setting, landscape, Training(setting, landscape)))
 

@@ -16,7 +16,7 @@ from closedform.explain.moments import RowMoments, row_moments
 from closedform.explain.partial import partial_spectrum
 from closedform.explain.readers.criteria import Criterion
 from closedform.explain.spectra import Compressed, Spectrum, compress, spectrum_of, spectrum_of_rows
-from closedform.rows import Block, Fold, Rows, Source, TensorSource
+from closedform.rows import Block, Fold, Rows, Scan, Source, TensorSource
 from closedform.rows.block import Extent
 
 __all__ = ["Evaluation", "Landscape", "survey"]
@@ -108,7 +108,15 @@ class Landscape:
 
 
 def survey(
-    rows: Rows, *, bias: bool, l2: float, exact_up_to: int, batches: bool, crosses: bool, criterion: Criterion | None
+    rows: Rows,
+    *,
+    bias: bool,
+    l2: float,
+    exact_up_to: int,
+    batches: bool,
+    crosses: bool,
+    criterion: Criterion | None,
+    scanned: Scan | None = None,
 ) -> Landscape:
     """Read the rows and return what they say.
 
@@ -120,8 +128,9 @@ def survey(
         batches: Whether mini-batches are asked about.
         crosses: Whether the loss compares every output with every target.
         criterion: A loss that is no multiple of the squared error, or None.
+        scanned: What a scan of these rows has told, where there was one.
     """
-    compressed, spectrum = _spectrum(rows, bias, l2, exact_up_to)
+    compressed, spectrum = _spectrum(rows, bias, l2, exact_up_to, scanned)
     variance = lowest = math.nan
     if crosses and spectrum.in_range:
         variance, lowest = _broadcast_loss(rows, bias)
@@ -136,11 +145,13 @@ def survey(
     )
 
 
-def _spectrum(rows: Rows, bias: bool, l2: float, exact_up_to: int) -> tuple[Compressed | None, Spectrum]:
+def _spectrum(
+    rows: Rows, bias: bool, l2: float, exact_up_to: int, scanned: Scan | None
+) -> tuple[Compressed | None, Spectrum]:
     small = min(rows.n_rows, rows.n_features)
     if rows.n_features > exact_up_to and small > exact_up_to // 10:
         return None, partial_spectrum(rows, bias=bias, l2=l2)
-    compressed = compress(rows, bias=bias, l2=l2)
+    compressed = compress(rows, bias=bias, l2=l2, scanned=scanned)
     largest = max(float(compressed.R.abs().max()), float(compressed.C.abs().max()))
     if largest < _LARGEST and bool(torch.isfinite(compressed.residual_squares).all()):
         return compressed, spectrum_of(compressed)

@@ -37,7 +37,7 @@ from closedform.report.document import (
 )
 from closedform.words.numbers import below, count, momentum_text, number, value_text
 
-__all__ = ["SECTIONS", "Shown", "diagnosis_page", "facts", "sections", "verdict"]
+__all__ = ["SECTIONS", "Shown", "diagnosis_page", "facts", "optimal_loss", "sections", "verdict"]
 
 #: From this momentum on a cell shows its distance from 1.
 _NEXT_TO_ONE = 0.99
@@ -93,16 +93,20 @@ def verdict(record: DiagnosisRecord, key: str = "") -> Section:
 def facts(record: DiagnosisRecord) -> Section:
     """Return the five numbers under the verdict."""
     loss, rank = record.loss, record.rank
-    floor = loss.rounding_floor or 0.0
     ambiguous = " (ambiguous)" if rank.ambiguous else ""
     items = (
         ("condition", number(record.condition)),
         ("largest stable lr", number(record.learning_rate_limit)),
         ("rank", f"{count(rank.rank)} of {count(rank.columns)}{ambiguous}"),
-        ("optimal loss", below(loss.optimal, floor)),
-        ("loss at the start", below(loss.at_start, floor)),
+        ("optimal loss", optimal_loss(record)),
+        ("loss at the start", below(loss.at_start, loss.measured_floor)),
     )
     return Section("", (Facts(items),))
+
+
+def optimal_loss(record: DiagnosisRecord) -> str:
+    """Return the smallest loss in the same words wherever it stands."""
+    return below(record.loss.optimal, record.loss.measured_floor)
 
 
 def findings_section(shown: Shown) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -83,6 +84,8 @@ def _loss(case: Case) -> LossRecord:
         at_zero=optimal + case.landscape.spectrum.excess_at_zero,
         at_start=optimal + case.training.start_excess,
         excess_at_start=case.training.start_excess,
+        # A residual carries a rounding error of about eps |x| |w|, so nothing below its square is seen in a loss.
+        measured_floor=sys.float_info.epsilon**2 * case.landscape.spectrum.magnitude(case.setting.start_matrix),
         rounding_floor=None if run is None else run.rounding_floor,
         precision_floor=None if run is None else case.training.excess_floor(case.setting.precision, run.lr),
         dtype=str(case.setting.precision),

@@ -85,12 +85,22 @@ class RankRecord:
 @final
 @dataclass(frozen=True)
 class LossRecord:
-    """Losses on ``MSELoss()``: the smallest, of zero weights, at the start; and below which of them is rounding."""
+    """Losses on ``MSELoss()``.
+
+    Attributes:
+        optimal, at_zero, at_start: The smallest one, and those of zero weights and of the start.
+        excess_at_start: That of the start above the smallest one.
+        measured_floor: Losses below this cannot be told from zero in float64.
+        rounding_floor: Losses below this are rounding in a float64 run; None where nothing is forecast.
+        precision_floor: The lowest excess loss that the run reaches in the arithmetic it is trained in, likewise.
+        dtype: That arithmetic.
+    """
 
     optimal: float
     at_zero: float
     at_start: float
     excess_at_start: float
+    measured_floor: float
     rounding_floor: float | None
     precision_floor: float | None
     dtype: str

@@ -12,7 +12,7 @@ from torch import Tensor
 from closedform.fit.problem import Problem
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.scaling import power_of_two_exponents
-from closedform.rows import Design, Rows, as_rows, scan
+from closedform.rows import Design, Rows, Scan, as_rows, scan
 
 __all__ = ["Compressed", "Spectrum", "compress", "spectrum", "spectrum_of", "spectrum_of_rows"]
 
@@ -209,9 +209,12 @@ def spectrum_of_rows(rows: Rows, *, bias: bool, l2: float) -> Spectrum:
     return spectrum_of(compress(rows, bias=bias, l2=l2))
 
 
-def compress(rows: Rows, *, bias: bool, l2: float) -> Compressed:
-    """Fold the rows into a triangle once, with the column of ones, which a layer without bias then gives back."""
-    scanned = scan(rows)
+def compress(rows: Rows, *, bias: bool, l2: float, scanned: Scan | None = None) -> Compressed:
+    """Fold the rows into a triangle once, with the column of ones, which a layer without bias then gives back.
+
+    ``scanned`` is what a scan of these rows has told, where there was one; they are not scanned again then.
+    """
+    scanned = scan(rows) if scanned is None else scanned
     whole = Problem(Design(rows, scanned, bias=True), l2).triangle
     triangle = (whole if bias else whole.without_ones()).unscaled()
     return Compressed(

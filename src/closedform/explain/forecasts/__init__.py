@@ -5,7 +5,6 @@ from closedform.explain.forecasts.limits import Limit, first_order_limits
 from closedform.explain.forecasts.minibatch import MiniBatch, mini_batch
 from closedform.explain.forecasts.recurrence import step_limit
 from closedform.explain.forecasts.scheduled import ScheduledRun, StepSettings, scheduled_run
-from closedform.explain.forecasts.steps import gradient_descent_steps
 
 __all__ = [
     "Forecast",
@@ -15,7 +14,6 @@ __all__ = [
     "StepSettings",
     "first_order_limits",
     "forecast",
-    "gradient_descent_steps",
     "mini_batch",
     "scheduled_run",
     "start_coordinates",

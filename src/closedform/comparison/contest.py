@@ -1,0 +1,222 @@
+"""One comparison from its rows to its result: the closed form, the diagnosis, every optimizer, scikit-learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from closedform.comparison.causes import EXCESS, cause
+from closedform.comparison.contenders import Contender, Outlook
+from closedform.comparison.direct import direct_row, exact_solution, fit_scikit_learn, timed_solve
+from closedform.comparison.methods import MethodResult
+from closedform.comparison.obstacles import obstacle
+from closedform.comparison.overlay import with_measured_runs
+from closedform.comparison.problem import Problem, Weights
+from closedform.comparison.races import INTERRUPTED, Lane, race
+from closedform.comparison.results import Comparison, Elapsed
+from closedform.comparison.tables import casts, make_problem
+from closedform.engine.threads import one_thread
+from closedform.explain.entry import diagnose_for
+from closedform.explain.forecasts import forecast
+from closedform.explain.spectra import Spectrum
+from closedform.fit.solution import Solution
+from closedform.numerics.scaling import power_of_two_exponents
+from closedform.rows import Rows, Scan, scan
+
+__all__ = ["Contest", "fresh_layer"]
+
+#: Share of the largest stable step at which plain gradient descent is forecast.
+_SAFETY = 0.9
+#: Gradients that are timed for an estimate of the steps that there is time for.
+_TIMED = 3
+
+
+@final
+@dataclass(frozen=True)
+class Contest:
+    """What is compared, and on what.
+
+    Attributes:
+        rows: The table, in memory.
+        test: X and Y of the test rows in float64, or None.
+        bias: Whether the layer has a bias.
+        contenders: The optimizers.
+        budget: Seconds of training, shared equally by them.
+        make_layer: Makes a fresh layer, always with the same weights.
+        clock: Tells the seconds that are billed.
+        elapsed: What took how long, filled while it runs.
+    """
+
+    rows: Rows
+    test: tuple[Tensor, Tensor] | None
+    bias: bool
+    contenders: Sequence[Contender]
+    budget: float
+    make_layer: Callable[[], nn.Linear]
+    clock: Callable[[], float]
+    elapsed: list[Elapsed] = field(default_factory=list)
+
+    def run(self, report: Callable[[str, float], None]) -> Comparison:
+        """Run everything and return what was found; ``report`` is told the name and the part of training done."""
+        with self._timed("the closed form"):
+            start = self.clock()
+            scanned = scan(self.rows)
+            scanning = self.clock() - start
+            solution, exact, seconds = self._solve(scanned)
+        problem = make_problem(self.rows, exact, self.test)
+        with self._timed("the diagnosis"), self._alone():
+            diagnosis = diagnose_for(
+                None,
+                self.rows.x,
+                self.rows.y,
+                bias=self.bias,
+                sample_weight=self.rows.weight,
+                model=self.make_layer(),
+                scanned=scanned,
+            )
+            spectral = diagnosis.spectrum
+            record = diagnosis.record
+        found, ending = Weights(solution.weight, solution.bias), str(solution.outcome).split(":")[0]
+        closed_form = direct_row("closed form", scanning + seconds, found, problem, ending)
+
+        blocked = obstacle(problem, self.make_layer(), spectral)
+        with self._timed("training and measuring"):
+            trained = [] if blocked else self._train(problem, spectral, report)
+        with self._timed("scikit-learn"):
+            scikit_learn = fit_scikit_learn(self.rows, self.bias, problem, self.clock)
+        with self._timed("the diagnosis"), self._alone():
+            record = with_measured_runs(record, spectral, self._start(), trained)
+
+        dtype = str(self.rows.dtype).removeprefix("torch.")
+        methods = (closed_form, *trained, *scikit_learn)
+        # A floor that a row of the table is seen to stand below is none. Half precision is none of scikit-learn's.
+        peers = scikit_learn if self.rows.dtype in (torch.float32, torch.float64) else ()
+        lowest = min(method.excess_loss for method in (closed_form, *trained, *peers))
+        floor = max(min(problem.rounding_floor(problem.minimiser), lowest), problem.excess_floor)
+        steps_needed = _steps_needed(spectral)
+        sentence = cause(
+            spectral.condition,
+            spectral.learning_rate_limit,
+            steps_needed,
+            problem.excess_at_zero,
+            trained,
+            rounding=(dtype, floor),
+            obstacle=blocked,
+        )
+        return Comparison(
+            methods=methods,
+            condition=spectral.condition,
+            rank=solution.certificate.rank,
+            learning_rate_limit=spectral.learning_rate_limit,
+            steps_needed=steps_needed,
+            optimal_loss=record.loss.optimal,
+            excess_floor=problem.excess_floor,
+            rounding_floor=floor,
+            dtype=dtype,
+            n_rows=self.rows.n_rows,
+            n_features=self.rows.n_features,
+            n_targets=self.rows.n_targets,
+            bias=self.bias,
+            budget=self.budget,
+            outcome=solution.outcome,
+            sentence=sentence,
+            diagnosis=record,
+            elapsed=tuple(self.elapsed),
+            notes=self.rows.notes + casts(self.rows),
+            interrupted=any(row.stopped_because == INTERRUPTED for row in trained),
+        )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Add the time of a part to what is told of it."""
+        start = self.clock()
+        yield
+        seconds = self.clock() - start
+        before = next((i for i, part in enumerate(self.elapsed) if part.name == name), None)
+        if before is None:
+            self.elapsed.append(Elapsed(name, seconds))
+        else:
+            self.elapsed[before] = Elapsed(name, self.elapsed[before].seconds + seconds)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """One thread for what is small: on a busy machine several wait for each other many times as long."""
+        return one_thread(self.rows.n_features, self.rows.device, targets=self.rows.n_targets)
+
+    def _solve(self, scanned: Scan) -> tuple[Solution, Solution, float]:
+        """Return the closed form, the same unrounded, and the seconds it takes after the scan."""
+        solution, seconds = timed_solve(self.rows, scanned, self.bias, self.clock)
+        # In float32 the weights are rounded to the layer; what they are measured against is not.
+        exact = solution if self.rows.dtype == torch.float64 else exact_solution(self.rows, scanned, self.bias)
+        return solution, exact, seconds
+
+    def _start(self) -> Any:
+        """Return the starting weights as a forecast takes them."""
+        layer = self.make_layer()
+        return (layer.weight, layer.bias) if self.bias else layer.weight
+
+    def _train(self, problem: Problem, spectral: Spectrum, report: Callable[[str, float], None]) -> list[MethodResult]:
+        """Train with each optimizer in turn, until there is none left or an interrupt."""
+        trained: list[MethodResult] = []
+        if not self.contenders:
+            return trained
+
+        share = self.budget / len(self.contenders)
+        layer, limit = self.make_layer(), spectral.learning_rate_limit
+        steps = share / self._seconds_of_a_step(problem, layer)
+        outlook = Outlook(
+            spectrum=spectral,
+            limit=limit if math.isfinite(limit) else 1.0,  # X = 0: no step is unstable
+            start=self._start(),
+            steps=steps,
+            eps=torch.finfo(self.rows.dtype).eps,
+        )
+        for index, contender in enumerate(self.contenders):
+            lane = Lane(report, contender.name, index, len(self.contenders), share, self.clock)
+            trained.append(race(contender, self.make_layer, problem, outlook, lane))
+            if trained[-1].stopped_because == INTERRUPTED:
+                break
+        return trained
+
+    def _seconds_of_a_step(self, problem: Problem, layer: nn.Linear) -> float:
+        """Return the least of a few times of a gradient."""
+        seconds = []
+        for _ in range(_TIMED):
+            start = self.clock()
+            problem.loss(layer).backward()  # type: ignore[no-untyped-call]
+            seconds.append(self.clock() - start)
+        return max(min(seconds), 1e-9)
+
+
+def _steps_needed(spectrum: Spectrum) -> float:
+    """Steps of gradient descent at a safe step; they do not depend on the unit of X, which might overflow."""
+    values = spectrum.singular_values
+    scaled = replace(spectrum, singular_values=torch.ldexp(values, -power_of_two_exponents(values[:1])))
+    limit = scaled.learning_rate_limit
+    course = forecast(scaled, lr=_SAFETY * (limit if math.isfinite(limit) else 1.0), steps=[0])
+    return course.steps_to(EXCESS * scaled.excess_at_zero)
+
+
+def fresh_layer(rows: Rows, bias: bool, start: nn.Linear | None, seed: int) -> nn.Linear:
+    """Return a new layer; its own generator leaves the global one alone and draws the same numbers."""
+    # Made on the meta device, where nothing is drawn from the global generator.
+    layer = nn.Linear(rows.n_features, rows.n_targets, bias=bias, dtype=rows.dtype, device="meta")
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        if start is not None:
+            layer.weight.copy_(start.weight)
+            if bias:
+                layer.bias.zero_() if start.bias is None else layer.bias.copy_(start.bias)
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+            if bias:
+                bound = 1 / math.sqrt(rows.n_features)
+                layer.bias.uniform_(-bound, bound, generator=generator)
+    layer.to(rows.device)
+    return layer
