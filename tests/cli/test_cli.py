@@ -171,13 +171,16 @@ def test_not_certified_is_status_one(table: Path, tmp_path: Path, monkeypatch: p
     from dataclasses import replace
 
     from closedform.comparison import direct
-    from closedform.fit.orchestrator import solve
+    from closedform.fit.orchestrator import solve, solve_rows
     from closedform.words.outcome import Outcome
 
     def refuse(*args: object, **options: object) -> object:
         return replace(solve(*args, **options), outcome=Outcome.NOT_CERTIFIED)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(direct, "solve", refuse)
+    def refuse_rows(*args: object, **options: object) -> object:
+        return replace(solve_rows(*args, **options), outcome=Outcome.NOT_CERTIFIED)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(direct, "solve_rows", refuse_rows)
     monkeypatch.setattr(sys.modules["closedform.fit.orchestrator"], "solve", refuse)
     result = run("compare", table, "--optimizers", "sgd", "--budget", 0.1)
     assert result.exit_code == 1
