@@ -622,3 +622,22 @@ def test_curves_are_told_apart_without_their_colours() -> None:
         path, symbol = series.legend()
         assert path.count("M") <= 1
         assert symbol
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_the_table_is_scanned_once(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    from closedform.comparison import contest
+    from closedform.explain import spectra
+    from closedform.fit import orchestrator
+    from closedform.rows import Rows, Scan, scan
+
+    scanned: list[tuple[int, int]] = []
+
+    def counting(rows: Rows) -> Scan:
+        scanned.append(rows.x.shape)
+        return scan(rows)
+
+    for module in (contest, spectra, orchestrator):
+        monkeypatch.setattr(module, "scan", counting)
+    compare(*easy(dtype=dtype), optimizers=["sgd", "lbfgs"], budget=0.1)
+    assert scanned == [(60, 4)]
