@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from closedform.words.json_values import json_text, plain
@@ -37,6 +37,7 @@ class Outer:
     colour: Colour
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(JSON)
 def test_whatever_is_cleaned_is_strict_json(value: object) -> None:
     text = json_text(value)

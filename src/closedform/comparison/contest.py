@@ -24,6 +24,7 @@ from closedform.comparison.tables import casts, make_problem
 from closedform.engine.threads import one_thread
 from closedform.explain.entry import diagnose_for
 from closedform.explain.forecasts import forecast
+from closedform.explain.records import DiagnosisRecord
 from closedform.explain.spectra import Spectrum
 from closedform.fit.solution import Solution
 from closedform.numerics.scaling import power_of_two_exponents
@@ -70,18 +71,7 @@ class Contest:
             scanning = self.clock() - start
             solution, exact, seconds = self._solve(scanned)
         problem = make_problem(self.rows, exact, self.test)
-        with self._timed("the diagnosis"), self._alone():
-            diagnosis = diagnose_for(
-                None,
-                self.rows.x,
-                self.rows.y,
-                bias=self.bias,
-                sample_weight=self.rows.weight,
-                model=self.make_layer(),
-                scanned=scanned,
-            )
-            spectral = diagnosis.spectrum
-            record = diagnosis.record
+        spectral, record = self._diagnose(scanned)
         found, ending = Weights(solution.weight, solution.bias), str(solution.outcome).split(":")[0]
         closed_form = direct_row("closed form", scanning + seconds, found, problem, ending)
 
@@ -93,13 +83,8 @@ class Contest:
         with self._timed("the diagnosis"), self._alone():
             record = with_measured_runs(record, spectral, self._start(), trained)
 
-        dtype = str(self.rows.dtype).removeprefix("torch.")
-        methods = (closed_form, *trained, *scikit_learn)
-        # A floor that a row of the table is seen to stand below is none. Half precision is none of scikit-learn's.
-        peers = scikit_learn if self.rows.dtype in (torch.float32, torch.float64) else ()
-        lowest = min(method.excess_loss for method in (closed_form, *trained, *peers))
-        floor = max(min(problem.rounding_floor(problem.minimiser), lowest), problem.excess_floor)
-        steps_needed = _steps_needed(spectral)
+        floor = self._rounding_floor(problem, closed_form, trained, scikit_learn)
+        dtype, steps_needed = str(self.rows.dtype).removeprefix("torch."), _steps_needed(spectral)
         sentence = cause(
             spectral.condition,
             spectral.learning_rate_limit,
@@ -110,7 +95,7 @@ class Contest:
             obstacle=blocked,
         )
         return Comparison(
-            methods=methods,
+            methods=(closed_form, *trained, *scikit_learn),
             condition=spectral.condition,
             rank=solution.certificate.rank,
             learning_rate_limit=spectral.learning_rate_limit,
@@ -131,6 +116,33 @@ class Contest:
             notes=self.rows.notes + casts(self.rows),
             interrupted=any(row.stopped_because == INTERRUPTED for row in trained),
         )
+
+    def _diagnose(self, scanned: Scan) -> tuple[Spectrum, DiagnosisRecord]:
+        """Return the spectrum of the rows, and what keeps a first-order optimizer from the minimiser."""
+        with self._timed("the diagnosis"), self._alone():
+            diagnosis = diagnose_for(
+                None,
+                self.rows.x,
+                self.rows.y,
+                bias=self.bias,
+                sample_weight=self.rows.weight,
+                model=self.make_layer(),
+                scanned=scanned,
+            )
+            return diagnosis.spectrum, diagnosis.record
+
+    def _rounding_floor(
+        self,
+        problem: Problem,
+        closed_form: MethodResult,
+        trained: Sequence[MethodResult],
+        scikit_learn: Sequence[MethodResult],
+    ) -> float:
+        """Return the excess loss that rounding makes near the minimiser; what a row is seen to be below is none."""
+        # Half precision is none of scikit-learn's.
+        peers = scikit_learn if self.rows.dtype in (torch.float32, torch.float64) else ()
+        lowest = min(method.excess_loss for method in (closed_form, *trained, *peers))
+        return max(min(problem.rounding_floor(problem.minimiser), lowest), problem.excess_floor)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
