@@ -204,6 +204,27 @@ def test_a_subclass_with_plain_memory_is_unwrapped() -> None:
     assert held(parameter) is parameter
 
 
+@pytest.mark.skipif(not compiled.available(), reason="no C compiler built the loops here")
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(
+            torch.randn(4, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).T, id="columns"
+        ),
+        pytest.param(torch.arange(120.0).half().view(30, 4), id="half precision"),
+        pytest.param(torch.arange(240.0).view(30, 8)[:, ::2], id="every second column"),
+        pytest.param(torch.arange(4.0).expand(30, 4), id="one row again and again"),
+        pytest.param(torch.arange(120).view(30, 4), id="integers"),
+    ],
+)
+def test_a_block_that_is_not_like_its_table_is_read_right(values: Tensor) -> None:
+    engine = engine_for(torch.ones(30, 4, dtype=torch.float64))
+    assert not isinstance(engine, Blas)
+    squares = torch.zeros(4, dtype=torch.float64)
+    engine.column_squares_(squares, values)
+    torch.testing.assert_close(squares, values.double().square().sum(0))
+
+
 def test_sums_that_have_no_memory_are_not_written_to() -> None:
     for make in (given_back, torch._to_functional_tensor):
         with pytest.raises(DataTypeError, match="no memory of its own"):

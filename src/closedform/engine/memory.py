@@ -45,6 +45,8 @@ def held(values: Tensor) -> Tensor:
 def table(values: Tensor) -> tuple[Tensor, Table]:
     """Return the same as :func:`held` for rows that a user gave, and how loops take them: their storage holds them all.
 
+    Rows that loops cannot read, because a block is not like the rest of its table, come as a copy in float64.
+
     Args:
         values: ``(rows, columns)``, of float32 or float64, the numbers of a row one after the other.
 
@@ -52,8 +54,13 @@ def table(values: Tensor) -> tuple[Tensor, Table]:
         DataTypeError: there is no memory, or less than the shape needs.
     """
     values = held(values)
-    place, single = address(values), values.dtype is torch.float32
-    (rows, columns), distance = values.shape, values.stride()[0]
+    single = values.dtype is torch.float32
+    (rows, columns), (distance, step) = values.shape, values.stride()
+    in_rows = (step == 1 or columns <= 1) and (distance >= columns or rows <= 1)
+    if not in_rows or not (single or values.dtype is torch.float64):
+        return table(resolved(values).to(torch.float64).contiguous())
+
+    place = address(values)
     reach = (values.storage_offset() + (rows - 1) * distance + columns) * (4 if single else 8)
     if place and reach > (storage := values.untyped_storage().nbytes()):
         raise DataTypeError(
