@@ -24,10 +24,10 @@ __all__ = [
     "COLUMNS_AS_ONE_VECTOR",
     "EXPANSION_WORK",
     "EXTREMES_BY_ONE",
+    "LEAST_NORM_BY_ONE",
     "MATRICES_BY_ONE",
     "NUMBERS_FOR_ONE",
     "PROJECTION_BY_ONE",
-    "REFINEMENT_BY_ONE",
     "SPECTRUM_BY_ONE",
     "TARGETS_BY_ONE",
     "all_threads",
@@ -48,8 +48,8 @@ SPECTRUM_BY_ONE = 128
 CHOLESKY_BY_ONE = 1024
 #: Columns up to which one thread has a QR factorization of a basis of row space, on the way to its extreme directions.
 EXTREMES_BY_ONE = 96
-#: Columns from which the products of a round of refinement, one or two vectors with a triangle, are worth threads.
-REFINEMENT_BY_ONE = 256
+#: Columns up to which the weights of least norm are found by one thread before others are awake.
+LEAST_NORM_BY_ONE = 256
 #: Columns up to which one thread projects normal equations, where several products of matrices follow one another.
 PROJECTION_BY_ONE = 256
 #: Numbers of a table, times the vectors they are multiplied by, that a thread of a compiled pass takes to be worth it.

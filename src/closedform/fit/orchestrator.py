@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.engine import compiled
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
@@ -196,7 +195,7 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         rcond_given=rcond is not None,
         nearest=request.nearest_to is not None,
         in_memory=rows.in_memory,
-        bfloat16=rows.in_memory and compiled.multiplies_bfloat16() and compiled.serves(rows.x.read(0, 1)),
+        bfloat16=rows.in_memory and rows.engine.multiplies_bfloat16,
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
     )

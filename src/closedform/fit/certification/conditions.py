@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from closedform.engine.threads import all_threads, dense_of
+from closedform.engine.threads import EXTREMES_BY_ONE, all_threads, dense_of
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
-from closedform.numerics.extremes import SMALL, Extremes, extreme_singular_values
+from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.root import TriangularRoot
 
 __all__ = ["condition_numbers"]
@@ -63,7 +63,7 @@ def _rows_extremes(S: Tensor) -> Extremes:
     """Extreme singular values of independent rows, and the right singular vectors they belong to."""
     # In the middle of its range, so that squares stay in that of float64.
     unit = torch.ldexp(S.new_ones(()), torch.frexp(S.abs().max()).exponent.clamp(-1000, 1000))
-    with all_threads(S.shape[1] > SMALL):
+    with all_threads(S.shape[1] > EXTREMES_BY_ONE):
         Q, T = torch.linalg.qr((S / unit).T)
     # S = T'Q', so with T = W diag(s) U' the right singular vectors of S are Q W; and W = T U / s = T^-T U s.
     root = TriangularRoot(T.contiguous())

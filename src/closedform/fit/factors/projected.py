@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.threads import cholesky_of, one_thread
+from closedform.engine.threads import PROJECTION_BY_ONE, cholesky_of, one_thread
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.factors.gram import with_ridge
@@ -38,8 +38,6 @@ _PROBES = 4
 #: How much smaller than the norm of a matrix its products with them may be, but for one case of a million: the chance
 #: that four standard normal numbers are all below 1/30 in size.
 _LUCK = 30.0
-#: Columns up to which one thread is done before others are awake.
-_FOUND_BY_ONE = 256
 _SEED = 11
 
 
@@ -76,7 +74,7 @@ class ProjectedGram64(Method):
 
     @override
     def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
-        with one_thread(problem.n_columns, problem.rows.device, most=_FOUND_BY_ONE):
+        with one_thread(problem.n_columns, problem.rows.device, most=PROJECTION_BY_ONE):
             return self._factor(problem, facts)
 
     def _factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:

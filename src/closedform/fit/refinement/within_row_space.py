@@ -7,16 +7,13 @@ from typing import final
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.threads import all_threads
+from closedform.engine.threads import LEAST_NORM_BY_ONE, all_threads
 from closedform.fit.least_norm import least_norm_coordinates
 from closedform.fit.problem import Problem
 from closedform.fit.refinement.by_gradient import ByGradient
 from closedform.fit.refinement.refinement import Refined, Refinement
 
 __all__ = ["WithinRowSpace"]
-
-#: Columns up to which the weights of least norm are found by one thread before others are awake.
-_FOUND_BY_ONE = 256
 
 
 @final
@@ -35,6 +32,6 @@ class WithinRowSpace(Refinement):
     @override
     def refine(self, problem: Problem, start: Tensor, nearest: Tensor | None) -> Refined:
         refined = self.inner.refine(problem, start, None)
-        with all_threads(problem.n_columns > _FOUND_BY_ONE):
+        with all_threads(problem.n_columns > LEAST_NORM_BY_ONE):
             Z = least_norm_coordinates(problem, self.row_space, self.row_space @ refined.Z, nearest)
         return Refined(Z, refined.passes)
