@@ -220,10 +220,6 @@ KNOWN_WITHOUT_PARAGRAPHS = {
     "explain.rehearsal:_make",
     "explain.schedule:follow",
     "explain.spectra:spectrum_of",
-    "optim.head:_design",
-    "optim.head:_fold_loader",
-    "optim.head:fit_head_",
-    "optim.layer:find_linear",
     "report.sections:comparison_page",
 }
 

@@ -50,9 +50,8 @@ def fit_head_(
 
     Raises:
         InputError: no head, an empty loader, targets of another shape than the head's output, batches that are not
-            pairs, a head that is called more than once or not at all.
-        NonFiniteError: NaN or infinities in targets or in what reaches the head.
-        DataTypeError: the head is not a Linear with storage.
+            pairs, a head that is called more than once or not at all; NonFiniteError for NaN or infinities in targets
+            or in what reaches the head, and DataTypeError where the head is not a Linear with storage.
 
     Example:
         >>> import torch
@@ -66,6 +65,7 @@ def fit_head_(
     layer = _find_head(net, head)
     if not 0 <= l2 < float("inf"):
         raise InputError(f"l2={l2} must be finite and not negative.")
+
     triangle, rows = _fold_loader(net, layer, loader, layer.weight.device if device is None else device)
     has_bias = layer.bias is not None
     n = triangle.R.shape[1]
@@ -74,6 +74,7 @@ def fit_head_(
         penalty = torch.full_like(triangle.R[0], l2**0.5)
         penalty[: int(has_bias)] = 0.0
         penalised = triangle.with_ridge(penalty)
+
     before = nn.Linear(n, layer.out_features, bias=False, dtype=torch.float64, device="meta")
     held = (
         layer.weight.detach().T
@@ -82,6 +83,7 @@ def fit_head_(
     )
     before.weight = nn.Parameter(held.T.to(torch.float64))
     solution = solve(penalised.R, penalised.C, nearest_to=before, progress=False)
+
     residual = triangle.C - triangle.R @ solution.weight.T
     loss = float(residual.square().sum() + triangle.residual_squares.sum()) / (rows * layer.out_features)
     weight = round_to(solution.weight[:, int(has_bias) :], layer.weight.dtype)
@@ -117,13 +119,18 @@ def _find_head(net: nn.Module, head: nn.Linear | None) -> nn.Linear:
 def _fold_loader(
     net: nn.Module, layer: nn.Linear, loader: Iterable[Any], device: torch.device | str
 ) -> tuple[Triangle, int]:
-    """Run every batch through the net and fold what reaches the layer."""
+    """Run every batch through the net and fold what reaches the layer.
+
+    Raises:
+        InputError: no rows, batches that are not pairs, or a head that is not called once.
+    """
     seen: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     modes = {module: module.training for module in net.modules()}
     n = layer.in_features + int(layer.bias is not None)
     triangle = Triangle.empty(n, layer.out_features, device=layer.weight.device, has_ones=layer.bias is not None)
     waiting: list[tuple[Tensor, Tensor]] = []
+
     rows = held = 0
     try:
         net.eval()
@@ -147,6 +154,7 @@ def _fold_loader(
         handle.remove()
         for module, mode in modes.items():
             module.training = mode
+
     if rows == 0:
         raise InputError("the loader yielded no rows; a generator that was used up already?")
     return _fold_waiting(triangle, waiting).padded(), rows
@@ -172,6 +180,7 @@ def _design(layer: nn.Linear, features: Tensor, targets: Any, number: int) -> tu
             f"batch {number}: targets of shape {tuple(targets.shape)} for {layer.out_features} outputs; for class "
             "labels pass one-hot targets: torch.nn.functional.one_hot(labels).double()."
         )
+
     X = features.reshape(-1, layer.in_features).to(torch.float64)
     B = targets.reshape(-1, layer.out_features).to(X)
     for name, values in (("what reaches the head", X), ("the targets", B)):

@@ -35,6 +35,7 @@ def find_linear(module: Any) -> nn.Linear:
             f"the module has {len(layers)} linear layers; pass the one to fit, for example "
             "RecursiveLeastSquares(net.head), and give the rest to another optimizer."
         )
+
     layer = layers[0]
     _check(layer)
     others = [name for name, p in module.named_parameters() if p is not layer.weight and p is not layer.bias]
@@ -43,6 +44,7 @@ def find_linear(module: Any) -> nn.Linear:
             f"the module has parameters beside those of its linear layer ({', '.join(others[:3])}); pass the layer "
             "itself and give the rest to another optimizer."
         )
+
     names = [name for name, p in module.named_parameters(remove_duplicate=False) if p is layer.weight]
     users = {id(part) for part in module.modules() for p in part._parameters.values() if p is layer.weight}
     if len(users) > 1:
