@@ -48,7 +48,13 @@ def fit_(
         layer: ``torch.nn.Linear`` (in_features = features, out_features = targets).
         X: Features, ``(rows, features)`` or ``(..., features)``, as for :func:`closedform.solve`.
         Y: Targets, ``(rows,)`` or ``(rows, targets)``.
-        l2: Ridge strength, as for :func:`closedform.solve`; so are the other arguments.
+        l2: Ridge strength, as for :func:`closedform.solve`.
+        sample_weight: One weight for each row, not negative, ``(rows,)``.
+        nearest_to: A layer; where the minimiser is not unique the one nearest to its weights and bias is written.
+        digits: Ask for this many correct decimal digits in every weight, 1 to 15.
+        method: ``"auto"``, or the name of a method to use it alone.
+        rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut.
+        progress: ``None``, ``False`` or a function of a label and the part done.
 
     Raises:
         InputError: the layer does not fit the data, and all that :func:`closedform.solve` raises.

@@ -116,7 +116,8 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
         scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
 
     Raises:
-        InputError, NonFiniteError: as :func:`closedform.solve`.
+        InputError: as :func:`closedform.solve`.
+        NonFiniteError: likewise.
     """
     started = time.perf_counter()
     with Progress(request.progress) as report:
@@ -146,7 +147,11 @@ def _solve_part(design: Design, targets: Tensor, strength: float, request: Reque
 
 
 def _climb(problem: Problem, request: Request) -> Solution:
-    """Try the ladder from the cheapest method up, until a certificate is accepted."""
+    """Try the ladder from the cheapest method up, until a certificate is accepted.
+
+    Raises:
+        InputError: no method could factor the problem.
+    """
     facts, plan = _plan(problem, request)
     nearest = None if request.nearest_to is None else problem.from_weights(request.nearest_to)
     attempts: list[Attempt] = []

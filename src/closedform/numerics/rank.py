@@ -39,6 +39,7 @@ class Rank:
 
     @property
     def full(self) -> bool:
+        """Whether no singular value was cut."""
         return self.rank == self.columns
 
 

@@ -34,7 +34,11 @@ def exact_least_squares(X: Sequence[Sequence[Fraction]], y: Sequence[Fraction]) 
 
 
 def _eliminate(table: list[list[int]]) -> list[Fraction]:
-    """Reduce ``[N | c]``, N positive definite, and return ``N^-1 c``; every division in the loop is exact."""
+    """Reduce ``[N | c]``, N positive definite, and return ``N^-1 c``; every division in the loop is exact.
+
+    Raises:
+        ZeroDivisionError: N is singular.
+    """
     previous = 1
     for column in range(len(table)):
         pivot = table[column][column]

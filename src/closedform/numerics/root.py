@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.numerics.lu import LU
 from closedform.numerics.matrix_product import product
@@ -67,9 +68,11 @@ class TriangularRoot(Root):
         self.shape = (R.shape[0], R.shape[1])
         self.device = R.device
 
+    @override
     def product(self, V: Tensor) -> Tensor:
         return torch.cat([self.R[part, part.start :] @ V[part.start :] for part in self._parts])
 
+    @override
     def adjoint_product(self, V: Tensor) -> Tensor:
         return torch.cat([self.R[: part.stop, part].T @ V[: part.stop] for part in self._parts])
 
@@ -79,12 +82,15 @@ class TriangularRoot(Root):
         n, size = self.shape[0], max(256, -(-self.shape[0] // 8))
         return [slice(start, min(start + size, n)) for start in range(0, n, size)] or [slice(0, 0)]
 
+    @override
     def solve(self, V: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.R, V, upper=True)
 
+    @override
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self.R.T, V, upper=False)
 
+    @override
     def dense(self) -> Tensor:
         return self.R
 
@@ -92,6 +98,7 @@ class TriangularRoot(Root):
     def _svd(self) -> tuple[Tensor, Tensor]:
         return _singular_values(self.R)
 
+    @override
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd
 
@@ -118,9 +125,11 @@ class DenseRoot(Root):
         self.shape = (matrix.shape[0], matrix.shape[1])
         self.device = matrix.device
 
+    @override
     def product(self, V: Tensor) -> Tensor:
         return product(self.matrix, self.scale * V)
 
+    @override
     def adjoint_product(self, V: Tensor) -> Tensor:
         return self.scale * product(self.matrix, V, adjoint=True)
 
@@ -129,16 +138,20 @@ class DenseRoot(Root):
         half = torch.linalg.solve_triangular(self.cholesky.T, V, upper=False)
         return torch.linalg.solve_triangular(self.cholesky, half, upper=True)
 
+    @override
     def solve(self, V: Tensor) -> Tensor:
         return self._symmetric_solve(V) / self.scale if self.lu is None else self.lu.solve(V)
 
+    @override
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return self._symmetric_solve(V / self.scale) if self.lu is None else self.lu.solve(V, adjoint=True)
 
+    @override
     def is_finite(self) -> bool:
         # The matrix is the user's, which was checked, and its columns are scaled to lengths of at most one.
         return True
 
+    @override
     def dense(self) -> Tensor:
         return self.matrix * self.scale.T
 
@@ -146,6 +159,7 @@ class DenseRoot(Root):
     def _svd(self) -> tuple[Tensor, Tensor]:
         return _singular_values(self.dense())
 
+    @override
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd
 
@@ -160,21 +174,27 @@ class SpectralRoot(Root):
         self.shape = (vectors.shape[0], vectors.shape[1])
         self.device = values.device
 
+    @override
     def product(self, V: Tensor) -> Tensor:
         return self.values.unsqueeze(1) * (self.vectors @ V)
 
+    @override
     def adjoint_product(self, V: Tensor) -> Tensor:
         return self.vectors.T @ (self.values.unsqueeze(1) * V)
 
+    @override
     def solve(self, V: Tensor) -> Tensor:
         return self.vectors.T @ (V / self.values.unsqueeze(1))
 
+    @override
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return (self.vectors @ V) / self.values.unsqueeze(1)
 
+    @override
     def dense(self) -> Tensor:
         return self.values.unsqueeze(1) * self.vectors
 
+    @override
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self.values, self.vectors
 
@@ -189,18 +209,23 @@ class ProjectedRoot(Root):
         self.shape = (vectors.shape[0], vectors.shape[1])
         self.device = R.device
 
+    @override
     def product(self, V: Tensor) -> Tensor:
         return self.inner.product(self.vectors @ V)
 
+    @override
     def adjoint_product(self, V: Tensor) -> Tensor:
         return self.vectors.T @ self.inner.adjoint_product(V)
 
+    @override
     def solve(self, V: Tensor) -> Tensor:
         return self.vectors.T @ self.inner.solve(V)
 
+    @override
     def adjoint_solve(self, V: Tensor) -> Tensor:
         return self.inner.adjoint_solve(self.vectors @ V)
 
+    @override
     def dense(self) -> Tensor:
         return self.inner.product(self.vectors)
 
@@ -209,5 +234,6 @@ class ProjectedRoot(Root):
         values, inner = self.inner.spectrum()
         return values, inner @ self.vectors
 
+    @override
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd

@@ -117,7 +117,11 @@ class _ColumnSquares(SumFold):
 
 
 def _check_weights(weight: Tensor, start: int) -> tuple[float, int]:
-    """Return the sum of the weights, and how many are positive."""
+    """Return the sum of the weights, and how many are positive.
+
+    Raises:
+        InputError: one is negative or not finite.
+    """
     bad = ~(torch.isfinite(weight) & (weight >= 0))
     if bool(bad.any()):
         row = int(bad.nonzero()[0])

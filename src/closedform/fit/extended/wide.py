@@ -71,7 +71,11 @@ class _Transposed(Operand):
         self.frobenius_norm = float(squares.sum().sqrt()) * SLACK
 
     def features(self) -> Iterator[Block]:
-        """Walk the features, which are its rows: X holds them, and Y what rounding took from them, or nothing."""
+        """Walk the features, which are its rows.
+
+        Yields:
+            Blocks whose X holds them, and whose Y holds what rounding took from them, or nothing.
+        """
         size = rows_per_block(self.columns)
         for start in range(0, self.rows, size):
             B = self.X[:, start : start + size].T

@@ -31,7 +31,8 @@ class Dual(Method):
 
     Without a ridge these are the interpolating weights of least norm; with one, the ridge weights, since
     ``min |w|^2 + |v|^2`` subject to ``X w + sqrt(l2) v = y`` is the ridge problem (Saunders 1995; Higham 2002, 21.2 for
-    the stability of the method).
+    the stability of the method). Preferred over ``dual gram64`` with a ridge, with weights, and where the rows depend
+    on each other more than its Gram matrix can hold.
     """
 
     name = "dual"

@@ -94,6 +94,8 @@ class _DualGram(GramMethod, ABC):
 
 @final
 class DualGram32(_DualGram):
+    """In float32: half the time of ``dual gram64``, for well-conditioned rows."""
+
     name = "dual gram32"
     dtype = torch.float32
     condition_limit = 1e3
@@ -101,6 +103,8 @@ class DualGram32(_DualGram):
 
 @final
 class DualGram64(_DualGram):
+    """In float64: preferred over ``dual gram32`` from a condition number of a thousand on, up to a million or so."""
+
     name = "dual gram64"
     dtype = torch.float64
     condition_limit = 3e6

@@ -49,7 +49,8 @@ class ProjectedGram64(Method):
     Martinsson and Tropp 2011), which one step with the sampled rows makes precise, and random vectors orthogonal to it
     whether all rows lie in it, to rounding. Where one of them leaves a doubt, the method steps back for those that
     decide on singular values. The projected Gram matrix is a preconditioner for refinement on the true rows, as in
-    ``gram64``.
+    ``gram64``. Preferred over ``svd`` where columns depend to rounding and the others are well conditioned: it never
+    forms the triangle of all rows.
     """
 
     name = "projected gram64"

@@ -54,7 +54,8 @@ class Sketched(Method):
     The sketch-and-solve weights are the start, and refinement restarts from the residual of the true rows, which is
     what makes it backward stable: Rokhlin and Tygert (2008); Epperly, Meier and Nakatsukasa (2024). Where a product
     with the triangle costs less than the steps it spares, ``A R^-1`` is factored by the Cholesky factor of its Gram
-    matrix: randomized Cholesky-QR (Balabanov 2022; Higgins, Szyld, Boman and Yamazaki 2023).
+    matrix: randomized Cholesky-QR (Balabanov 2022; Higgins, Szyld, Boman and Yamazaki 2023). Preferred over
+    ``householder`` for many times more rows than columns, with a condition number beyond ``gram64``.
     """
 
     name = "sketched"
@@ -142,7 +143,11 @@ def _whitened(problem: Problem, sketched: TriangularRoot, rank: Rank) -> tuple[F
 
 
 def _deficient(problem: Problem, facts: Facts, root: TriangularRoot) -> Factor:
-    """A sketch has the null space of the rows, so where its singular values have a clear gap it tells the rank."""
+    """A sketch has the null space of the rows, so where its singular values have a clear gap it tells the rank.
+
+    Raises:
+        FactorBreakdown: they have none.
+    """
     if not bool(torch.isfinite(root.R).all()):
         raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
     values, vectors = spectrum_of(root)

@@ -25,7 +25,11 @@ __all__ = ["Square"]
 
 @final
 class Square(Method):
-    """``X w = y`` solved directly, with fixed-precision refinement (Wilkinson 1963; Skeel 1980)."""
+    """``X w = y`` solved directly, with fixed-precision refinement (Wilkinson 1963; Skeel 1980).
+
+    Preferred over ``householder`` for square systems: a third of its operations, and no Gram matrix squares the
+    condition number.
+    """
 
     name = "square"
 

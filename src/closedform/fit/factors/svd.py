@@ -28,7 +28,8 @@ class _Svd(Method, ABC):
     """Keep the singular directions above a cut; among the weights that agree on them, take those of least norm.
 
     The rank is that of the column-scaled matrix, the norm that of the user's own units: with ``A D = U S V'``, the kept
-    part fixes ``V_r' z`` and a least-norm solve finds the shortest ``D z`` (Golub and Van Loan 2013, 5.5).
+    part fixes ``V_r' z`` and a least-norm solve finds the shortest ``D z`` (Golub and Van Loan 2013, 5.5). The last
+    resort, and the one that an explicit ``rcond`` asks for: its singular values cost more than the triangle.
     """
 
     @override
