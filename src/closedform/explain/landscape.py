@@ -173,7 +173,7 @@ def _overflowing_spectrum(rows: Rows, bias: bool, l2: float) -> Spectrum:
     too_large = [name for name, value in zip("XY", largest, strict=True) if value >= 1e150]
     name = too_large[0] if too_large else "X"
     size = largest["XY".index(name)]
-    note = f"{name} holds numbers of about {size:.0e}, whose squares are beyond float64; scale {name} to about 1"
+    note = f"{name} holds numbers of about {size:.1e}, whose squares are beyond float64; scale {name} to about 1"
     limit = torch.finfo(torch.float64).max
     return replace(
         found,

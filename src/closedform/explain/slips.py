@@ -139,13 +139,11 @@ def _compare(case: Case, recorded: Tensor, curve: Tensor, every: int, offset: in
 
 def explain_record(case: Case, found: Comparison) -> Slip | None:
     """Return the slip whose simulation fits the record, or None."""
-    if not found.starts:
-        return _other_scale(case, found)
     for slip in _SLIPS:
         explained = slip(case, found)
         if explained is not None:
             return explained
-    return None
+    return None if found.starts else _other_scale(case, found)
 
 
 def _fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0) -> bool:
@@ -203,7 +201,8 @@ def _first_rate(case: Case, found: Comparison) -> float | None:
     if optimizer is None or optimizer.kind != "sgd" or optimizer.warm_momentum or found.every != 1:
         return None
     spectrum = case.landscape.spectrum
-    second = float(found.recorded[1]) - spectrum.optimal_loss
+    # Of a record that starts after the first step, the first point tells of it.
+    second = float(found.recorded[1 if found.starts else 0]) - spectrum.optimal_loss
     h = spectrum.eigenvalues[: spectrum.rank]
     square, linear, constant = float((gaps * h * h).sum()), 2 * float((gaps * h).sum()), float(gaps.sum()) - second
     inside = linear**2 - 4 * square * constant
@@ -263,7 +262,7 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
     optimizer, setting = case.setting.optimizer, case.setting
     if optimizer is None or optimizer.kind != "sgd" or optimizer.momentum or optimizer.weight_decay:
         return None
-    if setting.schedule is not None or found.every != 1:
+    if setting.schedule is not None or found.every != 1 or not found.starts:
         return None
     spectrum = case.landscape.spectrum
     h, gaps = spectrum.eigenvalues[: spectrum.rank], case.training.start_gaps

@@ -256,7 +256,13 @@ class Training:
             step_limit(largest + now.weight_decay, now.momentum, now.nesterov, now.dampening) for now in self.coming
         ]
         return scheduled_run(
-            spectrum, self.coming, setting.patience, setting.start_matrix, self._momentum_held(), limits
+            spectrum,
+            self.coming,
+            setting.patience,
+            setting.start_matrix,
+            self._momentum_held(),
+            limits,
+            setting.precision.product_eps,
         )
 
     def _momentum_held(self) -> Tensor | None:

@@ -56,8 +56,8 @@ def mini_batch_noise(case: Case) -> Finding | None:
     else:
         title = f"Batches of {batches.batch_size} at a constant lr stop at a noise floor"
         consequence = (
-            f"In expectation the excess loss stops at {short(batches.noise_floor)}, {short(share)} of "
-            f"{training.share_of}, and the "
+            f"In expectation, with rows drawn anew for each batch, the excess loss stops at "
+            f"{short(batches.noise_floor)}, {short(share)} of {training.share_of}, and the "
             "weights keep jumping. A smaller lr lowers the floor in proportion and costs as many more steps. "
             "That noise is "
             "also why small batches can seem to help: many cheap steps, then an average over noise, not a better "
@@ -66,7 +66,8 @@ def mini_batch_noise(case: Case) -> Finding | None:
         remedy = (
             "# average the iterates, or let lr fall like 1/t:\naveraged = torch.optim.swa_utils.AveragedModel(model)\n"
         )
-        left = math.nan
+        # Without the noise the run is as far as its mean has come by then.
+        left = max(0.0, batches.excess_at(setting.patience) - batches.noise_floor)
     seen = not batches.stable or share >= VISIBLE
     return Finding(
         name="mini_batch_noise",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -74,6 +75,7 @@ def scheduled_run(
     start: Tensor,
     buffer: Tensor | None,
     limits: Sequence[float],
+    rounding: float = sys.float_info.epsilon,
 ) -> ScheduledRun:
     """Follow SGD on the mean squared error along each singular direction.
 
@@ -87,6 +89,7 @@ def scheduled_run(
         start: Where it starts, ``(columns, targets)``.
         buffer: Momentum that it holds already, ``(columns, targets)``, or None.
         limits: The largest stable learning rate for the settings of each step.
+        rounding: Relative rounding of the arithmetic that is trained in, which a step above the limit has to grow from.
 
     Example:
         >>> from closedform.explain.spectra import spectrum
@@ -100,6 +103,7 @@ def scheduled_run(
     targets = spectrum.target_components[:rank].cpu().numpy()
     residual = spectrum.residuals(start).cpu().numpy().copy()
     count = spectrum.n_rows * spectrum.n_targets
+    floor = rounding * float(np.abs(targets).max(initial=0.0)) / 4
     held = None
     if buffer is not None:
         held = (spectrum.singular_values[:rank].unsqueeze(1) * (spectrum.directions[:rank] @ buffer)).cpu().numpy()
@@ -113,6 +117,9 @@ def scheduled_run(
                 residual, held = _many_steps(h, targets, residual, held, now, steps - step)
                 found[steps] = _excess(residual, count)
                 break
+            if now.lr >= limits[min(step, len(settings) - 1)]:
+                # However small exact arithmetic would have made it, rounding has left this much to grow from.
+                residual = np.where(np.abs(residual) < floor, np.where(residual < 0, -floor, floor), residual)
             gradient = h * residual + (now.weight_decay * (residual + targets) if now.weight_decay else 0.0)
             moved = gradient
             if now.momentum:

@@ -129,7 +129,9 @@ class _Draw:
     value: float
 
     def residual(self, crossed: bool) -> Tensor:
-        """Return the errors row by row, or of each output with each target where torch would broadcast."""
+        """Return the errors row by row, or of each output with each target."""
+        if crossed and self.output.numel() == self.output.shape[0]:
+            return self.output.reshape(-1, 1) - self.target.reshape(1, -1)
         if crossed:
             return self.output - self.target
         rows = self.output.shape[0]
@@ -178,8 +180,12 @@ def _crosses(criterion: Criterion, draws: list[_Draw]) -> bool:
     drawn = draws[0]
     if drawn.residual(crossed=True).numel() == drawn.output.numel():
         return False
-    shape = np.broadcast_shapes(tuple(drawn.output.shape), tuple(drawn.target.shape))
-    output, target = drawn.output.expand(shape), drawn.target.expand(shape)
+    rows = drawn.output.shape[0]
+    if drawn.output.numel() == rows:
+        output, target = drawn.output.reshape(-1, 1).expand(rows, rows), drawn.target.reshape(1, -1).expand(rows, rows)
+    else:
+        shape = np.broadcast_shapes(tuple(drawn.output.shape), tuple(drawn.target.shape))
+        output, target = drawn.output.expand(shape), drawn.target.expand(shape)
     crossed = _value(criterion, output, target)
     paired = _value(criterion, drawn.output.reshape(-1), drawn.target.reshape(-1))
     alike = [value is not None and math.isclose(value, drawn.value, rel_tol=_SAME) for value in (crossed, paired)]

@@ -1,0 +1,148 @@
+"""Adam and its kin, LBFGS: what holds them, and runs that are too long to be rehearsed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from closedform.explain.diagnosis import Diagnosis
+from closedform.explain.entry import diagnose
+from closedform.explain.finding import Severity
+from data import F64, gaussian, train
+
+Make = Callable[[Any], torch.optim.Optimizer]
+
+
+def far(scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Well conditioned, with weights up to 300 and a bias of 1000, times scale."""
+    X = gaussian(200, 4)
+    return X, (X @ torch.tensor([[300.0], [-200.0], [150.0], [50.0]], dtype=F64) + 1000) * scale
+
+
+def judged(X: Tensor, Y: Tensor, make: Make, steps: int) -> tuple[Diagnosis, float]:
+    """Return the diagnosis, and the excess loss that the real run leaves."""
+    torch.manual_seed(0)
+    model = nn.Linear(X.shape[1], 1, dtype=F64)
+    optimizer = make(model.parameters())
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=steps)
+    str(d)
+    loss = float(train(X, Y, model, optimizer, steps)[-1])
+    return d, loss - d.case.spectrum.optimal_loss
+
+
+@pytest.mark.parametrize(
+    ("make", "scale", "steps", "needed"),
+    [
+        (lambda p: torch.optim.Adam(p, lr=1e-3), 1.0, 800, 1e6),
+        (lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0), 1.0, 800, 1e6),
+        (lambda p: torch.optim.RMSprop(p, lr=1e-2), 1.0, 800, 1e5),
+        (lambda p: torch.optim.Adamax(p, lr=1e-3), 1.0, 800, 1e6),
+        (lambda p: torch.optim.Adagrad(p, lr=0.01), 1.0, 800, (1000 / 0.02) ** 2),
+    ],
+)
+def test_weights_out_of_reach_are_blamed_on_the_pace(make: Make, scale: float, steps: int, needed: float) -> None:
+    d, left = judged(*far(scale), make, steps)
+    found = d.findings[0]
+    assert found.name == "more_steps_needed"
+    assert "moves a weight by about lr a step" in found.title
+    assert "ondition" not in found.title
+    assert found.evidence["steps_needed"] == pytest.approx(needed, rel=0.05)
+    assert found.evidence["excess_loss_left"] == pytest.approx(left, rel=1e-6)
+
+
+def test_the_remedy_for_the_pace_keeps_the_optimizer_and_comes_true() -> None:
+    X, Y = far(0.01)
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1, dtype=F64)
+    start = copy.deepcopy(model)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=600)
+    remedy = d.findings[0].remedy.split("# or at once")[0]
+    assert "torch.optim.Adam(" in remedy
+    names: dict[str, Any] = {"torch": torch, "model": start}
+    exec(remedy, names)
+    for _ in range(600):
+        train(X, Y, start, names["optimizer"], 0)
+        names["scheduler"].step()
+    left = float(nn.functional.mse_loss(start(X), Y).detach()) - d.case.spectrum.optimal_loss
+    assert left < 1e-3 * d.findings[0].evidence["excess_loss_left"]
+    # The learning rate is printed to three digits, and the excess loss falls over many decades.
+    assert left <= 100 * d.findings[0].excess_once_mended + 1e-12
+
+
+@pytest.mark.parametrize(("decay", "lr", "steps"), [(1.0, 0.1, 600), (0.5, 0.2, 600)])
+def test_adamw_keeps_weights_in_a_box(decay: float, lr: float, steps: int) -> None:
+    d, left = judged(*far(0.01), lambda p: torch.optim.AdamW(p, lr=lr, weight_decay=decay), steps)
+    assert d.verdict.name == "decay_box"
+    assert d.findings[0].evidence["box"] == 1 / decay
+    assert d.findings[0].evidence["excess_loss_left"] == pytest.approx(left, rel=1e-4)
+    assert "weight_decay=0" in d.findings[0].remedy
+
+
+def test_adam_with_decay_goes_to_its_ridge() -> None:
+    d, left = judged(*far(0.01), lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1), 1500)
+    names = [finding.name for finding in d.findings]
+    assert "more_steps_needed" not in names
+    found = next(finding for finding in d.findings if finding.name == "weight_decay_is_ridge")
+    assert found.evidence["excess_loss_at_its_minimiser"] == pytest.approx(left, rel=1e-3)
+
+
+def test_rmsprop_that_circles_for_ever_is_told_so() -> None:
+    X = gaussian(100, 4)
+    Y = X.sum(1, keepdim=True) + gaussian(100, 1, seed=1)
+    d, left = judged(X, Y, lambda p: torch.optim.RMSprop(p, lr=0.1), 3000)
+    assert left > d.case.goal_excess
+    assert d.verdict.name == "adaptive_circles"
+    assert d.case.training.reaches_goal is False
+
+
+@pytest.mark.parametrize("steps", [5_000, 100_000, 2_000_000])
+def test_a_longer_run_is_judged_by_its_own_optimizer(steps: int) -> None:
+    """On an ill-conditioned table another finding is there as well; the verdict is about Adam all the same."""
+    X = gaussian(150, 120) * torch.logspace(0, -5, 120, dtype=F64) + 10
+    Y = X @ torch.logspace(0, 3, 120, dtype=F64).reshape(-1, 1)
+    torch.manual_seed(0)
+    model = nn.Linear(120, 1, dtype=F64)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=steps)
+    assert "Adam" in f"{d.verdict.title} {d.verdict.sentence}"
+    course = d.case.training.course
+    assert course is not None
+    assert ("extrapolated from step" in d.verdict.sentence.lower()) == (course.made < steps)
+    assert "Adam" in d.to_dict()["forecasts"][0]["name"]
+    assert d.to_dict()["forecasts"][0]["emphasised"]
+
+
+def test_a_run_that_starts_at_a_fixed_point_it_leaves_is_not_called_right() -> None:
+    """At the minimiser every gradient is zero, and the rates of the two groups are far beyond what holds it there."""
+    X, Y = gaussian(100, 3), torch.zeros(100, 1, dtype=F64)
+    Y = X @ torch.ones(3, 1, dtype=F64) + 1
+    model = nn.Linear(3, 1, dtype=F64)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.fill_(1.0)
+    groups = [{"params": [model.weight], "lr": 5.0}, {"params": [model.bias], "lr": 4.0}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=500)
+    assert d.verdict.severity is not Severity.OK
+
+
+def test_numpy_makes_the_steps_of_torch() -> None:
+    X, Y = far(0.01)
+    for make in (
+        lambda p: torch.optim.Adam(p, lr=0.02, weight_decay=0.01),
+        lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.05),
+        lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+        lambda p: torch.optim.Adagrad(p, lr=0.5, lr_decay=0.01),
+        lambda p: torch.optim.Adamax(p, lr=0.02),
+    ):
+        d, left = judged(X, Y, make, 400)
+        run = d.case.training.rehearsal
+        assert run is not None
+        assert run.excess is not None  # it was NumPy that went on
+        assert float(run.excess[-1]) == pytest.approx(left, rel=1e-6, abs=1e-13)

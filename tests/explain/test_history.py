@@ -1,0 +1,127 @@
+"""Records of real loops with a slip, held against the forecast."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from closedform.explain.diagnosis import Diagnosis
+from closedform.explain.entry import diagnose
+from data import F64, gaussian
+
+Make = Callable[[Any], torch.optim.Optimizer]
+mse: Callable[[Tensor, Tensor], Tensor] = nn.functional.mse_loss
+
+SGD: Make = lambda p: torch.optim.SGD(p, lr=0.03)  # noqa: E731
+MOMENTUM: Make = lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)  # noqa: E731
+ADAM: Make = lambda p: torch.optim.Adam(p, lr=0.02)  # noqa: E731
+
+
+def problem(dtype: torch.dtype = F64, targets: int = 1) -> tuple[Tensor, Tensor]:
+    X = gaussian(100, 2)
+    Y = X @ gaussian(2, targets, seed=1) * 3 + 4.2 + 0.01 * gaussian(100, targets, seed=2)
+    return X.to(dtype), Y.to(dtype)
+
+
+def record(X: Tensor, Y: Tensor, model: nn.Module, make: Make, slip: str, steps: int = 60) -> list[float]:
+    """Train with a slip, and write down what a user would."""
+    optimizer = make(model.parameters())
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 20, 0.3) if slip == "scheduler" else None
+    if slip == "rate":
+        optimizer.param_groups[0]["lr"] *= 0.4
+    history = []
+    for _ in range(steps):
+        if slip != "never zeroed":
+            optimizer.zero_grad()
+        loss = mse(model(X), Y) if slip != "sum" else ((model(X) - Y) ** 2).sum(1).mean()
+        (-loss if slip == "uphill" else loss).backward()
+        if slip == "clip":
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if slip != "nothing":
+            optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        history.append(float(mse(model(X), Y).detach() if slip in ("after", "sum") else loss.detach()))
+    return history
+
+
+def judged(make: Make, slip: str, dtype: torch.dtype = F64, every: int = 1, targets: int = 1) -> Diagnosis:
+    X, Y = problem(dtype, targets)
+    torch.manual_seed(0)
+    model = nn.Linear(2, targets, dtype=dtype)
+    history = record(X, Y, copy.deepcopy(model), make, slip)[::every]
+    optimizer = make(model.parameters())
+    return diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("make", [SGD, MOMENTUM, ADAM])
+@pytest.mark.parametrize(("slip", "every"), [("none", 1), ("after", 1), ("none", 5)])
+def test_a_record_of_the_run_itself_is_no_finding(make: Make, slip: str, every: int, dtype: torch.dtype) -> None:
+    assert "history_differs" not in [finding.name for finding in judged(make, slip, dtype, every).findings]
+
+
+@pytest.mark.parametrize(
+    ("make", "slip", "title"),
+    [
+        (SGD, "never zeroed", "Gradients are never zeroed"),
+        (MOMENTUM, "never zeroed", "Gradients are never zeroed"),
+        (ADAM, "never zeroed", "Gradients are never zeroed"),
+        (SGD, "uphill", "goes uphill"),
+        (MOMENTUM, "uphill", "goes uphill"),
+        (ADAM, "uphill", "goes uphill"),
+        (SGD, "nothing", "Nothing moves"),
+        (ADAM, "nothing", "Nothing moves"),
+        (SGD, "clip", "clips its gradients to a length of 1"),
+        (MOMENTUM, "clip", "clips its gradients to a length of 1"),
+        (SGD, "scheduler", "learning rate of the recorded run changes: from 0.03"),
+        (SGD, "rate", "a learning rate of 0.012, not 0.03"),
+    ],
+)
+def test_a_known_slip_is_named(make: Make, slip: str, title: str) -> None:
+    d = judged(make, slip)
+    found = next(finding for finding in d.findings if finding.name == "history_differs")
+    assert title in found.title
+    assert d.verdict.name == "history_differs"
+
+
+def test_a_sum_over_targets_is_told_from_the_mean() -> None:
+    found = judged(SGD, "sum", targets=3).findings[0]
+    assert found.title == (
+        "The recorded run is one whose loss is summed over targets where the criterion given takes the mean"
+    )
+
+
+def test_a_record_of_other_rows_is_told_by_its_start() -> None:
+    X, Y = problem()
+    model = nn.Linear(2, 1, dtype=F64)
+    history = record(X * 10, Y, copy.deepcopy(model), lambda p: torch.optim.SGD(p, lr=1e-4), "none")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+    found = next(finding for finding in d.findings if finding.name == "history_differs")
+    assert "these weights on these rows" in found.title
+
+
+def test_a_record_that_leads_up_to_the_present_weights_is_no_slip() -> None:
+    X, Y = problem()
+    model = nn.Linear(2, 1, dtype=F64)
+    history = record(X, Y, model, SGD, "after")
+    optimizer = SGD(model.parameters())
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+    assert "history_differs" not in [finding.name for finding in d.findings]
+
+
+def test_a_record_with_nan_is_held_against_the_forecast_all_the_same() -> None:
+    X, Y = problem()
+    model = nn.Linear(2, 1, dtype=F64)
+    history = [*record(X, Y, copy.deepcopy(model), SGD, "none")[:6], *[float("nan")] * 6]
+    optimizer = SGD(model.parameters())
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+    found = next(finding for finding in d.findings if finding.name == "history_differs")
+    assert found.evidence["first_difference"] == 6
+    str(d)
