@@ -166,7 +166,7 @@ def train(setup: Setup, seed: int = 0) -> tuple[list[float], float]:
         losses.append(abs(float(loss.detach())))
         if scheduler is not None:
             scheduler.step()
-        if not math.isfinite(losses[-1]) or losses[-1] > 1e30:
+        if not math.isfinite(losses[-1]) or (scheduler is None and losses[-1] > 1e30):
             break
     del order
     return losses, excess_of(setup, model)
@@ -253,6 +253,8 @@ def judge(setup: Setup, score: Score) -> None:
             score.add("left, extrapolated", abs(math.log10((left + floor + goal) / (end + floor + goal))) < 1, note)
         elif not math.isfinite(left) or left > GONE * start:
             score.add("left, diverged", not end < GONE / 100 * start, note)
+        elif course.least != course.most and course.how == "forecast":
+            score.add("left, forecast", None, note)
         elif setup.X.dtype == torch.float64 and course.how == "forecast":
             score.add("left, forecast", abs(left - end) <= SAME * max(left, end) + floor, f"{note}, said {left:.6g}")
         elif setup.X.dtype == torch.float64 and "adaptive_blow_up" not in found:
@@ -302,8 +304,8 @@ def healthy(seed: int) -> Setup:
             lambda p: torch.optim.SGD(p, lr=0.5 * limit),
             lambda p: torch.optim.SGD(p, lr=0.3 * limit, momentum=0.8),
             lambda p: torch.optim.SGD(p, lr=0.3 * limit, momentum=0.8, nesterov=True),
-            lambda p: torch.optim.Adam(p, lr=0.01),
-            lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0),
+            lambda p: torch.optim.Adam(p, lr=0.02),
+            lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.0),
             lambda p: torch.optim.LBFGS(p, max_iter=100, line_search_fn="strong_wolfe"),
         ]
     )

@@ -53,6 +53,8 @@ _WINDOW = 0.02
 _MOSTLY = 0.9
 #: Relative change of weights that lie at a fixed point, to see whether it holds a run: rounding does as much.
 _NUDGE = 1e-6
+#: Growth of the excess loss from which on rounding decides what is left of it in the end.
+_FAR = 1e4
 #: Numbers that a schedule with momentum may move in all, one step after the other.
 _MOVED = 2e9
 
@@ -263,6 +265,7 @@ class Training:
             self._momentum_held(),
             limits,
             setting.precision.product_eps,
+            float(torch.finfo(setting.precision.dtype).max),
         )
 
     def _momentum_held(self) -> Tensor | None:
@@ -456,8 +459,11 @@ class Training:
         """The user's own run, by whatever way it is known; None where it is not."""
         patience = self.setting.patience
         if self.scheduled is not None:
-            left = self.scheduled.left
-            return Course(self.scheduled.steps, self.scheduled.excess, left, left, left, "forecast", patience)
+            run, left = self.scheduled, self.scheduled.left
+            # A run that grows that far comes back with rounding of what it was; how much, no forecast knows.
+            sure = run.peak <= _FAR * self.start_excess or left >= self.start_excess
+            least, most = (left, left) if sure else (0.0, math.inf)
+            return Course(run.steps, run.excess, left, least, most, "forecast", patience)
         if self.batches is not None:
             left = self.batches.excess_at(patience)
             points = torch.unique(torch.logspace(0, math.log10(patience), 60).round().to(torch.int64))

@@ -32,6 +32,8 @@ _STARVED = 0.1
 _SHARE = 0.01
 #: Excess losses below this share of the one at the start nobody sees in a plot, and are no ERROR.
 VISIBLE = 1e-4
+#: A loss that grows this much on the way is worth a warning, though the schedule brings it down again.
+_BUMP = 100.0
 #: Growth per step that differs from 1 by less than this is none.
 _AT_THE_LIMIT = 1e-9
 
@@ -136,15 +138,15 @@ def _schedule_above_limit(case: Case) -> Finding | None:
     run, optimizer = training.scheduled, setting.optimizer
     if run is None or optimizer is None or not run.above:
         return None
-    worse = run.peak > 2 * training.start_excess and run.left > training.goal_excess
-    if not (worse or (run.left > training.goal_excess and run.left >= training.start_excess)):
+    reached = run.left <= training.goal_excess
+    if run.peak <= (_BUMP if reached else 2) * training.start_excess and (reached or run.left < training.start_excess):
         return None
     factor = setting.loss_factor
     limit = run.highest_lr / run.highest_share
     share = "beyond float64" if math.isinf(run.peak) else f"{short(training.share(run.peak))} times {training.share_of}"
     return Finding(
         name="lr_above_limit",
-        severity=Severity.ERROR,
+        severity=Severity.WARNING if reached else Severity.ERROR,
         title=(
             f"The schedule takes lr to {run.highest_lr / factor:.6g}, above the largest stable step, "
             f"{limit / factor:.6g}"

@@ -76,6 +76,7 @@ def scheduled_run(
     buffer: Tensor | None,
     limits: Sequence[float],
     rounding: float = sys.float_info.epsilon,
+    largest: float = sys.float_info.max,
 ) -> ScheduledRun:
     """Follow SGD on the mean squared error along each singular direction.
 
@@ -90,6 +91,7 @@ def scheduled_run(
         buffer: Momentum that it holds already, ``(columns, targets)``, or None.
         limits: The largest stable learning rate for the settings of each step.
         rounding: Relative rounding of the arithmetic that is trained in, which a step above the limit has to grow from.
+        largest: The largest number of that arithmetic: losses beyond it are infinite and stay so.
 
     Example:
         >>> from closedform.explain.spectra import spectrum
@@ -118,8 +120,9 @@ def scheduled_run(
                 found[steps] = _excess(residual, count)
                 break
             if now.lr >= limits[min(step, len(settings) - 1)]:
-                # However small exact arithmetic would have made it, rounding has left this much to grow from.
-                residual = np.where(np.abs(residual) < floor, np.where(residual < 0, -floor, floor), residual)
+                # However small exact arithmetic would have made it, rounding of the largest leaves this much of each.
+                noise = max(floor, rounding * float(np.abs(residual).max(initial=0.0)) / 4)
+                residual = np.where(np.abs(residual) < noise, np.where(residual < 0, -noise, noise), residual)
             gradient = h * residual + (now.weight_decay * (residual + targets) if now.weight_decay else 0.0)
             moved = gradient
             if now.momentum:
@@ -129,8 +132,8 @@ def scheduled_run(
             if step + 1 in marks:
                 found[step + 1] = _excess(residual, count)
                 peak = max(peak, found[step + 1])
-                if math.isinf(found[step + 1]):
-                    found[steps] = math.inf
+                if not found[step + 1] < largest:
+                    found[step + 1] = found[steps] = peak = math.inf
                     break
     shares = [now.lr / limit for now, limit in zip(settings, limits, strict=True)]
     highest = max(range(len(shares)), key=shares.__getitem__)
