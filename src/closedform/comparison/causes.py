@@ -75,9 +75,11 @@ def _forecast(rate_limit: float, steps_needed: float, methods: Sequence[MethodRe
 
 
 def _count(arrived: Sequence[str], number: int) -> str:
-    """Example:
-    >>> _count([], 7), _count(["rls"], 7)
-    ('None of the 7 optimizers came that close', 'Of the 7 optimizers only rls came that close')
+    """Say how many came that close.
+
+    Example:
+        >>> _count([], 7), _count(["rls"], 7)
+        ('None of the 7 optimizers came that close', 'Of the 7 optimizers only rls came that close')
     """
     if number == 1:
         return "The optimizer came that close" if arrived else "The optimizer did not come that close"

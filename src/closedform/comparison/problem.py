@@ -33,22 +33,28 @@ class Weights:
         return Weights(layer.weight.detach().to(torch.float64, copy=True), bias)
 
     def to(self, dtype: torch.dtype) -> Weights:
+        """Return the weights in another dtype."""
         return Weights(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
     def on(self, device: torch.device) -> Weights:
+        """Return the weights on another device."""
         return Weights(self.weight.to(device), None if self.bias is None else self.bias.to(device))
 
     def predict(self, X: Tensor) -> Tensor:
+        """Return the outputs of a layer with these weights, ``(rows, targets)``."""
         return nn.functional.linear(X, self.weight, self.bias)
 
     def minus(self, other: Weights) -> Weights:
+        """Return the difference to other weights."""
         bias = None if self.bias is None or other.bias is None else self.bias - other.bias
         return Weights(self.weight - other.weight, bias)
 
     def abs(self) -> Weights:
+        """Return the sizes of the weights."""
         return Weights(self.weight.abs(), None if self.bias is None else self.bias.abs())
 
     def norm(self) -> float:
+        """Return the Frobenius norm of weight and bias together."""
         parts = [self.weight] if self.bias is None else [self.weight, self.bias]
         return math.hypot(*(_norm(part) for part in parts))
 
@@ -60,10 +66,10 @@ def _norm(values: Tensor) -> float:
 
 
 def failure(error: Exception) -> str:
-    """Why a method that raised an exception stopped, on one line.
+    r"""Why a method that raised an exception stopped, on one line.
 
     Example:
-        >>> failure(ValueError("Input y contains infinity\\nor a value too large."))
+        >>> failure(ValueError("Input y contains infinity\nor a value too large."))
         'it raised ValueError: Input y contains infinity or a value too large'
     """
     return f"it raised {type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"

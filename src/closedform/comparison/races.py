@@ -62,6 +62,7 @@ class Lane:
     clock: Callable[[], float]
 
     def tick(self, used: float) -> None:
+        """Report that so many seconds of the share are used."""
         self.report(self.name, (self.index + min(used / self.seconds, 1.0)) / self.lanes)
 
 

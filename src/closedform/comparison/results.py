@@ -91,7 +91,11 @@ class Comparison(Report):
     interrupted: bool = False
 
     def __getitem__(self, name: str) -> MethodResult:
-        """Return the row of the method called ``name``; KeyError lists the names there are."""
+        """Return the row of the method called ``name``.
+
+        Raises:
+            KeyError: there is none; the names there are are listed.
+        """
         for method in self.methods:
             if method.name == name:
                 return method

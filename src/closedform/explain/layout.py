@@ -203,7 +203,9 @@ def advice_section(shown: Shown) -> Section:
 
 def _after(piece: AdviceRecord) -> str:
     """Steps after the advice; where another minimiser is sought, or they are not known, there is nothing to compare."""
-    return _steps(piece.steps_after) if piece.comparable and piece.effect != "other minimiser" else "-"
+    if piece.steps_after is None or piece.effect == "other minimiser":
+        return "-"
+    return _steps(piece.steps_after)
 
 
 def numbers_section(shown: Shown) -> Section:

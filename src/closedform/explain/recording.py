@@ -58,10 +58,21 @@ def record(
         forecasts=(*_own_curve(case), *(curve_record(case, *entry) for entry in _forecasts(case))),
         limits=tuple(_limit(case, limit) for limit in case.training.limits),
         findings=tuple(findings),
-        folklore=tuple(AdviceRecord(**vars(piece), comparable=piece.comparable) for piece in folklore),
+        folklore=tuple(_advice(piece) for piece in folklore),
         notes=tuple(_notes(case)),
         environment=_environment(),
         code=_code(case),
+    )
+
+
+def _advice(piece: Folklore) -> AdviceRecord:
+    return AdviceRecord(
+        advice=piece.advice,
+        effect=piece.effect,
+        steps_before=piece.steps_before,
+        steps_after=piece.steps_after if piece.comparable else None,
+        sentence=piece.sentence,
+        comparable=piece.comparable,
     )
 
 

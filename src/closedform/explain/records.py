@@ -198,12 +198,12 @@ class LimitRecord:
 @final
 @dataclass(frozen=True)
 class AdviceRecord:
-    """A piece of common advice and its effect; ``comparable`` tells whether steps after it are known."""
+    """A piece of common advice and its effect; where steps after it are not known they are not ``comparable``."""
 
     advice: str
     effect: str
     steps_before: float
-    steps_after: float
+    steps_after: float | None
     sentence: str
     comparable: bool
 
