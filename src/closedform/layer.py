@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from closedform.engine.tracing import untraced
+from closedform.files import open_problem
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import Request, Watcher, check_ridge
@@ -72,7 +73,8 @@ def fit_(
     started = time.perf_counter()
     check_linear(layer)
     check_writable(layer)
-    rows = as_rows(X, Y, sample_weight)
+    opened = open_problem(X, Y, sample_weight)
+    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
     _check_fit(layer, rows.n_features, rows.n_targets)
     if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
         raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
@@ -145,7 +147,8 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
         (0.5, 0.5)
     """
     check_linear(layer)
-    rows = as_rows(X, Y, sample_weight)
+    opened = open_problem(X, Y, sample_weight)
+    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
     _check_fit(layer, rows.n_features, rows.n_targets)
     check_finite(layer)
     strength = check_ridge(l2, 1)[0]

@@ -164,9 +164,11 @@ def test_remedies_are_commands_that_run(table: Path, monkeypatch: pytest.MonkeyP
 
 def test_commands_carry_the_tables_and_the_settings() -> None:
     options = ["--x", "X.T", "--y", "a b", "--bias"]
-    assert command_for("sol = cf.solve(X, Y)", "d.h5\ne.h5", options) == (
-        "closedform solve d.h5 e.h5 --x X.T --y 'a b' --bias --out layer.safetensors"
+    code = "optimizer = torch.optim.Adam(model.parameters(), lr=0.1)"
+    assert command_for(code, "d.h5\ne.h5", options) == (
+        "closedform diagnose d.h5 e.h5 --x X.T --y 'a b' --bias --optimizer adam --lr 0.1"
     )
+    assert command_for("closedform solve d.h5", "d.h5", options) == "closedform solve d.h5"
     code = "optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)"
     assert command_for(code, "d.h5", []) == (
         "closedform diagnose d.h5 --optimizer sgd --lr 1e-3 --momentum 0.9 --nesterov"

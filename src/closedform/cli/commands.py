@@ -26,14 +26,12 @@ def command_for(code: str, file: str, options: Sequence[str]) -> str | None:
         options: The options that name its tables and the problem (``--bias``).
 
     Example:
-        >>> command_for("sol = cf.fit_(model, X, Y)", "my data.h5", ["--bias"])
-        "closedform solve 'my data.h5' --bias --out layer.safetensors"
         >>> command_for("torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)", "d.h5", [])
         'closedform diagnose d.h5 --optimizer sgd --lr 0.1 --momentum 0.9'
     """
+    if code.startswith("closedform "):
+        return code
     words = [*file.split("\n"), *options]
-    if "cf.fit_(" in code or "cf.solve(" in code:
-        return shlex.join(["closedform", "solve", *words, "--out", "layer.safetensors"])
     match = _OPTIMIZER.search(code)
     if match is None:
         return None

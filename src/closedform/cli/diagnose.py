@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from closedform.cli.sources import Tables
     from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.readers.optimizers import OptimizerReading
     from closedform.rows import Source
@@ -80,7 +83,8 @@ def diagnose_command(
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
     from closedform.cli.sources import named_files, open_tables
-    from closedform.explain.entry import diagnose
+    from closedform.explain.entry import diagnose_for
+    from closedform.explain.setting import Command
 
     file = named_files(files)
     page = page_output(html)
@@ -89,13 +93,9 @@ def diagnose_command(
     name = _optimizer_name(optimizer, lr, momentum, nesterov)
     screen = Screen.of(quiet, data)
     tables = open_tables(file, screen, x=x, y=y, weight=weight, test_rows=False)
-    model = trained = None
-    if name is not None:
-        layer = fresh_layer(tables.X, tables.Y, bias, seed)
-        model = as_model(layer, tables.Y)
-        trained = _optimizer(name, layer, lr, momentum, nesterov)
-
-    diagnosis = diagnose(
+    model, trained = (None, None) if name is None else _trained(name, tables, bias, seed, lr, momentum, nesterov)
+    diagnosis = diagnose_for(
+        Command(shlex.join([*tables.file.split("\n"), *tables.options])),
         tables.X,
         tables.Y,
         bias=bias,
@@ -105,12 +105,13 @@ def diagnose_command(
         optimizer=trained,
         steps=steps,
         batch_size=batch_size,
+        feature_names=tables.X.columns,
     )
-    options = [*tables.options, *(["--bias"] if bias else []), *(["--l2", f"{l2:g}"] if l2 else [])]
-
-    def command(code: str) -> str | None:
-        return command_for(code, tables.file, options)
-
+    command = partial(
+        command_for,
+        file=tables.file,
+        options=[*tables.options, *(["--bias"] if bias else []), *(["--l2", f"{l2:g}"] if l2 else [])],
+    )
     screen.show(with_commands(diagnosis.summary(), command))
     if page is not None:
         write_page(with_commands(diagnosis.page(), command), page, screen)
@@ -164,6 +165,14 @@ def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | N
     if lr is not None and not 0 <= lr < float("inf"):
         raise InputError(f"--lr {lr} must be a finite number and not negative.")
     return name
+
+
+def _trained(
+    name: str, tables: Tables, bias: bool, seed: int, lr: float | None, momentum: float | None, nesterov: bool
+) -> tuple[nn.Module, Optimizer | OptimizerReading]:
+    """Return a fresh model for the tables, and the optimizer that trains it."""
+    layer = fresh_layer(tables.X, tables.Y, bias, seed)
+    return as_model(layer, tables.Y), _optimizer(name, layer, lr, momentum, nesterov)
 
 
 def _optimizer(

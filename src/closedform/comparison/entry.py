@@ -17,6 +17,7 @@ from closedform.comparison.contest import Contest, fresh_layer
 from closedform.comparison.results import Comparison
 from closedform.comparison.tables import held_out_rows, in_memory
 from closedform.engine.tracing import untraced
+from closedform.files import open_problem
 from closedform.fit.layers import check_finite, check_linear
 from closedform.rows import Rows, as_rows
 from closedform.words.errors import InputError
@@ -99,7 +100,8 @@ def compare(
     if not _SEEDS[0] <= seed <= _SEEDS[1]:
         raise InputError(f"seed is {seed}; torch takes integers from -2**63 to 2**64 - 1.")
     with torch.inference_mode(False), torch.no_grad():
-        rows = in_memory(as_rows(X, Y, sample_weight))
+        opened = open_problem(X, Y, sample_weight)
+        rows = in_memory(as_rows(opened.X, opened.Y, opened.sample_weight))
         if layer is not None:
             _check_layer(layer, rows)
         test = held_out_rows(X_test, Y_test, rows)

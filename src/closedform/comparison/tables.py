@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from closedform.comparison.problem import Problem, Weights
+from closedform.files import open_data
 from closedform.fit.solution import Solution
 from closedform.rows import Rows, Source, TensorSource, as_rows
 from closedform.rows.labels import check_alignment
@@ -58,6 +59,8 @@ def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor]
 def _named(data: Any, name: str) -> Source:
     if isinstance(data, Source):
         return data
+    if (source := open_data(data)) is not None:
+        return source
     tensor, notes = as_tensor(data, name)
     return TensorSource(tensor, name, notes)
 

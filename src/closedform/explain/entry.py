@@ -21,6 +21,7 @@ from closedform.explain.readers.schedules import read_schedule
 from closedform.explain.setting import Command, Setting, Table, describe
 from closedform.explain.training import Training
 from closedform.explain.wording import plural
+from closedform.files import open_problem
 from closedform.rows import Rows, Scan, as_rows
 from closedform.words.errors import InputError
 
@@ -148,6 +149,8 @@ def diagnose_for(
         raise InputError(f"l2={l2!r} must be one finite number that is not negative.")
     if not 0 < goal < 1:
         raise InputError(f"goal={goal} must be between 0 and 1: the share of the excess loss that may be left.")
+    opened = open_problem(X, Y, sample_weight)
+    X, Y, sample_weight = opened.X, opened.Y, opened.sample_weight
     rows = as_rows(X, Y, sample_weight)
     _check_counts(rows, steps, batch_size, exact_up_to, feature_names)
     layer = None if model is None else find_layer(model)[0]

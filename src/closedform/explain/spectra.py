@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from closedform.files import open_problem
 from closedform.fit.problem import Problem
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.scaling import power_of_two_exponents
@@ -201,7 +202,8 @@ def spectrum(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0, sample_weig
         >>> round(s.condition, 12), round(s.learning_rate_limit, 12)
         (3.0, 0.222222222222)
     """
-    return spectrum_of_rows(as_rows(X, Y, sample_weight), bias=bias, l2=l2)
+    opened = open_problem(X, Y, sample_weight)
+    return spectrum_of_rows(as_rows(opened.X, opened.Y, opened.sample_weight), bias=bias, l2=l2)
 
 
 def spectrum_of_rows(rows: Rows, *, bias: bool, l2: float) -> Spectrum:

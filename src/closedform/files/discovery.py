@@ -218,6 +218,7 @@ def discover(
         By name: X = X_train (3, 3), Y = y_train (3,); no test rows.
     """
     path, files = Path(path), _Files()
+    x, y, x_test, y_test, weight = (_of_this_file(path, key) for key in (x, y, x_test, y_test, weight))
     frame = _frame(files, path, x, y)
     if frame is not None:
         how, train_x, train_y, row_weight = _find_columns(files, frame, x, y, weight)
@@ -235,6 +236,15 @@ def discover(
         weight=None if row_weight is None else row_weight.spec,
         sentence=_sentence(path, how, train_x, train_y, test_x, test_y, row_weight, test_rows=test_rows),
     )
+
+
+def _of_this_file(path: Path, key: str | None) -> str | None:
+    """Return ``KEY`` for ``FILE::KEY`` of this very file, by whatever name, so that its columns count as taken."""
+    if key is None:
+        return None
+    other, other_key = split_spec(key)
+    same = other == path or (os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other))
+    return other_key if same and other_key is not None else key
 
 
 _Found = tuple[str, _Table, _Table, _Table | None]

@@ -344,11 +344,22 @@ class _ShardedFormat(FileFormat):
             if len(same) == len(shards) and entry.shape and all(part.shape[1:] == entry.shape[1:] for part in same):
                 rows = sum(part.shape[0] for part in same)
                 found[key] = Entry((rows, *entry.shape[1:]), entry.dtype, entry.numeric, entry.role, entry.columns)
+        if shards[0] and not found:
+            odd = next(i for i, shard in enumerate(shards) if not _same_tables(shards[0], shard))
+            raise InputError(
+                f"{self._paths[0]} holds {describe(shards[0])}, and {self._paths[odd]} {describe(shards[odd])}; "
+                "the files of one table have the same columns."
+            )
         return found
 
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         """Open all files; a table of named columns takes the names of the first."""
         return ShardedSource([_open(self._form, shard, key, budget) for shard in self._paths], join_spec(path, key))
+
+
+def _same_tables(first: dict[str, Entry], other: dict[str, Entry]) -> bool:
+    """Whether two files hold a table of the same key and width."""
+    return any(key in other and other[key].shape[1:] == entry.shape[1:] for key, entry in first.items())
 
 
 def _check_file(path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
+from closedform.files import open_problem
 from closedform.fit.certification import certify
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
@@ -55,8 +56,9 @@ def solve(
 
     Args:
         X: Features, ``(rows, features)`` or ``(..., features)``: torch tensor, NumPy array or memory map, DLPack
-            object, pandas or Polars frame, or a source opened by ``closedform.files.open_source``.
-        Y: Targets, ``(rows,)`` or ``(rows, targets)``.
+            object, pandas or Polars frame, a path (``"data.h5::X"``, ``"emb_*.npy"``, a folder of Parquet files, a list
+            of paths), or a source opened by ``closedform.files.open_source``.
+        Y: Targets, ``(rows,)`` or ``(rows, targets)``; beside a path for X also a key or a column of its file.
         bias: Whether the layer has a bias.
         l2: Ridge strength as in scikit-learn (sum of squared errors plus ``l2 * |W|^2``, the bias not penalised); a
             number, or one for each target. ``weight_decay=wd`` of a torch optimizer with ``nn.MSELoss()`` is
@@ -93,7 +95,8 @@ def solve(
         True
     """
     started = time.perf_counter()
-    rows = as_rows(X, Y, sample_weight)
+    opened = open_problem(X, Y, sample_weight)
+    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
     request = Request.checked(
         rows,
         bias=bias,
