@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
-from closedform.explain.findings.remedies import optimizer_code
 from closedform.explain.rehearsal import Loop
 from closedform.explain.wording import count, short
 
@@ -170,7 +169,7 @@ def _nothing_moves(case: Case, found: Comparison) -> Slip | None:
         "Nothing moves: the recorded loss is the same at every point",
         "The optimizer of that run does not step, or holds other parameters than the model that computes the loss.",
         "optimizer = "
-        + optimizer_code(case).removeprefix("optimizer = ")
+        + _optimizer_code(case).removeprefix("optimizer = ")
         + "   # over this model, and step() in the loop",
     )
 
@@ -237,7 +236,7 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
     return Slip(
         f"The recorded run has a learning rate of {optimizer.lr * ratio:.4g}, not {optimizer.lr:.4g}",
         f"Each of its steps is {short(ratio)} times as long as the optimizer given would make it.",
-        optimizer_code(case, lr=float(f"{optimizer.lr * ratio:.4g}")),
+        _optimizer_code(case, lr=float(f"{optimizer.lr * ratio:.4g}")),
     )
 
 
@@ -332,3 +331,10 @@ def _other_scale(case: Case, found: Comparison) -> Slip | None:
         "It was recorded on other rows than those given (another scaling, another split), or from other weights.",
         "# pass X and Y as the loop feeds them, and the model as it was before the first recorded step",
     )
+
+
+def _optimizer_code(case: Case, **changed: object) -> str:
+    # The findings import this module, and a package is loaded before what is in it.
+    from closedform.explain.findings.remedies import optimizer_code
+
+    return optimizer_code(case, **changed)
