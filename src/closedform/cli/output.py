@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import typer
+from typing_extensions import override
 
 from closedform.words.errors import InputError
 from closedform.words.json_values import json_text
@@ -57,6 +58,7 @@ class Output(ABC):
 class StandardOutput(Output):
     """The standard output, which then holds nothing else."""
 
+    @override
     def write(self, data: bytes) -> None:
         # By way of the text stream, which whoever calls a command from Python may have replaced.
         sys.stdout.write(data.decode())
@@ -116,6 +118,7 @@ class OutputFile(Output):
     def __str__(self) -> str:
         return f"{self._option} {self.path}"
 
+    @override
     def write(self, data: bytes) -> None:
         """Write all of ``data`` and only then put it in place.
 

@@ -15,6 +15,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import (
     LABEL,
@@ -243,11 +244,13 @@ class ParquetFormat(FileFormat):
     suffixes = (".parquet", ".pq")
     columns = True
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *arrow_errors()), _parquet_file(path) as file:
             schema = file.schema_arrow
             return entries_of(schema, file.metadata.num_rows, list_widths(schema, _first_rows(file)))
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return ParquetSource(path, key)
 
@@ -283,6 +286,7 @@ class ParquetSource(ColumnSource):
         self._ahead = torch.empty(0)
         self._position = 0
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
         with reading(self._path, ParquetFormat.title, *arrow_errors()):
@@ -308,6 +312,7 @@ class ParquetSource(ColumnSource):
             rows -= len(parts[-1])
         return parts
 
+    @override
     def close(self) -> None:
         if self._batches is not None:
             self._batches = None
@@ -343,11 +348,13 @@ class ArrowFormat(FileFormat):
     suffixes = (".arrow", ".feather", ".ipc")
     columns = True
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *arrow_errors()), _arrow_file(path) as file:
             first = file.get_batch(0) if file.num_record_batches else None
             return entries_of(file.schema, sum(_batch_rows(file)), list_widths(file.schema, first))
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return ArrowSource(path, key)
 
@@ -374,6 +381,7 @@ class ArrowSource(ColumnSource):
             self.set_columns(path, key, file.schema, sum(rows), list_widths(file.schema, first))
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
         parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype)]

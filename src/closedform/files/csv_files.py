@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast, final
 
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.columns import ColumnSource, arrow_errors, entries_of
 from closedform.files.formats import Entry, FileFormat, FileSource, import_extra, reading
@@ -63,10 +64,12 @@ class CsvFormat(FileFormat):
     suffixes = (".csv", ".tsv", *(f"{ending}{packed}" for ending in (".csv", ".tsv", ".txt") for packed in _UNPACK))
     columns = True
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         table, _ = _read_csv(path, None)
         return entries_of(table.schema, table.num_rows)
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         # Only parsing tells how many numbers the text holds; and it is rarely smaller than they are.
         size = path.stat().st_size
@@ -287,5 +290,6 @@ class CsvSource(ColumnSource):
         self.notes += tuple(map(printable, notes))
         self._table = table
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         return self.stack(self._table.slice(start, stop - start), start)

@@ -14,6 +14,7 @@ from typing import Any, final
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import (
     LABEL,
@@ -58,6 +59,7 @@ class Hdf5Format(FileFormat):
     title = _TITLE
     suffixes = (".h5", ".hdf5", ".hdf", ".h5ad", ".nc", ".nc4")
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         h5py = _h5py()
         found: dict[str, Entry] = {}
@@ -75,6 +77,7 @@ class Hdf5Format(FileFormat):
                     found[key] = Entry(shape, item.dtype.name, _is_numeric(item), role)
         return found
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         key = key.strip("/")
         h5py = _h5py()
@@ -211,6 +214,7 @@ class Hdf5Source(FileSource):
             self._fill = _fill_values(dataset)
             self._cache = _chunk_cache(dataset, budget, reverse=self._reversed)
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         with reading(self._path, _TITLE, *_LIBRARY_ERRORS):
             if self._dataset is None:
@@ -231,6 +235,7 @@ class Hdf5Source(FileSource):
                 "was never written; drop or fill those rows."
             )
 
+    @override
     def close(self) -> None:
         if self._dataset is not None:
             self._dataset = None
@@ -296,6 +301,7 @@ class Hdf5FrameSource(FileSource):
             for i in range(column.width)
         )
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
         with reading(self._path, _TITLE, *_LIBRARY_ERRORS):
@@ -306,6 +312,7 @@ class Hdf5FrameSource(FileSource):
             parts = read_columns(self._item, self._columns, start, stop, self.name)
         return array_to_tensor(np.concatenate(parts, axis=1, dtype=self._array_dtype), self.name)[0]
 
+    @override
     def close(self) -> None:
         if self._item is not None:
             self._item = None
@@ -327,6 +334,7 @@ class Hdf5SparseSource(FileSource):
         self.dtype, notes = native_dtype(group["data"].dtype, self.name)
         self.notes = (*notes, f"{self.name} is sparse ({self._layout}); it was read as a dense table")
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         from scipy.sparse import csc_matrix, csr_matrix
 

@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, native_dtype, reading, table_name
 from closedform.rows.tensors import array_to_tensor
@@ -27,12 +28,14 @@ class MatlabFormat(FileFormat):
     title = "MATLAB"
     suffixes = (".mat",)
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         from scipy.io import whosmat
 
         with reading(path, self.title, *_ERRORS):
             return {name: Entry(shape, kind, kind in _NUMBERS) for name, shape, kind in whosmat(path)}
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         entries = self.entries(path)
         if key not in entries:
@@ -55,6 +58,7 @@ class MatlabSource(FileSource):
         dtype = {"double": "float64", "single": "float32", "logical": "bool"}.get(entry.dtype, entry.dtype)
         self.dtype, self.notes = native_dtype(np.dtype(dtype), self.name)
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         from scipy.io import loadmat
 

@@ -10,6 +10,7 @@ from typing import IO, Any, final
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import (
     Entry,
@@ -54,10 +55,12 @@ class NpyFormat(FileFormat):
     title = ".npy"
     suffixes = (".npy",)
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *_NPY_ERRORS), path.open("rb") as file:
             return {"": _entry(*_header(file))}
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         if key:
             raise UnknownKey(key)
@@ -80,6 +83,7 @@ class NpySource(FileSource):
             # Mapping checks the length of the file against the header; the map itself costs nothing.
             self._map()
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         with reading(self._path, NpyFormat.title, *_NPY_ERRORS):
             array = np.array(self._map()[start:stop])
@@ -96,6 +100,7 @@ class NpzFormat(FileFormat):
     title = ".npz"
     suffixes = (".npz",)
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *_NPZ_ERRORS), zipfile.ZipFile(path) as archive:
             found = {}
@@ -105,6 +110,7 @@ class NpzFormat(FileFormat):
                         found[member.removesuffix(".npy")] = _entry(*_header(file))
             return found
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return NpzSource(path, key)
 
@@ -127,6 +133,7 @@ class NpzSource(FileSource):
         if self.shape == ():
             raise SourceError(f"{self.name} holds a single number, not a table; choose another key.")
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         with (
             reading(self._path, NpzFormat.title, *_NPZ_ERRORS),

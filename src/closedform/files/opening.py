@@ -14,6 +14,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.columns import ArrowFormat, ParquetFormat
 from closedform.files.csv_files import CsvFormat, looks_like_table
@@ -335,6 +336,7 @@ class _ShardedFormat(FileFormat):
             if file_format(path).title != self.title:
                 raise SourceError(f"{self._paths[0]} is {self.title} and {path} is not; name files of one format.")
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         """Return the entries of the first file with the rows of all of them."""
         shards = [self._form.entries(shard) for shard in self._paths]
@@ -352,6 +354,7 @@ class _ShardedFormat(FileFormat):
             )
         return found
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         """Open all files; a table of named columns takes the names of the first."""
         return ShardedSource([_open(self._form, shard, key, budget) for shard in self._paths], join_spec(path, key))

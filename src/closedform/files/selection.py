@@ -10,6 +10,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import FileSource, UnknownKey
 from closedform.rows.source import Source
@@ -140,9 +141,11 @@ class SelectedSource(FileSource):
         names = getattr(source, "columns", None)
         self.columns = None if names is None else tuple(names[position] for position in positions)
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         return self._source.read(start, stop).index_select(1, self._positions)
 
+    @override
     def close(self) -> None:
         if isinstance(self._source, FileSource):
             self._source.close()
@@ -160,9 +163,11 @@ class TransposedSource(FileSource):
         self.notes = (*source.notes, f"{printable(source.name)} was transposed, as the key asks")
         self.shape = source.shape[::-1]
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         whole = self._source.read(0, self._source.shape[0])
         return whole.permute(*reversed(range(whole.ndim)))[start:stop].contiguous()
 
+    @override
     def close(self) -> None:
         self._source.close()

@@ -10,6 +10,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import FileSource
 from closedform.rows.source import Source
@@ -99,6 +100,7 @@ class ShardedSource(FileSource):
         self.notes = (own, *dict.fromkeys(note for source in sources for note in source.notes))
         self.streams = all(source.streams for source in sources if isinstance(source, FileSource))
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
         parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype)]
@@ -107,6 +109,7 @@ class ShardedSource(FileSource):
                 parts.append(source.read(max(start - first, 0), min(stop, end) - first).to(self.dtype))
         return torch.cat(parts)
 
+    @override
     def close(self) -> None:
         for source in self._sources:
             if isinstance(source, FileSource):

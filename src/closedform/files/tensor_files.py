@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import (
     Entry,
@@ -80,6 +81,7 @@ class SafetensorsFormat(FileFormat):
     title = ".safetensors"
     suffixes = (".safetensors",)
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         library = _safetensors()
         with (
@@ -94,6 +96,7 @@ class SafetensorsFormat(FileFormat):
                 found[key] = Entry(tuple(tensor.get_shape()), name, dtype is not None)
             return found
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         entries = self.entries(path)
         if key not in entries:
@@ -121,6 +124,7 @@ class SafetensorsSource(FileSource):
         self.shape = entry.shape
         self.dtype = _source_dtype(getattr(torch, entry.dtype), self.name)
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         library = _safetensors()
         with (
@@ -139,12 +143,14 @@ class PtFormat(FileFormat):
     title = ".pt"
     suffixes = (".pt", ".pth")
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         return {
             key: Entry(tuple(tensor.shape), _dtype_name(tensor.dtype), _is_table(tensor))
             for key, tensor in _load(path).items()
         }
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         tensors = _load(path)
         if key not in tensors:
@@ -234,5 +240,6 @@ class PtSource(FileSource):
         self.dtype = _source_dtype(tensor.dtype, self.name)
         self.streams = zipfile.is_zipfile(path)
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         return _widen(self._tensor[start:stop].clone(), self.name)

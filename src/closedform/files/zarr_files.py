@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from closedform.files.formats import (
     Entry,
@@ -57,6 +58,7 @@ class ZarrFormat(FileFormat):
     title = "Zarr"
     suffixes = (".zarr",)
 
+    @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *_ERRORS):
             return {
@@ -64,6 +66,7 @@ class ZarrFormat(FileFormat):
                 for key, array in _arrays(_open(path))
             }
 
+    @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return ZarrSource(path, key.strip("/"))
 
@@ -98,6 +101,7 @@ class ZarrSource(FileSource):
             self.shape = tuple(node.shape)
             self.dtype, self.notes = native_dtype(np.dtype(node.dtype), self.name)
 
+    @override
     def read(self, start: int, stop: int) -> Tensor:
         with reading(self._path, ZarrFormat.title, *_ERRORS):
             array = np.asarray(self._array[start : min(stop, self.shape[0])])
