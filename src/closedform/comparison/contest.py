@@ -10,6 +10,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from closedform.comparison.causes import EXCESS, cause
 from closedform.comparison.contenders import Contender, Outlook
@@ -34,6 +35,8 @@ __all__ = ["Contest", "fresh_layer"]
 
 #: Share of the largest stable step at which plain gradient descent is forecast.
 _SAFETY = 0.9
+#: Part of an equal share of the budget that every optimizer has at least.
+_LEAST_SHARE = 0.25
 #: Gradients that are timed for an estimate of the steps that there is time for.
 _TIMED = 3
 
@@ -178,7 +181,10 @@ class Contest:
         if not self.contenders:
             return trained
 
-        share = self.budget / len(self.contenders)
+        # Loading torch's optimizers, choosing settings and measuring are waited for as well, so they come off the
+        # budget; but each has a part of its share whatever they take.
+        started, share = self.clock(), self.budget / len(self.contenders)
+        SGD(self.make_layer().parameters(), lr=0.0)  # the first of all optimizers loads torch's compiler
         layer, limit = self.make_layer(), spectral.learning_rate_limit
         steps = share / self._seconds_of_a_step(problem, layer)
         outlook = Outlook(
@@ -189,7 +195,9 @@ class Contest:
             eps=torch.finfo(self.rows.dtype).eps,
         )
         for index, contender in enumerate(self.contenders):
-            lane = Lane(report, contender.name, index, len(self.contenders), share, self.clock)
+            left = self.budget - (self.clock() - started)
+            seconds = max(left / (len(self.contenders) - index), _LEAST_SHARE * share)
+            lane = Lane(report, contender.name, index, len(self.contenders), seconds, self.clock)
             trained.append(race(contender, self.make_layer, problem, outlook, lane))
             if trained[-1].stopped_because == INTERRUPTED:
                 break

@@ -69,7 +69,7 @@ def compare(
         sample_weight: One non-negative weight per row, or None; the loss is then the weighted mean.
         optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``,
             ``rls`` (:class:`closedform.optim.RecursiveLeastSquares`).
-        budget: Seconds of training, shared equally by the optimizers. Each makes at least one step.
+        budget: Seconds for all training and measuring, shared by the optimizers. Each makes at least one step.
         layer: A layer to take the starting weights from; by default those of a new ``nn.Linear``.
         seed: Seed of a new layer's weights: those of ``nn.Linear`` after ``torch.manual_seed(seed)``.
         progress: ``None`` shows progress on interactive terminals after two seconds; ``False`` never; a function is

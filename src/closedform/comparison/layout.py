@@ -42,8 +42,7 @@ def _cells(method: MethodResult, floor: float, tested: bool) -> tuple[str, ...]:
         number(method.seconds),
         "-" if method.steps is None else count(method.steps),
         below(method.train_mse, floor),
-        # The floor itself is what an excess that was lost in rounding is set to.
-        f"< {number(floor)}" if floor > 0 and method.excess_loss <= floor else number(method.excess_loss),
+        below(method.excess_loss, floor),
         number(method.weight_distance),
     )
     return (*cells, number(method.test_mae)) if tested else cells
