@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, final
 
 from closedform.fit.factors import METHODS, Cost, Facts, Method
 from closedform.words.errors import InputError, MethodRefusedError
 
 __all__ = ["METHOD_NAMES", "Plan", "Step", "make_plan"]
+
+#: Plans that are kept: the same facts have the same plan, and small problems of one shape often come again.
+_PLANS = 64
 
 METHOD_NAMES = tuple(method.name for method in METHODS)
 
@@ -77,6 +81,7 @@ class Plan:
         return "\n".join(["plan, cheapest first:", *lines, speed])
 
 
+@lru_cache(maxsize=_PLANS)
 def make_plan(facts: Facts, method: str = "auto") -> Plan:
     """Ask every method for its reasons to refuse and its cost.
 
