@@ -91,8 +91,7 @@ def can_continue(run: Rehearsal) -> bool:
 def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rates: Sequence[float] = ()) -> Rehearsal:
     """Return a rehearsal with more steps.
 
-    It moves the error in the weights, on the normal equations: their gradient is zero at the minimiser, to rounding of
-    the weights themselves.
+    It is computed along the singular directions, where residuals and gradients are those of all rows, to rounding.
 
     Args:
         spectrum: The spectrum of the fit.
@@ -104,11 +103,14 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
     group, update = run.optimizer.param_groups[0], _UPDATES[type(run.optimizer).__name__]
     made, rank = run.loss.numel() - 1, spectrum.rank
     directions = spectrum.directions[:rank]
-    scaled = (directions.T * spectrum.eigenvalues[:rank]) @ directions
-    hessian = (scaled * factor).cpu().numpy()
+    # Residuals along the directions keep the digits that normal equations would lose.
+    design = (spectrum.singular_values[:rank].unsqueeze(1) * directions).cpu().numpy()
+    transposed = np.ascontiguousarray(design.T)
+    targets = spectrum.target_components[:rank].cpu().numpy()
+    n_terms = spectrum.n_rows * spectrum.n_targets
+    scale = 2 * factor / n_terms
     weights = run.end.cpu().numpy().copy()
-    fixed = directions.T @ (directions @ run.end)
-    minimiser = (spectrum.minimiser + run.end - fixed).cpu().numpy()
+    residual = design @ weights - targets
     state = _state_of(run, weights.shape)
     decoupled = bool(group.get("decoupled_weight_decay", False)) or type(run.optimizer).__name__ == "AdamW"
     decay = float(group.get("weight_decay", 0.0))
@@ -119,14 +121,14 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
     with np.errstate(over="ignore", invalid="ignore"):
         for step in range(made, steps):
             lr = float(rates[min(step, len(rates) - 1)]) if len(rates) else float(group["lr"])
-            gradient = hessian @ (weights - minimiser)
+            gradient = (transposed @ residual) * scale
             if decay and decoupled:
                 weights = weights * (1 - lr * decay)
             elif decay:
                 gradient = gradient + decay * weights
             weights = update(state, group, weights, gradient, lr)
-            error = weights - minimiser
-            excess[step - made] = 0.5 * float((error * (hessian @ error)).sum()) / factor
+            residual = design @ weights - targets
+            excess[step - made] = float(np.square(residual).sum()) / n_terms
             if not math.isfinite(excess[step - made]):
                 ended = f"the loss is no longer finite after {step + 1} steps"
                 excess = excess[: step - made + 1]

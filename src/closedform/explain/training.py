@@ -318,7 +318,7 @@ class Training:
         first, more = self.rehearse_as(_WARM - _CHECKED), self.rehearse_as(_WARM)
         if first is None or more is None or more.stopped or not can_continue(more):
             return None
-        cost = _NUMPY_STEP + 4 * spectrum.directions.shape[1] ** 2 * spectrum.n_targets * _FLOP
+        cost = _NUMPY_STEP + 8 * spectrum.directions.shape[1] ** 2 * spectrum.n_targets * _FLOP
         steps = min(steps, max(_WARM, int(_NUMPY_SECONDS / cost)))
         rates: tuple[float, ...] = ()
         if setting.schedule is not None:
@@ -350,7 +350,8 @@ class Training:
         if optimizer.kind == "sgd" and self.start_excess <= self.goal_excess:
             weight = weight * (1 + _NUDGE)
         cost = _STEP + 6 * compressed.n_columns**2 * compressed.n_targets * _FLOP
-        evaluations = max(10, int(_SECONDS / cost))
+        # LBFGS makes its directions of the last hundred gradients, which costs about as much again.
+        evaluations = max(10, int(_SECONDS / cost / (2 if optimizer.kind == "lbfgs" else 1)))
         if optimizer.kind != "lbfgs":
             steps = min(steps, evaluations)
         after_step = None if setting.schedule is None else replay(setting.schedule.follow(min(steps, evaluations)))

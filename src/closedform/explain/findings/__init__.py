@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding
 from closedform.explain.findings import adaptive, columns, goals, noise, records_of_runs, reference, rounding, step
+from closedform.explain.findings.remedies import as_command
 
 __all__ = ["FINDINGS", "find"]
 
@@ -56,6 +58,8 @@ def find(case: Case) -> tuple[Finding, ...]:
     spectrum = case.landscape.spectrum
     checks = FINDINGS if spectrum.in_range else _WITHOUT_SQUARES
     found = [finding for check in checks if (finding := check(case)) is not None]
+    if case.setting.command is not None:
+        found = [replace(finding, remedy=as_command(case, finding.remedy)) for finding in found]
     # Below the goal, and below the loss's own last digits, nearer is not better.
     enough = max(case.training.goal_excess, 1e-12 * spectrum.optimal_loss) if spectrum.in_range else 0.0
 

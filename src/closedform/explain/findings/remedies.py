@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from closedform.explain.case import Case
 
-__all__ = ["closed_form", "layer_of", "optimizer_code", "ridge", "sgd_code", "solve_code", "standardise", "tensors"]
+__all__ = [
+    "as_command",
+    "closed_form",
+    "layer_of",
+    "optimizer_code",
+    "ridge",
+    "sgd_code",
+    "solve_code",
+    "standardise",
+    "tensors",
+]
 
 
 def layer_of(case: Case) -> str:
@@ -52,7 +62,11 @@ def closed_form(case: Case) -> str:
 
 
 def sgd_code(case: Case, lr: float, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0) -> str:
-    """An SGD of these settings; lr on the user's own loss."""
+    """An SGD of these settings, lr on the user's own loss; or the command that judges it."""
+    command = case.setting.command
+    if command is not None:
+        flags = f" --momentum {momentum:g}" * bool(momentum) + " --nesterov" * nesterov + " --bias" * case.setting.bias
+        return f"closedform diagnose {command.source} --optimizer sgd --lr {_down(lr)}{flags}"
     extra = ""
     if momentum:
         extra = f", momentum={momentum:g}" + (", nesterov=True" if nesterov else "")
@@ -90,6 +104,12 @@ def _written(value: object) -> str:
 def _down(value: float) -> str:
     rounded = float(f"{value:.3g}")
     return f"{rounded if rounded <= value else rounded * (1 - 1e-2):.3g}"
+
+
+def as_command(case: Case, remedy: str) -> str:
+    """Keep of a remedy what can be typed on a command line; where nothing can, the closed form."""
+    commands = [line.split("   #")[0] for line in remedy.splitlines() if line.startswith("closedform ")]
+    return "\n".join(commands) if commands else closed_form(case)
 
 
 def standardise(case: Case) -> str:

@@ -88,7 +88,7 @@ def lr_above_limit(case: Case) -> Finding | None:
     run = case.training.forecast
     if run is None:
         return _schedule_above_limit(case)
-    if run.stable:
+    if run.lr < run.limit * (1 - _AT_THE_LIMIT):
         return None
     factor = case.training.batch_factor
     limit, lr = run.limit / factor, run.lr / factor
@@ -285,7 +285,8 @@ def more_steps_needed(case: Case) -> Finding | None:
         return None
     if setting.climbs or setting.broadcasts or (optimizer is not None and optimizer.kind in ("lbfgs", "adam")):
         return None
-    if training.forecast is not None and not training.forecast.stable:
+    own = training.forecast
+    if own is not None and own.lr >= own.limit * (1 - _AT_THE_LIMIT):
         return None
     if training.batches is not None:
         return _batch_shortfall(case)
@@ -316,7 +317,7 @@ def _batch_shortfall(case: Case) -> Finding | None:
         return None
     expected = batches.excess_at(setting.patience)
     goal = max(training.goal_excess, 2 * batches.noise_floor)
-    if expected <= goal:
+    if expected <= goal or expected >= training.start_excess:
         return None
     needed = batches.steps_to(goal)
     along = training.predict(lr=batches.lr, steps=[setting.patience]).excess_along(setting.patience)
