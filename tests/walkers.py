@@ -46,10 +46,10 @@ class Parts(Walker):
         return fold
 
     @override
-    def gather(self, table: Readable, *, as_stored: bool) -> Block:
+    def gather(self, table: Readable, *, as_stored: bool, unweighted: bool = False) -> Block:
         extent = table.extent
         ends = sorted({extent.n_rows * part // self.count for part in range(self.count + 1)})
-        blocks = [table.block(a, b, as_stored=as_stored) for a, b in pairwise(ends)]
+        blocks = [table.block(a, b, as_stored=as_stored, unweighted=unweighted) for a, b in pairwise(ends)]
         weights = [block.weight for block in blocks if block.weight is not None]
         return Block(
             0,

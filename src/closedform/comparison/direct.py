@@ -72,7 +72,8 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
     from sklearn.linear_model import LinearRegression
 
     x, y = (_array(table) for table in (problem.given_X, problem.given_Y))
-    weight = None if rows.weight is None else rows.weight.read(0, rows.n_rows).double().cpu().numpy()
+    weights = rows.gather(as_stored=True).weight
+    weight = None if weights is None else weights.cpu().numpy()
     model = LinearRegression(fit_intercept=bias)
     start = clock()
     with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from torch import nn
 from closedform.comparison.contenders import CONTENDERS, Contender
 from closedform.comparison.contest import Contest, fresh_layer
 from closedform.comparison.results import Comparison
-from closedform.comparison.tables import held_out_rows, in_memory
+from closedform.comparison.tables import held_out_rows
 from closedform.engine.tracing import untraced
 from closedform.files import open_problem
 from closedform.fit.layers import check_finite, check_linear
@@ -101,7 +101,7 @@ def compare(
         raise InputError(f"seed is {seed}; torch takes integers from -2**63 to 2**64 - 1.")
     with torch.inference_mode(False), torch.no_grad():
         opened = open_problem(X, Y, sample_weight)
-        rows = in_memory(as_rows(opened.X, opened.Y, opened.sample_weight))
+        rows = as_rows(opened.X, opened.Y, opened.sample_weight).loaded()
         if layer is not None:
             _check_layer(layer, rows)
         test = held_out_rows(X_test, Y_test, rows)

@@ -16,20 +16,7 @@ from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
 from closedform.words.numbers import plural
 
-__all__ = ["casts", "held_out_rows", "in_memory", "make_problem"]
-
-
-def in_memory(rows: Rows) -> Rows:
-    """Return the same rows read once: an optimizer walks them thousands of times."""
-    weight = None if rows.weight is None else _read(rows.weight)
-    return Rows(_read(rows.x), _read(rows.y), weight, rows.single_target, rows.notes)
-
-
-def _read(source: Source) -> TensorSource:
-    values = source.read(0, source.shape[0])
-    # Autograd does not save tensors that were made under torch.inference_mode(); a copy made here it does.
-    values = values.clone() if values.is_inference() else values
-    return TensorSource(values, source.name, stored_dtype=source.stored_dtype)
+__all__ = ["casts", "held_out_rows", "make_problem"]
 
 
 def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor] | None:
@@ -46,14 +33,15 @@ def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor]
         given, missing = ("Y_test", "X_test") if X_test is None else ("X_test", "Y_test")
         raise InputError(f"{given} was given without {missing}; a test needs both.")
     check_alignment(X_test=X_test, Y_test=Y_test)
-    test = in_memory(as_rows(_named(X_test, "X_test"), _named(Y_test, "Y_test")))
+    test = as_rows(_named(X_test, "X_test"), _named(Y_test, "Y_test"))
     seen, trained = (test.n_features, test.n_targets), (rows.n_features, rows.n_targets)
     if seen != trained:
         raise InputError(
             f"X_test and Y_test have {plural(seen[0], 'feature')} and {plural(seen[1], 'target')}, but the training "
             f"rows have {trained[0]} and {trained[1]}."
         )
-    return _finite(test.x, rows.device), _finite(test.y, rows.device)
+    block = test.gather()
+    return _finite(block.X, test.x.name, rows.device), _finite(block.Y, test.y.name, rows.device)
 
 
 def _named(data: Any, name: str) -> Source:
@@ -65,27 +53,29 @@ def _named(data: Any, name: str) -> Source:
     return TensorSource(tensor, name, notes)
 
 
-def _finite(source: Source, device: torch.device) -> Tensor:
-    """Read a table of test rows in float64; training rows are checked by the solver, these by nobody else."""
-    values = source.read(0, source.shape[0]).to(device=device, dtype=torch.float64)
+def _finite(values: Tensor, name: str, device: torch.device) -> Tensor:
+    """Return test rows on the device; training rows are checked by the solver, these by nobody else.
+
+    Raises:
+        NonFiniteError: NaN or infinity.
+    """
     bad = (~torch.isfinite(values)).nonzero()
     if len(bad):
         row, column = (int(i) for i in bad[0])
         raise NonFiniteError(
-            f"{source.name} holds {float(values[row, column])} in column {column}, first in row {row}; "
+            f"{name} holds {float(values[row, column])} in column {column}, first in row {row}; "
             "drop or repair the rows that are not finite."
         )
-    return values
+    return values.to(device)
 
 
 def make_problem(rows: Rows, exact: Solution, test: tuple[Tensor, Tensor] | None) -> Problem:
     """Return the problem that is trained on: in the dtype of X, weights scaled to a mean of one."""
-    X, Y = (source.read(0, rows.n_rows) for source in (rows.x, rows.y))
+    whole = rows.gather(as_stored=True)
     row_weight = None
-    if rows.weight is not None:
-        weight = rows.weight.read(0, rows.n_rows).double()
-        row_weight = (weight / weight.mean()).unsqueeze(1)
-    return Problem(X, Y, row_weight, rows.dtype, Weights(exact.weight, exact.bias), test)
+    if whole.weight is not None:
+        row_weight = (whole.weight / whole.weight.mean()).unsqueeze(1)
+    return Problem(whole.X, whole.Y, row_weight, rows.dtype, Weights(exact.weight, exact.bias), test)
 
 
 def casts(rows: Rows) -> tuple[str, ...]:

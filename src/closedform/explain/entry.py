@@ -210,7 +210,7 @@ def _as_given(X: Any, rows: Rows) -> Tensor:
     leading = _leading(X, rows)
     inner = math.prod(leading[1:])
     outer = min(leading[0], max(2, _TRIED // (inner * rows.n_features)))
-    return rows.x.read(0, outer * inner).reshape(outer, *leading[1:], rows.n_features)
+    return rows.block(0, outer * inner, as_stored=True).X.reshape(outer, *leading[1:], rows.n_features)
 
 
 def _leading(X: Any, rows: Rows) -> tuple[int, ...]:
@@ -230,7 +230,7 @@ def _pairing(X: Any, rows: Rows, model: ModelReading | None) -> Pairing:
 
 
 def _largest(rows: Rows) -> float:
-    first = rows.y.read(0, min(rows.n_rows, max(1, _TRIED // rows.n_targets))).to(torch.float64)
+    first = rows.block(0, min(rows.n_rows, max(1, _TRIED // rows.n_targets))).Y
     largest = float(first.abs().max())
     return largest if math.isfinite(largest) else 1.0
 

@@ -239,7 +239,7 @@ class _Scaled(Source):
 
 def _broadcast_loss(rows: Rows, bias: bool) -> tuple[float, float]:
     """Variance of Y, and the lowest loss with every output compared with every target."""
-    Y = rows.y.read(0, rows.n_rows).to(torch.float64)
+    Y = rows.gather().Y
     mean = Y.mean()
     variance = float((Y - mean).square().mean())
     if bias:
@@ -257,7 +257,8 @@ def _evaluate(rows: Rows, spectrum: Spectrum, criterion: Criterion) -> Evaluatio
     minimiser = spectrum.minimiser
     weight = (minimiser[1:] if spectrum.bias else minimiser).T.clone().requires_grad_()
     bias = minimiser[0].clone().requires_grad_() if spectrum.bias else None
-    X, Y = rows.x.read(0, rows.n_rows).to(torch.float64), rows.y.read(0, rows.n_rows).to(torch.float64)
+    whole = rows.gather()
+    X, Y = whole.X, whole.Y
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             loss = criterion(torch.nn.functional.linear(X, weight, bias), Y)

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from closedform.engine.tracing import untraced
 from closedform.fit.layers import check_linear, check_writable, round_to, write
-from closedform.fit.orchestrator import solve
+from closedform.fit.orchestrator import solve_rows
+from closedform.fit.request import Request, check_ridge
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
+from closedform.fit.weights import Weights
 from closedform.numerics.triangle import Triangle
+from closedform.rows import as_rows
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 
 __all__ = ["fit_head_"]
@@ -63,31 +66,27 @@ def fit_head_(
     """
     started = time.perf_counter()
     layer = _find_head(net, head)
-    if not 0 <= l2 < float("inf"):
-        raise InputError(f"l2={l2} must be finite and not negative.")
+    strength = check_ridge(l2, 1)[0]
 
     triangle, rows = _fold_loader(net, layer, loader, layer.weight.device if device is None else device)
     has_bias = layer.bias is not None
-    n = triangle.R.shape[1]
     penalised = triangle
-    if l2 > 0:
-        penalty = torch.full_like(triangle.R[0], l2**0.5)
+    if strength > 0:
+        penalty = torch.full_like(triangle.R[0], strength**0.5)
         penalty[: int(has_bias)] = 0.0
         penalised = triangle.with_ridge(penalty)
 
-    before = nn.Linear(n, layer.out_features, bias=False, dtype=torch.float64, device="meta")
-    held = (
-        layer.weight.detach().T
-        if layer.bias is None
-        else torch.cat([layer.bias.detach()[None], layer.weight.detach().T])
-    )
-    before.weight = nn.Parameter(held.T.to(torch.float64))
-    solution = solve(penalised.R, penalised.C, nearest_to=before, progress=False)
+    # The triangle is a table whose first column is the bias, so that its weights stand as coefficients do.
+    compressed = as_rows(penalised.R, penalised.C)
+    present = Weights.of_layer(layer, triangle.R.device).stacked()
+    request = Request.checked(compressed, nearest_to=Weights(present.T, None), progress=False)
+    solution = solve_rows(compressed, request)
 
     residual = triangle.C - triangle.R @ solution.weight.T
     loss = float(residual.square().sum() + triangle.residual_squares.sum()) / (rows * layer.out_features)
-    weight = round_to(solution.weight[:, int(has_bias) :], layer.weight.dtype)
-    bias = round_to(solution.weight[:, 0], layer.weight.dtype) if has_bias else None
+    found = Weights.from_stacked(solution.weight.T, bias=has_bias)
+    weight = round_to(found.weight, layer.weight.dtype)
+    bias = None if found.bias is None else round_to(found.bias, layer.weight.dtype)
     write(layer, weight, bias)
     return replace(
         solution,

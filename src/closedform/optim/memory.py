@@ -13,14 +13,17 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from closedform.fit.orchestrator import solve
+from closedform.fit.orchestrator import solve_rows
+from closedform.fit.request import Request
+from closedform.fit.weights import Weights
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.root import TriangularRoot
 from closedform.numerics.triangle import Triangle
 from closedform.optim.few_rows import FewRows, are_met
 from closedform.optim.row_hash import hash_rows
+from closedform.rows import as_rows
 
 __all__ = ["Memory", "init", "update"]
 
@@ -200,13 +203,11 @@ def _nearest(held: Triangle, weights: Tensor) -> Tensor:
     if not bool(used.any()):
         return weights
     R, C = held.R[used].double(), held.C[used].double()
-    n, k = weights.shape
-    # Made without memory: the usual initialisation would draw from the user's random numbers.
-    before = nn.Linear(n, k, bias=False, dtype=torch.float64, device="meta")
+    rows = as_rows(R, C)
     for _ in range(_MOST_ROUNDS):
-        before.weight = nn.Parameter(weights.T.to(torch.float64))
-        solution = solve(R, C, nearest_to=before, rcond=_cut(held), progress=False)
-        found = solution.weight.to(weights.dtype).T.contiguous()
+        before = Weights(weights.T.to(torch.float64), None)
+        request = Request.checked(rows, nearest_to=before, rcond=_cut(held), progress=False)
+        found = solve_rows(rows, request).weight.to(weights.dtype).T.contiguous()
         # A weight that became much smaller holds the rounding of what it was, which large columns would make felt.
         shrank = bool((found.abs() < _SHRINKAGE * weights.abs()).any())
         weights = found

@@ -100,6 +100,20 @@ class Rows(Readable):
         """
         return self.walker.gather(self, as_stored=as_stored)
 
+    def loaded(self) -> Rows:
+        """Return the same rows in memory, read once, for those who walk them thousands of times.
+
+        Raises:
+            InputError: the rows are not all to be had in one place.
+        """
+        whole = self.walker.gather(self, as_stored=True, unweighted=True)
+        weight = None
+        if self.weight is not None and whole.weight is not None:
+            weight = TensorSource(_own(whole.weight), self.weight.name)
+        x = TensorSource(_own(whole.X), self.x.name, stored_dtype=self.x.stored_dtype)
+        y = TensorSource(_own(whole.Y), self.y.name, stored_dtype=self.y.stored_dtype)
+        return replace(self, x=x, y=y, weight=weight)
+
     def watched(self, watcher: Callable[[str, float], None] | None) -> Rows:
         """Return the same rows, whose passes tell ``watcher`` a label and the part done, from 0 to 1."""
         return replace(self, watcher=watcher)
@@ -194,6 +208,11 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
         single_target=single_target,
         notes=tuple(notes),
     )
+
+
+def _own(values: Tensor) -> Tensor:
+    """Return values that autograd can save: of what was made under ``torch.inference_mode`` a copy."""
+    return values.clone() if values.is_inference() else values
 
 
 def _as_source(data: Any, name: str) -> Source:

@@ -27,5 +27,5 @@ class InOrder(Walker):
         return fold
 
     @override
-    def gather(self, table: Readable, *, as_stored: bool) -> Block:
-        return table.block(0, table.extent.n_rows, as_stored=as_stored)
+    def gather(self, table: Readable, *, as_stored: bool, unweighted: bool = False) -> Block:
+        return table.block(0, table.extent.n_rows, as_stored=as_stored, unweighted=unweighted)

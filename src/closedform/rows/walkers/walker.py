@@ -21,7 +21,7 @@ class Walker(ABC):
         """Add every row of the table to the fold, once, and return it."""
 
     @abstractmethod
-    def gather(self, table: Readable, *, as_stored: bool) -> Block:
+    def gather(self, table: Readable, *, as_stored: bool, unweighted: bool = False) -> Block:
         """Return all rows as one block, for square and wide systems.
 
         Raises:
