@@ -167,7 +167,6 @@ KNOWN_OPEN_CLASSES = {
     "explain.forecasts.recurrence:_Roots",
     "explain.rehearsal:Rehearsal",
     "explain.rehearsal:TriangleLoss",
-    "explain.spectra:Compressed",
     "explain.spectra:Spectrum",
 }
 

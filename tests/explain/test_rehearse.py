@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from closedform.explain.entry import diagnose
 from closedform.explain.rehearsal import TriangleLoss, rehearse
-from closedform.explain.spectra import Compressed, compress
+from closedform.explain.spectra import compress
+from closedform.numerics.triangle import Triangle
 from closedform.rows import as_rows
 from closedform.words.errors import InputError
 
@@ -56,8 +57,9 @@ def full_run(X: Tensor, Y: Tensor, layer: nn.Linear, make: Make, steps: int) -> 
     return torch.tensor([*losses, float(nn.functional.mse_loss(layer(X), Y).detach())], dtype=F64)
 
 
-def compressed(X: Tensor, Y: Tensor, bias: bool) -> Compressed:
-    return compress(as_rows(X, Y), bias=bias, l2=0.0)
+def compressed(X: Tensor, Y: Tensor, bias: bool) -> Triangle:
+    whole = compress(as_rows(X, Y), l2=0.0)
+    return whole if bias else whole.without_ones()
 
 
 def start_of(layer: nn.Linear) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def test_loss_and_gradients_are_those_of_all_rows(bias: bool) -> None:
 def test_weighted_rows_and_the_sum_as_loss() -> None:
     X, Y = problem(200)
     weight = torch.rand(200, dtype=F64, generator=torch.Generator().manual_seed(3))
-    rows = compress(as_rows(X, Y, weight), bias=False, l2=0.0)
+    rows = compress(as_rows(X, Y, weight), l2=0.0).without_ones()
     layer = layer_for(X, Y, False)
     loss = TriangleLoss(rows, **start_of(layer), factor=float(weight.sum()) * 3)
     squares = (layer(X) - Y).square() * weight.unsqueeze(1)

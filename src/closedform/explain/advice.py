@@ -69,7 +69,7 @@ def _normalise_inputs(case: Case) -> Folklore:
 
 
 def _normalise_outputs(case: Case) -> Folklore:
-    c = case.landscape.compressed
+    c = case.landscape.triangle
     advice = "normalise the outputs"
     if c is None or not case.setting.bias or float(c.R[0, 0]) == 0:
         how = "Scaling Y scales loss and weights alike; the steps stay"
@@ -138,16 +138,16 @@ def _higher_lr(case: Case) -> Folklore:
 
 def _adam(case: Case) -> Folklore:
     before = _before(case)
-    c, s = case.landscape.compressed, case.landscape.spectrum
+    c, s = case.landscape.triangle, case.landscape.spectrum
     if c is None:
         return Folklore(
             "Adam", "no change", before, math.nan, "Not tried: the table has too many columns for a triangle."
         )
     # The update of Kingma and Ba (2015), for all learning rates side by side. So few steps come nowhere near where the
     # normal equations lose digits, and a step reads half as much memory.
-    tried, k = len(_ADAM_RATES), c.n_targets
-    H = c.R.T @ c.R * (2 / (c.n_rows * k))
-    target_gradient = (c.R.T @ c.C * (2 / (c.n_rows * k))).repeat(1, tried)
+    tried, k = len(_ADAM_RATES), c.targets
+    H = c.R.T @ c.R * (2 / (c.weight_sum * k))
+    target_gradient = (c.R.T @ c.C * (2 / (c.weight_sum * k))).repeat(1, tried)
     weights = case.setting.start_matrix.repeat(1, tried)
     lr = torch.tensor(_ADAM_RATES, dtype=H.dtype, device=H.device).repeat_interleave(k)
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)

@@ -176,7 +176,7 @@ class Diagnosis(Report):
                 "them; leave "
                 "batch_size= out to rehearse the full batch."
             )
-        if case.landscape.compressed is None:
+        if case.landscape.triangle is None:
             raise InputError(
                 f"{case.setting.table.n_features} features are too many for a triangle here; raise exact_up_to= if "
                 "memory allows."
@@ -184,7 +184,7 @@ class Diagnosis(Report):
         V = start_coordinates(case.landscape.spectrum, case.setting.start if start is None else start)
         weight, bias = (V[1:].T, V[0]) if case.setting.bias else (V.T, None)
         return rehearse(
-            case.landscape.compressed,
+            case.landscape.triangle,
             make_optimizer,
             steps=steps,
             weight=weight,

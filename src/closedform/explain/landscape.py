@@ -15,7 +15,8 @@ from closedform.explain.conditioning import condition_numbers, standardised
 from closedform.explain.moments import RowMoments, row_moments
 from closedform.explain.partial import partial_spectrum
 from closedform.explain.readers.criteria import Criterion
-from closedform.explain.spectra import Compressed, Spectrum, compress, spectrum_of, spectrum_of_rows
+from closedform.explain.spectra import Spectrum, compress, spectrum_of, spectrum_of_rows
+from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Fold, Rows, Scan, Source, TensorSource
 from closedform.rows.block import Extent
 
@@ -50,7 +51,7 @@ class Landscape:
 
     Attributes:
         spectrum: What decides how first-order optimizers move.
-        compressed: The triangle of the rows, or None where there are too many columns for one.
+        whole: The triangle of the rows with a column of ones, or None where there are too many columns for one.
         l2: Ridge strength.
         moments: Fourth moments of the rows, or None where no mini-batches were asked about.
         target_variance: Variance of Y, where the loss broadcasts, else nan.
@@ -59,12 +60,22 @@ class Landscape:
     """
 
     spectrum: Spectrum
-    compressed: Compressed | None
+    whole: Triangle | None
     l2: float
     moments: RowMoments | None
     target_variance: float
     broadcast_loss: float
     evaluation: Evaluation | None
+
+    @cached_property
+    def triangle(self) -> Triangle | None:
+        """The triangle of the model's own columns, or None where there are too many for one."""
+        return self.whole if self.whole is None or self.spectrum.bias else self.whole.without_ones()
+
+    @cached_property
+    def centred(self) -> Triangle | None:
+        """The triangle of features and targets less their means."""
+        return None if self.whole is None else self.whole.centred()
 
     @cached_property
     def reference_excess(self) -> float:
@@ -73,20 +84,20 @@ class Landscape:
         A constant is found in a few steps and says nothing about the features. Where it explains nearly all, rounding
         sets the scale.
         """
-        zero, compressed = self.spectrum.excess_at_zero, self.compressed
-        if compressed is None or not self.spectrum.bias:
+        zero, triangle = self.spectrum.excess_at_zero, self.triangle
+        if triangle is None or not self.spectrum.bias:
             return zero
         unexplained = self.spectrum.target_components[self.spectrum.rank :].square().sum()
-        count = compressed.n_rows * compressed.n_targets
-        constant = float(compressed.C[1:].square().sum() - unexplained) / count
+        count = triangle.weight_sum * triangle.targets
+        constant = float(triangle.C[1:].square().sum() - unexplained) / count
         return min(zero, max(constant, _ROUNDING * zero))
 
     @cached_property
     def conditions(self) -> dict[str, float]:
         """Condition numbers of the matrix as it is, centred, with its columns scaled, and both."""
-        if self.compressed is None or self._normal is None:
+        if self.triangle is None or self.centred is None or self._normal is None:
             return {"as it is": self.spectrum.condition}
-        return condition_numbers(self.compressed, self.spectrum, self._normal)
+        return condition_numbers(self.triangle, self.centred.R, self.spectrum, self._normal)
 
     @property
     def standardised(self) -> Spectrum | None:
@@ -95,9 +106,9 @@ class Landscape:
 
     @cached_property
     def _normal(self) -> Spectrum | None:
-        if self.compressed is None or not self.spectrum.in_range:
+        if self.triangle is None or not self.spectrum.in_range:
             return None
-        return standardised(self.compressed)
+        return standardised(self.triangle)
 
     def weight_distance(self, weights: Tensor) -> float:
         """Relative distance of weights ``(columns, targets)`` from the nearest minimiser."""
@@ -130,13 +141,13 @@ def survey(
         criterion: A loss that is no multiple of the squared error, or None.
         scanned: What a scan of these rows has told, where there was one.
     """
-    compressed, spectrum = _spectrum(rows, bias, l2, exact_up_to, scanned)
+    whole, spectrum = _spectrum(rows, bias, l2, exact_up_to, scanned)
     variance = lowest = math.nan
     if crosses and spectrum.in_range:
         variance, lowest = _broadcast_loss(rows, bias)
     return Landscape(
         spectrum=spectrum,
-        compressed=compressed,
+        whole=whole,
         l2=l2,
         moments=row_moments(rows, spectrum) if batches and spectrum.in_range and spectrum.rank else None,
         target_variance=variance,
@@ -147,14 +158,14 @@ def survey(
 
 def _spectrum(
     rows: Rows, bias: bool, l2: float, exact_up_to: int, scanned: Scan | None
-) -> tuple[Compressed | None, Spectrum]:
+) -> tuple[Triangle | None, Spectrum]:
     small = min(rows.n_rows, rows.n_features)
     if rows.n_features > exact_up_to and small > exact_up_to // 10:
         return None, partial_spectrum(rows, bias=bias, l2=l2)
-    compressed = compress(rows, bias=bias, l2=l2, scanned=scanned)
-    largest = max(float(compressed.R.abs().max()), float(compressed.C.abs().max()))
-    if largest < _LARGEST and bool(torch.isfinite(compressed.residual_squares).all()):
-        return compressed, spectrum_of(compressed)
+    whole = compress(rows, l2=l2, scanned=scanned)
+    largest = max(float(whole.R.abs().max()), float(whole.C.abs().max()))
+    if largest < _LARGEST and bool(torch.isfinite(whole.residual_squares).all()):
+        return whole, spectrum_of(whole if bias else whole.without_ones())
     return None, _overflowing_spectrum(rows, bias, l2)
 
 

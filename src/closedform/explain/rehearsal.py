@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from closedform.explain.spectra import Compressed
+from closedform.numerics.triangle import Triangle
 from closedform.words.errors import InputError
 from closedform.words.progress import Progress
 
@@ -76,7 +76,7 @@ class TriangleLoss:
     """``MSELoss()`` of a linear layer on all rows, from their triangle: the same value and the same gradients.
 
     Args:
-        compressed: The rows.
+        triangle: The rows.
         weight: ``(targets, features)``; copied.
         bias: ``(targets,)`` or None; copied.
         factor: What the mean is multiplied by: rows x targets for ``reduction="sum"``; negative for a run that climbs.
@@ -85,18 +85,18 @@ class TriangleLoss:
 
     def __init__(
         self,
-        compressed: Compressed,
+        triangle: Triangle,
         weight: Tensor,
         bias: Tensor | None,
         factor: float = 1.0,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.features = compressed.R[:, int(compressed.bias) :].to(dtype).contiguous()
+        self.features = triangle.R[:, int(triangle.has_ones) :].to(dtype).contiguous()
         self.transposed = self.features.T.contiguous()
-        self.ones = compressed.R[:, :1].to(dtype).contiguous() if compressed.bias else None
-        self.targets = compressed.C.to(dtype)
-        self.left = float(compressed.residual_squares.sum())
-        self.count = compressed.n_rows * compressed.n_targets
+        self.ones = triangle.R[:, :1].to(dtype).contiguous() if triangle.has_ones else None
+        self.targets = triangle.C.to(dtype)
+        self.left = float(triangle.residual_squares.sum())
+        self.count = triangle.weight_sum * triangle.targets
         self.factor = factor
         self.weight = nn.Parameter(weight.detach().to(dtype, copy=True).contiguous())
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype, copy=True))
@@ -130,7 +130,7 @@ class TriangleLoss:
 
 
 def rehearse(
-    compressed: Compressed,
+    triangle: Triangle,
     make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     *,
     steps: int,
@@ -148,7 +148,7 @@ def rehearse(
     rounding; so is the path of every optimizer that looks at nothing else, Adam and LBFGS included.
 
     Args:
-        compressed: The rows; see :func:`closedform.spectrum.compress`.
+        triangle: The rows; see :func:`closedform.explain.spectra.compress`.
         make_optimizer: Given the parameters ``[weight]`` or ``[weight, bias]`` (float64), returns the optimizer.
         steps: How many times ``step(closure)`` is called.
         weight: Where it starts, ``(targets, features)``, float64.
@@ -168,7 +168,7 @@ def rehearse(
         >>> from closedform.rows import as_rows
         >>> from closedform.explain.spectra import compress
         >>> X = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-        >>> rows = compress(as_rows(X, torch.tensor([1.0, 3.0, 5.0])), bias=False, l2=0.0)
+        >>> rows = compress(as_rows(X, torch.tensor([1.0, 3.0, 5.0])), l2=0.0).without_ones()
         >>> zero = torch.zeros(1, 2, dtype=torch.float64)
         >>> run = rehearse(rows, lambda params: torch.optim.Adam(params, lr=0.1), steps=500, weight=zero, bias=None)
         >>> bool(run.loss[-1] < 1e-6)
@@ -176,7 +176,7 @@ def rehearse(
     """
     if not (isinstance(steps, int) and steps >= 0):
         raise InputError(f"steps={steps!r} must be a whole number that is not negative.")
-    loss = TriangleLoss(compressed, weight, bias, factor, dtype)
+    loss = TriangleLoss(triangle, weight, bias, factor, dtype)
     # Some optimizers draw random numbers; the user's generator is put back as it was.
     with torch.random.fork_rng(devices=[], enabled=True), torch.enable_grad(), Progress(None) as progress:
         optimizer = _make(make_optimizer, loss.parameters)

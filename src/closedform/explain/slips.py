@@ -241,11 +241,11 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
 
 
 def _clipped(case: Case, found: Comparison) -> Slip | None:
-    ratio, triangle = _first_rate(case, found), case.landscape.compressed
+    ratio, triangle = _first_rate(case, found), case.landscape.triangle
     if ratio is None or triangle is None or not 0 < ratio < 1:
         return None
     start = case.setting.start_matrix
-    gradient = triangle.R.T @ (triangle.R @ start - triangle.C) * (2 / (triangle.n_rows * triangle.n_targets))
+    gradient = triangle.R.T @ (triangle.R @ start - triangle.C) * (2 / (triangle.weight_sum * triangle.targets))
     length = float(torch.linalg.vector_norm(gradient)) * case.setting.loss_factor
     if not _fits(case, found, Loop(max_norm=ratio * length)):
         return None

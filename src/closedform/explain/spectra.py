@@ -13,51 +13,15 @@ from closedform.files import open_problem
 from closedform.fit.problem import Problem
 from closedform.numerics.rank import Rank, decide_rank, default_rcond
 from closedform.numerics.scaling import power_of_two_exponents
+from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Rows, Scan, as_rows, scan
 
-__all__ = ["Compressed", "Spectrum", "compress", "spectrum", "spectrum_of", "spectrum_of_rows"]
+__all__ = ["Spectrum", "compress", "spectrum", "spectrum_of", "spectrum_of_rows"]
 
 #: Squares beyond these leave no room in float64 for what is made of them.
 _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-300, 1e300
 #: From this ratio on the smallest singular value is taken from the inverse, where it is the largest.
 _ILL_CONDITIONED = 1e-8
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """The rows of a fit as a triangle in the user's own units: ``|Y - X w|^2 = |C - R w|^2 + residual_squares``.
-
-    Attributes:
-        R: Triangle of ``[1 | X]`` or of ``X``, weighted, with ridge rows where l2 > 0, ``(rows, columns)``.
-        C: Targets in the same coordinates, ``(rows, targets)``.
-        residual_squares: Squared norm of each target that no weights can explain, ``(targets,)``.
-        n_rows: Rows over which the mean is taken (the sum of the weights).
-        row_count: Rows of the table.
-        bias: Whether column 0 is the bias.
-        centred: Triangle of the features less their means, ``(rows, features)``.
-    """
-
-    R: Tensor
-    C: Tensor
-    residual_squares: Tensor
-    n_rows: float
-    row_count: int
-    bias: bool
-    centred: Tensor
-
-    @property
-    def n_columns(self) -> int:
-        return self.R.shape[1]
-
-    @property
-    def n_targets(self) -> int:
-        return self.C.shape[1]
-
-    @property
-    def loss_at_zero(self) -> float:
-        """``MSELoss()`` of zero weights and bias."""
-        total = self.C.square().sum() + self.residual_squares.sum()
-        return float(total) / (self.n_rows * self.n_targets)
 
 
 @dataclass(frozen=True)
@@ -208,52 +172,50 @@ def spectrum(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0, sample_weig
 
 def spectrum_of_rows(rows: Rows, *, bias: bool, l2: float) -> Spectrum:
     """As :func:`spectrum`, for rows that passed the door."""
-    return spectrum_of(compress(rows, bias=bias, l2=l2))
+    whole = compress(rows, l2=l2)
+    return spectrum_of(whole if bias else whole.without_ones())
 
 
-def compress(rows: Rows, *, bias: bool, l2: float, scanned: Scan | None = None) -> Compressed:
-    """Fold the rows into a triangle once, with the column of ones, which a layer without bias then gives back.
+def compress(rows: Rows, *, l2: float, scanned: Scan | None = None) -> Triangle:
+    """Return the triangle of the rows with a column of ones, and ridge rows where l2 > 0, in the user's own units.
 
-    ``scanned`` is what a scan of these rows has told, where there was one; they are not scanned again then.
+    A layer without a bias has the triangle without the ones.
+
+    Args:
+        rows: The rows.
+        l2: Ridge strength.
+        scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
     """
     scanned = scan(rows) if scanned is None else scanned
-    whole = Problem(Design(rows, scanned, bias=True), l2).triangle
-    triangle = (whole if bias else whole.without_ones()).unscaled()
-    return Compressed(
-        R=triangle.R,
-        C=triangle.C,
-        residual_squares=triangle.residual_squares,
-        n_rows=scanned.weight_sum,
-        row_count=rows.n_rows,
-        bias=bias,
-        centred=whole.centred().unscaled().R,
-    )
+    return Problem(Design(rows, scanned, bias=True), l2).triangle.unscaled()
 
 
-def spectrum_of(compressed: Compressed) -> Spectrum:
-    """Return the spectrum of a compressed fit."""
-    R, p = compressed.R, compressed.n_columns
+def spectrum_of(triangle: Triangle) -> Spectrum:
+    """Return the spectrum of a fit from its triangle in the user's own units."""
+    R, p = triangle.R, triangle.columns
     U, values, directions = torch.linalg.svd(R, full_matrices=False)
     exponents = _column_exponents(R)
     # Where one power of two scales all columns, it scales the singular values as well.
     alike = bool((exponents == exponents[0]).all())
     scaled = torch.ldexp(values, -exponents[0]) if alike else torch.linalg.svdvals(torch.ldexp(R, -exponents))
-    rank = decide_rank(scaled, p, default_rcond(compressed.row_count, p))
-    components = U.T @ compressed.C
+    rank = decide_rank(scaled, p, default_rcond(triangle.rows, p))
+
+    components = U.T @ triangle.C
     if rank.full and float(values[-1]) < _ILL_CONDITIONED * float(values[0]):
         values[-1] = min(float(values[-2]) if p > 1 else math.inf, _smallest_singular_value(R))
     if values.numel() < p:
         # Fewer rows than columns: the directions no row reaches have singular value zero.
         values = torch.cat([values, values.new_zeros(p - values.numel())])
         components = torch.cat([components, components.new_zeros(p - components.shape[0], components.shape[1])])
+
     return Spectrum(
         singular_values=values,
         directions=directions,
         target_components=components,
-        residual_squares=compressed.residual_squares,
-        n_rows=compressed.n_rows,
-        n_targets=compressed.n_targets,
-        bias=compressed.bias,
+        residual_squares=triangle.residual_squares,
+        n_rows=triangle.weight_sum,
+        n_targets=triangle.targets,
+        bias=triangle.has_ones,
         rank=rank.rank,
         decision=rank,
     )

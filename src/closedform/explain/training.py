@@ -303,7 +303,7 @@ class Training:
     def rehearsal(self) -> Rehearsal | None:
         """The optimizer on the triangle, from the model's weights, for as many steps as are cheap."""
         optimizer = self.setting.optimizer
-        if optimizer is None or not self._can_rehearse or self.landscape.compressed is None:
+        if optimizer is None or not self._can_rehearse or self.landscape.triangle is None:
             return None
         calls = self.setting.patience
         if optimizer.kind == "lbfgs" and self.setting.steps is None:
@@ -343,13 +343,13 @@ class Training:
             factor: What the user's loss is multiplied by.
             options: Passed on to :func:`closedform.explain.rehearsal.rehearse`.
         """
-        setting, optimizer, compressed = self.setting, self.setting.optimizer, self.landscape.compressed
-        if optimizer is None or compressed is None or not self._can_rehearse:
+        setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
+        if optimizer is None or triangle is None or not self._can_rehearse:
             return None
         weight, bias = setting.start
         if optimizer.kind == "sgd" and self.start_excess <= self.goal_excess:
             weight = weight * (1 + _NUDGE)
-        cost = _STEP + 6 * compressed.n_columns**2 * compressed.n_targets * _FLOP
+        cost = _STEP + 6 * triangle.columns**2 * triangle.targets * _FLOP
         # LBFGS makes its directions of the last hundred gradients, which costs about as much again.
         evaluations = max(10, int(_SECONDS / cost / (2 if optimizer.kind == "lbfgs" else 1)))
         if optimizer.kind != "lbfgs":
@@ -357,7 +357,7 @@ class Training:
         after_step = None if setting.schedule is None else replay(setting.schedule.follow(min(steps, evaluations)))
         sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
         return rehearse(
-            compressed,
+            triangle,
             optimizer.make,
             steps=steps,
             weight=weight,
@@ -377,8 +377,8 @@ class Training:
             changed: Settings by name.
             falling: Whether the learning rate falls to zero over the steps, evenly.
         """
-        setting, optimizer, compressed = self.setting, self.setting.optimizer, self.landscape.compressed
-        if optimizer is None or compressed is None or not self._can_rehearse:
+        setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
+        if optimizer is None or triangle is None or not self._can_rehearse:
             return None
         make, rates = optimizer.make, iter(range(steps - 1, -1, -1))
         lr = float(changed.get("lr", optimizer.lr))
@@ -396,7 +396,7 @@ class Training:
 
         weight, bias = setting.start
         return rehearse(
-            compressed,
+            triangle,
             other,
             steps=steps,
             weight=weight,

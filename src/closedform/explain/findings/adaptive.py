@@ -140,14 +140,14 @@ def _lbfgs_in_float32(case: Case, narrow: Rehearsal) -> Finding | None:
 
 def _largest_gradient(case: Case, weight: Tensor, bias: Tensor | None) -> float:
     """Largest component of the gradient of ``MSELoss()``."""
-    triangle = case.landscape.compressed
+    triangle = case.landscape.triangle
     if triangle is None:
         return float("nan")
     whole = weight.T if bias is None else torch.cat([bias.unsqueeze(0), weight.T])
     return (
         float((triangle.R.T @ (triangle.R @ whole - triangle.C)).abs().max())
         * 2
-        / (triangle.n_rows * triangle.n_targets)
+        / (triangle.weight_sum * triangle.targets)
     )
 
 

@@ -34,7 +34,7 @@ def not_unique(case: Case) -> Finding | None:
     spectrum, decision = case.landscape.spectrum, case.landscape.spectrum.decision
     if (
         not spectrum.complete
-        or case.landscape.compressed is None
+        or case.landscape.triangle is None
         or (spectrum.rank == decision.columns and not decision.ambiguous)
     ):
         return None
@@ -101,7 +101,7 @@ def _nearest(case: Case) -> str:
 def _undetermined(case: Case) -> Tensor | None:
     """Directions along which the loss does not change, as rows; None where the rows reach too few to list them."""
     spectrum = case.landscape.spectrum
-    if case.landscape.compressed is None or spectrum.directions.shape[0] < spectrum.decision.columns:
+    if case.landscape.triangle is None or spectrum.directions.shape[0] < spectrum.decision.columns:
         return None
     sizes = spectrum.column_norms
     return spectrum.directions[spectrum.rank :] * torch.where(sizes > 0, sizes, 1.0)
@@ -126,7 +126,7 @@ def _standardised_excess(case: Case) -> float:
 
 
 def _matters(case: Case) -> bool:
-    if case.landscape.compressed is None or case.setting.l2 > 0 or case.training.reaches_goal is True:
+    if case.landscape.triangle is None or case.setting.l2 > 0 or case.training.reaches_goal is True:
         return False
     return case.training.best_steps > max(_FEW_STEPS, 0.01 * case.setting.patience)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form, layer_of, optimizer_code, ridge
 from closedform.explain.forecasts import forecast
 from closedform.explain.readers.criteria import CriterionReading
-from closedform.explain.spectra import Compressed, spectrum_of
+from closedform.explain.spectra import spectrum_of
 from closedform.explain.wording import short
+from closedform.numerics.triangle import Triangle
 
 __all__ = [
     "frozen_parameters",
@@ -213,7 +213,7 @@ def weight_decay_is_ridge(case: Case) -> Finding | None:
 
 def penalised_bias(case: Case) -> Finding | None:
     """Weight decay that pulls the bias to zero as well, where that costs something."""
-    optimizer, triangle = case.setting.optimizer, case.landscape.compressed
+    optimizer, triangle = case.setting.optimizer, case.landscape.triangle
     if (
         optimizer is None
         or triangle is None
@@ -248,7 +248,6 @@ def penalised_bias(case: Case) -> Finding | None:
     )
 
 
-def _excess_with_free_bias(triangle: Compressed, decay: float) -> float:
+def _excess_with_free_bias(triangle: Triangle, decay: float) -> float:
     """Excess loss of the ridge weights where the bias is not penalised: a ridge on the centred triangle."""
-    centred = replace(triangle, R=triangle.centred, C=triangle.C[1:], bias=False)
-    return forecast(spectrum_of(centred), lr=1.0, weight_decay=decay, steps=[0]).decay_excess
+    return forecast(spectrum_of(triangle.centred()), lr=1.0, weight_decay=decay, steps=[0]).decay_excess

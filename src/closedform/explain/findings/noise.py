@@ -82,10 +82,10 @@ def mini_batch_noise(case: Case) -> Finding | None:
 
 def interpolation(case: Case) -> Finding | None:
     """About as many rows as columns: the fit is exact or nearly so, and predictions are at their most fragile."""
-    triangle, spectrum = case.landscape.compressed, case.landscape.spectrum
+    triangle, spectrum = case.landscape.triangle, case.landscape.spectrum
     if triangle is None or case.setting.l2 > 0:
         return None
-    rows, columns = triangle.row_count, triangle.n_columns
+    rows, columns = triangle.rows, triangle.columns
     if columns < _MANY or not _SPIKE[0] <= rows / columns <= _SPIKE[1] or spectrum.rank == 0:
         return None
     gain = float((1 / spectrum.singular_values[: spectrum.rank].square()).sum().sqrt())

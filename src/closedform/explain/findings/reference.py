@@ -20,14 +20,14 @@ _SEEN = 1e-9
 
 def reference_truncates(case: Case) -> Finding | None:
     """Reference solvers that would drop directions which carry part of the target."""
-    triangle, spectrum = case.landscape.compressed, case.landscape.spectrum
-    if triangle is None or spectrum.rank == 0 or case.setting.l2 > 0:
+    triangle, centred, spectrum = case.landscape.triangle, case.landscape.centred, case.landscape.spectrum
+    if triangle is None or centred is None or spectrum.rank == 0 or case.setting.l2 > 0:
         return None
     # LinearRegression centres the features first, so its cut is on the centred triangle.
-    matrix, target = (triangle.centred, triangle.C[1:]) if case.setting.bias else (triangle.R, triangle.C)
+    matrix, target = (centred.R, centred.C) if case.setting.bias else (triangle.R, triangle.C)
     sklearn_count, sklearn_excess = _cut(matrix, target, _SCIKIT_LEARN, case)
     eps = float(torch.finfo(case.setting.table.dtype).eps)
-    torch_cut = eps * max(triangle.row_count, triangle.n_columns)
+    torch_cut = eps * max(triangle.rows, triangle.columns)
     torch_count, torch_excess = _cut(triangle.R, triangle.C, torch_cut, case)
     worst = max(sklearn_excess, torch_excess)
     if worst <= _SEEN * case.landscape.reference_excess or worst <= _SEEN * spectrum.optimal_loss:
@@ -63,7 +63,7 @@ def _cut(matrix: Tensor, target: Tensor, cut: float, case: Case) -> tuple[int, f
     rank = case.landscape.spectrum.rank - (
         int(case.setting.bias) if matrix.shape[1] < case.landscape.spectrum.decision.columns else 0
     )
-    if matrix is (case.landscape.compressed.R if case.landscape.compressed is not None else None):
+    if matrix is (case.landscape.triangle.R if case.landscape.triangle is not None else None):
         values, components = case.landscape.spectrum.singular_values, case.landscape.spectrum.target_components
     else:
         values = torch.linalg.svdvals(matrix)
