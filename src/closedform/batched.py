@@ -12,7 +12,7 @@ from closedform.engine.tracing import untraced
 from closedform.fit.certification import TOLERANCE
 from closedform.fit.layers import round_to
 from closedform.fit.orchestrator import solve
-from closedform.fit.request import check_ridge
+from closedform.fit.request import check_bias, check_ridge
 from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
@@ -107,15 +107,16 @@ def solve_batched(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0) -> Bat
         raise InputError(f"X has shape {tuple(x.shape)} and Y {tuple(y.shape)}; an empty table has no minimiser.")
     if x.device != y.device:
         raise InputError(f"X is on {x.device} but Y is on {y.device}; move both to the same device.")
-    strengths = check_ridge(l2, 1)
+
+    has_bias, strength = check_bias(bias), check_ridge(l2, 1)[0]
     size = max(1, _CHUNK_BYTES // (8 * x.shape[1] * (x.shape[2] + y.shape[2])))
     parts = [
-        _solve_chunk(x[start : start + size], y[start : start + size], bias, strengths[0], start)
+        _solve_chunk(x[start : start + size], y[start : start + size], has_bias, strength, start)
         for start in range(0, x.shape[0], size)
     ]
     return BatchedSolution(
         weight=torch.cat([part.weight for part in parts]),
-        bias=torch.cat([part.bias for part in parts if part.bias is not None]) if bias else None,
+        bias=torch.cat([part.bias for part in parts if part.bias is not None]) if has_bias else None,
         outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
         backward_error=torch.cat([part.backward_error for part in parts]),
         condition=torch.cat([part.condition for part in parts]),

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["check_finite", "check_linear", "check_range", "check_writable", "round_to", "write"]
+__all__ = ["check_finite", "check_linear", "check_range", "check_writable", "linear_layers", "round_to", "write"]
+
+
+def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Return the linear layers in a module, with their names in it; each once, in the order of ``modules()``.
+
+    Example:
+        >>> linear_layers(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
+        [('1', Linear(in_features=3, out_features=2, bias=True))]
+    """
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
 
 
 def check_linear(layer: Any, name: str = "layer") -> None:

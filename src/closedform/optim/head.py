@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from closedform.engine.tracing import untraced
-from closedform.fit.layers import check_linear, check_writable, round_to, write
+from closedform.fit.layers import check_linear, check_writable, linear_layers, round_to, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import Request, check_ridge
 from closedform.fit.solution import Solution
@@ -104,7 +104,7 @@ def fit_head_(
 def _find_head(net: nn.Module, head: nn.Linear | None) -> nn.Linear:
     if not isinstance(net, nn.Module):
         raise DataTypeError(f"net is a {type(net).__name__}; a torch.nn.Module is needed.")
-    layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    layers = [part for _, part in linear_layers(net)]
     if head is None and not layers:
         raise InputError("the net has no nn.Linear; pass head=... with the layer to fit.")
     layer = layers[-1] if head is None else head

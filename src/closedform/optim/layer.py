@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.fit.layers import check_linear, check_writable
+from closedform.fit.layers import check_linear, check_writable, linear_layers
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["find_linear"]
@@ -29,7 +29,7 @@ def find_linear(module: Any) -> nn.Linear:
         raise DataTypeError(
             f"module is a {type(module).__name__}; pass the torch.nn.Linear itself, not its parameters."
         )
-    layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    layers = [part for _, part in linear_layers(module)]
     if len(layers) != 1:
         raise InputError(
             f"the module has {len(layers)} linear layers; pass the one to fit, for example "

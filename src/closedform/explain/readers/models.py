@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from closedform.fit.layers import linear_layers
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["ModelReading", "read_model"]
@@ -53,10 +54,10 @@ def find_layer(model: Any) -> tuple[nn.Linear, str]:
     """
     if not isinstance(model, nn.Module):
         raise DataTypeError(f"model is a {type(model).__name__}; a torch.nn.Linear, or a module around one, is needed.")
-    owners = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
-    layers = [(name, module) for name, module in owners if isinstance(module, nn.Linear)]
+    owners = [module for module in model.modules() if any(True for _ in module.parameters(False))]
+    layers = [(name, layer) for name, layer in linear_layers(model) if any(layer is module for module in owners)]
     if len(owners) != 1 or len(layers) != 1:
-        found = ", ".join(type(module).__name__ for _, module in owners) or "no layer with weights"
+        found = ", ".join(type(module).__name__ for module in owners) or "no layer with weights"
         raise InputError(
             f"model holds {found}; diagnose supports exactly one nn.Linear, alone or with modules that only "
             "reshape. For "
