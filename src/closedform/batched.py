@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ _ROUNDS = 2
 _CHUNK_BYTES = 64 * 2**20
 
 
+@final
 @dataclass(frozen=True)
 class BatchedSolution:
     """The minimisers of a batch of problems, each with its own check.
@@ -96,6 +97,7 @@ def solve_batched(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0) -> Bat
     x, y = (as_tensor(data, name)[0] for data, name in ((X, "X"), (Y, "Y")))
     if x.dim() != 3:
         raise InputError(f"X has shape {tuple(x.shape)}; a batch of tables is (batch, rows, features).")
+
     if y.dim() == 2:
         y = y.unsqueeze(2)
     if y.dim() != 3 or y.shape[:2] != x.shape[:2]:
@@ -114,6 +116,7 @@ def solve_batched(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0) -> Bat
         _solve_chunk(x[start : start + size], y[start : start + size], has_bias, strength, start)
         for start in range(0, x.shape[0], size)
     ]
+
     return BatchedSolution(
         weight=torch.cat([part.weight for part in parts]),
         bias=torch.cat([part.bias for part in parts if part.bias is not None]) if has_bias else None,
@@ -132,12 +135,14 @@ def _solve_chunk(x: Tensor, y: Tensor, bias: bool, l2: float, first: int) -> Bat
         if not bool(finite.all()):
             index = first + int((~finite).nonzero()[0])
             raise NonFiniteError(f"{name} holds NaN or infinities in problem {index} of the batch; drop or repair it.")
+
     if bias:
         A = torch.cat([A.new_ones(*A.shape[:2], 1), A], 2)
     if l2 > 0:
         penalty = torch.eye(A.shape[2], dtype=A.dtype, device=A.device)[int(bias) :] * l2**0.5
         A = torch.cat([A, penalty.expand(A.shape[0], -1, -1)], 1)
         B = torch.cat([B, B.new_zeros(B.shape[0], penalty.shape[0], B.shape[2])], 1)
+
     columns, targets = torch.linalg.vector_norm(A, dim=1), torch.linalg.vector_norm(B, dim=1)
     exponents, target_exponents = power_of_two_exponents(columns), power_of_two_exponents(targets)
     A = torch.ldexp(A, -exponents.unsqueeze(1))
@@ -156,8 +161,10 @@ def _solve_chunk(x: Tensor, y: Tensor, bias: bool, l2: float, first: int) -> Bat
         outcomes[index] = sol.outcome
         error[index], condition[index] = sol.certificate.backward_error, sol.certificate.scaled_condition
         rank[index] = sol.certificate.rank
+
     dtype = x.dtype if x.dtype.is_floating_point else torch.float64
     rounded = round_to(weights, dtype)
+
     return BatchedSolution(
         weight=rounded[:, int(bias) :].transpose(1, 2).contiguous(),
         bias=rounded[:, 0].clone() if bias else None,

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet
+import pyarrow.parquet  # noqa: F401  # used as pa.parquet
 import pytest
 import safetensors.torch
 import torch

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
-import pyarrow.parquet
+import pyarrow.parquet  # noqa: F401  # used as pa.parquet
 import pytest
 import safetensors.numpy
 import scipy.io

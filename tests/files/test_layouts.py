@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
-import pyarrow.parquet
+import pyarrow.parquet  # noqa: F401  # used as pa.parquet
 import pytest
 import scipy.io
 import scipy.sparse

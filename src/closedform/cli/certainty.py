@@ -41,10 +41,12 @@ def certain(high: float, low: float, bound: float) -> str:
     value = _EXACT.add(Decimal(high), Decimal(low))
     if not math.isfinite(bound):
         return "not determined"
+
     # A weight that is zero has no digits however small its bound is.
     at_most = f"not determined, at most {_UPWARDS.add(value.copy_abs(), Decimal(bound)):.1e} in size"
     if value == 0:
         return "0" if bound == 0 else at_most
+
     first = value.adjusted()
     place = first - _SHOWN + 1  # of the last digit shown
     if bound > 0:
@@ -56,8 +58,10 @@ def certain(high: float, low: float, bound: float) -> str:
         uncertain = min(max(last_certain - place, 0), _UNCERTAIN)
     else:
         uncertain = 0
+
     rounded = value.quantize(Decimal(1).scaleb(place), context=_EXACT)
     digits = "".join(map(str, rounded.as_tuple().digits))
+
     return _layout(value < 0, digits, place, uncertain)
 
 

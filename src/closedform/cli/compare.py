@@ -59,7 +59,7 @@ def compare_command(
     """Train the layer with real optimizers, and set what they reach beside the closed form.
 
     The keys are found in FILE where they are not given. Ctrl-C while training prints what there is.
-    """
+    """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.output import Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
@@ -99,7 +99,12 @@ def compare_command(
 
 
 def plot_output(path: str | None) -> OutputFile | None:
-    """Check the path of a drawing, and that it can be drawn, before anything is computed."""
+    """Check the path of a drawing, and that it can be drawn, before anything is computed.
+
+    Raises:
+        InputError: a path of another ending, or in a folder that does not exist.
+        MissingExtraError: matplotlib is not installed.
+    """
     from importlib.util import find_spec
 
     from closedform.cli.output import OutputFile
@@ -114,7 +119,11 @@ def plot_output(path: str | None) -> OutputFile | None:
 
 
 def finish(comparison: Comparison, image: OutputFile | None, screen: Screen) -> None:
-    """Write the plot and exit: 0 certified, 1 not certified, 130 interrupted."""
+    """Write the plot and exit: 0 certified, 1 not certified, 130 interrupted.
+
+    Raises:
+        typer.Exit: always, with that status.
+    """
     if image is not None:
         from closedform.report.figure import draw_image
 

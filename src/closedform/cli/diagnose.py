@@ -77,7 +77,7 @@ def diagnose_command(
     With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged.
 
     The keys are found in FILE where they are not given. Exit status 0, unless --fail-on asks for 1.
-    """
+    """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.commands import command_for, with_commands
     from closedform.cli.output import Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
@@ -148,7 +148,11 @@ def as_model(layer: nn.Linear, Y: Source) -> nn.Module:
 
 
 def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | None, nesterov: bool) -> str | None:
-    """Check the settings; None where there are none."""
+    """Check the settings; None where there are none.
+
+    Raises:
+        InputError: an optimizer that is not known, a setting that it does not have, or a number out of range.
+    """
     from closedform.words.errors import InputError
 
     if optimizer is None and lr is None and momentum is None and not nesterov:

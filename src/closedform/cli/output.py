@@ -265,10 +265,10 @@ def print_wrapped(text: str, *, err: bool = False) -> None:
 
 
 def json_bytes(data: Any) -> bytes:
-    """Return strict JSON: infinities and NaN, which JSON does not have, become null.
+    r"""Return strict JSON: infinities and NaN, which JSON does not have, become null.
 
     Example:
         >>> json_bytes({"condition": float("inf"), "rank": 2})
-        b'{\\n  "condition": null,\\n  "rank": 2\\n}\\n'
+        b'{\n  "condition": null,\n  "rank": 2\n}\n'
     """
     return json_text(data).encode()

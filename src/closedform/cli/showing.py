@@ -12,7 +12,12 @@ __all__ = ["page_output", "write_page"]
 
 
 def page_output(path: str | None) -> OutputFile | None:
-    """Check the path of a page, and that it can be rendered, before anything is computed."""
+    """Check the path of a page, and that it can be rendered, before anything is computed.
+
+    Raises:
+        InputError: a path of another ending, or in a folder that does not exist.
+        MissingExtraError: jinja2 is not installed.
+    """
     from importlib.util import find_spec
 
     from closedform.cli.output import OutputFile

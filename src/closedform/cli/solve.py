@@ -68,7 +68,7 @@ def solve_command(
     """Solve for the layer, print its certificate and its errors on the test rows, and write its weights.
 
     The keys are found in FILE where they are not given. Exit status 0 only if certified.
-    """
+    """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
     from closedform.cli.sources import named_files, open_tables
@@ -131,7 +131,11 @@ def _write_weights(solution: Solution, output: OutputFile, screen: Screen) -> No
 
 
 def _test_errors(solution: Solution, tables: Tables) -> dict[str, float] | None:
-    """Return rows, mean squared and mean absolute error on the test rows, read block by block; None without any."""
+    """Return rows, mean squared and mean absolute error on the test rows, read block by block; None without any.
+
+    Raises:
+        InputError: the test rows do not have the features or the targets of the layer.
+    """
     import torch
 
     from closedform.words.errors import InputError

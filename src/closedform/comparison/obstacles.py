@@ -28,6 +28,7 @@ def obstacle(problem: Problem, layer: nn.Linear, spectrum: Spectrum) -> str | No
                 f"{table} holds numbers as large as {float(given.abs().max()):.1e}, beyond the "
                 f"{torch.finfo(problem.dtype).max:.1e} of {name}; scale {table}, or pass X in a wider dtype"
             )
+
     if spectrum.rank:
         # Half precision keeps its learning rates in float32.
         scalar = torch.finfo(problem.dtype if problem.dtype == torch.float64 else torch.float32)
@@ -38,11 +39,14 @@ def obstacle(problem: Problem, layer: nn.Linear, spectrum: Spectrum) -> str | No
                 f"the largest stable learning rate, about 1e{round(count - 2 * largest)}, is beyond {name}; "
                 f"multiply X by about 1e{round(count / 2 - largest)}"
             )
+
     loss = problem.loss(layer)
     if not math.isfinite(loss.item()):
         return f"MSELoss() of the starting weights is {loss.item()} in {name}; scale X and Y, or use a wider dtype"
+
     loss.backward()  # type: ignore[no-untyped-call]
     for parameter, value in layer.named_parameters():
         if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
             return f"the gradient of the {parameter} overflows in {name}; scale X and Y, or use a wider dtype"
+
     return None

@@ -187,7 +187,11 @@ class _Run:
         return loss
 
     def _look(self) -> None:
-        """Record the loss when a record is due, and report progress, off the clock."""
+        """Record the loss when a record is due, and report progress, off the clock.
+
+        Raises:
+            _Stop: the excess loss is no more than rounding leaves.
+        """
         now = self.clock.now()
         record, tick = self.steps >= self._next_record, now >= self._next_tick
         if not (record or tick):

@@ -74,6 +74,7 @@ def _normalise_outputs(case: Case) -> Folklore:
     if c is None or not case.setting.bias or float(c.R[0, 0]) == 0:
         how = "Scaling Y scales loss and weights alike; the steps stay"
         return _compare(case, advice, _before(case), how)
+
     own = case.training.forecast
     run = own if own is not None and own.stable else case.training.best_descent
     # Targets less their mean from zero weights are the targets themselves from a bias at their mean.
@@ -91,6 +92,7 @@ def _normalise_outputs(case: Case) -> Folklore:
         start=(weight, mean),
     )
     how = "Scaling Y changes nothing; centring it is a better start for the bias"
+
     return _compare(case, advice, centred.steps_to(case.training.goal_excess), how)
 
 
@@ -100,6 +102,7 @@ def _batches(advice: str, size: int) -> Callable[[Case], Folklore]:
         before = _before(case)
         if rows <= size or not math.isfinite(case.landscape.spectrum.learning_rate_limit):
             return Folklore(advice, "no change", before, math.nan, f"There are only {rows} rows.")
+
         limit = case.training.mini_batch(SAFETY * case.landscape.spectrum.learning_rate_limit, size).lr_limit
         b = case.training.mini_batch(min(limit / 2, SAFETY * case.landscape.spectrum.learning_rate_limit), size)
         passes = b.steps_to(case.training.goal_excess) * size / rows
@@ -113,6 +116,7 @@ def _batches(advice: str, size: int) -> Callable[[Case], Folklore]:
                 f"At a constant lr of {short(b.lr)} batches of {size} stop at a noise floor, {share} of the "
                 "excess loss.",
             )
+
         return _compare(
             case,
             advice,
@@ -143,6 +147,7 @@ def _adam(case: Case) -> Folklore:
         return Folklore(
             "Adam", "no change", before, math.nan, "Not tried: the table has too many columns for a triangle."
         )
+
     # The update of Kingma and Ba (2015), for all learning rates side by side. So few steps come nowhere near where the
     # normal equations lose digits, and a step reads half as much memory.
     tried, k = len(_ADAM_RATES), c.targets
@@ -156,12 +161,14 @@ def _adam(case: Case) -> Folklore:
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient.square()
         weights = weights - lr * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+
     values, target = s.singular_values[: s.rank].unsqueeze(1), s.target_components[: s.rank].repeat(1, tried)
     gaps = (values * (s.directions[: s.rank] @ weights) - target).square().sum(0).reshape(tried, k).sum(1)
     best = int(torch.argmin(gaps))
     left = float(gaps[best]) / (s.n_rows * k)
     plain = float(case.training.best_descent.excess_at([_ADAM_STEPS]))
     effect = "helps" if left * 10 < plain else "hurts" if left > 10 * plain else "no change"
+
     return Folklore(
         "Adam",
         effect,

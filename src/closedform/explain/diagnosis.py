@@ -124,10 +124,10 @@ class Diagnosis(Report):
         steps: Any = 1000,
         start: Any = None,
     ) -> Forecast:
-        """Predict the loss of full-batch ``torch.optim.SGD`` without training; see
-        :func:`closedform.forecast.forecast`.
+        """Predict the loss of full-batch ``torch.optim.SGD`` without training.
 
-        ``start`` is the model's present weights unless given, or zeros without a model.
+        See :func:`closedform.explain.forecasts.curve.forecast`. ``start`` is the model's present weights unless given,
+        or zeros without a model.
         """
         at = self.case.setting.start if start is None else start
         return forecast(
@@ -181,8 +181,10 @@ class Diagnosis(Report):
                 f"{case.setting.table.n_features} features are too many for a triangle here; raise exact_up_to= if "
                 "memory allows."
             )
+
         V = start_coordinates(case.landscape.spectrum, case.setting.start if start is None else start)
         weight, bias = (V[1:].T, V[0]) if case.setting.bias else (V.T, None)
+
         return rehearse(
             case.landscape.triangle,
             make_optimizer,

@@ -12,7 +12,7 @@ from torch import Tensor
 from closedform.engine.tracing import untraced
 from closedform.explain.case import Case
 from closedform.explain.diagnosis import Diagnosis
-from closedform.explain.landscape import survey
+from closedform.explain.landscape import Landscape, survey
 from closedform.explain.precision import Precision, tf32_in_use
 from closedform.explain.readers.criteria import Pairing, read_criterion
 from closedform.explain.readers.models import ModelReading, find_layer, read_model
@@ -139,20 +139,15 @@ def diagnose_for(
 ) -> Diagnosis:
     """As :func:`diagnose`, for a command line, whose remedies are commands, and for rows that were scanned before.
 
-    Args:
-        command: The command line that asks, or None for Python.
-        X, Y, bias, l2, sample_weight, model, optimizer, criterion, scheduler: As for :func:`diagnose`.
-        steps, batch_size, history, goal, feature_names, exact_up_to: As for :func:`diagnose`.
-        scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
+    Arguments and errors are those of :func:`diagnose`. ``command`` is the command line that asks, None in Python;
+    ``scanned`` is what a scan of these rows has told, where there was one: they are not scanned again then.
     """
-    if isinstance(l2, bool) or not isinstance(l2, int | float) or not (l2 >= 0 and math.isfinite(l2)):
-        raise InputError(f"l2={l2!r} must be one finite number that is not negative.")
-    if not 0 < goal < 1:
-        raise InputError(f"goal={goal} must be between 0 and 1: the share of the excess loss that may be left.")
+    _check_ridge_and_goal(l2, goal)
     opened = open_problem(X, Y, sample_weight)
     X, Y, sample_weight = opened.X, opened.Y, opened.sample_weight
     rows = as_rows(X, Y, sample_weight)
     _check_counts(rows, steps, batch_size, exact_up_to, feature_names)
+
     layer = None if model is None else find_layer(model)[0]
     read = None if model is None else read_model(model, _as_given(X, rows), _largest(rows))
     if read is not None:
@@ -161,6 +156,7 @@ def diagnose_for(
     pairing = _pairing(X, rows, read)
     table = describe(rows, X)
     device = rows.device if read is None else read.weight.device
+
     setting = Setting(
         table=table,
         bias=bias,
@@ -179,17 +175,29 @@ def diagnose_for(
         device=device,
         command=command,
     )
-    landscape = survey(
+    landscape = _survey(rows, setting, exact_up_to, scanned)
+    return Diagnosis(Case(setting, landscape, Training(setting, landscape)))
+
+
+def _survey(rows: Rows, setting: Setting, exact_up_to: int, scanned: Scan | None) -> Landscape:
+    """Read the rows for what this setting asks of them."""
+    return survey(
         rows,
-        bias=bias,
-        l2=float(l2),
+        bias=setting.bias,
+        l2=setting.l2,
         exact_up_to=exact_up_to,
         batches=not setting.full_batch,
         crosses=setting.broadcasts,
         criterion=None if setting.squared or setting.criterion is None else setting.criterion.function,
         scanned=scanned,
     )
-    return Diagnosis(Case(setting, landscape, Training(setting, landscape)))
+
+
+def _check_ridge_and_goal(l2: Any, goal: float) -> None:
+    if isinstance(l2, bool) or not isinstance(l2, int | float) or not (l2 >= 0 and math.isfinite(l2)):
+        raise InputError(f"l2={l2!r} must be one finite number that is not negative.")
+    if not 0 < goal < 1:
+        raise InputError(f"goal={goal} must be between 0 and 1: the share of the excess loss that may be left.")
 
 
 def _check_counts(

@@ -80,9 +80,11 @@ def _evenly(spectrum: Spectrum, run: Rehearsal, steps: int) -> Outlook | None:
     """Weights that move by the same amount in each step, far from where they are going; None where they do not."""
     if len(run.path) < 4:
         return None
+
     (a, b, c), (first, second, third) = run.path[-3:], run.waypoints[-3:]
     if third <= second or second <= first:
         return None
+
     earlier, later = (b - a) / (second - first), (c - b) / (third - second)
     rank = spectrum.rank
     wanted = spectrum.directions[:rank].T @ (
@@ -90,6 +92,7 @@ def _evenly(spectrum: Spectrum, run: Rehearsal, steps: int) -> Outlook | None:
     )
     if rank < spectrum.directions.shape[1]:
         return None
+
     distance = wanted - c
     far = distance.abs() > 4 * (c - a).abs()
     pace = torch.where(far, later, 0.0)
@@ -97,10 +100,12 @@ def _evenly(spectrum: Spectrum, run: Rehearsal, steps: int) -> Outlook | None:
         return None
     if bool((pace * distance < 0).any()):
         return None
+
     arrival = torch.where(far, distance.abs() / later.abs().clamp(min=1e-300), 0.0)
     more = steps - third
     # Weights that are near already follow the others; they are taken to be where they belong.
     fraction = (more / arrival.clamp(min=1e-300)).clamp(max=1.0)
     at = torch.where(far, c + fraction * distance, wanted)
     left = float(spectrum.gaps(at).sum())
+
     return Outlook(left, left / 4, left * 4, "evenly", third + float(arrival.max()))

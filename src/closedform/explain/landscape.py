@@ -186,6 +186,7 @@ def _overflowing_spectrum(rows: Rows, bias: bool, l2: float) -> Spectrum:
     size = largest["XY".index(name)]
     note = f"{name} holds numbers of about {size:.1e}, whose squares are beyond float64; scale {name} to about 1"
     limit = torch.finfo(torch.float64).max
+
     return replace(
         found,
         singular_values=torch.ldexp(found.singular_values, torch.tensor(exponents[0])).clamp(max=limit),

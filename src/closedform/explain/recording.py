@@ -207,6 +207,7 @@ def _own_curve(case: Case) -> tuple[CurveRecord, ...]:
     course, optimizer, training = case.training.course, case.setting.optimizer, case.training
     if course is None or optimizer is None or training.forecast is not None or case.landscape.spectrum.rank == 0:
         return ()
+
     points = course.steps.numel()
     kept = torch.unique(torch.linspace(0, points - 1, min(points, _POINTS)).round().to(torch.int64))
     steps, excess = course.steps[kept], course.excess[kept]
@@ -215,6 +216,7 @@ def _own_curve(case: Case) -> tuple[CurveRecord, ...]:
     needed = float(course.steps[last]) if last < points else math.inf
     name = f"your run: {optimizer.name}, lr {short(optimizer.lr)}, {course.known}"
     share = short(training.share(course.left))
+
     return (
         CurveRecord(
             name=name,
@@ -283,6 +285,7 @@ def _notes(case: Case) -> list[str]:
         notes.append(
             f"the criterion is {short(setting.loss_factor)} times MSELoss(); forecasts are for the lr times that"
         )
+
     if training.no_closed_form:
         notes.append(f"the run itself was not forecast: {training.no_closed_form}")
     if training.forecast is not None and optimizer is not None and optimizer.warm_momentum:
@@ -292,10 +295,12 @@ def _notes(case: Case) -> list[str]:
         of = f" of {setting.steps:,}" if setting.steps is not None else ""
         left = short(training.share(float(training.rehearsed_excess[-1])))
         notes.append(f"{optimizer.name} was rehearsed for {made}{of} steps, which leave {left} of {training.share_of}")
+
     if optimizer is not None and optimizer.kind == "other":
         notes.append(f"{optimizer.name} has no closed form and was not rehearsed; d.rehearse(...) runs it")
     if setting.l2 > 0:
         notes.append("losses include the ridge term, as rows under the table")
+
     return notes
 
 

@@ -107,6 +107,7 @@ class TriangleLoss:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def __call__(self) -> Tensor:
+        """Return the loss at the present parameters, for ``backward()``."""
         residual = self._residual()
         return (residual.square().sum() + self.left) * (self.factor / self.count)
 
@@ -205,11 +206,13 @@ def _make(
             f"the optimizer could not be made for a weight {tuple(parameters[0].shape)}"
             f"{' and a bias' if len(parameters) > 1 else ''}: {error}"
         ) from error
+
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(
             f"rehearse needs a function from parameters to a torch.optim.Optimizer, such as "
             f"lambda params: torch.optim.Adam(params, lr=1e-2); it returned a {type(optimizer).__name__}."
         )
+
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held != {id(p) for p in parameters}:
         raise InputError(
@@ -217,6 +220,7 @@ def _make(
             "layer, so "
             "build it as lambda params: torch.optim.Adam(params, lr=1e-2), not over model.parameters()."
         )
+
     return optimizer
 
 
@@ -245,7 +249,11 @@ class _Course:
         self.path: list[Tensor] = []
 
     def run(self, steps: int, after_step: Callable[[torch.optim.Optimizer], None] | None) -> str:
-        """Make the steps; return why there are fewer, or an empty string."""
+        """Make the steps; return why there are fewer, or an empty string.
+
+        Raises:
+            InputError: the optimizer fails in ``step(closure)``, or does not call its closure.
+        """
         every = max(1, steps // _WAYPOINTS)
         # mypy: step() is typed for closures that return float, torch's own return tensors.
         step_with: Callable[[Any], Any] = self._optimizer.step
@@ -274,9 +282,11 @@ class _Course:
                 after_step(self._optimizer)
             if step % _WAYPOINTS == 0:
                 self._progress(f"rehearsing {type(self._optimizer).__name__}", step / steps)
+
         if not stopped.startswith("the loss"):
             with torch.no_grad():
                 self.curve.append(float(self._loss()))
+
         self._write_down(len(self.curve) - 1)
         return stopped
 

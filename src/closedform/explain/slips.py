@@ -216,6 +216,7 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
     ratio, optimizer = _first_rate(case, found), case.setting.optimizer
     if ratio is None or optimizer is None or ratio <= 0 or not _fits(case, found, Loop(), ratio):
         return None
+
     rows, targets = case.setting.table.n_rows, case.setting.table.n_targets
     known: dict[float, str] = {
         rows * targets: "summed over rows and targets where the criterion given takes the mean",
@@ -233,6 +234,7 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
                 f"Its gradients are {short(ratio)} times those of the criterion given, and so is its learning rate.",
                 "criterion = torch.nn.MSELoss()   # the one that is differentiated, in diagnose and in the loop",
             )
+
     return Slip(
         f"The recorded run has a learning rate of {optimizer.lr * ratio:.4g}, not {optimizer.lr:.4g}",
         f"Each of its steps is {short(ratio)} times as long as the optimizer given would make it.",
@@ -263,6 +265,7 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
         return None
     if setting.schedule is not None or found.every != 1 or not found.starts:
         return None
+
     spectrum = case.landscape.spectrum
     h, gaps = spectrum.eigenvalues[: spectrum.rank], case.training.start_gaps
     given = optimizer.lr * setting.loss_factor
@@ -277,12 +280,15 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
             return None
         rates.append(2 * constant / (linear + math.sqrt(inside)))
         gaps = gaps * (1 - rates[-1] * h).square()
+
     shares = [rate / given for rate in rates]
     if len(shares) < _ENOUGH or min(shares) < 0 or max(shares) > 2 or not _mostly_even(shares):
         return None
+
     changed = next((i for i, share in enumerate(shares) if abs(share - shares[0]) > 0.05 * shares[0]), 0)
     if not changed:
         return None
+
     return Slip(
         f"The learning rate of the recorded run changes: from {optimizer.lr * shares[0]:.3g} to "
         f"{optimizer.lr * shares[-1]:.3g} by step {len(shares):,}",

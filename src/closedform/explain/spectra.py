@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-300, 1e300
 _ILL_CONDITIONED = 1e-8
 
 
+@final
 @dataclass(frozen=True)
 class Spectrum:
     """What decides how a first-order optimizer moves on a squared error, in the user's own units.

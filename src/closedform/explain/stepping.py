@@ -136,10 +136,12 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
             if (step + 1) % every == 0:
                 waypoints.append(step + 1)
                 path.append(torch.from_numpy(weights.copy()))
+
     end = torch.from_numpy(weights.copy())
     waypoints.append(made + excess.size)
     path.append(end)
     biased = run.bias is not None
+
     return replace(
         run,
         steps=torch.arange(made + excess.size + 1),

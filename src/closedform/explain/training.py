@@ -346,6 +346,7 @@ class Training:
         setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
         if optimizer is None or triangle is None or not self._can_rehearse:
             return None
+
         weight, bias = setting.start
         if optimizer.kind == "sgd" and self.start_excess <= self.goal_excess:
             weight = weight * (1 + _NUDGE)
@@ -356,6 +357,7 @@ class Training:
             steps = min(steps, evaluations)
         after_step = None if setting.schedule is None else replay(setting.schedule.follow(min(steps, evaluations)))
         sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
+
         return rehearse(
             triangle,
             optimizer.make,

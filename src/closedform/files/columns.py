@@ -204,7 +204,11 @@ class ColumnSource(FileSource, ABC):
         )
 
     def _numbers(self, column: Any, name: str, width: int, first_row: int) -> np.ndarray[Any, Any]:
-        """Return a column without missing values as an array ``(rows, width)``."""
+        """Return a column without missing values as an array ``(rows, width)``.
+
+        Raises:
+            InputError: a list of another length, or with a missing value in it.
+        """
         types = _types()
         if hasattr(column, "combine_chunks"):
             column = column.combine_chunks()

@@ -182,7 +182,11 @@ def _dialect(path: Path) -> _Dialect:
 
 
 def _decimal(path: Path, separator: str, rows: list[list[str]]) -> str:
-    """Return the decimal mark: a comma where numbers hold one and it does not separate the columns."""
+    """Return the decimal mark: a comma where numbers hold one and it does not separate the columns.
+
+    Raises:
+        SourceError: the commas may as well stand between thousands.
+    """
     if separator == ",":
         return "."
     cells = [cell.strip() for row in rows for cell in row if "," in cell]
@@ -198,7 +202,11 @@ def _decimal(path: Path, separator: str, rows: list[list[str]]) -> str:
 
 
 def _read_csv(path: Path, budget: int | None) -> tuple[Any, tuple[str, ...]]:
-    """Parse a text; its rows as an Arrow table, and notes on how it was read."""
+    """Parse a text; its rows as an Arrow table, and notes on how it was read.
+
+    Raises:
+        SourceError: it is damaged, has another separator than its ending says, or no line that names the columns.
+    """
     library = import_extra("pyarrow.csv", "pyarrow", "reading CSV files")
     with reading(path, _TITLE, *arrow_errors(), EOFError, lzma.LZMAError, csv.Error, UnicodeError):
         dialect = _dialect(path)
@@ -244,7 +252,7 @@ def _clean(path: Path, dialect: _Dialect, budget: int | None) -> Any:
 
     Raises:
         SourceError: it unpacks to more than the budget.
-    """
+    """  # noqa: DOC501  # _too_large makes it
     packed = path.suffix.lower() in _UNPACK
     if not (packed or dialect.comments or dialect.separator == " "):
         return path

@@ -120,7 +120,7 @@ class _Files:
 
         Raises:
             SourceError: there is no such table, or more than one.
-        """
+        """  # noqa: DOC501  # key_error makes it
         form, entries = self.look(path)
         if form.columns:
             try:
@@ -141,7 +141,11 @@ class _Files:
         return self._part(path, key, entries)
 
     def _part(self, path: Path, key: str, entries: dict[str, Entry]) -> _Table:
-        """Return columns of a table in the file, or its transpose."""
+        """Return columns of a table in the file, or its transpose.
+
+        Raises:
+            SourceError: the file holds neither a table nor a column of this name.
+        """  # noqa: DOC501  # key_error makes it
         if key.endswith(".T") and (entry := entries.get(key.removesuffix(".T"))) is not None:
             return _Table(path, key, entry.shape[::-1])
         selection = split_selection(key)
@@ -162,7 +166,11 @@ class _Files:
         raise key_error(path, key, entries)
 
     def given(self, path: Path, key: str) -> _Table:
-        """Return what the user named: a key of this file, or else another file."""
+        """Return what the user named: a key of this file, or else another file.
+
+        Raises:
+            SourceError: it is neither.
+        """
         other, other_key = split_spec(key)
         if other_key is not None:
             return self.table(other, other_key)
@@ -378,7 +386,7 @@ def _pair(
 
     Raises:
         SourceError: there is no such reading, or more than one.
-    """
+    """  # noqa: DOC501  # _question and _why_not make it
     misnamed = None
     by_rank = _named_pairs(free, x, y)
     for rank in sorted(by_rank):

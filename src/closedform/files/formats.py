@@ -89,7 +89,6 @@ class FileSource(Source, ABC):
     Attributes:
         streams: Whether a range of rows can be read without reading what stands before it. Where it cannot,
             the table is used only if it fits in memory.
-        nbytes: Bytes of the whole table once it is in memory.
     """
 
     device = torch.device("cpu")
@@ -98,6 +97,7 @@ class FileSource(Source, ABC):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the whole table once it is in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def close(self) -> None:
@@ -199,7 +199,14 @@ def native_dtype(dtype: np.dtype[Any], name: str) -> tuple[torch.dtype, tuple[st
 
 @contextmanager
 def reading(path: Path, title: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turn the ``errors`` of a format's library into a one-line :class:`SourceError`."""
+    """Turn the ``errors`` of a format's library into a one-line :class:`SourceError`.
+
+    Raises:
+        SourceError: one of the ``errors`` was raised within.
+        ClosedformError: it was raised within, and says already what is wrong.
+        UnknownKey: it was raised within, for a caller that knows the keys.
+        MemoryError: it was raised within; that is no damage of the file.
+    """
     try:
         yield
     except (ClosedformError, UnknownKey, MemoryError):

@@ -129,7 +129,11 @@ def _identity(h5py: Any, dataset: Any) -> tuple[str, int]:
 
 
 def _sources(h5py: Any, dataset: Any, name: str, file: Any = None) -> Iterator[tuple[Any, Any]]:
-    """Yield each source of a virtual data set once, with the file opened for it; ``file`` is closed at the end."""
+    """Yield each source of a virtual data set once, with the file opened for it; ``file`` is closed at the end.
+
+    Raises:
+        SourceError: a source is missing.
+    """
     own = Path(dataset.file.filename)
     seen = set()
     try:

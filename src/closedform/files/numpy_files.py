@@ -32,7 +32,11 @@ _NPZ_ERRORS = (*_NPY_ERRORS, zipfile.BadZipFile, zlib.error, NotImplementedError
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read the shape and dtype of a .npy stream without reading the data."""
+    """Read the shape and dtype of a .npy stream without reading the data.
+
+    Raises:
+        SourceError: its version of the format is newer than NumPy.
+    """
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)

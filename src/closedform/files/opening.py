@@ -168,7 +168,7 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
         ...     source = open_source(f"{file}::X")
         >>> source.shape, source.dtype, source.read(0, 1).tolist()
         ((3, 3), torch.float64, [[1.0, 0.0, 0.0]])
-    """
+    """  # noqa: DOC501  # key_error makes a SourceError
     if not 0 <= memory_share <= 1:
         raise InputError(f"memory_share is {memory_share}; it is a part of the available memory, from 0 to 1.")
 
@@ -197,7 +197,11 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
 
 
 def _open(form: FileFormat, path: Path, key: str, budget: int) -> FileSource:
-    """Open a key, or the columns ``KEY[COLUMNS]`` or the transpose ``KEY.T`` of one."""
+    """Open a key, or the columns ``KEY[COLUMNS]`` or the transpose ``KEY.T`` of one.
+
+    Raises:
+        UnknownKey: the file holds no such table, or the table no such columns.
+    """
     try:
         return form.open(path, key, budget)
     except UnknownKey:
@@ -219,7 +223,8 @@ def _in_memory(source: FileSource) -> Source:
 
     Raises:
         SourceError: the memory does not suffice after all.
-    """
+        RuntimeError: reading failed for another reason than memory.
+    """  # noqa: DOC501  # a MemoryError is never passed on
     try:
         tensor = source.read(0, source.shape[0])
     except (MemoryError, RuntimeError) as error:
@@ -338,7 +343,11 @@ class _ShardedFormat(FileFormat):
 
     @override
     def entries(self, path: Path) -> dict[str, Entry]:
-        """Return the entries of the first file with the rows of all of them."""
+        """Return the entries of the first file with the rows of all of them.
+
+        Raises:
+            InputError: the files have no table in common.
+        """
         shards = [self._form.entries(shard) for shard in self._paths]
         found = {}
         for key, entry in shards[0].items():
@@ -393,7 +402,11 @@ def _check_file(path: Path) -> None:
 
 
 def _only_key(form: FileFormat, path: Path) -> str:
-    """Return the key of a file that holds one table, whose name therefore need not be given."""
+    """Return the key of a file that holds one table, whose name therefore need not be given.
+
+    Raises:
+        SourceError: it holds several tables, or none.
+    """
     if form.columns:
         return ""
     entries = form.entries(path)

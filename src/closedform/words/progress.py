@@ -32,6 +32,7 @@ class Progress:
         return self
 
     def __call__(self, label: str, part: float) -> None:
+        """Tell what is being done and how much of it is done, from 0 to 1."""
         if self._function is not None:
             self._function(label, part)
         elif self._visible and time.perf_counter() - self._started > _PATIENCE_SECONDS:

@@ -44,35 +44,35 @@ def lbfgs_stopped(case: Case) -> Finding | None:
     run = training.rehearsal if optimizer is not None and optimizer.kind == "lbfgs" else None
     if optimizer is None or run is None or course is None or training.reaches_goal is True:
         return None
+
     narrow = training.narrow_rehearsal
     left = float(training.rehearsed_excess[-1])
     if left <= max(training.goal_excess, 1e-14 * case.landscape.spectrum.optimal_loss):
         return None if narrow is None else _lbfgs_in_float32(case, narrow)
+
     group = optimizer.settings
     state: dict[str, Any] = next(iter(run.optimizer.state.values()), {})
     calls = int(run.steps[-1])
     iterations = int(state.get("n_iter", 0)) - optimizer.iterations
     gradient = _largest_gradient(case, run.weight, run.bias) * setting.loss_factor
     share = training.share(left)
+    flat = gradient <= group["tolerance_grad"]
     # Calls that were not rehearsed may still bring it there, unless a tolerance ends each of them at once.
-    unfinished = False
-    if gradient <= group["tolerance_grad"]:
+    unfinished = not flat and not training.rehearsed_in_full and setting.steps is not None and not _same_as_before(run)
+    if flat:
         cause = (
             f"its gradient of {short(gradient)} is below tolerance_grad={group['tolerance_grad']:g}, which is absolute"
         )
-    elif not training.rehearsed_in_full and setting.steps is not None and not _same_as_before(run):
-        unfinished = True
-        cause = f"it made {plural(iterations, 'iteration')}, max_iter={group['max_iter']} in each call of step()"
-    elif iterations >= calls * group["max_iter"]:
+    elif unfinished or iterations >= calls * group["max_iter"]:
         cause = f"it made {plural(iterations, 'iteration')}, max_iter={group['max_iter']} in each call of step()"
     elif group["line_search_fn"] is None and left > training.start_excess:
         cause = "without a line search its step of length lr went uphill"
     else:
         cause = (
             f"its last step changed weights or loss by less than tolerance_change={group['tolerance_change']:g}, "
-            "which is "
-            "absolute"
+            "which is absolute"
         )
+
     certain = not unfinished or training.reaches_goal is False
     return Finding(
         name="lbfgs_stopped",
@@ -157,6 +157,7 @@ def adaptive_short(case: Case) -> Finding | None:
     optimizer = setting.optimizer
     if optimizer is None or optimizer.kind != "adam" or setting.climbs:
         return None
+
     run, course = training.rehearsal, training.course
     if run is None or course is None:
         return None
@@ -169,6 +170,7 @@ def adaptive_short(case: Case) -> Finding | None:
         return _diverges(case, course)
     if _at_its_ridge(case, course.left):
         return None
+
     distance, largest = farthest(case)
     box, way = box_of(case), reach(case)
     if box < largest and way > box:
@@ -177,6 +179,7 @@ def adaptive_short(case: Case) -> Finding | None:
         return _held_by_pace(case, course, way, distance)
     if _circles(training.rehearsed_excess, course):
         return _too_large(case, course)
+
     along = case.landscape.spectrum.gaps(run.end)
     return shortfall(case, f"{optimizer.name} at lr={optimizer.lr:.3g}, {course.known},", math.nan, along, course.left)
 
@@ -213,6 +216,7 @@ def _held_in_box(case: Case, course: Course, box: float, largest: float) -> Find
     optimizer, training = case.setting.optimizer, case.training
     if optimizer is None:
         return None
+
     decay = optimizer.weight_decay
     return Finding(
         name="decay_box",
@@ -241,12 +245,14 @@ def _held_by_pace(case: Case, course: Course, way: float, distance: float) -> Fi
     optimizer, training, setting = case.setting.optimizer, case.training, case.setting
     if optimizer is None:
         return None
+
     needed = _steps_for(case, distance, way)
     faster = optimizer.lr * _LARGER * distance / way
     left = _mended(case, falling=True, lr=faster)
     helps = left < course.left / 10
     remedy = _falling_rate(case, faster) + f"   # rehearsed: {short(training.share(left))} is left\n" if helps else ""
     remedy += ("# or at once:\n" if helps else "") + closed_form(case)
+
     return Finding(
         name="more_steps_needed",
         severity=Severity.ERROR,
@@ -295,9 +301,11 @@ def _too_large(case: Case, course: Course) -> Finding | None:
     optimizer, training, setting = case.setting.optimizer, case.training, case.setting
     if optimizer is None:
         return None
+
     left = _mended(case, falling=True, lr=optimizer.lr)
     helps = left < course.left / 10
     remedy = (_falling_rate(case, optimizer.lr) + f"   # rehearsed: {short(training.share(left))} is left\n") * helps
+
     return Finding(
         name="adaptive_circles",
         severity=severity_of(case, course.left) if training.reaches_goal is False else Severity.WARNING,
@@ -341,6 +349,7 @@ def adaptive_blow_up(case: Case) -> Finding | None:
     optimizer = case.setting.optimizer
     if optimizer is None or optimizer.kind != "adam":
         return None
+
     if case.setting.history is not None and case.setting.squared:
         recorded = case.setting.history / case.setting.loss_factor
         seen, source = (recorded - case.landscape.spectrum.optimal_loss).clamp(min=0.0), "As recorded"
@@ -349,17 +358,20 @@ def adaptive_blow_up(case: Case) -> Finding | None:
         seen, source = case.training.rehearsed_excess, "Rehearsed on these data"
         # From where the user's arithmetic rounds, its path is no longer that of a rehearsal in float64.
         certain = not bool((seen <= case.training.rounding_excess).any())
+
     # On the way to the goal a jump that is over by the end of the run costs nothing.
     underway = case.setting.history is None and case.training.start_excess > case.training.goal_excess
     passes = underway and case.training.reaches_goal is True
     rise = _rise(case, seen)
     if rise is None:
         return None
+
     low, at = rise
     bottom, top = float(seen[low]), float(seen[at])
     but = (
         "" if certain else f" In {case.setting.precision} rounding decides whether and when: some runs do, some do not."
     )
+
     return Finding(
         name="adaptive_blow_up",
         severity=Severity.WARNING if certain and not passes else Severity.INFO,
@@ -407,6 +419,7 @@ def adaptive_unsettled(case: Case) -> Finding | None:
         or spectrum.rank < spectrum.decision.columns
     ):
         return None
+
     if case.training.start_excess <= case.training.goal_excess and case.setting.model is not None:
         weights, excess = case.setting.start_matrix, case.training.start_excess
         where = "The model's weights"
@@ -416,10 +429,12 @@ def adaptive_unsettled(case: Case) -> Finding | None:
         excess, where = float(case.training.rehearsed_excess[-1]), "In the rehearsal the weights"
     else:
         return None
+
     distance = case.landscape.weight_distance(weights)
     rounding = case.setting.precision.eps * spectrum.condition
     if excess > case.training.goal_excess or distance < _UNSETTLED * rounding:
         return None
+
     return Finding(
         name="adaptive_unsettled",
         severity=Severity.WARNING if distance > _VISIBLE else Severity.INFO,

@@ -38,6 +38,7 @@ def not_unique(case: Case) -> Finding | None:
         or (spectrum.rank == decision.columns and not decision.ambiguous)
     ):
         return None
+
     missing = decision.columns - spectrum.rank
     if decision.ambiguous:
         return Finding(
@@ -57,6 +58,7 @@ def not_unique(case: Case) -> Finding | None:
             ),
             remedy="# a small ridge decides it:\n" + ridge(case, "1e-10"),
         )
+
     free = _undetermined(case)
     columns = [i - int(case.setting.bias) for i in columns_involved(free)] if free is not None else []
     involved = f" (among {columns_text(columns, case.setting.names)})" if 0 < len(columns) <= 12 else ""
@@ -65,6 +67,7 @@ def not_unique(case: Case) -> Finding | None:
     start = case.setting.start_matrix
     reached = spectrum.minimiser + start - fixed.T @ (fixed @ start)
     apart = float(torch.linalg.vector_norm(reached - spectrum.minimiser))
+
     return Finding(
         name="not_unique",
         severity=Severity.WARNING,
@@ -135,9 +138,11 @@ def uncentred_features(case: Case) -> Finding | None:
     """Means of the features that make one direction much steeper than the others."""
     if not _matters(case):
         return None
+
     raw, centred = case.landscape.conditions["as it is"], case.landscape.conditions["centred"]
     if raw < _LARGE or raw < _BETTER * centred:
         return None
+
     if case.setting.bias:
         before, after = _steps(case)
         effect = (
@@ -155,6 +160,7 @@ def uncentred_features(case: Case) -> Finding | None:
             f"{tensors(case)}mean = X.mean(0)\nmodel = torch.nn.Linear({size}, bias=True, dtype=X.dtype)\n"
             "train(model, X - mean)                  # and predict with model(X_new - mean)"
         )
+
     return Finding(
         name="uncentred_features",
         severity=Severity.WARNING,
@@ -170,11 +176,13 @@ def unscaled_columns(case: Case) -> Finding | None:
     """Columns in very different units."""
     if not _matters(case):
         return None
+
     raw, scaled = case.landscape.conditions["as it is"], case.landscape.conditions["columns scaled"]
     centred, both = case.landscape.conditions["centred"], case.landscape.conditions["centred and scaled"]
     by_scaling, after_centring = raw / scaled, centred / both if case.setting.bias else 1.0
     if raw < _LARGE or max(by_scaling, after_centring) < _BETTER:
         return None
+
     norms = case.landscape.spectrum.column_norms[int(case.setting.bias) :]
     smallest, largest = int(torch.argmin(torch.where(norms > 0, norms, math.inf))), int(torch.argmax(norms))
     best = both if case.setting.bias else scaled
@@ -182,12 +190,14 @@ def unscaled_columns(case: Case) -> Finding | None:
     if largest == smallest or spread < _ALIKE:
         # One column, or columns of one size: it is the column of ones that differs.
         return _beside_the_bias(case, largest, float(norms[largest])) if case.setting.bias else None
+
     before, after = _steps(case)
     repaired = (
         "and scaling repairs it"
         if best < _COLLINEAR
         else "but scaling does not repair all of it: what remains is collinearity"
     )
+
     return Finding(
         name="unscaled_columns",
         severity=Severity.WARNING,
@@ -218,8 +228,10 @@ def _beside_the_bias(case: Case, column: int, norm: float) -> Finding | None:
     spread = max(norm, ones) / min(norm, ones)
     if spread < _BETTER:
         return None
+
     raw, best = landscape.conditions["as it is"], landscape.conditions["centred and scaled"]
     before, after = _steps(case)
+
     return Finding(
         name="unscaled_columns",
         severity=Severity.WARNING,
@@ -250,6 +262,7 @@ def collinear_columns(case: Case) -> Finding | None:
     normal, spectrum = case.landscape.standardised, case.landscape.spectrum
     if normal is None or not _matters(case) or spectrum.rank < spectrum.decision.columns:
         return None
+
     both = (
         case.landscape.conditions["centred and scaled"]
         if case.setting.bias
@@ -257,9 +270,11 @@ def collinear_columns(case: Case) -> Finding | None:
     )
     if both < _COLLINEAR:
         return None
+
     # The flattest direction of the standardised fit, in which the bias has no part.
     columns = columns_involved(normal.directions[-1:, int(case.setting.bias) :])
     named = columns_text(columns, case.setting.names) if len(columns) <= 12 else f"{len(columns)} columns together"
+
     return Finding(
         name="collinear_columns",
         severity=Severity.WARNING,

@@ -51,6 +51,7 @@ def target_broadcast(case: Case) -> Finding | None:
     setting, landscape = case.setting, case.landscape
     if not setting.broadcasts or landscape.target_variance == 0:
         return None
+
     rows = setting.table.n_rows
     target, output = (
         f"({', '.join(str(size) for size in (rows, *tail))}{',' * (not tail)})"
@@ -62,6 +63,7 @@ def target_broadcast(case: Case) -> Finding | None:
         if one_sided
         else "Y = Y.squeeze(-1)   # once, before training: the shape of the model's output"
     )
+
     return Finding(
         name="target_broadcast",
         severity=Severity.ERROR,
@@ -89,13 +91,16 @@ def other_loss(case: Case) -> Finding | None:
         return None
     if criterion.problem:
         return _no_loss(case, criterion)
+
     optimal = landscape.spectrum.optimal_loss
     evidence = {"optimal_mse": optimal}
     if landscape.evaluation is not None:
         evidence["loss_at_minimiser"] = landscape.evaluation.loss
         evidence["gradient_at_minimiser"] = landscape.evaluation.gradient
+
     if criterion.kind == "unsquared norm":
         return _unsquared_norm(case, evidence)
+
     kind = "mean absolute error" if criterion.kind == "absolute" else "no multiple of the squared error"
     gradient = evidence.get("gradient_at_minimiser")
     exact = optimal <= landscape.reference_excess * 1e-20
@@ -106,6 +111,7 @@ def other_loss(case: Case) -> Finding | None:
         if gradient is not None and math.isfinite(gradient) and not _nothing(case, gradient)
         else "its minimiser is in general another one"
     )
+
     return Finding(
         name="other_loss",
         severity=Severity.INFO if exact else Severity.ERROR,
@@ -182,6 +188,7 @@ def weight_decay_is_ridge(case: Case) -> Finding | None:
         or not case.setting.squared
     ):
         return None
+
     spectrum = case.landscape.spectrum
     decay = optimizer.weight_decay / case.setting.loss_factor
     l2 = spectrum.n_rows * spectrum.n_targets * decay / 2
@@ -189,6 +196,7 @@ def weight_decay_is_ridge(case: Case) -> Finding | None:
     excess = run.decay_excess
     share = excess / (case.landscape.spectrum.excess_at_zero or 1.0)
     matters = share > case.setting.goal and excess > _SMALL * spectrum.optimal_loss
+
     return Finding(
         name="weight_decay_is_ridge",
         severity=Severity.WARNING if matters else Severity.INFO,
@@ -224,11 +232,13 @@ def penalised_bias(case: Case) -> Finding | None:
         or case.setting.l2
     ):
         return None
+
     decay = optimizer.bias_decay / case.setting.loss_factor
     penalised = forecast(case.landscape.spectrum, lr=1.0, weight_decay=decay, steps=[0]).decay_excess
     free = _excess_with_free_bias(triangle, decay)
     if penalised < 1.5 * free or penalised < case.training.goal_excess:
         return None
+
     return Finding(
         name="penalised_bias",
         severity=Severity.WARNING,

@@ -32,6 +32,7 @@ def mini_batch_noise(case: Case) -> Finding | None:
     if training.forecast is not None and not training.forecast.stable:
         # Above the limit of the full batch it diverges without any noise, which is said already.
         return None
+
     factor = training.batch_factor
     share = training.share(batches.noise_floor)
     evidence = {
@@ -68,6 +69,7 @@ def mini_batch_noise(case: Case) -> Finding | None:
         )
         # Without the noise the run is as far as its mean has come by then.
         left = max(0.0, batches.excess_at(setting.patience) - batches.noise_floor)
+
     seen = not batches.stable or share >= VISIBLE
     return Finding(
         name="mini_batch_noise",
@@ -85,12 +87,15 @@ def interpolation(case: Case) -> Finding | None:
     triangle, spectrum = case.landscape.triangle, case.landscape.spectrum
     if triangle is None or case.setting.l2 > 0:
         return None
+
     rows, columns = triangle.rows, triangle.columns
     if columns < _MANY or not _SPIKE[0] <= rows / columns <= _SPIKE[1] or spectrum.rank == 0:
         return None
+
     gain = float((1 / spectrum.singular_values[: spectrum.rank].square()).sum().sqrt())
     size = float(torch.linalg.vector_norm(spectrum.minimiser))
     largest = float(spectrum.singular_values[0])
+
     return Finding(
         name="interpolation",
         severity=Severity.INFO,

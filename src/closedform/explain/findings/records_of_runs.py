@@ -15,11 +15,13 @@ def history_differs(case: Case) -> Finding | None:
     found = compare_with_record(case)
     if found is None or found.agrees or (not found.starts and found.ends_here):
         return None
+
     at = min(found.differs_at, found.recorded.numel() - 1)
     step = at * found.every
     slip = explain_record(case, found)
     recorded, expected = float(found.recorded[at]), float(found.expected[at])
     beside = f"At step {step:,} it has {short(recorded)}, and the run as given would have {short(expected)}."
+
     return Finding(
         name="history_differs",
         severity=Severity.ERROR if slip is not None else Severity.WARNING,

@@ -23,6 +23,7 @@ def reference_truncates(case: Case) -> Finding | None:
     triangle, centred, spectrum = case.landscape.triangle, case.landscape.centred, case.landscape.spectrum
     if triangle is None or centred is None or spectrum.rank == 0 or case.setting.l2 > 0:
         return None
+
     # LinearRegression centres the features first, so its cut is on the centred triangle.
     matrix, target = (centred.R, centred.C) if case.setting.bias else (triangle.R, triangle.C)
     sklearn_count, sklearn_excess = _cut(matrix, target, _SCIKIT_LEARN, case)
@@ -32,17 +33,20 @@ def reference_truncates(case: Case) -> Finding | None:
     worst = max(sklearn_excess, torch_excess)
     if worst <= _SEEN * case.landscape.reference_excess or worst <= _SEEN * spectrum.optimal_loss:
         return None
+
     who = []
     if sklearn_excess > _SEEN * case.landscape.reference_excess:
         who.append(
             f"scikit-learn's LinearRegression (tol=1e-6) drops {plural(sklearn_count, 'direction')} and ends "
             f"{short(sklearn_excess)} above the smallest loss"
         )
+
     if torch_excess > _SEEN * case.landscape.reference_excess:
         who.append(
             f"torch.linalg.lstsq (gelsy, in {str(case.setting.table.dtype).removeprefix('torch.')}) drops "
             f"{count(torch_count)} and ends {short(torch_excess)} above it"
         )
+
     return Finding(
         name="reference_truncates",
         severity=Severity.INFO,
@@ -82,6 +86,7 @@ def partial(case: Case) -> Finding | None:
     spectrum = case.landscape.spectrum
     if spectrum.complete:
         return None
+
     known = spectrum.singular_values.numel()
     return Finding(
         name="partial_spectrum",

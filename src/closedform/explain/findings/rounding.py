@@ -24,6 +24,7 @@ def out_of_range(case: Case) -> Finding | None:
     spectrum = case.landscape.spectrum
     if spectrum.in_range:
         return None
+
     return Finding(
         name="out_of_range",
         severity=Severity.ERROR,
@@ -51,11 +52,13 @@ def precision_floor(case: Case) -> Finding | None:
     lr = _learning_rate(case)
     if precision.dtype not in _NARROW or lr is None:
         return None
+
     floor = case.training.excess_floor(precision, lr)
     double = case.training.excess_floor(Precision(torch.float64, tf32=False), lr)
     share = floor / case.landscape.reference_excess
     if share <= case.setting.goal:
         return None
+
     return Finding(
         name="precision_floor",
         severity=Severity.WARNING,
@@ -75,10 +78,12 @@ def tf32(case: Case) -> Finding | None:
     lr = _learning_rate(case)
     if not case.setting.precision.tf32 or lr is None:
         return None
+
     floor = case.training.excess_floor(case.setting.precision, lr)
     full = case.training.excess_floor(Precision(torch.float32, tf32=False), lr)
     share = floor / case.landscape.reference_excess
     matters = share > case.setting.goal and floor > 2 * full
+
     return Finding(
         name="tf32",
         severity=Severity.WARNING if matters else Severity.INFO,

@@ -44,6 +44,7 @@ def climbs(case: Case) -> Finding | None:
     optimizer = setting.optimizer
     if not setting.climbs or optimizer is None:
         return None
+
     largest = float(case.landscape.spectrum.eigenvalues[0]) * setting.loss_factor
     what = "maximize=True" if optimizer.maximizes else "the criterion is minus a squared error"
     growth = 1 + optimizer.lr * largest
@@ -51,6 +52,7 @@ def climbs(case: Case) -> Finding | None:
     keep = ", ".join(
         f"{key}={value!r}" for key, value in optimizer.settings.items() if key in ("lr", "momentum") and value
     )
+
     return Finding(
         name="climbs",
         severity=Severity.ERROR,
@@ -90,6 +92,7 @@ def lr_above_limit(case: Case) -> Finding | None:
         return _schedule_above_limit(case)
     if run.lr < run.limit * (1 - _AT_THE_LIMIT):
         return None
+
     factor = case.training.batch_factor
     limit, lr = run.limit / factor, run.lr / factor
     growth = _growth(run)
@@ -100,6 +103,7 @@ def lr_above_limit(case: Case) -> Finding | None:
     mended = case.training.predict(
         lr=safe, momentum=run.momentum, nesterov=run.nesterov, dampening=run.dampening, steps=[case.setting.patience]
     )
+
     return Finding(
         name="lr_above_limit",
         severity=Severity.ERROR,
@@ -138,12 +142,15 @@ def _schedule_above_limit(case: Case) -> Finding | None:
     run, optimizer = training.scheduled, setting.optimizer
     if run is None or optimizer is None or not run.above:
         return None
+
     reached = run.left <= training.goal_excess
     if run.peak <= (_BUMP if reached else 2) * training.start_excess and (reached or run.left < training.start_excess):
         return None
+
     factor = setting.loss_factor
     limit = run.highest_lr / run.highest_share
     share = "beyond float64" if math.isinf(run.peak) else f"{short(training.share(run.peak))} times {training.share_of}"
+
     return Finding(
         name="lr_above_limit",
         severity=Severity.WARNING if reached else Severity.ERROR,
@@ -182,10 +189,12 @@ def lr_starved(case: Case) -> Finding | None:
     run, setting, training = case.training.forecast, case.setting, case.training
     if run is None or not run.stable or not setting.full_batch or run.lr >= _STARVED * run.limit:
         return None
+
     goal = _goal(case, run)
     needed = run.steps_to(goal)
     if needed <= setting.patience or training.start_excess <= training.goal_excess:
         return None
+
     larger = _with_lr(case, run, SAFETY * run.limit)
     with_larger = larger.steps_to(goal)
     enough = with_larger <= setting.patience
@@ -195,6 +204,7 @@ def lr_starved(case: Case) -> Finding | None:
         if enough
         else f"at lr={short(larger.lr / factor)} it would be {count(with_larger)}, which is still too many."
     )
+
     return Finding(
         name="lr_starved",
         severity=severity_of(case, float(run.excess_at([setting.patience]))) if enough else Severity.WARNING,
@@ -245,6 +255,7 @@ def scheduler_starves(case: Case) -> Finding | None:
     run, optimizer = training.scheduled, setting.optimizer
     if run is None or optimizer is None or run.above:
         return None
+
     rates, factor = training.rates, setting.loss_factor
     largest, last = float(rates.max()), float(rates[-1])
     kept = training.predict(
@@ -253,9 +264,11 @@ def scheduler_starves(case: Case) -> Finding | None:
     reached, constant = run.left, float(kept.excess[0])
     if reached <= training.goal_excess or not kept.stable or constant > 0.1 * reached or last >= largest:
         return None
+
     beyond = last * (setting.patience - rates.numel())
     travelled = (float(rates.sum()) + beyond) / (largest * setting.patience)
     enough = constant <= training.goal_excess
+
     return Finding(
         name="scheduler_starves",
         severity=severity_of(case, reached) if enough else Severity.WARNING,
@@ -285,6 +298,7 @@ def more_steps_needed(case: Case) -> Finding | None:
         return None
     if setting.climbs or setting.broadcasts or (optimizer is not None and optimizer.kind in ("lbfgs", "adam")):
         return None
+
     own = training.forecast
     if own is not None and own.lr >= own.limit * (1 - _AT_THE_LIMIT):
         return None
@@ -297,16 +311,19 @@ def more_steps_needed(case: Case) -> Finding | None:
         return shortfall(case, "SGD under its schedule", math.nan, training.scheduled.along, left)
     if optimizer is not None and (training.forecast is None or not setting.full_batch):
         return _rehearsed_shortfall(case)
+
     run = training.best_descent if training.forecast is None else training.forecast
     best = training.best_descent if run.momentum == 0 else _with_lr(case, run, SAFETY * run.limit)
     goal = _goal(case, run)
     needed = run.steps_to(goal)
     if needed <= setting.patience or (run.lr < _STARVED * run.limit and best.steps_to(goal) <= setting.patience):
         return None
+
     name = f"{'momentum' if run.momentum else 'SGD'} at lr={run.lr / setting.loss_factor:.4g}"
     if run is not training.forecast:
         name = f"gradient descent at lr={short(run.lr / setting.loss_factor)}, {SAFETY:g} of the largest stable one,"
     left = float(run.excess_at([setting.patience]))
+
     return shortfall(case, name, needed, run.excess_along(setting.patience), left)
 
 
@@ -403,6 +420,7 @@ def shortfall(case: Case, name: str, needed: float, along: Tensor, left: float, 
         if math.isfinite(fastest)
         else "The best momentum never gets there."
     )
+
     return Finding(
         name="more_steps_needed",
         severity=severity_of(case, left),

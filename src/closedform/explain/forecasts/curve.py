@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ _LAST_STEP = 2**62
 _BLOCK = 2**20
 
 
+@final
 @dataclass(frozen=True)
 class Forecast:
     """What ``torch.optim.SGD`` will do on the full batch.
@@ -73,7 +74,7 @@ class Forecast:
 
     @property
     def step_factors(self) -> Tensor:
-        """lr times eigenvalue of each direction, the weight decay included, ``(directions,)``."""
+        """Learning rate times eigenvalue of each direction, the weight decay included, ``(directions,)``."""
         return self._scaled
 
     def excess_along(self, steps: int) -> Tensor:
@@ -233,6 +234,7 @@ def forecast(
     excess = shape.excess_at(shape.steps)
     final = shape.decay_excess if shape.stable else math.inf
     values = vars(shape) | {"excess": excess, "loss": excess + shape.optimal_loss, "final_excess": final}
+
     return Forecast(**values)
 
 
@@ -247,6 +249,7 @@ def start_coordinates(spectrum: Spectrum, start: Any) -> Tensor:
     options: dict[str, Any] = {"dtype": torch.float64, "device": spectrum.directions.device}
     if start is None:
         return torch.zeros(columns, k, **options)
+
     pair = (start.weight, start.bias) if isinstance(start, nn.Linear) else start
     weight, bias = pair if isinstance(pair, Sequence) else (pair, None)
     weight = torch.as_tensor(weight).detach().to(**options)
@@ -258,9 +261,11 @@ def start_coordinates(spectrum: Spectrum, start: Any) -> Tensor:
         return weight.T
     if bias is None:
         raise InputError("start has no bias, but the fit has one; pass start=(weight, bias).")
+
     bias = torch.as_tensor(bias).detach().to(**options).reshape(-1)
     if bias.numel() != k:
         raise InputError(f"start has {bias.numel()} biases for {k} targets.")
+
     return torch.cat([bias.unsqueeze(0), weight.T])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 from closedform.explain.forecasts.curve import forecast
 from closedform.explain.forecasts.recurrence import step_limit
@@ -17,6 +17,7 @@ __all__ = ["Limit", "best_momentum", "first_order_limits"]
 _SAFETY = 0.999
 
 
+@final
 @dataclass(frozen=True)
 class Limit:
     """A first-order method at its best settings.
@@ -81,6 +82,7 @@ def first_order_limits(spectrum: Spectrum, goal: float, start: Any = None) -> tu
     """
     if spectrum.rank == 0:
         return ()
+
     eigenvalues = spectrum.eigenvalues
     largest, smallest = float(eigenvalues[0]), float(eigenvalues[spectrum.rank - 1])
     smallest = max(smallest, largest * 1e-300)
@@ -95,8 +97,10 @@ def first_order_limits(spectrum: Spectrum, goal: float, start: Any = None) -> tu
         ).steps_to(excess)
         rate = math.sqrt(momentum) if name == "heavy ball" else 1 - 2 / math.sqrt(3 * largest / smallest + 1)
         limits.append(Limit(name, lr, momentum, rate, steps, bound=False))
+
     at_start = float(forecast(spectrum, lr=0.0, steps=[0], start=start).excess[0])
     best = _conjugate_gradients(spectrum, largest, smallest, min(1.0, excess / at_start) if at_start > 0 else 1.0)
+
     # Of all that adds up gradients it leaves the least loss after as many steps, on these data as on any.
     return (*limits, replace(best, steps=min(best.steps, *(limit.steps for limit in limits))))
 

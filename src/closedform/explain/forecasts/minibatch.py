@@ -145,6 +145,7 @@ def mini_batch(
         raise InputError(f"batch_size={batch_size} must be between 1 and the number of rows, {row_count}.")
     if not (lr > 0 and math.isfinite(lr)):
         raise InputError(f"lr={lr} must be positive and finite.")
+
     rank = spectrum.rank
     eigenvalues = spectrum.eigenvalues[:rank]
     share = (row_count - batch_size) / max(1, row_count - 1) / batch_size
@@ -157,6 +158,7 @@ def mini_batch(
     gap = spectrum.directions[:rank] @ start_coordinates(spectrum, start)
     gap = gap - spectrum.target_components[:rank] / spectrum.singular_values[:rank].unsqueeze(1)
     moved = lr * eigenvalues
+
     return MiniBatch(
         lr=lr,
         batch_size=batch_size,

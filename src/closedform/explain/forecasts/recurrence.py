@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor
 
@@ -85,6 +87,7 @@ def error_envelopes(
     return torch.nan_to_num(torch.where(t == 0, torch.ones_like(envelope), envelope), nan=float("inf"))
 
 
+@final
 class _Roots:
     """The two roots of the recurrence for every direction, ``(1, directions)``."""
 

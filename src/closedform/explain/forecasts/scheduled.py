@@ -135,9 +135,11 @@ def scheduled_run(
                 if not found[step + 1] < largest:
                     found[step + 1] = found[steps] = peak = math.inf
                     break
+
     shares = [now.lr / limit for now, limit in zip(settings, limits, strict=True)]
     highest = max(range(len(shares)), key=shares.__getitem__)
     above = sum(share >= 1 for share in shares) + (steps - len(shares) if shares[-1] >= 1 else 0)
+
     return ScheduledRun(
         steps=torch.tensor(sorted(found)),
         excess=torch.tensor([found[step] for step in sorted(found)], dtype=torch.float64),

@@ -95,11 +95,13 @@ def read_criterion(criterion: Any, n_rows: int, n_targets: int, pairing: Pairing
     """
     if not callable(criterion):
         raise DataTypeError(f"criterion is a {type(criterion).__name__}; a function of (output, target) is needed.")
+
     name = str(getattr(criterion, "__name__", type(criterion).__name__))
     shapes = Pairing((n_targets,), (n_targets,)) if pairing is None else pairing
     if math.prod(shapes.output) != math.prod(shapes.target):
         # A model that flattens leading dimensions; the call itself would say so.
         shapes = Pairing((n_targets,), (n_targets,))
+
     draws: list[_Draw] = []
     for rows in (_PROBE_ROWS, 2 * _PROBE_ROWS):
         for seed in (0, 1):
@@ -107,6 +109,7 @@ def read_criterion(criterion: Any, n_rows: int, n_targets: int, pairing: Pairing
             if isinstance(drawn, str):
                 return CriterionReading(name, "other", math.nan, False, False, drawn, criterion)
             draws.append(drawn)
+
     # Rows of the table that a trial stands for: with more leading dimensions than one it is more of them.
     tried = _PROBE_ROWS * math.prod(shapes.output) / n_targets
     for crossed in (False, True):
@@ -116,6 +119,7 @@ def read_criterion(criterion: Any, n_rows: int, n_targets: int, pairing: Pairing
                 factor, summed = found
                 factor = round(factor * (n_rows / tried if summed else 1.0), 12)
                 return CriterionReading(name, kind, factor, summed, crossed, "", criterion)
+
     return CriterionReading(name, "other", math.nan, False, _crosses(criterion, draws), "", criterion)
 
 

@@ -54,6 +54,7 @@ def find_layer(model: Any) -> tuple[nn.Linear, str]:
     """
     if not isinstance(model, nn.Module):
         raise DataTypeError(f"model is a {type(model).__name__}; a torch.nn.Linear, or a module around one, is needed.")
+
     owners = [module for module in model.modules() if any(True for _ in module.parameters(False))]
     layers = [(name, layer) for name, layer in linear_layers(model) if any(layer is module for module in owners)]
     if len(owners) != 1 or len(layers) != 1:
@@ -63,6 +64,7 @@ def find_layer(model: Any) -> tuple[nn.Linear, str]:
             "reshape. For "
             "the last layer of a network pass the layer as model= and its inputs as X."
         )
+
     name, layer = layers[0]
     if isinstance(layer, nn.LazyLinear):
         raise DataTypeError("the layer is lazy and has no weights yet; run one batch through it first.")
@@ -73,6 +75,7 @@ def find_layer(model: Any) -> tuple[nn.Linear, str]:
             "the layer computes its weight from other parameters (weight_norm, spectral_norm, pruning); diagnose "
             "supports a plain nn.Linear. Remove that first, or pass a plain layer as model= and its inputs as X."
         )
+
     return layer, name
 
 
@@ -138,9 +141,11 @@ def _try_out(model: nn.Module, name: str, rows: Tensor, largest_target: float) -
         raise InputError(
             f"model ({type(model).__name__}) cannot be copied to be tried out: {error}. Pass the layer as model=."
         ) from error
+
     layer = twin.get_submodule(name)
     if not isinstance(layer, nn.Linear):  # a deep copy keeps its class; this tells mypy so
         raise DataTypeError(f"{name} is a {type(layer).__name__}, not an nn.Linear.")
+
     with _own_random_numbers(rows.device), torch.enable_grad():
         _spread_weights(layer, rows, largest_target)
         output = _run(model, twin, layer, rows)
@@ -153,6 +158,7 @@ def _try_out(model: nn.Module, name: str, rows: Tensor, largest_target: float) -
                 # A model that is written for one number of rows takes no statistics of others.
                 return output.shape
             _compare(model, twin, layer, pair, found)
+
     return output.shape
 
 
@@ -192,7 +198,11 @@ _ADVICE = "Pass the layer as model= and its inputs as X."
 
 
 def _compare(model: nn.Module, twin: nn.Module, layer: nn.Linear, rows: Tensor, output: Tensor) -> None:
-    """Refuse a model whose output or gradient is not that of its layer."""
+    """Refuse a model whose output or gradient is not that of its layer.
+
+    Raises:
+        InputError: its output or its gradient is another one, or it has no gradient.
+    """
     alone = nn.functional.linear(rows, layer.weight, layer.bias)
     size = nn.functional.linear(rows.abs(), layer.weight.abs(), None if layer.bias is None else layer.bias.abs())
     bound = _ROUNDINGS * torch.finfo(rows.dtype).eps * size.detach().reshape(-1)
@@ -202,14 +212,17 @@ def _compare(model: nn.Module, twin: nn.Module, layer: nn.Linear, rows: Tensor, 
             "model does more than one nn.Linear and a reshape; diagnose supports the linear layer alone. "
             f"{_ADVICE} {_culprit(model, twin, layer, rows)}"
         )
+
     wanted = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     if not wanted:
         return
+
     weights = torch.randn(alone.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(alone)
     if not output.requires_grad:
         raise InputError(
             f"the model's output carries no gradient (detach or no_grad), so nothing is trained. {_ADVICE}"
         )
+
     found = torch.autograd.grad((output * weights.reshape(output.shape)).sum(), wanted, allow_unused=True)
     expected = torch.autograd.grad((alone * weights).sum(), wanted)
     for ours, theirs in zip(expected, found, strict=True):

@@ -52,14 +52,17 @@ class OptimizerReading:
 
     @property
     def lr(self) -> float:
+        """Learning rate; NaN where the optimizer has none."""
         return float(self.settings.get("lr", math.nan))
 
     @property
     def momentum(self) -> float:
+        """Momentum; 0 where the optimizer has none."""
         return float(self.settings.get("momentum", 0.0))
 
     @property
     def nesterov(self) -> bool:
+        """Whether the momentum is Nesterov's."""
         return bool(self.settings.get("nesterov", False))
 
     @property
@@ -69,6 +72,7 @@ class OptimizerReading:
 
     @property
     def weight_decay(self) -> float:
+        """Weight decay of the group that holds the weight."""
         return float(self.settings.get("weight_decay", 0.0))
 
     @property
@@ -126,6 +130,7 @@ def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
         )
     if layer is None:
         raise InputError("optimizer= was given without model=; pass the model whose parameters it holds.")
+
     names = {id(parameter): name for name, parameter in layer.named_parameters()}
     where = _groups(optimizer, names)
     weight = where.get("weight") or where.get("bias") or optimizer.param_groups[0]
@@ -135,6 +140,7 @@ def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
     states = {names[id(p)]: state for p, state in optimizer.state.items() if id(p) in names}
     buffers = {key: state["momentum_buffer"] for key, state in states.items() if _is_tensor(state, "momentum_buffer")}
     groups = tuple(tuple(names[id(p)] for p in group["params"]) for group in optimizer.param_groups)
+
     return OptimizerReading(
         name=name,
         kind="other" if own else _KINDS.get(name, "other"),
@@ -154,7 +160,11 @@ def _is_tensor(state: Mapping[str, Any], key: str) -> bool:
 
 
 def _groups(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, dict[str, Any]]:
-    """The parameter group of each parameter that is trained, by name."""
+    """The parameter group of each parameter that is trained, by name.
+
+    Raises:
+        InputError: the optimizer holds a parameter of another model.
+    """
     where: dict[str, dict[str, Any]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -61,6 +61,7 @@ class Schedule:
                         f"scheduler: {self.name} refuses step {len(found) + 1:,} ({error}); pass steps= as "
                         "many as it has left."
                     ) from error
+
         return found
 
 
