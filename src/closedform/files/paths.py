@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, final
@@ -94,8 +95,8 @@ def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
     if not (is_path(X) or is_path(Y) or is_path(sample_weight)):
         return OpenedData(X, Y, sample_weight)
     if not (is_path(X) and is_path(Y)):
-        opened = [data if (source := open_data(data)) is None else source for data in (X, Y, sample_weight)]
-        return OpenedData(*opened)
+        named = (("X", X), ("Y", Y), ("sample_weight", sample_weight))
+        return OpenedData(*(_opened(name, data) for name, data in named))
 
     path, key = split_spec(_spec(X))
     weight = _spec(sample_weight) if is_path(sample_weight) else None
@@ -108,6 +109,19 @@ def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
     elif found.weight is not None and sample_weight is None:
         features.notes = (*features.notes, f"{found.weight} was not used; pass it as sample_weight= to weight the rows")
     return OpenedData(features, targets, sample_weight)
+
+
+def _opened(name: str, data: Any) -> Any:
+    """Return a source in place of a path, and anything else as it is.
+
+    Raises:
+        SourceError: the path cannot be opened; the message names the argument.
+    """
+    try:
+        source = open_data(data)
+    except SourceError as error:
+        raise SourceError(f"{name} is the path {reprlib.repr(data)}: {error}") from error
+    return data if source is None else source
 
 
 def check_memory(features: Source) -> None:
