@@ -243,3 +243,28 @@ def test_no_two_files_of_tests_have_one_name() -> None:
     """They are imported without a package, so pytest could not collect both."""
     names = [path.name for path in Path(__file__).parent.rglob("*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_a_constant_has_a_line_of_its_own(module: str) -> None:
+    found = [
+        ast.unparse(node.targets[0])
+        for node in TREES[module].body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and all(isinstance(name, ast.Name) and name.id.isupper() for name in node.targets[0].elts)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_a_record_of_tensors_compares_by_identity(module: str) -> None:
+    # Tensors compare entry by entry, so that a generated __eq__ raises.
+    found = [
+        node.name
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(field, ast.AnnAssign) and "Tensor" in ast.unparse(field.annotation) for field in node.body)
+        and any("dataclass" in (text := ast.unparse(mark)) and "eq=False" not in text for mark in node.decorator_list)
+    ]
+    assert found == []

@@ -22,13 +22,14 @@ __all__ = ["BatchedSolution", "solve_batched"]
 
 #: Beyond this condition number a Gram matrix in double precision is no longer a factor; ``solve`` takes the problem.
 _CONDITION_LIMIT = 1e6
+#: Steps of refinement: the first repairs the Gram matrix, the second what rounding left of it.
 _ROUNDS = 2
 #: Problems are taken together up to this size.
 _CHUNK_BYTES = 64 * 2**20
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchedSolution:
     """The minimisers of a batch of problems, each with its own check.
 

@@ -33,7 +33,7 @@ _SHORT = {
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Test:
     """A problem as a solver gets it, and the exact answer it is held to."""
 

@@ -10,8 +10,10 @@ from closedform.fit.solution import Solution
 
 __all__ = ["certain", "certain_lines"]
 
-#: Significant digits printed at most, of which this many may be uncertain.
-_SHOWN, _UNCERTAIN = 17, 2
+#: Significant digits printed at most.
+_SHOWN = 17
+#: How many of them may be uncertain.
+_UNCERTAIN = 2
 # high + low has 32 digits or so; 60 hold it and its rounding.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _UPWARDS = Context(prec=2, rounding=ROUND_CEILING)

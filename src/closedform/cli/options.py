@@ -24,8 +24,10 @@ __all__ = [
 ]
 
 _TABLE = "a key of FILE, another FILE, or FILE::KEY"
-#: What torch.manual_seed takes.
-_SMALLEST_SEED, _LARGEST_SEED = -(2**63), 2**64 - 1
+#: The least that torch.manual_seed takes.
+_SMALLEST_SEED = -(2**63)
+#: The most that it takes.
+_LARGEST_SEED = 2**64 - 1
 
 
 def _checked_seed(seed: int) -> int:

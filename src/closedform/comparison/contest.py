@@ -42,7 +42,7 @@ _TIMED = 3
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contest:
     """What is compared, and on what.
 

@@ -12,8 +12,10 @@ from closedform.words.numbers import below, count, number
 
 __all__ = ["methods_table", "race_chart"]
 
-#: Bottom and top of the plot and its height, in user units.
-_PLOT, _HEIGHT = (330.0, 14.0), 372.0
+#: Bottom and top of the plot, in user units.
+_PLOT = (330.0, 14.0)
+#: Height of the drawing, its axis included.
+_HEIGHT = 372.0
 #: Symbols of the direct methods, which are points in the ink of the text: the closed form first.
 _DIRECT = ("star", "cross")
 

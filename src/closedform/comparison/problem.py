@@ -19,7 +19,7 @@ _JITTER = 16
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     """Weights of a linear layer: ``weight`` (targets, features), ``bias`` (targets,) or None."""
 

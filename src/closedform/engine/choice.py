@@ -10,7 +10,10 @@ from closedform.engine.products import Blas, Torch
 
 __all__ = ["engine_for"]
 
-_COMPILED, _BLAS, _TORCH = Compiled(), Blas(), Torch()
+#: The engines; none holds a state.
+_COMPILED = Compiled()
+_BLAS = Blas()
+_TORCH = Torch()
 
 
 def engine_for(table: Tensor) -> Engine:

@@ -18,9 +18,12 @@ __all__ = ["ADVICE", "folklore"]
 
 # Steps that differ by less than this factor are called the same.
 _SAME = 1.25
-# Runs that would take more than this many times longer are no advice.
+#: Runs that would take more than this many times longer are no advice.
 _MANY_TIMES = 1000
-_ADAM_STEPS, _ADAM_RATES = 300, (1e-3, 1e-2, 1e-1)
+#: Steps of Adam that are tried, which cost less than a tenth of a second.
+_ADAM_STEPS = 300
+#: Learning rates that people try.
+_ADAM_RATES = (1e-3, 1e-2, 1e-1)
 
 
 def folklore(case: Case) -> tuple[Folklore, ...]:

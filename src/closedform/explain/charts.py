@@ -29,9 +29,14 @@ _DEPTH = 20
 _LAST_STEP = 1e18
 #: Decades shown below the goal of the forecast.
 _BELOW_GOAL = 2.0
-#: Bottom and top of a small plot and of a large one, and their heights, in user units.
-_SMALL, _SMALL_HEIGHT = (230.0, 14.0), 272.0
-_LARGE, _LARGE_HEIGHT = (330.0, 14.0), 372.0
+#: Bottom and top of a small plot, in user units.
+_SMALL = (230.0, 14.0)
+#: Height of the drawing with a small plot, its axis included.
+_SMALL_HEIGHT = 272.0
+#: Bottom and top of a large plot, in user units.
+_LARGE = (330.0, 14.0)
+#: Height of the drawing with a large plot, its axis included.
+_LARGE_HEIGHT = 372.0
 #: How the axis of the directions is called.
 _DIRECTIONS = "direction, from the steepest to the flattest"
 

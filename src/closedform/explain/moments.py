@@ -44,7 +44,7 @@ class Moments(ABC):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianMoments(Moments):
     """Those of Gaussian rows (Isserlis 1918) whose residuals do not depend on them, where the rows are not at hand.
 
@@ -73,7 +73,7 @@ class GaussianMoments(Moments):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowMoments(Moments):
     """Rows along the singular directions, and the residuals that the minimiser leaves.
 

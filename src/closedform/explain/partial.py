@@ -12,7 +12,12 @@ from closedform.rows import Design, Rows, scan
 
 __all__ = ["partial_spectrum"]
 
-_DIRECTIONS, _SPARE, _PASSES = 64, 16, 6
+#: Leading directions that are computed: what a first-order optimizer moves along in its first thousands of steps.
+_DIRECTIONS = 64
+#: Further directions that are iterated with them, so that the last ones wanted converge as well.
+_SPARE = 16
+#: Passes over the rows; each gains the ratio of neighbouring singular values to the fourth.
+_PASSES = 6
 
 
 def partial_spectrum(rows: Rows, *, bias: bool, l2: float, directions: int = _DIRECTIONS, seed: int = 0) -> Spectrum:

@@ -39,7 +39,7 @@ AS_USUAL = Loop()
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rehearsal:
     """What an optimizer did on the triangle.
 

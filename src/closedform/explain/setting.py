@@ -78,7 +78,7 @@ class Command:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """What the user trains with.
 

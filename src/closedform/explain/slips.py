@@ -19,8 +19,10 @@ __all__ = ["Comparison", "Slip", "compare_with_record", "explain_record"]
 
 #: Losses that differ by less than this share are the same: the loops of users record in float32, or a mean of batches.
 _SAME = 1e-3
-#: Points of a record that are compared, and steps that a simulation makes for them.
-_POINTS, _STEPS = 200, 2_000
+#: Points of a record that are compared.
+_POINTS = 200
+#: Steps that a simulation makes for them.
+_STEPS = 2_000
 #: A record counts as one after the step, or before it.
 _OFFSETS = (0, 1)
 #: Points that have to fit before a slip is named.
@@ -28,7 +30,7 @@ _ENOUGH = 4
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """A record beside the forecast, both as ``MSELoss()``.
 

@@ -18,14 +18,16 @@ from closedform.rows import Design, Rows, Scan, as_rows, scan
 
 __all__ = ["Spectrum", "compress", "spectrum", "spectrum_of", "spectrum_of_rows"]
 
-#: Squares beyond these leave no room in float64 for what is made of them.
-_SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-300, 1e300
+#: Squares below this leave no room in float64 for what is made of them.
+_SMALLEST_SQUARE = 1e-300
+#: Squares above this leave none either.
+_LARGEST_SQUARE = 1e300
 #: From this ratio on the smallest singular value is taken from the inverse, where it is the largest.
 _ILL_CONDITIONED = 1e-8
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spectrum:
     """What decides how a first-order optimizer moves on a squared error, in the user's own units.
 

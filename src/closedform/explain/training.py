@@ -38,13 +38,20 @@ __all__ = ["SAFETY", "Course", "Training"]
 SAFETY = 0.9
 #: A schedule is followed for so many steps, which is plain Python.
 _FOLLOW = 20_000
-#: Seconds that a rehearsal inside a diagnosis may take about, and measured costs of a step and of a product, on one
-#: core.
-_SECONDS, _STEP, _FLOP = 0.8, 2.0e-4, 2e-10
-#: Steps that torch makes before NumPy goes on, and how many of them NumPy makes as well, to be checked.
-_WARM, _CHECKED = 60, 20
-#: Seconds for a rehearsal in NumPy, and the measured cost of a step.
-_NUMPY_SECONDS, _NUMPY_STEP = 2.0, 1.8e-5
+#: Seconds that a rehearsal inside a diagnosis may take, about.
+_SECONDS = 0.8
+#: Seconds of a step of an optimizer of torch, as measured on one core.
+_STEP = 2.0e-4
+#: Seconds of an operation in a product with the triangle, as measured on one core.
+_FLOP = 2e-10
+#: Steps that torch makes before NumPy goes on.
+_WARM = 60
+#: How many of them NumPy makes as well, to be checked.
+_CHECKED = 20
+#: Seconds for a rehearsal in NumPy.
+_NUMPY_SECONDS = 2.0
+#: Seconds of a step in NumPy, as measured.
+_NUMPY_STEP = 1.8e-5
 #: Calls of LBFGS that are rehearsed where no steps were given.
 _LBFGS_CALLS = 20
 #: Share of the last steps that all have to be at the goal for a rehearsed run to count as there.
@@ -60,7 +67,7 @@ _MOVED = 2e9
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Course:
     """The user's own run, whatever the optimizer.
 

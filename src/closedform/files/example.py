@@ -12,12 +12,17 @@ from closedform.words.errors import MissingExtraError
 
 __all__ = ["Example", "kernel_example"]
 
-_N_TRAIN, _N_TEST = 600, 200
-_LENGTH = 20.0  # several times the distance of two images whose pixels run from 0 to 1: a condition number near 3e8
+#: Images that are fitted: as many as in the report that this example stands for.
+_N_TRAIN = 600
+#: Images that are predicted.
+_N_TEST = 200
+#: Length scale of the kernel: several times the distance of two images whose pixels run from 0 to 1, which makes a
+#: condition number near 3e8.
+_LENGTH = 20.0
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """A regression problem: X (600, 600), Y (600,), X_test (200, 600), Y_test (200,), all float64."""
 

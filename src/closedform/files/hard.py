@@ -12,7 +12,7 @@ __all__ = ["HardProblem", "hard_problems"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HardProblem:
     """A design ``(rows, columns)`` and targets ``(rows,)``, float64, with what makes them hard in a few words."""
 

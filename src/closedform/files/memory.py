@@ -8,8 +8,10 @@ from typing import final
 
 __all__ = ["available_memory"]
 
-#: Where the kernel mounts its control groups and tells about this process.
-_CGROUPS, _PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self")
+#: Where the kernel mounts its control groups.
+_CGROUPS = Path("/sys/fs/cgroup")
+#: Where it tells about this process.
+_PROCESS = Path("/proc/self")
 #: Limit and use of a control group, in version 2 and version 1.
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 

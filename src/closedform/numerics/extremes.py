@@ -17,12 +17,14 @@ __all__ = ["Extremes", "extreme_singular_values"]
 
 #: Up to this many columns all singular values cost less than a few of them.
 SMALL = 96
+#: Steps of the Lanczos process at most; a Gaussian start needs a fraction of them.
 _MAX_STEPS = 40
+#: Relative growth of the value, or rest of its equation, at which it has settled: a condition number needs two digits.
 _TOLERANCE = 1e-2
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Extremes:
     """The extreme singular values of a matrix, and where they were found.
 

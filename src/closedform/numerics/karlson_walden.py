@@ -15,12 +15,14 @@ from closedform.numerics.root import Root
 
 __all__ = ["Evidence", "backward_error", "joint_backward_error"]
 
-#: A factor no further from the matrix than this, as probed, bounds the error; with what else is known, up to the other.
-_NEAR, _FAR = 0.5, 2.0
+#: A factor no further from the matrix than this, as probed, bounds the error by itself.
+_NEAR = 0.5
+#: Up to this distance it bounds the error with what else is known of its smallest eigenvalue.
+_FAR = 2.0
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What the backward error is estimated from, all in the coordinates of the scaled matrix A.
 

@@ -52,7 +52,7 @@ def exponents_of(peaks: Tensor) -> Tensor:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slices:
     """A matrix with entries of at most 1, cut along its bits: ``exact.sum(1) + rest``.
 

@@ -13,7 +13,10 @@ __all__ = ["Chart", "Mark", "Rule", "Scale", "Series", "decades"]
 
 #: User units of every drawing; the page scales it to its column.
 WIDTH = 760.0
-LEFT, RIGHT = 74.0, 732.0
+#: Left end of the plot, in user units: room for numbers and the name of the axis.
+LEFT = 74.0
+#: Right end of the plot, in user units: room for half of the last number.
+RIGHT = 732.0
 #: Share of the plot by which a clipped line may leave it.
 _OUTSIDE = 0.05
 #: Symbols along a line, and their radius in user units.

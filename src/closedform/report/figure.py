@@ -20,10 +20,14 @@ __all__ = ["draw", "draw_image"]
 _SIZE = (8.0, 5.0)
 #: Dots of an inch of a figure that is made of dots.
 _DOTS = 150
-#: Widths of lines, in points: as they are, and of the one that stands out.
-_LINE, _STRONG_LINE = 1.6, 2.6
-#: Sizes of symbols, in points: along a line, and alone.
-_SYMBOL, _ALONE = 5.0, 8.0
+#: Width of a line, in points.
+_LINE = 1.6
+#: Width of the line that stands out, in points.
+_STRONG_LINE = 2.6
+#: Size of a symbol along a line, in points.
+_SYMBOL = 5.0
+#: Size of a symbol that stands alone, in points.
+_ALONE = 8.0
 #: The symbols of the palette in matplotlib's words.
 _MARKERS = {
     "circle": "o", "square": "s", "triangle": "^", "down": "v",

@@ -18,6 +18,7 @@ __all__ = ["Design"]
 
 #: Rows of the sample for each column.
 _SAMPLE_ROWS = 2
+#: Seed by which they are drawn; any serves.
 _SAMPLE_SEED = 3
 
 

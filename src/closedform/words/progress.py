@@ -10,6 +10,7 @@ from typing import Any, final
 
 __all__ = ["Progress"]
 
+#: Seconds before work counts as long.
 _PATIENCE_SECONDS = 2.0
 
 

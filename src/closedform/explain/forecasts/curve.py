@@ -28,7 +28,7 @@ _BLOCK = 2**20
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Forecast:
     """What ``torch.optim.SGD`` will do on the full batch.
 

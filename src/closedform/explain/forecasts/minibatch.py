@@ -20,13 +20,14 @@ __all__ = ["MiniBatch", "mini_batch"]
 
 #: Steps beyond which eigenvalues of a step cannot be told from 1.
 _RESOLVED = 2.0**30
-#: Passes over the rows for the limit and for the floor, and the relative accuracy at which they end: far below the
-#: spread of any run.
-_PASSES, _ACCURACY = 100, 1e-4
+#: Passes over the rows for the limit and for the floor, at most.
+_PASSES = 100
+#: Relative accuracy at which they end: far below the spread of any run.
+_ACCURACY = 1e-4
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MiniBatch:
     """Mini-batch SGD with a constant learning rate, in expectation over the draws.
 

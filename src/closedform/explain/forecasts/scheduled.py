@@ -40,7 +40,7 @@ class StepSettings:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScheduledRun:
     """A run of SGD whose settings change.
 

@@ -124,7 +124,7 @@ def read_criterion(criterion: Any, n_rows: int, n_targets: int, pairing: Pairing
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Draw:
     """One trial: outputs and targets in the user's shapes, and what the criterion returns for them."""
 

@@ -26,7 +26,7 @@ _PAIR = 2
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelReading:
     """The one linear layer of a model, its weights as they were at the call, and the shape of the model's output.
 

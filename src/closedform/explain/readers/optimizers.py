@@ -22,7 +22,7 @@ _KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptimizerReading:
     """Settings of an optimizer.
 

@@ -27,6 +27,7 @@ __all__ = ["certify"]
 _EPS = sys.float_info.epsilon
 #: Random vectors by which a root is held against the rows.
 _PROBES = 2
+#: Seed of those vectors; any serves.
 _SEED = 20
 #: Beyond this distance, as probed, a root is probed more closely before it bounds anything.
 _SUSPECT = 0.5

@@ -17,6 +17,7 @@ __all__ = ["CHOICE_TOLERANCE", "least_norm_error"]
 CHOICE_TOLERANCE = math.sqrt(sys.float_info.epsilon)
 #: Solutions with a dual factor; each takes away what rounding in the factor left of the one before.
 _ROUNDS = 4
+#: Seed of the combinations of rows; any serves.
 _SEED = 31
 
 

@@ -21,7 +21,7 @@ __all__ = ["Extended", "extend"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Extended:
     """Weights as ``high + low`` in the coordinates of the design, and a bound on their error.
 

@@ -27,6 +27,7 @@ from closedform.rows import Block
 
 __all__ = ["MAX_SLICES", "Coefficients", "Gradient", "coefficients", "gradient", "residual", "rounding", "slices_for"]
 
+#: Slices at most: 180 bits, more than a sum of three doubles holds.
 MAX_SLICES = 6
 #: Targets whose limbs are multiplied at a time.
 _GROUP = 128
@@ -37,7 +38,7 @@ _ROOT = 2.1
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coefficients:
     """Coefficients z as fixed-point numbers: limbs of ``z * 2**-exponents``, whose absolute values sum to at most 1."""
 
@@ -78,7 +79,7 @@ def residual(block: SlicedBlock, z: Coefficients, right: Tensor) -> Tensor:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gradient:
     """``g`` in double precision, with bounds on what is missing: from g itself, and from the residual behind it.
 

@@ -28,7 +28,7 @@ _REST = 2.1 * 2.0**-31
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Preconditioner:
     """T, with a bound on ``|T'(A'A + P'P)T - I|``.
 
@@ -110,7 +110,7 @@ def _inverse(R: Tensor) -> Tensor:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Products:
     """What is known of ``Y = A T`` (with the rows of the penalty): its Gram matrix, and how far it is off.
 

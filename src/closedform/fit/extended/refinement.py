@@ -15,6 +15,7 @@ from closedform.numerics.expansion import accumulate_, renormalise
 
 __all__ = ["Refined", "refine"]
 
+#: Passes after which a bound that still shrinks is taken as it is.
 _MAX_PASSES = 60
 # Relative size of what a pair of doubles cannot hold.
 _PAIR = 2.0**-108
@@ -25,7 +26,7 @@ _BEYOND_EXPANSIONS = 4
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Refined:
     """Coefficients z and what is known of their error.
 

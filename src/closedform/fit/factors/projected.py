@@ -38,6 +38,7 @@ _PROBES = 4
 #: How much smaller than the norm of a matrix its products with them may be, but for one case of a million: the chance
 #: that four standard normal numbers are all below 1/30 in size.
 _LUCK = 30.0
+#: Seed of the random combinations and probes; any serves.
 _SEED = 11
 
 

@@ -37,6 +37,7 @@ _RATIOS = (3, 4, 6, 8, 12, 16)
 _DIGITS = 16.0
 #: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
 _CLEAR = 1e3
+#: Seed of the embedding; any serves.
 _SEED = 7
 #: Passes over the rows once they are whitened, that one included.
 _WHITENED_PASSES = 5
