@@ -67,6 +67,8 @@ def test_a_number_keeps_its_leading_digits(value: float) -> None:
 
 
 @given(st.floats(1e-300, 1e300), st.floats(0, 1))
+@example(0.7, 0.0)
+@example(9.999999999999999e-5, 0.5)
 def test_what_is_below_its_floor_is_said_to_be(floor: float, share: float) -> None:
     text = below(share * floor, floor)
     assert text.startswith("< ")

@@ -61,8 +61,10 @@ def below(value: float | None, floor: float) -> str:
         return number(value)
 
     exponent = math.floor(math.log10(floor))
-    # One digit, rounded up, so that it is above the floor.
+    # One digit, rounded up, so that it is above the floor; 0.7 / 0.1 is a little less than 7.
     digit = math.floor(floor / 10.0**exponent) + 1
+    if float(f"{digit}e{exponent}") <= floor:
+        digit += 1
     if digit == 10:
         digit, exponent = 1, exponent + 1
     return f"< {digit * 10.0**exponent:.1g}" if abs(exponent) < 3 else f"< {digit}e{exponent}"
