@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from closedform.words.json_values import json_text, plain
