@@ -17,6 +17,8 @@ __all__ = ["CHOICE_TOLERANCE", "least_norm_error"]
 CHOICE_TOLERANCE = math.sqrt(sys.float_info.epsilon)
 #: Solutions with a dual factor; each takes away what rounding in the factor left of the one before.
 _ROUNDS = 4
+#: Below this the choice is beyond doubt, and another round would only cost two passes over the rows.
+_SETTLED = 1e-10
 #: Seed of the combinations of rows; any serves.
 _SEED = 31
 
@@ -87,9 +89,13 @@ def _not_given_back(problem: Problem, claims: Claims, Z: Tensor, nearest: Tensor
     if nearest is not None:
         size = size + torch.linalg.vector_norm(unscale * torch.cat([probe, nearest], 1), dim=0)
     assert claims.least_norm_solve is not None
+    worst = math.inf
     for _ in range(_ROUNDS):
         rest = rest - claims.least_norm_solve(problem.product(rest))
-    return _worst(torch.linalg.vector_norm(unscale * rest, dim=0), size)
+        worst = _worst(torch.linalg.vector_norm(unscale * rest, dim=0), size)
+        if worst <= _SETTLED:
+            break
+    return worst
 
 
 def _usual(problem: Problem) -> Tensor:
