@@ -8,6 +8,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from closedform.numerics.scaling import safe_norm
+
 __all__ = ["Weights"]
 
 
@@ -62,6 +64,4 @@ class Weights:
             >>> Weights(torch.tensor([[1e200]], dtype=torch.float64), None).norm()
             1e+200
         """
-        stacked = self.stacked()
-        peak = float(stacked.abs().max())
-        return peak * float(torch.linalg.vector_norm(stacked / peak)) if 0 < peak < float("inf") else peak
+        return safe_norm(self.stacked())

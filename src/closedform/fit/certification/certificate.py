@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, final
+
+from closedform.words.json_values import plain
 
 __all__ = ["TOLERANCE", "Certificate"]
 
@@ -99,7 +101,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain numbers, lists and strings for JSON; what is not finite becomes None."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)} | {"digits": self.digits}
+        return plain(self) | {"digits": self.digits}
 
     def __str__(self) -> str:
         rank = f"rank {self.rank} of {self.columns}" + (" (ambiguous)" if self.ambiguous_rank else "")
@@ -116,11 +118,3 @@ class Certificate:
             f"determined ({error})\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
         )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value

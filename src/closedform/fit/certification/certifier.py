@@ -21,6 +21,7 @@ from closedform.fit.weights import Weights
 from closedform.numerics.karlson_walden import Evidence, backward_error, joint_backward_error
 from closedform.numerics.rank import columns_involved
 from closedform.numerics.root import Root
+from closedform.numerics.scaling import safe_norm
 
 __all__ = ["certify"]
 
@@ -84,7 +85,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
 
     unscaled = sums.squares.sqrt() / problem.target_scale
-    residual_norm = _length(unscaled)
+    residual_norm = safe_norm(unscaled)
     count = problem.scanned.weight_sum * problem.n_targets
     involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
     return Certificate(
@@ -103,7 +104,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         truncated=claims.restricted,
         undetermined_columns=tuple(column - int(problem.bias) for column in involved),
         loss=residual_norm / count * residual_norm,
-        gradient_norm=2.0 * _length(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
+        gradient_norm=2.0 * safe_norm(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
         residual_norm=residual_norm,
         factor_error=factor_error,
         r_squared=r_squared(problem, sums.squares, sums.centred_squares),
@@ -211,9 +212,3 @@ def _forward_error(problem: Problem, Z: Tensor, residual: Tensor, smallest: floa
     of_targets = change / smallest * (1 + problem.target_norms / (problem.frobenius_norm * size))
     per_target = of_targets + change * residual / (smallest**2 * size)
     return float(per_target[determined].max())
-
-
-def _length(values: Tensor) -> float:
-    """Euclidean length, also where squares would overflow."""
-    peak = float(values.abs().max())
-    return peak * float(torch.linalg.vector_norm(values / peak)) if 0 < peak < math.inf else peak
