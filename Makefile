@@ -1,41 +1,68 @@
-# Two commands for a new user: `make demo` and `make test`. Each does all the set-up it needs.
+# Two commands for a new user: `make demo` and `make test`. Each does all the set-up it needs. `make help` lists the others.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: demo test test-device lint types check bench bench-quick bench-device clean
+.PHONY: help demo test test-device test-floor test-without-compiler test-sdist lint types check dist \
+        bench bench-quick bench-device clean
 
-demo: $(READY)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-24s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## the main job, on packaged data
 	$(BIN)/closedform demo
 
-test: $(READY)
+test: $(READY)  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
 
-# The cases of the solver, the certificate, the optimizer and the digits on another device: make test-device DEVICE=cuda
 DEVICE ?= cuda
-test-device: $(READY)
+test-device: $(READY)  ## what depends on a device, there: make test-device DEVICE=cuda
 	$(BIN)/python -m pytest -q --device $(DEVICE) tests
 
-bench-device: $(READY)
+bench-device: $(READY)  ## some problems beside torch.linalg.lstsq on a device
 	$(BIN)/python benchmarks/device.py --device $(DEVICE)
 
-lint: $(READY)
+lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test  ## lint, types and tests
+
+dist: $(READY)  ## source distribution and wheel, into dist
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt build
+	$(BIN)/python -m build --outdir dist .
+
+# Environments of their own, each made anew under out/.
+FRESH   = rm -rf out/$@ && $(PYTHON) -m venv out/$@
+INSTALL = out/$@/bin/python -m pip install --quiet
+
+test-floor:  ## the suite on the oldest versions that are allowed
+	$(FRESH)
+	$(INSTALL) --constraint constraints-floor.txt '.[dev]'
+	out/$@/bin/python -m pytest -q tests
+
+test-without-compiler:  ## install and test where there is no C compiler
+	$(FRESH)
+	CC=none $(INSTALL) --constraint constraints.txt '.[dev]'
+	out/$@/bin/closedform show-versions | grep 'compiled  *no'
+	out/$@/bin/python -m pytest -q tests/engine tests/numerics tests/fit
+
+test-sdist:  ## unpack the source distribution in dist and run its tests
+	$(FRESH)
+	tar -xzf dist/closedform-*.tar.gz -C out/$@ --strip-components=1
+	cd out/$@ && bin/python -m pip install --quiet --constraint constraints.txt '.[dev]' && bin/python -m pytest -q tests
 
 # Peers that are not part of the development set; without them the benchmark runs and names them.
 PEERS := statsmodels lineax rlaopt torch_linear_regression 'dask[array]' threadpoolctl
 
-bench: $(VENV)/.peers
+bench: $(VENV)/.peers  ## the benchmark beside the peers; long
 	$(BIN)/python benchmarks/speed.py --json out/bench.json --page out/bench.html
 
-bench-quick: $(VENV)/.peers
+bench-quick: $(VENV)/.peers  ## a smaller one, minutes
 	$(BIN)/python benchmarks/speed.py --quick --json out/bench-quick.json --page out/bench-quick.html
 
 $(VENV)/.peers: $(READY)
@@ -48,5 +75,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
-clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove what was made
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

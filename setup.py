@@ -1,7 +1,9 @@
-"""The compiled passes are optional: where no C compiler is found the package installs without them."""
+"""What pyproject.toml cannot say: the compiled passes, which are optional, and a README whose links work anywhere."""
 
 import hashlib
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -15,7 +17,19 @@ made_of = hashlib.sha256(" ".join(flags).encode())
 for path in [engine / "_loops.c", *included]:
     made_of.update(path.read_bytes())
 
+
+def absolute(readme):
+    """Return the README with links that the package index can follow: what is relative in it stands in the repository."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    home = project["urls"]["Repository"]
+    images = home.replace("//github.com/", "//raw.githubusercontent.com/") + "/main/"
+    readme = re.sub(r"(!\[[^]]*\]\()(?!\w+:|#)", rf"\g<1>{images}", readme)
+    return re.sub(r"(?<!!)(\[[^]]*\]\()(?!\w+:|#)", rf"\g<1>{home}/blob/main/", readme)
+
+
 setup(
+    long_description=absolute(Path("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "closedform.engine._loops",
@@ -25,5 +39,5 @@ setup(
             depends=[str(path) for path in included],
             optional=True,
         )
-    ]
+    ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import closedform as cf
+from closedform.engine import compiled
 from closedform.engine.rates import DEFAULT
 from closedform.fit.plan import METHOD_NAMES, Plan, make_plan
 from closedform.words.errors import InputError
@@ -80,3 +81,11 @@ def test_a_plan_is_read_and_is_json() -> None:
     assert all(name in text for name in METHOD_NAMES)
     assert "not tried: the matrix is not square" in text
     assert json.loads(json.dumps(plan.to_dict()))["facts"]["n_rows"] == 1000
+
+
+def test_a_plan_says_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "library", None)
+    sol = cf.solve(gaussian(30, 3), gaussian(30, 1))
+    assert "no C compiler" in str(sol.plan)
+    assert sol.plan.to_dict()["facts"]["compiled"] is False
+    assert "no C compiler" not in str(Plan(replace(sol.plan.facts, compiled=True), sol.plan.steps))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from closedform.engine import compiled
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
@@ -206,6 +207,7 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         bfloat16=rows.in_memory and rows.engine.multiplies_bfloat16,
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
+        compiled=compiled.available(),
     )
 
     plan = make_plan(facts, request.method)

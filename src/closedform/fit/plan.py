@@ -14,6 +14,9 @@ __all__ = ["METHOD_NAMES", "Plan", "Step", "make_plan"]
 #: Plans that are kept: the same facts have the same plan, and small problems of one shape often come again.
 _PLANS = 64
 
+#: What a plan says where the package was installed without a C compiler.
+_NOT_COMPILED = "  (slower passes over the rows: no C compiler built the loops when closedform was installed here)"
+
 METHOD_NAMES = tuple(method.name for method in METHODS)
 
 
@@ -78,7 +81,8 @@ class Plan:
             f"  (GFlop/s: A'A {half}{rates.gram32 / 1e9:.0f} in float32 and {rates.gram64 / 1e9:.0f} in float64, QR "
             f"{rates.qr64 / 1e9:.0f}; reading at {self.facts.memory / 1e9:.0f} GB/s: {rates.source})"
         )
-        return "\n".join(["plan, cheapest first:", *lines, speed])
+        missing = [] if self.facts.compiled else [_NOT_COMPILED]
+        return "\n".join(["plan, cheapest first:", *lines, speed, *missing])
 
 
 @lru_cache(maxsize=_PLANS)

@@ -43,6 +43,7 @@ class Facts:
         bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
         rates: How fast this machine is.
         condition: What earlier attempts say that the condition number is at least.
+        compiled: Whether the compiled passes over the rows are part of this installation.
     """
 
     n_rows: int
@@ -59,6 +60,7 @@ class Facts:
     bfloat16: bool
     rates: Rates
     condition: float = 1.0
+    compiled: bool = True
 
     @property
     def memory(self) -> float:
