@@ -19,7 +19,7 @@ for path in [engine / "_loops.c", *included]:
 
 
 def absolute(readme):
-    """Return the README with links that the package index can follow: what is relative in it stands in the repository."""
+    """Return the README with links that the package index can follow: relative ones lead into the repository."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     home = project["urls"]["Repository"]
     images = home.replace("//github.com/", "//raw.githubusercontent.com/") + "/main/"
