@@ -1,0 +1,17 @@
+"""Estimators under scikit-learn's contract whose fits are exact and certified; they need the extra ``sklearn``.
+
+The classes have the names, parameters and attributes of scikit-learn's, and besides ``certificate_`` and ``solution_``.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from closedform.words.errors import MissingExtraError
+
+if find_spec("sklearn") is None:
+    raise MissingExtraError("scikit-learn", "sklearn", "closedform.estimators")
+
+from closedform.estimators.linear import LinearRegression, Ridge
+
+__all__ = ["LinearRegression", "Ridge"]
