@@ -67,7 +67,7 @@ def solve_command(
 ) -> None:
     """Solve for the layer, print its certificate and its errors on the test rows, and write its weights.
 
-    The keys are found in FILE where they are not given. Exit status 0 only if certified.
+    The keys are found in FILE where they are not given. Exit status 0 only if certified, as stored.
     """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
@@ -102,11 +102,12 @@ def solve_command(
 
     if weights is not None:
         _write_weights(solution, weights, screen)
+        _say_narrower(solution, tables, l2, screen)
     elif digits is None:
         screen.say("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
     if data is not None:
         screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
-    raise typer.Exit(0 if solution.outcome.certified else 1)
+    raise typer.Exit(0 if solution.certified else 1)
 
 
 def _print_digits(solution: Solution, screen: Screen) -> None:
@@ -127,7 +128,22 @@ def _write_weights(solution: Solution, output: OutputFile, screen: Screen) -> No
     tensors = {"weight": solution.weight.contiguous().cpu()}
     if solution.bias is not None:
         tensors["bias"] = solution.bias.contiguous().cpu()
-    screen.write(output, save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+    metadata = {"format": "pt", "outcome": solution.outcome.name.lower(), "certified": str(solution.certified).lower()}
+    screen.write(output, save(tensors, metadata=metadata))
+
+
+def _say_narrower(solution: Solution, tables: Tables, l2: float, screen: Screen) -> None:
+    """Say what becomes of float64 weights in a layer of torch's usual dtype, where that loses what was certified."""
+    import torch
+
+    from closedform.fit.storage import stored_as
+    from closedform.fit.weights import Weights
+
+    if solution.weight.dtype != torch.float64 or not solution.certified:
+        return
+    stored = stored_as(Weights(solution.weight, solution.bias), tables.X, tables.Y, tables.weight, torch.float32, l2=l2)
+    if stored.lost:
+        screen.aside(f"The file holds float64 weights. Load them into a float64 layer: {stored}.")
 
 
 def _test_errors(solution: Solution, tables: Tables) -> dict[str, float] | None:

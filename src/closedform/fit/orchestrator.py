@@ -23,8 +23,9 @@ from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
 from closedform.fit.request import Request, Watcher
-from closedform.fit.solution import Attempt, Fitted, Solution, outcome_of
+from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
+from closedform.fit.storage import measure_stored
 from closedform.numerics.rank import default_rcond
 from closedform.rows import Design, Rows, Scan, as_rows, scan
 from closedform.words.errors import FactorBreakdown, InputError
@@ -134,7 +135,12 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
             # Strengths share what passes over the rows have found.
             parts = [(torch.tensor(targets, device=rows.device), strength) for strength, targets in groups]
             solution = join([(targets, _solve_part(design, targets, strength, request)) for targets, strength in parts])
-    return replace(solution, seconds=time.perf_counter() - started)
+    return replace(
+        solution,
+        seconds=time.perf_counter() - started,
+        feature_names=rows.feature_names,
+        target_names=rows.target_names,
+    )
 
 
 def _groups(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:
@@ -246,8 +252,15 @@ def _solution(
         notes.append(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
+            + involved_text(certificate.undetermined_columns, rows.feature_names)
         )
 
+    better = certificate.loss_with_bias
+    if better is not None and better < certificate.loss / 2:
+        notes.append(
+            f"the fit has no bias; with one the loss would be about {better:.6g}, less than half of "
+            f"{certificate.loss:.6g} (bias=True, or a layer with a bias)"
+        )
     if dtype != torch.float64:
         notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
 
@@ -262,6 +275,8 @@ def _solution(
         notes=tuple(notes),
         seconds=sum(attempt.seconds for attempt in attempts),
         single_target=rows.single_target,
+        rows=problem.scanned.positive_rows,
+        stored=measure_stored(problem, weights, dtype, best.factor.claims, certificate),
         _standard_errors=standard_errors_of(
             problem, best.factor.claims, best.factor.accuracy, certificate.residual_std
         ),

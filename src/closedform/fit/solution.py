@@ -13,12 +13,18 @@ from closedform.fit.certification import Certificate
 from closedform.fit.factors import Factor
 from closedform.fit.plan import Plan
 from closedform.fit.statistics import StandardErrors
+from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
+from closedform.words.json_values import plain
+from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
-__all__ = ["Attempt", "Solution", "outcome_of"]
+__all__ = ["Attempt", "Solution", "involved_text", "outcome_of"]
+
+#: Names of columns that a line of text holds at most.
+_NAMED = 6
 
 
 @final
@@ -80,6 +86,10 @@ class Solution:
             float64, else None. Likewise ``bias_low``.
         weight_bound: With ``digits``: proven bound on the absolute error of ``weight + weight_low``, ``(targets,
             features)``; inf where there is none. Likewise ``bias_bound``.
+        rows: Number of rows that count, those of weight zero left out.
+        stored: What rounding the weights to a narrower dtype does to the loss; None where they are float64, or were
+            not certified.
+        feature_names: What the features are called, where their table says so. Likewise ``target_names``.
     """
 
     weight: Tensor
@@ -96,6 +106,31 @@ class Solution:
     bias_low: Tensor | None = None
     weight_bound: Tensor | None = None
     bias_bound: Tensor | None = None
+    rows: int = 0
+    stored: Stored | None = None
+    feature_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether the weights as stored are what was asked for: the outcome is, and rounding them did not lose it."""
+        return self.outcome.certified and not (self.stored is not None and self.stored.lost)
+
+    @property
+    def headline(self) -> str:
+        """What is to be known before the weights are used: how the fit ended, as stored, and of which model it is."""
+        verdict, colon, what = self.outcome.value.partition(":")
+        if self.outcome.certified and self.stored is not None and self.stored.lost:
+            return f"{verdict}; {self.stored} ({self._model()})"
+        return f"{verdict}{colon}{what} ({self._model()})"
+
+    def _model(self) -> str:
+        targets, features = self.weight.shape
+        bias = "with" if self.bias is not None else "without"
+        return (
+            f"{plural(self.rows, 'row')}, {plural(features, 'feature')}{_listed(self.feature_names)} {bias} a bias "
+            f"-> {plural(targets, 'target')}{_listed(self.target_names)}"
+        )
 
     @property
     def r_squared(self) -> tuple[float, ...]:
@@ -157,6 +192,11 @@ class Solution:
         return {
             "outcome": self.outcome.name.lower(),
             "sentence": self.outcome.value,
+            "certified": self.certified,
+            "rows": self.rows,
+            "feature_names": None if self.feature_names is None else list(self.feature_names),
+            "target_names": None if self.target_names is None else list(self.target_names),
+            "stored": plain(self.stored),
             "shape": list(self.weight.shape),
             "bias": self.bias is not None,
             "dtype": str(self.weight.dtype).removeprefix("torch."),
@@ -168,14 +208,7 @@ class Solution:
         }
 
     def __str__(self) -> str:
-        targets, features = self.weight.shape
-        bias = " + bias" if self.bias is not None else ""
-        lines = [
-            str(self.outcome),
-            f"{_count(features, 'feature')}{bias} -> {_count(targets, 'target')}, "
-            f"{self.seconds:.3g} s by {self.attempts[-1].method}",
-            str(self.certificate),
-        ]
+        lines = [self.headline, f"{self.seconds:.3g} s by {self.attempts[-1].method}", str(self.certificate)]
         lines += dict.fromkeys(f"tried {a.method}: {a.reason}" for a in self.attempts[:-1])
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
@@ -188,8 +221,28 @@ class Solution:
         return f"<div><strong>{html.escape(first)}</strong><br><code>{body}</code></div>"
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def _listed(names: tuple[str, ...] | None) -> str:
+    """Return the first of some names in parentheses, or nothing where there are none."""
+    if not names:
+        return ""
+    return f" ({', '.join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], '...'])})"
+
+
+def involved_text(columns: tuple[int, ...], names: tuple[str, ...] | None) -> str:
+    """Return what follows a sentence on undetermined directions: the columns that take part, by name where they have.
+
+    Example:
+        >>> involved_text((1, -1), ("height", "width")), involved_text((), None)
+        (', in which width, the bias take part', '')
+    """
+    if not columns:
+        return ""
+    shown = [
+        "the bias" if column < 0 else f"column {column}" if names is None else names[column]
+        for column in columns[:_NAMED]
+    ]
+    more = f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
+    return f", in which {', '.join(shown)}{more} {'take' if len(columns) > 1 else 'takes'} part"
 
 
 def outcome_of(certificate: Certificate) -> Outcome:

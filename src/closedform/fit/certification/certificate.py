@@ -59,6 +59,8 @@ class Certificate:
             None at full rank or where it could not be measured.
         forward_bound: The largest proven relative error of any weight, where ``digits`` was asked for; inf where
             nothing could be proven, None where it was not asked.
+        loss_with_bias: For a fit without a bias: about the loss that is left with one; None where that was not
+            measured.
     """
 
     accepted: bool
@@ -83,6 +85,7 @@ class Certificate:
     residual_std: tuple[float, ...]
     least_norm_error: float | None = None
     forward_bound: float | None = None
+    loss_with_bias: float | None = None
 
     @property
     def digits(self) -> int:
