@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from closedform.explain.entry import diagnose
     from closedform.fit.certification import Certificate
     from closedform.fit.orchestrator import solve
+    from closedform.fit.path import RidgePath, ridge_path
     from closedform.fit.solution import Attempt, Solution
     from closedform.layer import Gap, fit_, gap
     from closedform.words.errors import ClosedformError
@@ -30,12 +31,14 @@ __all__ = [
     "Diagnosis",
     "Gap",
     "Outcome",
+    "RidgePath",
     "Solution",
     "compare",
     "diagnose",
     "fit_",
     "gap",
     "optim",
+    "ridge_path",
     "solve",
     "solve_batched",
 ]
@@ -51,11 +54,13 @@ _HOMES = {
     "Diagnosis": "explain.diagnosis",
     "Gap": "layer",
     "Outcome": "words.outcome",
+    "RidgePath": "fit.path",
     "Solution": "fit.solution",
     "compare": "comparison.entry",
     "diagnose": "explain.entry",
     "fit_": "layer",
     "gap": "layer",
+    "ridge_path": "fit.path",
     "solve": "fit.orchestrator",
     "solve_batched": "batched",
 }

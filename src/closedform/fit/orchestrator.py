@@ -19,6 +19,13 @@ from closedform.fit.certification import certify
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
 from closedform.fit.groups import join
+from closedform.fit.kernels import (
+    KERNEL_NOTE,
+    as_kernel_solution,
+    check_kernel,
+    kernel_system,
+    looks_like_kernel,
+)
 from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
@@ -47,6 +54,7 @@ def solve(
     sample_weight: Any = None,
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
+    kernel: bool = False,
     method: str = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
@@ -72,6 +80,9 @@ def solve(
             precision until a proven bound on their error says so (``weight_bound``, ``certificate.forward_bound``), or
             the outcome says that the data do not determine them. A weight below eps times the largest of its
             target, in scaled columns, is held to that absolute size.
+        kernel: Whether X is a symmetric kernel matrix K between the rows, ``(rows, rows)``. The coefficients a of
+            ``f = K a`` are then penalised by ``l2 * a'Ka``, so that ``(K + l2 I) a = y``, as scikit-learn's
+            ``KernelRidge(kernel="precomputed")``; there is no bias, and ``predict`` takes ``K(new rows, rows)``.
         method: ``"auto"``, or the name of a method to use it alone.
         rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut. Default:
             eps of float64 times the larger dimension, and nothing is cut that the residual can see.
@@ -105,6 +116,7 @@ def solve(
         l2=l2,
         nearest_to=nearest_to,
         digits=digits,
+        kernel=kernel,
         method=method,
         rcond=rcond,
         progress=progress,
@@ -125,6 +137,8 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
         NonFiniteError: likewise.
     """
     started = time.perf_counter()
+    if request.kernel:
+        return _solve_kernel(rows, request)
     with Progress(request.progress) as report:
         watched = rows.watched(report)
         design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias)
@@ -141,6 +155,26 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
         feature_names=rows.feature_names,
         target_names=rows.target_names,
     )
+
+
+def _solve_kernel(rows: Rows, request: Request) -> Solution:
+    """Solve ``(K + l2 I) a = y``, one square system for each strength."""
+    whole = check_kernel(rows, bias=request.bias)
+    parts = []
+    for strength, chosen in _groups(request.strengths):
+        targets = torch.tensor(chosen, device=rows.device)
+        system = kernel_system(rows, whole, strength, targets)
+        plain = replace(request, kernel=False, strengths=(0.0,) * len(chosen), dtype=torch.float64)
+        solution = as_kernel_solution(solve_rows(system, plain), rows, whole, strength, targets)
+        parts.append((targets, _rounded(solution, request.dtype)))
+    return parts[0][1] if len(parts) == 1 else join(parts)
+
+
+def _rounded(solution: Solution, dtype: torch.dtype) -> Solution:
+    if dtype == torch.float64:
+        return solution
+    note = f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}"
+    return replace(solution, weight=round_to(solution.weight, dtype), notes=(*solution.notes, note))
 
 
 def _groups(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:
@@ -248,6 +282,8 @@ def _solution(
 ) -> Solution:
     certificate, rows = best.certificate, problem.rows
     notes = list(rows.notes)
+    if problem.l2 > 0 and not problem.bias and looks_like_kernel(rows):
+        notes.append(KERNEL_NOTE)
     if certificate.rank < certificate.columns:
         notes.append(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
