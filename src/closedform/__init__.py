@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from closedform.comparison.results import Comparison
     from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.entry import diagnose
+    from closedform.fit.accumulator import Accumulator
     from closedform.fit.certification import Certificate
     from closedform.fit.orchestrator import solve
     from closedform.fit.path import RidgePath, ridge_path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Accumulator",
     "Attempt",
     "BatchedSolution",
     "Certificate",
@@ -46,6 +48,7 @@ __all__ = [
 #: Where each public name lives. Torch takes seconds to load, so a name is imported when it is first asked for: the
 #: command line answers --help and --version without it.
 _HOMES = {
+    "Accumulator": "fit.accumulator",
     "Attempt": "fit.solution",
     "BatchedSolution": "batched",
     "Certificate": "fit.certification",

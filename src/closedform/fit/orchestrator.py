@@ -240,7 +240,7 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         bias=problem.bias,
         ridge=problem.l2 > 0,
         weighted=rows.weight is not None,
-        rcond=default_rcond(rows.n_rows, problem.n_columns) if rcond is None else rcond,
+        rcond=default_rcond(rows.triangle_of or rows.n_rows, problem.n_columns) if rcond is None else rcond,
         rcond_given=rcond is not None,
         nearest=request.nearest_to is not None,
         in_memory=rows.in_memory,

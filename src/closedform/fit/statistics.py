@@ -53,7 +53,7 @@ def residual_std(problem: Problem, residual_norms: Tensor, rank: int) -> tuple[f
         residual_norms: In the units of the targets, ``(targets,)``.
         rank: Rank of the design matrix.
     """
-    freedom = problem.scanned.positive_rows - rank
+    freedom = (problem.rows.triangle_of or problem.scanned.positive_rows) - rank
     if freedom <= 0:
         return (math.nan,) * residual_norms.shape[0]
     return tuple((residual_norms / math.sqrt(freedom)).tolist())
@@ -172,7 +172,7 @@ def standard_errors_of(
         R = root.R
     elif accuracy <= _ACCURATE and isinstance(root, SpectralRoot):
         lengths = torch.linalg.vector_norm(root.vectors.T / root.values, dim=1)
-    elif problem.rows.n_rows * problem.n_columns**2 <= _SMALL_TRIANGLE:
+    elif problem.rows.triangle_of or problem.rows.n_rows * problem.n_columns**2 <= _SMALL_TRIANGLE:
         R = problem.triangle.R
     return FactorErrors(
         R=R,

@@ -18,7 +18,7 @@ from closedform.rows.fold import Fold, SumFold
 from closedform.rows.table import Rows
 from closedform.words.errors import InputError, NonFiniteError
 
-__all__ = ["Scan", "scan"]
+__all__ = ["Scan", "check_finite", "check_weights", "scan"]
 
 #: Squares of norms above this have lost no digits to underflow.
 _SMALLEST_SQUARE = 1e-270
@@ -97,7 +97,7 @@ class _ColumnSquares(SumFold):
     def add(self, block: Block) -> None:
         total, positive = float(block.X.shape[0]), block.X.shape[0]
         if block.weight is not None:
-            total, positive = _check_weights(block.weight, block.start)
+            total, positive = check_weights(block.weight, block.start)
         self.weight_sum += total
         self.positive_rows += positive
 
@@ -130,8 +130,12 @@ class _ColumnSquares(SumFold):
         self.weight_sum, self.positive_rows = float(counts[0]), int(counts[1])
 
 
-def _check_weights(weight: Tensor, start: int) -> tuple[float, int]:
+def check_weights(weight: Tensor, start: int) -> tuple[float, int]:
     """Return the sum of the weights, and how many are positive.
+
+    Args:
+        weight: ``(rows,)``, float64.
+        start: Number of the first row, for the message.
 
     Raises:
         InputError: one is negative or not finite.
@@ -189,7 +193,7 @@ class _Peaks(_CarefulFold):
 
     @override
     def add(self, block: Block) -> None:
-        _check_finite(block, self._names)
+        check_finite(block, self._names)
         values, root = _counted(block)
         self.columns = torch.maximum(self.columns, values.abs().amax(0))
         self._heaviest = torch.maximum(self._heaviest, root.max())
@@ -234,7 +238,16 @@ class _ScaledSquares(_CarefulFold, SumFold):
         return (self.squares,)
 
 
-def _check_finite(block: Block, names: tuple[_Names, _Names]) -> None:
+def check_finite(block: Block, names: tuple[_Names, _Names] = (None, None)) -> None:
+    """Refuse features and targets that are not all finite.
+
+    Args:
+        block: The rows.
+        names: What the columns of features and targets are called.
+
+    Raises:
+        NonFiniteError: with the column and the row.
+    """
     for name, values, columns in (("X", block.X, names[0]), ("Y", block.Y, names[1])):
         finite = torch.isfinite(values)
         if not bool(finite.all()):

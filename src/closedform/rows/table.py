@@ -40,6 +40,7 @@ class Rows(Readable):
         notes: What was done on the way in that the user should know.
         walker: Who runs folds over the rows.
         watcher: Who is told how far a pass has come, or None.
+        triangle_of: How many rows this is the triangle of (:meth:`Triangle.to_table`); None for the rows themselves.
     """
 
     x: Source
@@ -49,6 +50,7 @@ class Rows(Readable):
     notes: tuple[str, ...] = ()
     walker: Walker = field(default_factory=InOrder)
     watcher: Callable[[str, float], None] | None = None
+    triangle_of: int | None = None
 
     @property
     def n_rows(self) -> int:

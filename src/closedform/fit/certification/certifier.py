@@ -78,7 +78,9 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
     )
     squares = sums.squares + penalised.square().sum(0)
     error = backward_error(evidence, squares)
-    joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, penalised)
+    # A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
+    grams = None if problem.rows.triangle_of else sums.grams
+    joint = error if problem.n_targets == 1 else _joint(evidence, grams, penalised)
 
     rank = claims.rank
     scaled, raw = condition_numbers(problem, claims, factor_error)
@@ -115,6 +117,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
         loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error),
+        triangle_of=problem.rows.triangle_of,
     )
 
 
@@ -202,7 +205,9 @@ def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tens
     return factor_error, _UNSEEN * smallest if smallest > 0 else 0.0
 
 
-def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
+def _joint(evidence: Evidence, grams: tuple[Tensor, ...] | None, penalised: Tensor) -> float:
+    if grams is None:
+        return math.nan
     worst, start = 0.0, 0
     for gram in grams:
         part = slice(start, start + gram.shape[0])
