@@ -78,9 +78,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
     )
     squares = sums.squares + penalised.square().sum(0)
     error = backward_error(evidence, squares)
-    # A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
-    grams = None if problem.rows.triangle_of else sums.grams
-    joint = error if problem.n_targets == 1 else _joint(evidence, grams, penalised)
+    joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, penalised)
 
     rank = claims.rank
     scaled, raw = condition_numbers(problem, claims, factor_error)
@@ -93,7 +91,6 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
     unscaled = sums.squares.sqrt() / problem.target_scale
     residual_norm = safe_norm(unscaled)
     count = problem.scanned.weight_sum * problem.n_targets
-    involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
     return Certificate(
         accepted=error <= TOLERANCE and chosen,
         backward_error=error,
@@ -108,7 +105,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         rank_gap=rank.gap,
         ambiguous_rank=rank.ambiguous,
         truncated=claims.restricted,
-        undetermined_columns=tuple(column - int(problem.bias) for column in involved),
+        undetermined_columns=_undetermined(problem, claims),
         loss=residual_norm / count * residual_norm,
         gradient_norm=2.0 * safe_norm(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
         residual_norm=residual_norm,
@@ -137,7 +134,9 @@ def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateS
     # One Gram matrix for each group of targets, so that their cost stays below that of the gradient; compiled passes
     # take them in eights.
     size = -(-max(problem.n_columns, _GROUP) // 8) * 8
-    groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if k > 1 else ()
+    # A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
+    grouped = k > 1 and not problem.rows.triangle_of
+    groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if grouped else ()
     return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, groups))
 
 
@@ -205,8 +204,13 @@ def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tens
     return factor_error, _UNSEEN * smallest if smallest > 0 else 0.0
 
 
-def _joint(evidence: Evidence, grams: tuple[Tensor, ...] | None, penalised: Tensor) -> float:
-    if grams is None:
+def _undetermined(problem: Problem, claims: Claims) -> tuple[int, ...]:
+    involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
+    return tuple(column - int(problem.bias) for column in involved)
+
+
+def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
+    if not grams:
         return math.nan
     worst, start = 0.0, 0
     for gram in grams:
