@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from closedform.fit.path import RidgePath, ridge_path
     from closedform.fit.solution import Attempt, Solution
     from closedform.layer import Gap, fit_, gap
+    from closedform.probing.entry import probe
+    from closedform.probing.result import Probe
     from closedform.words.errors import ClosedformError
     from closedform.words.outcome import Outcome
 
@@ -33,6 +35,7 @@ __all__ = [
     "Diagnosis",
     "Gap",
     "Outcome",
+    "Probe",
     "RidgePath",
     "Solution",
     "compare",
@@ -40,6 +43,7 @@ __all__ = [
     "fit_",
     "gap",
     "optim",
+    "probe",
     "ridge_path",
     "solve",
     "solve_batched",
@@ -57,12 +61,14 @@ _HOMES = {
     "Diagnosis": "explain.diagnosis",
     "Gap": "layer",
     "Outcome": "words.outcome",
+    "Probe": "probing.result",
     "RidgePath": "fit.path",
     "Solution": "fit.solution",
     "compare": "comparison.entry",
     "diagnose": "explain.entry",
     "fit_": "layer",
     "gap": "layer",
+    "probe": "probing.entry",
     "ridge_path": "fit.path",
     "solve": "fit.orchestrator",
     "solve_batched": "batched",

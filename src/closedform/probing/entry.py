@@ -183,7 +183,9 @@ def _targets(known: Labels, truth: Labels, class_weight: Any, weight: Tensor | N
         if class_weight is not None:
             raise InputError("class_weight is given, and the labels are those of a regression.")
         if known.values is None or truth.values is None or known.values.shape[1] != truth.values.shape[1]:
-            raise InputError("labels and test_labels are not alike: give both as classes, or both with the same targets.")
+            raise InputError(
+                "labels and test_labels are not alike: give both as classes, or both with the same targets."
+            )
         return _Targets(None, known.values, truth.values, weight)
 
     classes = np.unique(known.names)

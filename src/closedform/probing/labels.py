@@ -193,12 +193,14 @@ def _words(array: Any, name: str, task: str | None) -> Labels:
             f"{name} are missing in {plural(len(missing), 'row')}, first in row {missing[0]} ({items[missing[0]]!r}); "
             "leave those rows out, or name what they are."
         )
+
     if all(isinstance(item, bytes) for item in items):
         items = [item.decode() for item in items]
     if all(isinstance(item, str) for item in items):
         if task == "regression":
             raise InputError(f"{name} hold words, and task='regression' asks for numbers.")
         return Labels(np.array(items, dtype=str), None)
+
     if any(isinstance(item, str) for item in items):
         row = next(row for row, item in enumerate(items) if isinstance(item, str) != isinstance(items[0], str))
         raise InputError(

@@ -70,7 +70,9 @@ def chart_of(probe: ProbeRecord) -> Chart:
     lines = [("probe", [100 * _worth(layer) for layer in probe.layers])]
     intervals = [layer.scores.interval for layer in probe.layers if isinstance(layer.scores, ClassScores)]
     if intervals:
-        lines += [(f"{end} end of the interval", [100 * pair[at] for pair in intervals]) for at, end in enumerate(_ENDS)]
+        lines += [
+            (f"{end} end of the interval", [100 * pair[at] for pair in intervals]) for at, end in enumerate(_ENDS)
+        ]
     values = [value for _, line in lines for value in line]
     return Chart(
         key="layers",

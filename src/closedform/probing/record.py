@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -147,3 +147,7 @@ class ProbeRecord(Report, ABC):
         """Coefficient of determination of each target on the test rows; None for classes."""
         scores = self.best.scores
         return scores.r_squared if isinstance(scores, NumberScores) else None
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as plain values for JSON."""

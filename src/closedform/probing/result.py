@@ -12,6 +12,7 @@ from typing_extensions import override
 from closedform.probing.layout import chart_of, page_of, summary_of
 from closedform.probing.record import ProbeRecord
 from closedform.report.base import Report
+from closedform.report.charts import Chart
 from closedform.report.document import Document
 from closedform.words.json_values import plain
 
@@ -67,8 +68,8 @@ class Probe(ProbeRecord):
                 found |= {f"{layer.name}/{key}": value for key, value in layer.metrics().items()}
         return found
 
+    @override
     def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as plain values for JSON."""
         return {
             "task": "classification" if self.classes else "regression",
             "classes": list(self.classes),
@@ -84,6 +85,12 @@ class Probe(ProbeRecord):
             "seconds": self.seconds,
         }
 
+    def chart(self) -> Chart:
+        """Return what each layer is worth, or the ridge path of the only one, as a chart."""
+        if len(self.layers) > 1:
+            return chart_of(self)
+        return next(block for block in self.path.section().blocks if isinstance(block, Chart))
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw what each layer is worth, or the ridge path of the only one, by matplotlib; return the axes.
 
@@ -95,7 +102,7 @@ class Probe(ProbeRecord):
         """
         from closedform.report.figure import draw
 
-        return draw(chart_of(self), ax) if len(self.layers) > 1 else self.path.plot(ax)
+        return draw(self.chart(), ax)
 
     @override
     def summary(self) -> Document:

@@ -51,7 +51,7 @@ def _by_class(order: Tensor, codes: Tensor) -> list[Tensor]:
     """Return the rows of each class in random order."""
     sorted_codes, places = codes[order].sort(stable=True)
     counts = torch.unique_consecutive(sorted_codes, return_counts=True)[1]
-    return list(order[places].split(counts.tolist()))
+    return list(torch.split(order[places], counts.tolist()))
 
 
 def _spared(rows: int, share: float) -> int:

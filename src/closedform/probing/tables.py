@@ -140,9 +140,11 @@ def _names(features: Any) -> list[str]:
     short = [text.rpartition("::")[2] if "::" in text else Path(text).stem for text in texts]
     if all(short) and len(set(short)) == len(short):
         return short
-    return [text or str(place) for place, text in enumerate(texts)] if len(set(texts)) == len(texts) else [
-        str(place) for place in range(len(texts))
-    ]
+    return (
+        [text or str(place) for place, text in enumerate(texts)]
+        if len(set(texts)) == len(texts)
+        else [str(place) for place in range(len(texts))]
+    )
 
 
 def _table(data: Any, name: str) -> Source:
@@ -173,8 +175,8 @@ def _checked(source: Source, n_labels: int, name: str) -> Source:
         raise InputError(f"{source.name} has shape {shape}; features come as (rows, features).")
     if shape[0] != n_labels:
         raise InputError(
-            f"{source.name} has {shape[0]:,} rows, and there are {n_labels:,} labels; {name} and labels belong together "
-            "row by row."
+            f"{source.name} has {shape[0]:,} rows, and there are {n_labels:,} labels; {name} and labels belong "
+            "together row by row."
         )
     if 0 in shape:
         raise InputError(f"{source.name} is empty: its shape is {shape}.")
