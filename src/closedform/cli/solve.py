@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from closedform.cli.output import OutputFile, Screen
     from closedform.cli.sources import Tables
     from closedform.fit.solution import Solution
+    from closedform.fit.summary import Summary
 
 __all__ = ["solve_command"]
 
-#: Weights printed with --digits.
+#: Weights printed, and once more with --digits.
 _LINES = 20
+#: Multiplications of a triangle of the rows, made for standard errors alone, that nobody waits for.
+_SHORT_WORK = 1e9
 #: Numbers of the test rows that are predicted from at a time.
 _BLOCK = 1 << 22
 
@@ -94,6 +97,9 @@ def solve_command(
         progress=False if quiet else None,
     )
     screen.say(str(solution))
+    screen.line()
+    screen.show(_summary(solution, tables).body(_LINES))
+    screen.line()
     test = _test_errors(solution, tables)
     if test is not None:
         screen.say(f"test MSE {test['mse']:.6g}, test MAE {test['mae']:.6g} on {test['rows']:,} rows")
@@ -108,6 +114,15 @@ def solve_command(
     if data is not None:
         screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
     raise typer.Exit(0 if solution.certified else 1)
+
+
+def _summary(solution: Solution, tables: Tables) -> Summary:
+    """Return the summary, with another pass over the rows where its standard errors need one and it is short."""
+    summary = solution.summary()
+    needs_rows = bool(summary.coefficients.standard_error.isnan().any())
+    if needs_rows and solution.rows * solution.weight.shape[1] ** 2 <= _SHORT_WORK:
+        return solution.summary(tables.X, tables.weight)
+    return summary
 
 
 def _print_digits(solution: Solution, screen: Screen) -> None:

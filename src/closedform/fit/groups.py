@@ -81,6 +81,7 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
         residual_norm=sum(c.residual_norm**2 for c in certificates) ** 0.5,
         r_squared=per_target("r_squared"),
         residual_std=per_target("residual_std"),
+        r_squared_about_zero=per_target("r_squared_about_zero"),
         forward_bound=max(bounds)
         if (bounds := [c.forward_bound for c in certificates if c.forward_bound is not None])
         else None,

@@ -312,6 +312,7 @@ def _solution(
         seconds=sum(attempt.seconds for attempt in attempts),
         single_target=rows.single_target,
         rows=problem.scanned.positive_rows,
+        _scale=problem.scale,
         stored=measure_stored(problem, weights, dtype, best.factor.claims, certificate),
         _standard_errors=standard_errors_of(
             problem, best.factor.claims, best.factor.accuracy, certificate.residual_std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,13 +13,14 @@ from torch import Tensor
 from closedform.fit.certification import Certificate
 from closedform.fit.factors import Factor
 from closedform.fit.plan import Plan
-from closedform.fit.statistics import StandardErrors
+from closedform.fit.statistics import NoStandardErrors, StandardErrors
 from closedform.fit.storage import Stored
+from closedform.fit.summary import Coefficients, Summary, adjusted, check_level
 from closedform.fit.weights import Weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
 from closedform.words.json_values import plain
-from closedform.words.numbers import plural
+from closedform.words.numbers import plural, short
 from closedform.words.outcome import Outcome
 
 __all__ = ["Attempt", "Solution", "involved_text", "outcome_of"]
@@ -102,6 +104,7 @@ class Solution:
     seconds: float
     single_target: bool
     _standard_errors: StandardErrors
+    _scale: Tensor
     weight_low: Tensor | None = None
     bias_low: Tensor | None = None
     weight_bound: Tensor | None = None
@@ -186,6 +189,87 @@ class Solution:
             0.288675
         """
         return self._standard_errors.compute(X, sample_weight)
+
+    def summary(self, X: Any = None, sample_weight: Any = None, *, level: float = 0.95) -> Summary:
+        """Return a statistician's table: each weight with its standard error, t, p, interval and correct digits.
+
+        It shows itself as text and in a notebook; ``to_frame()`` makes a pandas frame of it. Standard errors are those
+        of :meth:`standard_errors`, t and p those of Student's distribution with rows less rank degrees of freedom. R^2
+        without a bias is that about zero, as other packages have it; ``r_squared`` is about the mean. Digits speak of
+        the rounding in the weights alone: proven with ``digits=``, else from the estimated error.
+
+        Args:
+            X: The features of the fit, where :meth:`standard_errors` needs them.
+            sample_weight: The weights of the fit, where X is given and it had any.
+            level: Of the confidence intervals.
+
+        Raises:
+            InputError: a level that is none, or X that are not those of the fit.
+
+        Example:
+            >>> import closedform as cf
+            >>> table = cf.solve([[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 3.0, 3.0], bias=True).summary()
+            >>> table.coefficients.p.numpy().round(4).tolist()
+            [[0.8586, 0.0533]]
+        """
+        level = check_level(level)
+        notes: tuple[str, ...] = ()
+        values = self._coefficients(self.weight, self.bias).to(torch.float64)
+        errors = torch.full_like(values, math.nan)
+        try:
+            errors = self._coefficients(*self.standard_errors(X, sample_weight))
+        except InputError as reason:
+            if X is not None and not isinstance(self._standard_errors, NoStandardErrors):
+                raise
+            notes = (f"no standard errors: {reason}",)
+
+        certificate, bias = self.certificate, self.bias is not None
+        freedom = self.rows - certificate.rank
+        fractions = certificate.r_squared if bias else certificate.r_squared_about_zero
+        if not bias:
+            notes += ("R^2 is about zero, as usual without a bias; sol.r_squared is about the mean",)
+        kind = "estimated" if self.weight_bound is None else "proven"
+        notes += (f"digits: correct decimal digits of the weight as a minimiser, {kind}",)
+        features, targets = self.weight.shape[1], self.weight.shape[0]
+        return Summary(
+            headline=self.headline,
+            facts=self._facts(freedom),
+            names=("bias",) * bias + (self.feature_names or tuple(f"column {i}" for i in range(features))),
+            targets=self.target_names or tuple(f"target {i}" for i in range(targets)),
+            coefficients=Coefficients.of(values, errors, self._numerical_errors(values), freedom=freedom, level=level),
+            r_squared=fractions,
+            adjusted_r_squared=tuple(adjusted(r, self.rows, certificate.rank, bias=bias) for r in fractions),
+            residual_std=certificate.residual_std,
+            level=level,
+            notes=notes,
+        )
+
+    @staticmethod
+    def _coefficients(weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the bias and the weights beside it, ``(targets, coefficients)``."""
+        return (weight if bias is None else torch.cat([bias.unsqueeze(1), weight], 1)).cpu()
+
+    def _facts(self, freedom: int) -> tuple[tuple[str, str], ...]:
+        c = self.certificate
+        return (
+            ("rows", f"{self.rows:,}"),
+            ("degrees of freedom", f"{max(freedom, 0):,}"),
+            ("rank", f"{c.rank} of {c.columns}{' (ambiguous)' if c.ambiguous_rank else ''}"),
+            ("condition", f"{short(c.condition)}, {short(c.scaled_condition)} with columns scaled"),
+            ("certificate", c.verdict),
+            ("loss", f"{c.loss:.6g}"),
+        )
+
+    def _numerical_errors(self, values: Tensor) -> Tensor:
+        """Return what is known of the error of each coefficient as stored, ``(targets, coefficients)``."""
+        if self.weight_bound is not None and self.weight_low is not None:
+            bounds = self._coefficients(self.weight_bound, self.bias_bound)
+            return bounds + self._coefficients(self.weight_low, self.bias_low).abs()
+        scale = self._scale.cpu()
+        # The estimate bounds the whole vector of coordinates, and so each of them.
+        sizes = torch.linalg.vector_norm(values / scale, dim=1, keepdim=True)
+        rounding = torch.finfo(self.weight.dtype).eps / 2 * values.abs()
+        return self.certificate.forward_error * sizes * scale + rounding
 
     def to_dict(self) -> dict[str, Any]:
         """Return outcome, certificate, plan, attempts and notes as plain values for JSON (not the weights)."""

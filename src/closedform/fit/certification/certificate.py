@@ -60,6 +60,7 @@ class Certificate:
             None at full rank or where it could not be measured.
         forward_bound: The largest proven relative error of any weight, where ``digits`` was asked for; inf where
             nothing could be proven, None where it was not asked.
+        r_squared_about_zero: The same about zero instead of the mean, as is usual for a fit without a bias.
         loss_with_bias: For a fit without a bias: about the loss that is left with one; None where that was not
             measured.
         triangle_of: Where the rows were read once and only their triangle is kept (:class:`closedform.Accumulator`),
@@ -88,6 +89,7 @@ class Certificate:
     residual_std: tuple[float, ...]
     least_norm_error: float | None = None
     forward_bound: float | None = None
+    r_squared_about_zero: tuple[float, ...] = ()
     loss_with_bias: float | None = None
     triangle_of: int | None = None
 

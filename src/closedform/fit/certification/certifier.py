@@ -16,7 +16,7 @@ from closedform.fit.certification.conditions import condition_numbers
 from closedform.fit.certification.sums import CertificateSums
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
-from closedform.fit.statistics import r_squared, residual_std
+from closedform.fit.statistics import r_squared, r_squared_about_zero, residual_std
 from closedform.fit.weights import Weights
 from closedform.numerics.karlson_walden import Evidence, backward_error, joint_backward_error
 from closedform.numerics.rank import columns_involved
@@ -113,6 +113,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         r_squared=r_squared(problem, sums.squares, sums.centred_squares),
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
+        r_squared_about_zero=r_squared_about_zero(problem, sums.squares),
         loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error),
         triangle_of=problem.rows.triangle_of,
     )
