@@ -240,3 +240,20 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     assert result.exit_code == 0
     words = result.stdout.split()
     assert {"height", "bias", "digits", "R^2"} <= set(words)
+
+
+def test_rows_that_were_read_once_count_all_the_same() -> None:
+    X, Y = frames(60)
+    held = cf.Accumulator(3, 2, bias=True)
+    held.fold(X.to_numpy(), Y.to_numpy())
+    ours, direct = held.solve().summary(), cf.solve(X, Y, bias=True).summary()
+    assert_allclose(ours.coefficients.p, direct.coefficients.p, rtol=1e-9)
+    assert ours.facts[:3] == direct.facts[:3]
+
+
+def test_a_note_on_a_bias_is_right_for_rows_that_were_read_once() -> None:
+    X, Y = frames(60)
+    held = cf.Accumulator(3, 2, bias=False)
+    held.fold(X.to_numpy(), Y.to_numpy() + 9)
+    with_bias = cf.solve(X, Y + 9, bias=True).certificate.loss
+    assert held.solve().certificate.loss_with_bias == pytest.approx(with_bias, rel=1e-9)

@@ -311,7 +311,7 @@ def _solution(
         notes=tuple(notes),
         seconds=sum(attempt.seconds for attempt in attempts),
         single_target=rows.single_target,
-        rows=problem.scanned.positive_rows,
+        rows=rows.triangle_of or problem.scanned.positive_rows,
         _scale=problem.scale,
         stored=measure_stored(problem, weights, dtype, best.factor.claims, certificate),
         _standard_errors=standard_errors_of(

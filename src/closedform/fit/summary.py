@@ -22,6 +22,10 @@ __all__ = ["Coefficients", "Summary", "adjusted", "check_level"]
 _ROWS = 40
 #: Targets whose pages are printed before the rest is only counted.
 _PAGES = 3
+#: How a probability is set.
+_PROBABILITY = "{:.4f}"
+#: From here down it is set by its exponent.
+_LEAST_PROBABILITY = 1e-4
 #: What stands where there is no number.
 _NONE = "-"
 
@@ -217,7 +221,7 @@ class Summary:
         c, count = self.coefficients, len(self.names)
         shown = count if most is None else min(most, count)
         columns = [c.weight, c.standard_error, c.t, c.p, c.low, c.high]
-        layouts = ("{:.6g}", "{:.6g}", "{:.2f}", "{:.4f}", "{:.6g}", "{:.6g}")
+        layouts = ("{:.6g}", "{:.6g}", "{:.2f}", _PROBABILITY, "{:.6g}", "{:.6g}")
         rows = []
         for position in range(shown):
             numbers = [
@@ -238,4 +242,6 @@ class Summary:
 
 
 def _cell(value: float, layout: str = "{:.6g}") -> str:
+    if layout == _PROBABILITY and 0 < value < _LEAST_PROBABILITY:
+        return f"{value:.0e}"
     return layout.format(value) if math.isfinite(value) else _NONE if math.isnan(value) else str(value)
