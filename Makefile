@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+DOCS   := $(VENV)/.docs
 
-.PHONY: help demo test test-device test-floor test-without-compiler test-sdist lint types check dist \
+.PHONY: help demo test test-device test-floor test-without-compiler test-sdist lint types check docs dist \
         bench bench-quick bench-device clean
 
 help:  ## this list
@@ -31,6 +32,15 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test  ## lint, types and tests
+
+docs: $(DOCS)  ## the documentation, into out/site: every example is run, every link looked at
+	$(BIN)/python docs/_tools/links.py
+	MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -q -b html -d out/doctrees docs out/site
+	$(BIN)/python docs/_tools/links.py out/site
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 dist: $(READY)  ## source distribution and wheel, into dist
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt build

@@ -1,0 +1,83 @@
+"""What the documentation shows works: its examples run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import links
+import snippets
+from closedform.files import example
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def as_a_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Examples warn as they would; their plots are not shown, and what they seed does not reach other tests."""
+    monkeypatch.setattr(example, "_N_TRAIN", 60)  # of the 600 images that the site shows
+    state = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import matplotlib.pyplot as plt
+
+        plt.switch_backend("agg")
+        yield
+        plt.close("all")
+    torch.set_rng_state(state)
+
+
+PAGES = [page for page in snippets.pages() if page.name != "causes.md"]  # which has a test of its own
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run(page: Path) -> None:
+    snippets.run_page(page, page.read_text(encoding="utf-8"), brief=True)
+
+
+def test_each_cause_is_found_by_the_diagnosis() -> None:
+    page = ROOT / "docs" / "causes.md"
+    printed: list[str] = []
+    text = page.read_text(encoding="utf-8")
+    snippets.run_page(page, text, brief=True, after=lambda _, said: printed.append(said))
+    found = [set(re.findall(r"^\[(\w+)\]", said, re.MULTILINE)) for said in printed if said]
+    expected = [
+        *("target_broadcast", "history_differs", "lr_above_limit", "lr_starved", "unscaled_columns"),
+        *("uncentred_features", "collinear_columns", "mini_batch_noise", "precision_floor", "scheduler_starves"),
+        *("weight_decay_is_ridge", "frozen_parameters"),
+    ]
+    assert len(found) == len(expected) + 1  # and the gap at the end
+    assert [name for name, names in zip(expected, found, strict=False) if name not in names] == []
+
+
+def test_an_example_that_fails_is_named() -> None:
+    text = "# Title\n\n```python\nfine = 1\n```\n\n```python\n1 / 0\n```\n"
+    with pytest.raises(RuntimeError, match=r"page\.md, line 7 fails: ZeroDivisionError"):
+        snippets.run_page(Path("page.md"), text, brief=True)
+    with pytest.raises(RuntimeError, match="ends with 2"):
+        snippets.run_page(Path("page.md"), "```\nclosedform solve nowhere.h5  # not there\n```\n", brief=True)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    assert links.faults_of_markdown() == []
+
+
+def test_broken_links_and_foreign_files_of_a_site_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="b.html#there">b</a><a href="#here">a</a><a href="https://example.org">away</a>'
+        '<a href="c.html">c</a><a href="#nowhere">n</a><img src="b.html"><script src="https://example.org/x.js"></script>'
+    )
+    (tmp_path / "b.html").write_text('<h1 id="there">b</h1>')
+    (tmp_path / "s.css").write_text("@import url(https://example.org/font.css);")
+    assert links.faults_of_site(tmp_path) == [
+        "a.html: https://example.org/x.js is loaded from elsewhere",
+        "a.html: the picture b.html says nothing in words",
+        "a.html: c.html is not there",
+        "a.html: #nowhere is a page without that place",
+        "s.css: loads something from elsewhere",
+    ]
