@@ -12,16 +12,21 @@ if TYPE_CHECKING:
     from closedform.comparison.results import Comparison
     from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.entry import diagnose
+    from closedform.fit.accumulator import Accumulator
     from closedform.fit.certification import Certificate
     from closedform.fit.orchestrator import solve
+    from closedform.fit.path import RidgePath, ridge_path
     from closedform.fit.solution import Attempt, Solution
     from closedform.layer import Gap, fit_, gap
+    from closedform.probing.entry import probe
+    from closedform.probing.result import Probe
     from closedform.words.errors import ClosedformError
     from closedform.words.outcome import Outcome
 
     __version__: str
 
 __all__ = [
+    "Accumulator",
     "Attempt",
     "BatchedSolution",
     "Certificate",
@@ -30,12 +35,16 @@ __all__ = [
     "Diagnosis",
     "Gap",
     "Outcome",
+    "Probe",
+    "RidgePath",
     "Solution",
     "compare",
     "diagnose",
     "fit_",
     "gap",
     "optim",
+    "probe",
+    "ridge_path",
     "solve",
     "solve_batched",
 ]
@@ -43,6 +52,7 @@ __all__ = [
 #: Where each public name lives. Torch takes seconds to load, so a name is imported when it is first asked for: the
 #: command line answers --help and --version without it.
 _HOMES = {
+    "Accumulator": "fit.accumulator",
     "Attempt": "fit.solution",
     "BatchedSolution": "batched",
     "Certificate": "fit.certification",
@@ -51,11 +61,15 @@ _HOMES = {
     "Diagnosis": "explain.diagnosis",
     "Gap": "layer",
     "Outcome": "words.outcome",
+    "Probe": "probing.result",
+    "RidgePath": "fit.path",
     "Solution": "fit.solution",
     "compare": "comparison.entry",
     "diagnose": "explain.entry",
     "fit_": "layer",
     "gap": "layer",
+    "probe": "probing.entry",
+    "ridge_path": "fit.path",
     "solve": "fit.orchestrator",
     "solve_batched": "batched",
 }

@@ -20,6 +20,10 @@ from closedform.fit.extended.expansions import _ExpansionSums
 from closedform.fit.extended.fixed_point import _FixedPointSums, coefficients
 from closedform.fit.extended.preconditioner import _CarefulGram, _CarefulProducts, _RoundedGram
 from closedform.fit.extended.tall import Tall, _CompiledGram
+from closedform.fit.path.folds import TrianglesOfFolds
+from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
+from closedform.fit.path.table import PathTable
+from closedform.fit.path.tall import CentredSums, Means
 from closedform.fit.problem import Problem
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, Rows, as_rows, scan
@@ -52,6 +56,21 @@ def _expansions(columns: int) -> Tensor:
     return torch.stack([gaussian(columns, K, seed=part) * 2.0 ** (-53 * part) for part in range(3)])
 
 
+def _path(problem: Problem) -> PathTable:
+    return PathTable(problem.rows, problem.scanned, bias=True, kernel=False)
+
+
+def _left_out(problem: Problem) -> ErrorSums:
+    path = _path(problem)
+    basis = path.basis(None)
+    left_out = LeftOut(basis, torch.logspace(-2, 2, 4, dtype=torch.float64))
+    return ErrorSums(left_out, path.centring_of(basis), absolute=False)
+
+
+def _of_folds(problem: Problem) -> TrianglesOfFolds:
+    return TrianglesOfFolds(problem.columns, _empty(problem), torch.arange(problem.rows.n_rows) % 3, 3)
+
+
 def _order(problem: Problem) -> Tensor:
     return torch.arange(1, problem.rows.n_rows, 3)
 
@@ -69,6 +88,10 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     SketchedRows: lambda p: SketchedRows(p.columns, 20, 5),
     RowSpace: lambda p: RowSpace(p.columns, gaussian(P, 2), _order(p)),
     Spread: lambda p: Spread(p.columns),
+    Means: lambda p: Means(P - 1, 0.5, torch.full((K,), 0.25, dtype=torch.float64)),
+    CentredSums: lambda p: CentredSums(_path(p).centring, P - 1),
+    ErrorSums: _left_out,
+    TrianglesOfFolds: _of_folds,
     CertificateSums: lambda p: CertificateSums(p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), (range(K),)),
     _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
     _CompiledGram: lambda p: _CompiledGram(p, None),
@@ -107,6 +130,10 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
     if isinstance(fold, TriangleOfRows):
         R, C = fold.triangle.R, fold.triangle.C
         return R.T @ R, R.T @ C, fold.triangle.residual_squares
+    if isinstance(fold, TrianglesOfFolds):
+        return tuple(part for one in fold.triangles for part in (one.R.T @ one.R, one.R.T @ one.C))
+    if isinstance(fold, CentredSums):
+        return fold.gram.triu(), fold.cross, fold.squares
     state = fold.state()
     if kind in COUNTED:
         state = state[:-1]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, final
 import typer
 from typer.core import TyperGroup
 
-from closedform.cli import accuracy, compare, demo, diagnose, machine, solve
+from closedform.cli import accuracy, compare, demo, diagnose, machine, probe, solve
 from closedform.words.errors import ClosedformError
 from closedform.words.text import printable
 
@@ -94,6 +94,7 @@ app = typer.Typer(
 app.command("compare")(compare.compare_command)
 app.command("solve")(solve.solve_command)
 app.command("diagnose")(diagnose.diagnose_command)
+app.command("probe")(probe.probe_command)
 app.command("accuracy")(accuracy.accuracy_command)
 app.command("demo")(demo.demo_command)
 app.command("show-versions")(machine.show_versions_command)

@@ -96,5 +96,12 @@ def certain_lines(solution: Solution) -> Iterator[str]:
         shape = high.shape
         for flat in range(high.numel()):
             index = flat if len(shape) == 1 else f"{flat // shape[1]}, {flat % shape[1]}"
+            called = _called(solution, flat if len(shape) == 1 else flat // shape[1])
+            if len(shape) > 1 and solution.feature_names is not None:
+                called = f"{solution.feature_names[flat % shape[1]]}{called and ' -> '}{called}"
             numbers = (float(tensor.reshape(-1)[flat]) for tensor in (high, low, bound))
-            yield f"{name}[{index}]  {certain(*numbers)}"
+            yield f"{name}[{index}]{called and ' '}{called}  {certain(*numbers)}"
+
+
+def _called(solution: Solution, target: int) -> str:
+    return "" if solution.target_names is None else solution.target_names[target]

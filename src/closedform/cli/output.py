@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import tempfile
@@ -33,9 +32,6 @@ __all__ = [
     "print_wrapped",
     "refuse_overwriting",
 ]
-
-#: Permissions of a new file, before the user's umask takes some.
-_NEW_FILE = 0o666
 
 
 class Output(ABC):
@@ -125,45 +121,12 @@ class OutputFile(Output):
         Raises:
             InputError: the disk is full, or the folder has gone since it was checked.
         """
-        temporary = ""
+        from closedform.files.writing import write_whole
+
         try:
-            # A name that nobody can foresee, so that nobody can have put a link there.
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".closedform.", suffix=".part")
-            with open(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._put_in_place(temporary, data)
+            write_whole(self.path, data, keep_links=True)
         except OSError as error:
             raise InputError(f"{self._option} {self.path}: writing failed ({error.strerror}).") from error
-        finally:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
-
-    def _put_in_place(self, temporary: str, data: bytes) -> None:
-        """Make the written file the one that was asked for, with the permissions and other names it has."""
-        try:
-            present = self.path.stat()
-        except FileNotFoundError:
-            os.chmod(temporary, _NEW_FILE & ~_umask())
-            os.replace(temporary, self.path)
-            return
-        if present.st_nlink > 1:
-            # Replacing it would leave its other names with the old content. That the disk has room is known by now.
-            with self.path.open("r+b") as file:
-                file.write(data)
-                file.truncate()
-            return
-        os.chmod(temporary, present.st_mode & 0o7777)
-        with contextlib.suppress(OSError):  # only root may give a file away
-            os.chown(temporary, present.st_uid, present.st_gid)
-        os.replace(temporary, self.path)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def json_output(path: str | None) -> Output | None:

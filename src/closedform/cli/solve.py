@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from closedform.cli.output import OutputFile, Screen
     from closedform.cli.sources import Tables
     from closedform.fit.solution import Solution
+    from closedform.fit.summary import Summary
 
 __all__ = ["solve_command"]
 
-#: Weights printed with --digits.
+#: Weights printed, and once more with --digits.
 _LINES = 20
+#: Multiplications of a triangle of the rows, made for standard errors alone, that nobody waits for.
+_SHORT_WORK = 1e9
 #: Numbers of the test rows that are predicted from at a time.
 _BLOCK = 1 << 22
 
@@ -67,7 +70,7 @@ def solve_command(
 ) -> None:
     """Solve for the layer, print its certificate and its errors on the test rows, and write its weights.
 
-    The keys are found in FILE where they are not given. Exit status 0 only if certified.
+    The keys are found in FILE where they are not given. Exit status 0 only if certified, as stored.
     """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
@@ -94,6 +97,9 @@ def solve_command(
         progress=False if quiet else None,
     )
     screen.say(str(solution))
+    screen.line()
+    screen.show(_summary(solution, tables).body(_LINES))
+    screen.line()
     test = _test_errors(solution, tables)
     if test is not None:
         screen.say(f"test MSE {test['mse']:.6g}, test MAE {test['mae']:.6g} on {test['rows']:,} rows")
@@ -102,11 +108,21 @@ def solve_command(
 
     if weights is not None:
         _write_weights(solution, weights, screen)
+        _say_narrower(solution, tables, l2, screen)
     elif digits is None:
         screen.say("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
     if data is not None:
         screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
-    raise typer.Exit(0 if solution.outcome.certified else 1)
+    raise typer.Exit(0 if solution.certified else 1)
+
+
+def _summary(solution: Solution, tables: Tables) -> Summary:
+    """Return the summary, with another pass over the rows where its standard errors need one and it is short."""
+    summary = solution.summary()
+    needs_rows = bool(summary.coefficients.standard_error.isnan().any())
+    if needs_rows and solution.rows * solution.weight.shape[1] ** 2 <= _SHORT_WORK:
+        return solution.summary(tables.X, tables.weight)
+    return summary
 
 
 def _print_digits(solution: Solution, screen: Screen) -> None:
@@ -127,7 +143,22 @@ def _write_weights(solution: Solution, output: OutputFile, screen: Screen) -> No
     tensors = {"weight": solution.weight.contiguous().cpu()}
     if solution.bias is not None:
         tensors["bias"] = solution.bias.contiguous().cpu()
-    screen.write(output, save(tensors, metadata={"format": "pt", "outcome": solution.outcome.name.lower()}))
+    metadata = {"format": "pt", "outcome": solution.outcome.name.lower(), "certified": str(solution.certified).lower()}
+    screen.write(output, save(tensors, metadata=metadata))
+
+
+def _say_narrower(solution: Solution, tables: Tables, l2: float, screen: Screen) -> None:
+    """Say what becomes of float64 weights in a layer of torch's usual dtype, where that loses what was certified."""
+    import torch
+
+    from closedform.fit.storage import stored_as
+    from closedform.fit.weights import Weights
+
+    if solution.weight.dtype != torch.float64 or not solution.certified:
+        return
+    stored = stored_as(Weights(solution.weight, solution.bias), tables.X, tables.Y, tables.weight, torch.float32, l2=l2)
+    if stored.lost:
+        screen.aside(f"The file holds float64 weights. Load them into a float64 layer: {stored}.")
 
 
 def _test_errors(solution: Solution, tables: Tables) -> dict[str, float] | None:

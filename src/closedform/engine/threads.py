@@ -24,6 +24,7 @@ __all__ = [
     "COLUMNS_AS_ONE_VECTOR",
     "EXPANSION_WORK",
     "EXTREMES_BY_ONE",
+    "FOLD_BY_ONE",
     "LEAST_NORM_BY_ONE",
     "MATRICES_BY_ONE",
     "NUMBERS_FOR_ONE",
@@ -48,6 +49,8 @@ SPECTRUM_BY_ONE = 128
 CHOLESKY_BY_ONE = 1024
 #: Columns up to which one thread has a QR factorization of a basis of row space, on the way to its extreme directions.
 EXTREMES_BY_ONE = 96
+#: Numbers of a block of rows that one thread folds into a triangle before others are awake.
+FOLD_BY_ONE = 2**14
 #: Columns up to which the weights of least norm are found by one thread before others are awake.
 LEAST_NORM_BY_ONE = 256
 #: Columns up to which one thread projects normal equations, where several products of matrices follow one another.

@@ -75,7 +75,7 @@ def diagnose(
             forecast.
         goal: Share of the excess loss of zero weights (with a bias: of the best constant) that may be left, which
             counts as having come to the minimum.
-        feature_names: Names for the columns of X.
+        feature_names: Names for the columns of X; where it is a frame, or a file with named columns, those are used.
         exact_up_to: With more features than this (and many rows) only the leading part of the spectrum is computed.
 
     Returns:
@@ -169,7 +169,7 @@ def diagnose_for(
         criterion=None if criterion is None else read_criterion(criterion, rows.n_rows, rows.n_targets, pairing),
         schedule=None if scheduler is None else read_schedule(scheduler, optimizer),
         history=None if history is None else _check_history(history),
-        names=None if feature_names is None else tuple(str(name) for name in feature_names),
+        names=rows.feature_names if feature_names is None else tuple(str(name) for name in feature_names),
         pairing=pairing,
         precision=_precision(table, read, device),
         device=device,

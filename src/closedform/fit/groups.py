@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import StandardErrors
+from closedform.fit.storage import Stored
 
 __all__ = ["join"]
 
@@ -36,6 +37,20 @@ class JoinedErrors(StandardErrors):
         return weight, torch.cat(offsets)[self.order] if offsets else None
 
 
+def _stored(groups: list[tuple[Tensor, Solution]], share: list[float]) -> Stored | None:
+    """Return what storing all targets lost: it is lost where that of a group is."""
+    parts = [solution.stored for _, solution in groups]
+    if any(part is None for part in parts):
+        return None
+    known = [part for part in parts if part is not None]
+    return Stored(
+        known[0].dtype,
+        sum(part.loss * size for part, size in zip(known, share, strict=True)),
+        sum(part.certified_loss * size for part, size in zip(known, share, strict=True)),
+        any(part.lost for part in known),
+    )
+
+
 def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
     """Join the solutions of groups of targets with different ridge strengths; the worst certificate speaks."""
     worst = max(
@@ -59,10 +74,14 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
         joint_backward_error=max(c.joint_backward_error for c in certificates),
         forward_error=max(c.forward_error for c in certificates),
         loss=sum(c.loss * part for c, part in zip(certificates, share, strict=True)),
+        loss_with_bias=None
+        if (left := [c.loss_with_bias for c in certificates]).count(None)
+        else sum((value or 0.0) * part for value, part in zip(left, share, strict=True)),
         gradient_norm=sum((c.gradient_norm * part) ** 2 for c, part in zip(certificates, share, strict=True)) ** 0.5,
         residual_norm=sum(c.residual_norm**2 for c in certificates) ** 0.5,
         r_squared=per_target("r_squared"),
         residual_std=per_target("residual_std"),
+        r_squared_about_zero=per_target("r_squared_about_zero"),
         forward_bound=max(bounds)
         if (bounds := [c.forward_bound for c in certificates if c.forward_bound is not None])
         else None,
@@ -81,6 +100,7 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
         outcome=worst.outcome,
         attempts=tuple(attempt for _, solution in groups for attempt in solution.attempts),
         notes=tuple(dict.fromkeys(note for _, solution in groups for note in solution.notes)),
+        stored=_stored(groups, share),
         weight_low=joined("weight_low"),
         bias_low=joined("bias_low"),
         weight_bound=joined("weight_bound"),

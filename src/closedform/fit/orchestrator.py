@@ -19,12 +19,20 @@ from closedform.fit.certification import certify
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
 from closedform.fit.groups import join
+from closedform.fit.kernels import (
+    KERNEL_NOTE,
+    as_kernel_solution,
+    check_kernel,
+    kernel_system,
+    looks_like_kernel,
+)
 from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
 from closedform.fit.request import Request, Watcher
-from closedform.fit.solution import Attempt, Fitted, Solution, outcome_of
+from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
+from closedform.fit.storage import measure_stored
 from closedform.numerics.rank import default_rcond
 from closedform.rows import Design, Rows, Scan, as_rows, scan
 from closedform.words.errors import FactorBreakdown, InputError
@@ -46,6 +54,7 @@ def solve(
     sample_weight: Any = None,
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
+    kernel: bool = False,
     method: str = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
@@ -71,6 +80,9 @@ def solve(
             precision until a proven bound on their error says so (``weight_bound``, ``certificate.forward_bound``), or
             the outcome says that the data do not determine them. A weight below eps times the largest of its
             target, in scaled columns, is held to that absolute size.
+        kernel: Whether X is a symmetric kernel matrix K between the rows, ``(rows, rows)``. The coefficients a of
+            ``f = K a`` are then penalised by ``l2 * a'Ka``, so that ``(K + l2 I) a = y``, as scikit-learn's
+            ``KernelRidge(kernel="precomputed")``; there is no bias, and ``predict`` takes ``K(new rows, rows)``.
         method: ``"auto"``, or the name of a method to use it alone.
         rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut. Default:
             eps of float64 times the larger dimension, and nothing is cut that the residual can see.
@@ -104,6 +116,7 @@ def solve(
         l2=l2,
         nearest_to=nearest_to,
         digits=digits,
+        kernel=kernel,
         method=method,
         rcond=rcond,
         progress=progress,
@@ -124,6 +137,8 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
         NonFiniteError: likewise.
     """
     started = time.perf_counter()
+    if request.kernel:
+        return _solve_kernel(rows, request)
     with Progress(request.progress) as report:
         watched = rows.watched(report)
         design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias)
@@ -134,7 +149,32 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
             # Strengths share what passes over the rows have found.
             parts = [(torch.tensor(targets, device=rows.device), strength) for strength, targets in groups]
             solution = join([(targets, _solve_part(design, targets, strength, request)) for targets, strength in parts])
-    return replace(solution, seconds=time.perf_counter() - started)
+    return replace(
+        solution,
+        seconds=time.perf_counter() - started,
+        feature_names=rows.feature_names,
+        target_names=rows.target_names,
+    )
+
+
+def _solve_kernel(rows: Rows, request: Request) -> Solution:
+    """Solve ``(K + l2 I) a = y``, one square system for each strength."""
+    whole = check_kernel(rows, bias=request.bias)
+    parts = []
+    for strength, chosen in _groups(request.strengths):
+        targets = torch.tensor(chosen, device=rows.device)
+        system = kernel_system(rows, whole, strength, targets)
+        plain = replace(request, kernel=False, strengths=(0.0,) * len(chosen), dtype=torch.float64)
+        solution = as_kernel_solution(solve_rows(system, plain), rows, whole, strength, targets)
+        parts.append((targets, _rounded(solution, request.dtype)))
+    return parts[0][1] if len(parts) == 1 else join(parts)
+
+
+def _rounded(solution: Solution, dtype: torch.dtype) -> Solution:
+    if dtype == torch.float64:
+        return solution
+    note = f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}"
+    return replace(solution, weight=round_to(solution.weight, dtype), notes=(*solution.notes, note))
 
 
 def _groups(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:
@@ -200,7 +240,7 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         bias=problem.bias,
         ridge=problem.l2 > 0,
         weighted=rows.weight is not None,
-        rcond=default_rcond(rows.n_rows, problem.n_columns) if rcond is None else rcond,
+        rcond=default_rcond(rows.triangle_of or rows.n_rows, problem.n_columns) if rcond is None else rcond,
         rcond_given=rcond is not None,
         nearest=request.nearest_to is not None,
         in_memory=rows.in_memory,
@@ -242,12 +282,21 @@ def _solution(
 ) -> Solution:
     certificate, rows = best.certificate, problem.rows
     notes = list(rows.notes)
+    if problem.l2 > 0 and not problem.bias and looks_like_kernel(rows):
+        notes.append(KERNEL_NOTE)
     if certificate.rank < certificate.columns:
         notes.append(
             f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
+            + involved_text(certificate.undetermined_columns, rows.feature_names)
         )
 
+    better = certificate.loss_with_bias
+    if better is not None and better < certificate.loss / 2:
+        notes.append(
+            f"the fit has no bias; with one the loss would be about {better:.6g}, less than half of "
+            f"{certificate.loss:.6g} (bias=True, or a layer with a bias)"
+        )
     if dtype != torch.float64:
         notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
 
@@ -262,6 +311,9 @@ def _solution(
         notes=tuple(notes),
         seconds=sum(attempt.seconds for attempt in attempts),
         single_target=rows.single_target,
+        rows=rows.triangle_of or problem.scanned.positive_rows,
+        _scale=problem.scale,
+        stored=measure_stored(problem, weights, dtype, best.factor.claims, certificate),
         _standard_errors=standard_errors_of(
             problem, best.factor.claims, best.factor.accuracy, certificate.residual_std
         ),

@@ -37,6 +37,7 @@ class Request:
         rcond: Relative cut on singular values, or None for the default.
         dtype: The dtype the weights are rounded to.
         progress: Who is told how far the fit has come.
+        kernel: Whether the features are a kernel matrix between the rows.
     """
 
     bias: bool
@@ -47,6 +48,7 @@ class Request:
     rcond: float | None
     dtype: torch.dtype
     progress: Watcher
+    kernel: bool = False
 
     @staticmethod
     def checked(
@@ -60,6 +62,7 @@ class Request:
         rcond: Any = None,
         dtype: torch.dtype | None = None,
         progress: Watcher = None,
+        kernel: Any = False,
     ) -> Request:
         """Check the arguments of a fit of these rows.
 
@@ -73,6 +76,7 @@ class Request:
             rcond: From 0 to 1, or None.
             dtype: That of the weights; that of the rows where it is None.
             progress: None, a boolean, or a function of a label and the part done.
+            kernel: A boolean; with a kernel there is neither a bias nor anything to be near to, and no digits.
 
         Raises:
             InputError: a value that cannot be used.
@@ -92,6 +96,7 @@ class Request:
             rcond=_check_rcond(rcond),
             dtype=rows.dtype if dtype is None else dtype,
             progress=progress,
+            kernel=_check_kernel(kernel, nearest_to=nearest_to, digits=digits),
         )
 
 
@@ -142,6 +147,15 @@ def _check_near(layer: nn.Linear | None, rows: Rows, bias: bool) -> Weights | No
         raise InputError(f"nearest_to has {has} but bias={bias} was asked for; make them agree.")
     check_finite(layer, "nearest_to")
     return Weights.of_layer(layer, rows.device)
+
+
+def _check_kernel(kernel: Any, **others: Any) -> bool:
+    if not isinstance(kernel, bool):
+        raise InputError(f"kernel={kernel!r} must be True or False: whether X is a kernel matrix between the rows.")
+    for name, value in others.items():
+        if kernel and value is not None:
+            raise InputError(f"{name} with kernel=True is not available: leave one of them out.")
+    return kernel
 
 
 def _check_rcond(rcond: Any) -> float | None:

@@ -19,11 +19,20 @@ from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, as_rows, scan
 from closedform.words.errors import InputError
 
-__all__ = ["NoStandardErrors", "StandardErrors", "r_squared", "residual_std", "standard_errors_of"]
+__all__ = [
+    "NoStandardErrors",
+    "StandardErrors",
+    "r_squared",
+    "r_squared_about_zero",
+    "residual_std",
+    "standard_errors_of",
+]
 
 _EPS = sys.float_info.epsilon
 #: Relative accuracy that standard errors from a factor have to have; else they are taken from a triangle of the rows.
 _ACCURATE = 1e-8
+#: The same where such a triangle costs next to nothing.
+_AS_GOOD_AS_EXACT = 1e-12
 #: Multiplications of a triangle that costs nothing beside a fit, rows times columns squared.
 _SMALL_TRIANGLE = 2**20
 
@@ -45,6 +54,17 @@ def r_squared(problem: Problem, squares: Tensor, centred_squares: Tensor) -> tup
     return tuple(torch.where(varies, explained, constant).tolist())
 
 
+def r_squared_about_zero(problem: Problem, squares: Tensor) -> tuple[float, ...]:
+    """Return the part of the squares of each target itself that is explained; that of a target of zeros is 1.
+
+    Args:
+        problem: The problem, in whose scale the squares are.
+        squares: Squared residual norms, ``(targets,)``.
+    """
+    norms = problem.target_norms
+    return tuple((1 - squares / torch.where(norms > 0, norms, 1.0).square()).tolist())
+
+
 def residual_std(problem: Problem, residual_norms: Tensor, rank: int) -> tuple[float, ...]:
     """Return the residual standard deviation of each target; nan where no degrees of freedom are left.
 
@@ -53,7 +73,7 @@ def residual_std(problem: Problem, residual_norms: Tensor, rank: int) -> tuple[f
         residual_norms: In the units of the targets, ``(targets,)``.
         rank: Rank of the design matrix.
     """
-    freedom = problem.scanned.positive_rows - rank
+    freedom = (problem.rows.triangle_of or problem.scanned.positive_rows) - rank
     if freedom <= 0:
         return (math.nan,) * residual_norms.shape[0]
     return tuple((residual_norms / math.sqrt(freedom)).tolist())
@@ -168,12 +188,15 @@ def standard_errors_of(
         return NoStandardErrors(refusal)
     root = claims.root
     R = lengths = None
-    if accuracy <= _ACCURATE and isinstance(root, TriangularRoot):
+    small = problem.rows.triangle_of or problem.rows.n_rows * problem.n_columns**2 <= _SMALL_TRIANGLE
+    needed = _AS_GOOD_AS_EXACT if small else _ACCURATE
+    if accuracy <= needed and isinstance(root, TriangularRoot):
         R = root.R
-    elif accuracy <= _ACCURATE and isinstance(root, SpectralRoot):
+    elif accuracy <= needed and isinstance(root, SpectralRoot):
         lengths = torch.linalg.vector_norm(root.vectors.T / root.values, dim=1)
-    elif problem.rows.n_rows * problem.n_columns**2 <= _SMALL_TRIANGLE:
+    elif small:
         R = problem.triangle.R
+
     return FactorErrors(
         R=R,
         lengths=lengths,

@@ -117,12 +117,12 @@ def limbs(parts: Tensor, count: int) -> Tensor:
 
 def carry_(levels: Tensor) -> Tensor:
     """Make limbs of levels in place, exactly: all but the first end within half a unit of the level above."""
-    for i in range(levels.shape[0] - 1, 0, -1):
-        anchor = _anchor(i)
-        high = levels[i] + anchor
-        high -= anchor
-        levels[i] -= high
-        levels[i - 1] += high
+    each = levels.unbind(0)
+    for i in range(len(each) - 1, 0, -1):
+        high = each[i] + _anchor(i)
+        high -= _anchor(i)
+        each[i].sub_(high)
+        each[i - 1].add_(high)
     return levels
 
 

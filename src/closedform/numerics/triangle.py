@@ -227,6 +227,48 @@ class Triangle:
             raise ValueError("a triangle without a column of ones knows no means")
         return replace(self, R=self.R[1:, 1:], C=self.C[1:], exponents=self.exponents[1:], has_ones=False)
 
+    def to_table(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return few rows that say of least squares what all rows say, in the units of the table.
+
+        They are R and what no weights can explain, one row for that. Where there is a column of ones, a reflection of
+        Householder (1958) turns that of R into a constant, so that it is a column of ones again, for rows that all
+        have the same weight.
+
+        Returns:
+            Features ``(r, features)``, targets ``(r, targets)``, and weights ``(r,)`` or None for ones.
+
+        Raises:
+            ValueError: there are no rows.
+
+        Example:
+            >>> import torch
+            >>> A = torch.tensor([[1.0, 2.0], [1.0, 4.0], [1.0, 9.0]]).double()
+            >>> X, Y, weight = Triangle.empty(2, 1, has_ones=True).fold(A, A[:, 1:]).to_table()
+            >>> mean = (weight * X[:, 0]).sum() / weight.sum()
+            >>> tuple(X.shape), round(float(mean), 12), round(float(weight.sum()), 12)
+            ((3, 1), 5.0, 3.0)
+        """
+        if not self.R.shape[0]:
+            raise ValueError("a triangle of no rows is no table")
+        A, B = self.R, self.C
+        if bool((self.residual_squares > 0).any()):
+            A = torch.cat([A, A.new_zeros(1, A.shape[1])])
+            B = torch.cat([B, self.residual_squares.sqrt().unsqueeze(0)])
+        if not self.has_ones:
+            return times_power_of_two(A, self.exponents), times_power_of_two(B, self.target_exponents), None
+
+        # Of both signs the one by which nothing cancels.
+        level = -torch.sign(A[0, 0]) * A[0, 0].abs() / A.shape[0] ** 0.5
+        mirror = torch.full_like(A[:, 0], -float(level))
+        mirror[0] += A[0, 0]
+        mirror /= torch.linalg.vector_norm(mirror)
+        A, B = ((part - 2 * torch.outer(mirror, mirror @ part)) / level for part in (A[:, 1:], B))
+        # The units come last: entries are of the size of the table's, columns may be longer than float64 reaches.
+        ones = self.exponents[0]
+        X = times_power_of_two(A, self.exponents[1:] - ones)
+        Y = times_power_of_two(B, self.target_exponents - ones)
+        return X, Y, times_power_of_two(level, ones).square().expand(A.shape[0])
+
     def discounted(self, factor: float) -> Triangle:
         """Return the triangle with the weights of all rows multiplied by ``factor``."""
         root = factor**0.5
@@ -292,7 +334,16 @@ class Triangle:
 
 def _refactored(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return R and C of the stacked rows, and what is left of the targets, by an ordinary QR."""
-    if R.shape[0]:
+    (r, p), (m, k) = R.shape, B.shape
+    if k <= p:
+        # Few targets are columns of the same factorization, laid out as LAPACK wants it.
+        whole = A.new_empty(p + k, r + m).T
+        whole[:r, :p], whole[:r, p:], whole[r:, :p], whole[r:, p:] = R, C, A, B
+        triangle = torch.geqrf(whole)[0][: p + k].triu()
+        size = min(p, r + m)
+        return triangle[:size, :p].contiguous(), triangle[:size, p:].contiguous(), triangle[size:, p:].square().sum(0)
+
+    if r:
         A, B = torch.cat([R, A]), torch.cat([C, B])
     reflectors, tau = torch.geqrf(A)
     size = min(A.shape)

@@ -18,7 +18,7 @@ from closedform.rows.fold import Fold, SumFold
 from closedform.rows.table import Rows
 from closedform.words.errors import InputError, NonFiniteError
 
-__all__ = ["Scan", "scan"]
+__all__ = ["Scan", "check_finite", "check_weights", "scan"]
 
 #: Squares of norms above this have lost no digits to underflow.
 _SMALLEST_SQUARE = 1e-270
@@ -32,12 +32,14 @@ class Scan:
     """What one pass over the rows tells.
 
     Attributes:
+        feature_sums: Weighted sum of each column of X, ``(features,)``, float64.
         feature_norms: Weighted Euclidean norm of each column of X, ``(features,)``, float64.
         target_norms: Weighted Euclidean norm of each column of Y, ``(targets,)``, float64.
         weight_sum: Sum of the sample weights (the number of rows where there are none).
         positive_rows: Number of rows with a positive weight.
     """
 
+    feature_sums: Tensor
     feature_norms: Tensor
     target_norms: Tensor
     weight_sum: float
@@ -59,15 +61,16 @@ def scan(rows: Rows) -> Scan:
     if seen.positive_rows == 0:
         raise InputError("sample_weight is zero for every row; at least one positive weight is needed.")
 
-    squares = seen.squares
+    squares = torch.cat([seen.feature_squares, seen.target_squares])
     safe = ((squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)).all()
     norms = _roots(squares) if bool(safe) else _careful_norms(rows)
-    return Scan(norms[: rows.n_features], norms[rows.n_features :], seen.weight_sum, seen.positive_rows)
+    p = rows.n_features
+    return Scan(seen.feature_sums, norms[:p], norms[p:], seen.weight_sum, seen.positive_rows)
 
 
 @final
 class _ColumnSquares(SumFold):
-    """Weighted squares of each column, and what there is to know of the weights.
+    """Weighted squares of each column, sums of the features, and what there is to know of the weights.
 
     Rows of weight zero must be finite as well: zero times NaN is NaN and is seen in the sums.
     """
@@ -75,21 +78,31 @@ class _ColumnSquares(SumFold):
     unweighted = True
 
     def __init__(self, n_features: int, n_targets: int, device: torch.device) -> None:
-        self._extent = (n_features, n_targets)
-        self.squares = torch.zeros(n_features + n_targets, dtype=torch.float64, device=device)
+        self._features = torch.zeros(2, n_features, dtype=torch.float64, device=device)
+        self.target_squares = torch.zeros(n_targets, dtype=torch.float64, device=device)
+        self._as_it_is = torch.ones_like(self._features[0]), torch.zeros_like(self._features[0])
         self.weight_sum, self.positive_rows = 0.0, 0
+
+    @property
+    def feature_squares(self) -> Tensor:
+        """Weighted squares of the features, ``(features,)``."""
+        return self._features[0]
+
+    @property
+    def feature_sums(self) -> Tensor:
+        """Weighted sums of the features, ``(features,)``."""
+        return self._features[1]
 
     @override
     def add(self, block: Block) -> None:
         total, positive = float(block.X.shape[0]), block.X.shape[0]
         if block.weight is not None:
-            total, positive = _check_weights(block.weight, block.start)
+            total, positive = check_weights(block.weight, block.start)
         self.weight_sum += total
         self.positive_rows += positive
 
-        n_features = self._extent[0]
-        block.engine.column_squares_(self.squares[:n_features], block.X, block.weight)
-        engine_for(block.Y).column_squares_(self.squares[n_features:], block.Y, block.weight)
+        block.engine.spread_squares_(self._features, block.X, *self._as_it_is, block.weight)
+        engine_for(block.Y).column_squares_(self.target_squares, block.Y, block.weight)
 
     @override
     def merge(self, other: Self) -> None:
@@ -99,25 +112,30 @@ class _ColumnSquares(SumFold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(*self._extent, self.squares.device)
+        return type(self)(self._features.shape[1], self.target_squares.shape[0], self._features.device)
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
-        return (self.squares,)
+        return self._features, self.target_squares
 
     @override
     def state(self) -> tuple[Tensor, ...]:
-        return self.squares, torch.tensor([self.weight_sum, self.positive_rows], dtype=torch.float64, device="cpu")
+        counts = torch.tensor([self.weight_sum, self.positive_rows], dtype=torch.float64, device="cpu")
+        return *self.sums(), counts
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
-        squares, counts = state
-        super().load_state((squares,))
+        *sums, counts = state
+        super().load_state(tuple(sums))
         self.weight_sum, self.positive_rows = float(counts[0]), int(counts[1])
 
 
-def _check_weights(weight: Tensor, start: int) -> tuple[float, int]:
+def check_weights(weight: Tensor, start: int) -> tuple[float, int]:
     """Return the sum of the weights, and how many are positive.
+
+    Args:
+        weight: ``(rows,)``, float64.
+        start: Number of the first row, for the message.
 
     Raises:
         InputError: one is negative or not finite.
@@ -138,10 +156,14 @@ def _roots(squares: Tensor) -> Tensor:
 
 def _careful_norms(rows: Rows) -> Tensor:
     """Norms where squares over- or underflow, or are zero; and the error message where a number is not finite."""
-    peaks = rows.walk(_Peaks(rows.n_features + rows.n_targets, rows.device))
+    peaks = rows.walk(_Peaks(rows.n_features + rows.n_targets, rows.device, (rows.feature_names, rows.target_names)))
     exponents, heaviest = power_of_two_exponents(peaks.columns), peaks.heaviest
     scaled = rows.walk(_ScaledSquares(exponents, heaviest))
     return torch.ldexp(scaled.squares.sqrt() * heaviest, exponents)
+
+
+#: What the columns of a table are called, or None.
+_Names = tuple[str, ...] | None
 
 
 class _CarefulFold(Fold, ABC):
@@ -160,8 +182,9 @@ class _Peaks(_CarefulFold):
 
     unweighted = True
 
-    def __init__(self, columns: int, device: torch.device) -> None:
+    def __init__(self, columns: int, device: torch.device, names: tuple[_Names, _Names] = (None, None)) -> None:
         self.columns = torch.zeros(columns, dtype=torch.float64, device=device)
+        self._names = names
         self._heaviest = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
@@ -170,7 +193,7 @@ class _Peaks(_CarefulFold):
 
     @override
     def add(self, block: Block) -> None:
-        _check_finite(block)
+        check_finite(block, self._names)
         values, root = _counted(block)
         self.columns = torch.maximum(self.columns, values.abs().amax(0))
         self._heaviest = torch.maximum(self._heaviest, root.max())
@@ -182,7 +205,7 @@ class _Peaks(_CarefulFold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self.columns.shape[0], self.columns.device)
+        return type(self)(self.columns.shape[0], self.columns.device, self._names)
 
     @override
     def state(self) -> tuple[Tensor, ...]:
@@ -215,13 +238,23 @@ class _ScaledSquares(_CarefulFold, SumFold):
         return (self.squares,)
 
 
-def _check_finite(block: Block) -> None:
-    for name, values in (("X", block.X), ("Y", block.Y)):
+def check_finite(block: Block, names: tuple[_Names, _Names] = (None, None)) -> None:
+    """Refuse features and targets that are not all finite.
+
+    Args:
+        block: The rows.
+        names: What the columns of features and targets are called.
+
+    Raises:
+        NonFiniteError: with the column and the row.
+    """
+    for name, values, columns in (("X", block.X, names[0]), ("Y", block.Y, names[1])):
         finite = torch.isfinite(values)
         if not bool(finite.all()):
             row, column = (int(i) for i in (~finite).nonzero()[0])
+            called = "" if columns is None else f" ({columns[column]})"
             raise NonFiniteError(
-                f"{name} holds {float(values[row, column])} in column {column}, first in row "
+                f"{name} holds {float(values[row, column])} in column {column}{called}, first in row "
                 f"{block.start + row}; drop or repair the rows that are not finite."
             )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -15,12 +16,13 @@ from closedform.engine.choice import engine_for
 from closedform.engine.contract import Engine
 from closedform.engine.threads import all_threads
 from closedform.rows.block import Block, Extent, Readable
-from closedform.rows.labels import check_alignment
+from closedform.rows.labels import check_alignment, column_names
 from closedform.rows.source import Source
 from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
 from closedform.rows.walkers import InOrder, Walker
 from closedform.rows.walkers.walker import AnyFold
 from closedform.words.errors import InputError
+from closedform.words.text import printable
 
 __all__ = ["Rows", "as_rows"]
 
@@ -38,6 +40,7 @@ class Rows(Readable):
         notes: What was done on the way in that the user should know.
         walker: Who runs folds over the rows.
         watcher: Who is told how far a pass has come, or None.
+        triangle_of: How many rows this is the triangle of (:meth:`Triangle.to_table`); None for the rows themselves.
     """
 
     x: Source
@@ -47,6 +50,7 @@ class Rows(Readable):
     notes: tuple[str, ...] = ()
     walker: Walker = field(default_factory=InOrder)
     watcher: Callable[[str, float], None] | None = None
+    triangle_of: int | None = None
 
     @property
     def n_rows(self) -> int:
@@ -62,6 +66,16 @@ class Rows(Readable):
     def n_targets(self) -> int:
         """Columns of Y."""
         return self.y.shape[1]
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """What the features are called, where their table has names."""
+        return self.x.columns
+
+    @property
+    def target_names(self) -> tuple[str, ...] | None:
+        """What the targets are called, where their table has names."""
+        return self.y.columns
 
     @property
     def device(self) -> torch.device:
@@ -110,8 +124,8 @@ class Rows(Readable):
         weight = None
         if self.weight is not None and whole.weight is not None:
             weight = TensorSource(_own(whole.weight), self.weight.name)
-        x = TensorSource(_own(whole.X), self.x.name, stored_dtype=self.x.stored_dtype)
-        y = TensorSource(_own(whole.Y), self.y.name, stored_dtype=self.y.stored_dtype)
+        x = _held(self.x, whole.X)
+        y = _held(self.y, whole.Y)
         return replace(self, x=x, y=y, weight=weight)
 
     def watched(self, watcher: Callable[[str, float], None] | None) -> Rows:
@@ -215,13 +229,23 @@ def _own(values: Tensor) -> Tensor:
     return values.clone() if values.is_inference() else values
 
 
+def _held(source: Source, values: Tensor) -> TensorSource:
+    """Return the values of a source, read, as a source of their own."""
+    return TensorSource(_own(values), source.name, stored_dtype=source.stored_dtype, columns=source.columns)
+
+
 def _as_source(data: Any, name: str) -> Source:
     if isinstance(data, Source):
         source = data
     else:
         tensor, notes = as_tensor(data, name)
-        source = TensorSource(tensor, name, notes)
+        source = TensorSource(tensor, name, notes, columns=_printable_names(data))
     return source if source.dtype.is_floating_point else FloatSource(source)
+
+
+def _printable_names(data: Any) -> tuple[str, ...] | None:
+    names = None if isinstance(data, Tensor | np.ndarray) else column_names(data)
+    return None if names is None else tuple(map(printable, names))
 
 
 @final
@@ -233,6 +257,8 @@ class _ReshapedSource(Source):
         self.name, self.dtype, self.device = source.name, source.dtype, source.device
         self.in_memory, self.notes = source.in_memory, source.notes
         self.shape = shape
+        names = source.columns
+        self.columns = names if names is not None and len(names) == torch.Size(shape[1:]).numel() else None
         self.rows_per_outer_row = shape[0] // source.shape[0]
 
     @property
@@ -257,6 +283,8 @@ class _SelectedSource(Source):
         self.name, self.dtype, self.device = source.name, source.dtype, source.device
         self.in_memory, self.notes = source.in_memory, source.notes
         self.shape = (source.shape[0], chosen.shape[0])
+        names = source.columns
+        self.columns = None if names is None else tuple(names[position] for position in chosen.tolist())
 
     @property
     @override

@@ -42,7 +42,13 @@ class TensorSource(Source):
     in_memory = True
 
     def __init__(
-        self, tensor: Tensor, name: str, notes: tuple[str, ...] = (), *, stored_dtype: torch.dtype | None = None
+        self,
+        tensor: Tensor,
+        name: str,
+        notes: tuple[str, ...] = (),
+        *,
+        stored_dtype: torch.dtype | None = None,
+        columns: tuple[str, ...] | None = None,
     ) -> None:
         self.tensor = tensor
         self.name = name
@@ -50,6 +56,7 @@ class TensorSource(Source):
         self.dtype = tensor.dtype
         self.device = tensor.device
         self.notes = notes
+        self.columns = columns
         self._stored_dtype = stored_dtype
 
     @property
@@ -70,6 +77,7 @@ class FloatSource(Source):
         self.source = source
         self.name, self.shape, self.device = source.name, source.shape, source.device
         self.in_memory, self.dtype = source.in_memory, torch.float64
+        self.columns = source.columns
         stored = str(source.dtype).removeprefix("torch.")
         self.notes = (*source.notes, f"{source.name} holds {stored} values; they were converted to float64")
 

@@ -31,7 +31,8 @@ class Certificate:
             minimiser; the worst target counts (Karlson and Walden 1997).
         joint_backward_error: The same for one change of X that serves all targets at once (Hallman 2020), over groups
             of about ``max(features, 32)`` targets. Not held against the tolerance: every solver that treats targets one
-            by one, LAPACK's included, exceeds rounding level where their weights are nearly dependent.
+            by one, LAPACK's included, exceeds rounding level where their weights are nearly dependent. nan for the
+            triangle of rows that were read once.
         tolerance: What ``backward_error`` is held against.
         forward_error: Estimated bound on the relative error of the weights of any target, in scaled columns;
             1 or more means that the data do not determine the weights.
@@ -59,6 +60,11 @@ class Certificate:
             None at full rank or where it could not be measured.
         forward_bound: The largest proven relative error of any weight, where ``digits`` was asked for; inf where
             nothing could be proven, None where it was not asked.
+        r_squared_about_zero: The same about zero instead of the mean, as is usual for a fit without a bias.
+        loss_with_bias: For a fit without a bias: about the loss that is left with one; None where that was not
+            measured.
+        triangle_of: Where the rows were read once and only their triangle is kept (:class:`closedform.Accumulator`),
+            how many they were. All measures are then of the triangle, which has the same minimiser; else None.
     """
 
     accepted: bool
@@ -83,6 +89,9 @@ class Certificate:
     residual_std: tuple[float, ...]
     least_norm_error: float | None = None
     forward_bound: float | None = None
+    r_squared_about_zero: tuple[float, ...] = ()
+    loss_with_bias: float | None = None
+    triangle_of: int | None = None
 
     @property
     def digits(self) -> int:
@@ -112,8 +121,9 @@ class Certificate:
         error = f"estimated error {self.forward_error:.1e}"
         if self.forward_bound is not None:
             error = f"proven error at most {self.forward_bound:.1e}"
+        once = "" if self.triangle_of is None else f", of the triangle of {self.triangle_of:,} rows, read once"
         return (
-            f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}\n"
+            f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}{once}\n"
             f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
             f"determined ({error})\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"

@@ -16,7 +16,7 @@ from closedform.fit.certification.conditions import condition_numbers
 from closedform.fit.certification.sums import CertificateSums
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
-from closedform.fit.statistics import r_squared, residual_std
+from closedform.fit.statistics import r_squared, r_squared_about_zero, residual_std
 from closedform.fit.weights import Weights
 from closedform.numerics.karlson_walden import Evidence, backward_error, joint_backward_error
 from closedform.numerics.rank import columns_involved
@@ -38,6 +38,10 @@ _ROUNDS = 3
 _UNSEEN = 0.5
 #: Columns of the smallest group of targets that one perturbation of the matrix is to serve.
 _GROUP = 32
+#: Part of a column of ones that has to be left beside the features, for a bias to be another column than these.
+_LEAST_LEFT = 1e-12
+#: Residuals up to this part of the targets are rounding.
+_ROUNDING = 1e-12
 #: Undetermined columns that are named at most.
 _NAMED = 32
 
@@ -87,7 +91,6 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
     unscaled = sums.squares.sqrt() / problem.target_scale
     residual_norm = safe_norm(unscaled)
     count = problem.scanned.weight_sum * problem.n_targets
-    involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
     return Certificate(
         accepted=error <= TOLERANCE and chosen,
         backward_error=error,
@@ -102,7 +105,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         rank_gap=rank.gap,
         ambiguous_rank=rank.ambiguous,
         truncated=claims.restricted,
-        undetermined_columns=tuple(column - int(problem.bias) for column in involved),
+        undetermined_columns=_undetermined(problem, claims),
         loss=residual_norm / count * residual_norm,
         gradient_norm=2.0 * safe_norm(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
         residual_norm=residual_norm,
@@ -110,6 +113,9 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         r_squared=r_squared(problem, sums.squares, sums.centred_squares),
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
+        r_squared_about_zero=r_squared_about_zero(problem, sums.squares),
+        loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error),
+        triangle_of=problem.rows.triangle_of,
     )
 
 
@@ -129,8 +135,42 @@ def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateS
     # One Gram matrix for each group of targets, so that their cost stays below that of the gradient; compiled passes
     # take them in eights.
     size = -(-max(problem.n_columns, _GROUP) // 8) * 8
-    groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if k > 1 else ()
+    # A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
+    grouped = k > 1 and not problem.rows.triangle_of
+    groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if grouped else ()
     return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, groups))
+
+
+def _loss_with_bias(problem: Problem, claims: Claims, sums: CertificateSums, factor_error: float) -> float | None:
+    """Return about the loss that is left with a bias; None where there is one, or the factor does not tell.
+
+    A column of ones lowers the squares by ``(1'r)^2 / 1'q``, with r the residual and q what is left of the ones after
+    a fit of their own to the features.
+    """
+    root, total = claims.root, problem.scanned.weight_sum
+    if problem.bias or root is None or not root.shape[0] or problem.rows.n_rows <= problem.n_columns:
+        return None
+    gains = sums.residual_sums.square() / total
+    noticed = (gains > _LEAST_LEFT / 2 * sums.squares) & (sums.squares > (_ROUNDING * problem.target_norms).square())
+    if not bool(noticed.any()):
+        return _mean_squares(problem, sums.squares)
+
+    products = (problem.scanned.feature_sums * problem.scale).unsqueeze(1) / math.sqrt(total)
+    image = root.adjoint_solve(products)
+    left = 1 - float(image.square().sum())
+    if not left > factor_error:
+        # |1 - A z|^2 is never less than its minimum, so that an error of z takes from the gain and adds nothing.
+        z = root.solve(image)
+        left = 1 - float(((2 * products - problem.normal_product(z)) * z).sum())
+    if not left > _LEAST_LEFT:
+        return _mean_squares(problem, sums.squares)
+    return _mean_squares(problem, (sums.squares - gains / left).clamp(min=0.0))
+
+
+def _mean_squares(problem: Problem, squares: Tensor) -> float:
+    """Return the loss that residuals of these squares make, in the scale of the targets."""
+    norm = safe_norm(squares.sqrt() / problem.target_scale)
+    return norm / (problem.scanned.weight_sum * problem.n_targets) * norm
 
 
 def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tensor) -> tuple[float, float]:
@@ -165,7 +205,14 @@ def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tens
     return factor_error, _UNSEEN * smallest if smallest > 0 else 0.0
 
 
+def _undetermined(problem: Problem, claims: Claims) -> tuple[int, ...]:
+    involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
+    return tuple(column - int(problem.bias) for column in involved)
+
+
 def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
+    if not grams:
+        return math.nan
     worst, start = 0.0, 0
     for gram in grams:
         part = slice(start, start + gram.shape[0])

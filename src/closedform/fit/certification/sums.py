@@ -141,6 +141,11 @@ class CertificateSums(Fold):
         return self._residuals.squares[: self._k]
 
     @property
+    def residual_sums(self) -> Tensor:
+        """Weighted sums of the residuals, ``(targets,)``."""
+        return self._residuals.residual_sums[: self._k]
+
+    @property
     def grams(self) -> tuple[Tensor, ...]:
         """Products of the residuals of each group of targets."""
         return self._residuals.grams

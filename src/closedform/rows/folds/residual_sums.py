@@ -49,6 +49,11 @@ class ResidualSums(SumFold):
         return self._sums.squares
 
     @property
+    def residual_sums(self) -> Tensor:
+        """1'T, ``(q,)``: the weighted sums of the residuals."""
+        return self._sums.ones
+
+    @property
     def grams(self) -> tuple[Tensor, ...]:
         """Products of the residuals of each group."""
         return self._sums.grams

@@ -1,0 +1,460 @@
+"""Rows that are read once, in batches of any size: their triangle, which is solved at any time, merged and saved."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor, nn
+
+from closedform.engine.threads import FOLD_BY_ONE, one_thread
+from closedform.engine.tracing import untraced
+from closedform.files import open_problem
+from closedform.files.formats import import_extra, reading
+from closedform.files.writing import write_whole
+from closedform.fit.orchestrator import solve_rows
+from closedform.fit.request import Request, check_bias
+from closedform.fit.solution import Solution
+from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
+from closedform.numerics.triangle import Triangle
+from closedform.rows import Rows, as_rows, scan
+from closedform.rows.norms import check_finite, check_weights
+from closedform.words.errors import InputError, NonFiniteError, SourceError
+from closedform.words.numbers import plural
+
+__all__ = ["Accumulator"]
+
+#: Entries of a block of rows that are gathered before they are folded: so many that a fold costs little beside them.
+_BLOCK_ENTRIES = 2**19
+#: Rows of a block for each column: then what a fold does to the triangle before is a third of its work.
+_ROWS_A_COLUMN = 2
+#: Columns of numbers beyond this power of two, or below its inverse, are scaled.
+_FAR = 256
+#: What a saved file says it is.
+_FORMAT = {"format": "closedform.Accumulator", "version": "1"}
+#: The entries of a state as a triangle names them; beside them stands whether there is a bias.
+_ENTRIES = tuple(Triangle.empty(1, 1).state_dict())
+
+
+@final
+class Accumulator:
+    """All that least squares needs to know of rows that come in batches and are not kept.
+
+    Rows are folded into a triangle by Householder QR (Golub 1965; Demmel, Grigori, Hoemmen and Langou 2012), never into
+    normal equations, so that as many digits come out as of all rows at once. Small batches are gathered into blocks
+    first. Memory is ``columns * (columns + targets)``, whatever the rows; :meth:`merge` joins what was accumulated
+    elsewhere.
+
+    Args:
+        n_features: Columns of X.
+        n_targets: Columns of Y.
+        bias: Whether the layer has a bias.
+        device: Where the triangle is kept; batches are moved there.
+
+    Attributes:
+        n_features: Columns of X.
+        n_targets: Columns of Y.
+        bias: Whether the layer has a bias.
+
+    Raises:
+        InputError: sizes that are not positive whole numbers, or a bias that is no boolean.
+
+    ``len`` counts the rows of positive weight.
+
+    Example:
+        >>> import torch, closedform as cf
+        >>> acc = cf.Accumulator(2, 1, bias=True)
+        >>> for batch in torch.arange(24.0).square().reshape(4, 3, 2):
+        ...     _ = acc.fold(batch, batch.sum(1) + 5)
+        >>> print(acc)
+        Accumulator: 12 rows, 2 features + bias -> 1 target
+        >>> sol = acc.solve()
+        >>> sol.weight.round(decimals=9), sol.bias.round(decimals=9)
+        (tensor([[1., 1.]], dtype=torch.float64), tensor([5.], dtype=torch.float64))
+        >>> print(str(sol.certificate).splitlines()[0].partition("rank")[2])
+         3 of 3, of the triangle of 12 rows, read once
+    """
+
+    def __init__(
+        self, n_features: int, n_targets: int = 1, *, bias: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
+        self.n_features = _check_size("n_features", n_features)
+        self.n_targets = _check_size("n_targets", n_targets)
+        self.bias = check_bias(bias)
+        # Also without a bias there is a column of ones, which tells the means, and so how much is explained.
+        self._start(Triangle.empty(self._columns, self.n_targets, has_ones=True, device=device))
+        self._single: bool | None = None
+        self._names: tuple[str, ...] | None = None
+
+    def _start(self, triangle: Triangle) -> None:
+        """Go on from a triangle; none of the rows wait."""
+        self._triangle = triangle
+        self._rows, self._weight = triangle.rows, triangle.weight_sum
+        self._waiting: list[Tensor] = []
+        self._held = 0
+
+    @property
+    def _columns(self) -> int:
+        return self.n_features + 1
+
+    @property
+    def triangle(self) -> Triangle:
+        """The triangle of all rows so far, with a column of ones where there is a bias."""
+        whole = self._whole()
+        return whole if self.bias else whole.without_ones()
+
+    def _whole(self) -> Triangle:
+        self._flush()
+        return replace(self._triangle, rows=self._rows, weight_sum=self._weight)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __str__(self) -> str:
+        bias = " + bias" if self.bias else ""
+        return (
+            f"Accumulator: {self._rows:,} {'row' if self._rows == 1 else 'rows'}, "
+            f"{plural(self.n_features, 'feature')}{bias} -> {plural(self.n_targets, 'target')}"
+        )
+
+    __repr__ = __str__
+
+    @untraced
+    def fold(self, X: Any, Y: Any, sample_weight: Any = None) -> Self:
+        """Add a batch of rows.
+
+        Args:
+            X: Features, ``(rows, features)`` or ``(..., features)``, of any size and dtype; all that
+                :func:`closedform.solve` takes. No rows at all are allowed here.
+            Y: Targets, ``(rows,)`` or ``(rows, targets)``.
+            sample_weight: One weight for each row, not negative, ``(rows,)``.
+
+        Returns:
+            This accumulator.
+
+        Raises:
+            InputError: other columns than before, shapes that do not belong together, or negative weights.
+            NonFiniteError: NaN or infinities.
+            DataTypeError: data that are not dense real numbers.
+
+        Whatever is raised, nothing of the batch was added.
+        """
+        if self._is_empty(X):
+            return self
+        opened = open_problem(X, Y, sample_weight)
+        rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+        names = self._check(rows)
+
+        before = self._snapshot()
+        try:
+            size = self._block_rows
+            for start in range(0, rows.n_rows, size):
+                stop = min(start + size, rows.n_rows)
+                self._add(rows, start, stop)
+        except BaseException:
+            self._restore(before)
+            raise
+        self._names = names
+        self._single = rows.single_target and self._single is not False
+        return self
+
+    @untraced
+    def merge(self, other: Accumulator) -> Self:
+        """Add the rows that another accumulator has seen; it stays as it is.
+
+        Merging is associative and commutative up to rounding.
+
+        Returns:
+            This accumulator.
+
+        Raises:
+            InputError: it is of other features or targets, or not of a bias as this one is.
+        """
+        if not isinstance(other, Accumulator):
+            raise InputError(f"other is a {type(other).__name__}; a closedform.Accumulator is needed.")
+        if (other.n_features, other.n_targets, other.bias) != (self.n_features, self.n_targets, self.bias):
+            raise InputError(f"these do not belong together: {self}; and {other}.")
+        names = self._agreed(other._names, "the other accumulator")
+        if not other._rows:
+            return self
+
+        # Its rows wait with the others: a thousand small triangles cost few folds, and round as little.
+        triangle = other._whole()
+        parts = _rows_of(triangle)
+        before = self._snapshot()
+        try:
+            if bool(torch.isfinite(parts).all()):
+                self._append(parts.to(self._triangle.R), rows=triangle.rows, weight_sum=triangle.weight_sum)
+            else:
+                merged = self._whole().merge(triangle)
+                self._start(merged)
+        except BaseException:
+            self._restore(before)
+            raise
+        self._names = names
+        if other._single is not None:
+            self._single = other._single and self._single is not False
+        return self
+
+    @untraced
+    def solve(
+        self,
+        l2: Any = 0.0,
+        *,
+        nearest_to: nn.Linear | None = None,
+        method: str = "auto",
+        rcond: float | None = None,
+    ) -> Solution:
+        """Return the weights that minimise the squared errors of all rows so far; more can be folded afterwards.
+
+        Args:
+            l2: Ridge strength as for :func:`closedform.solve`: one number, or one for each target.
+            nearest_to: A layer; where the minimiser is not unique the one nearest to it is returned.
+            method: ``"auto"``, or the name of a method to use it alone.
+            rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut.
+
+        Returns:
+            The solution, in float64. Its certificate is of the triangle, which has the same minimiser as the rows.
+
+        Raises:
+            InputError: no rows were folded, and as :func:`closedform.solve`.
+        """
+        if not self._rows:
+            raise InputError("the accumulator has seen no rows; fold some first.")
+        rows = replace(as_rows(*self._whole().to_table()), single_target=bool(self._single), triangle_of=self._rows)
+        request = Request.checked(
+            rows, bias=self.bias, l2=l2, nearest_to=nearest_to, method=method, rcond=rcond, progress=False
+        )
+        return solve_rows(rows, request, replace(scan(rows), weight_sum=self._weight))
+
+    def solve_each(self, strengths: Sequence[float] | Tensor) -> list[Solution]:
+        """Return the solution for each of many ridge strengths.
+
+        Args:
+            strengths: Ridge strengths, each for all targets.
+
+        Raises:
+            InputError: as :meth:`solve`.
+
+        Example:
+            >>> acc = Accumulator(1).fold([[1.0], [1.0]], [2.0, 4.0])
+            >>> [round(float(sol.weight), 9) for sol in acc.solve_each([0.0, 1.0])]
+            [3.0, 2.0]
+        """
+        return [self.solve(l2=strength) for strength in strengths]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all there is to save, as tensors whose shapes do not depend on the rows."""
+        state = {name: value.clone() for name, value in self._whole().padded().state_dict().items()}
+        return {**state, "bias": torch.tensor(self.bias, device="cpu")}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> Self:
+        """Take over what :meth:`state_dict` returned, in place of all that was folded here.
+
+        Returns:
+            This accumulator.
+
+        Raises:
+            InputError: it is the state of something else, or of other features, targets or bias; nothing is changed.
+        """
+        triangle, bias = _checked(state)
+        found = triangle.columns - 1, triangle.targets, bias
+        if found != (self.n_features, self.n_targets, self.bias):
+            raise InputError(
+                f"the state is of {found[0]} features and {found[1]} targets with bias={found[2]}, but this is an "
+                f"{self}."
+            )
+        device = self._triangle.R.device
+        copies = {name: state[name].to(device, copy=True) for name in _ENTRIES}
+        self._start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
+        self._single = self._names = None
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a ``.safetensors`` file, whole or not at all: whoever dies meanwhile leaves the old file.
+
+        Args:
+            path: Where to write; an existing file is replaced.
+
+        Raises:
+            InputError: it cannot be written.
+            MissingExtraError: safetensors is not installed.
+        """
+        library = import_extra("safetensors.torch", "safetensors", "saving an accumulator")
+        state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
+        try:
+            write_whole(Path(path).expanduser().resolve(), library.save(state, metadata=_FORMAT))
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{os.fspath(path)}: writing failed ({reason}).") from error
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Accumulator:
+        """Return the accumulator that was saved to a file.
+
+        Args:
+            path: The file.
+            device: Where its triangle is kept.
+
+        Raises:
+            SourceError: there is no such file, or it is damaged.
+            InputError: it holds something else.
+            MissingExtraError: safetensors is not installed.
+        """
+        library = import_extra("safetensors.torch", "safetensors", "loading an accumulator")
+        errors = import_extra("safetensors", "safetensors", "loading an accumulator")
+        file = Path(path).expanduser()
+        try:
+            data = file.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SourceError(f"{os.fspath(path)} cannot be read ({reason}); check the path.") from error
+        with reading(file, ".safetensors", errors.SafetensorError, ValueError):
+            state = library.load(data)
+        triangle, bias = _checked(state)
+        loaded = Accumulator(triangle.columns - 1, triangle.targets, bias=bias, device=device)
+        return loaded.load_state_dict(state)
+
+    def _is_empty(self, X: Any) -> bool:
+        shape = getattr(X, "shape", None)
+        return isinstance(shape, tuple) and tuple(shape) == (0, self.n_features)
+
+    def _check(self, rows: Rows) -> tuple[str, ...] | None:
+        """Check that a batch has the columns of those before, and return their names.
+
+        Raises:
+            InputError: it has others.
+        """
+        if (rows.n_features, rows.n_targets) != (self.n_features, self.n_targets):
+            raise InputError(
+                f"the batch has {rows.n_features} features and {rows.n_targets} targets, but this is an {self}."
+            )
+        return self._agreed(rows.feature_names, "this batch")
+
+    def _agreed(self, names: tuple[str, ...] | None, whose: str) -> tuple[str, ...] | None:
+        if names is None or self._names is None:
+            return names or self._names
+        if names != self._names:
+            at = next(i for i, (one, other) in enumerate(zip(self._names, names, strict=True)) if one != other)
+            raise InputError(
+                f"column {at} of X was {self._names[at]!r} and is {names[at]!r} in {whose}; bring the columns into "
+                "one order."
+            )
+        return names
+
+    @property
+    def _block_rows(self) -> int:
+        return max(_ROWS_A_COLUMN * self._columns, _BLOCK_ENTRIES // (self._columns + self.n_targets))
+
+    def _snapshot(self) -> tuple[Any, ...]:
+        return self._triangle, self._rows, self._weight, self._waiting, len(self._waiting), self._held
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        self._triangle, self._rows, self._weight, self._waiting, count, self._held = before
+        del self._waiting[count:]
+
+    def _add(self, rows: Rows, start: int, stop: int) -> None:
+        """Check some rows and put them, times the roots of their weights, with those that wait.
+
+        Raises:
+            NonFiniteError: NaN or infinities, or a product beyond the range of float64.
+        """
+        p, count, total = self._columns, stop - start, float(stop - start)
+        parts = self._triangle.R.new_empty(count, p + self.n_targets)
+        parts[:, 0] = 1.0
+        parts[:, 1:p] = rows.x.read(start, stop)
+        parts[:, p:] = rows.y.read(start, stop)
+        if not _is_finite(parts):
+            check_finite(rows.block(start, stop, unweighted=True), (rows.feature_names, rows.target_names))
+
+        if rows.weight is not None:
+            weight = rows.weight.read(start, stop).to(torch.float64)
+            total, count = check_weights(weight, start)
+            weight = weight.to(parts.device)
+            parts = parts.mul_(weight.sqrt().unsqueeze(1))[weight > 0]
+            if not _is_finite(parts) and not bool(torch.isfinite(parts).all()):
+                raise NonFiniteError(
+                    "a row times the root of its weight is beyond the range of float64; scale the weights down."
+                )
+        self._append(parts, rows=count, weight_sum=total)
+
+    def _append(self, parts: Tensor, *, rows: int, weight_sum: float) -> None:
+        """Put rows of ``[A | B]`` with those that wait, and fold whenever a block is full."""
+        size, done = self._block_rows, 0
+        while done < parts.shape[0]:
+            count = min(size - self._held, parts.shape[0] - done)
+            self._waiting.append(parts[done : done + count])
+            done, self._held = done + count, self._held + count
+            if self._held == size:
+                self._flush()
+        self._rows += rows
+        self._weight += weight_sum
+
+    def _flush(self) -> None:
+        if self._held:
+            parts = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting)
+            with one_thread(parts.numel(), parts.device, most=FOLD_BY_ONE):
+                self._fold_block(parts)
+        # A new list for each block, so that a call that fails can go back to the one before.
+        self._waiting, self._held = [], 0
+
+    def _fold_block(self, parts: Tensor) -> None:
+        """Fold rows, with a power of two taken out of columns whose squares would leave the range of float64."""
+        p, triangle = self._columns, self._triangle
+        exponents = power_of_two_exponents(torch.linalg.vector_norm(parts, ord=float("inf"), dim=0)).to(torch.int32)
+        exponents = torch.where(exponents.abs() > _FAR, exponents, 0)
+        if triangle.R.shape[0]:
+            exponents = torch.maximum(exponents, torch.cat([triangle.exponents, triangle.target_exponents]))
+        if bool(exponents.any()):
+            parts = times_power_of_two(parts, -exponents)
+        self._triangle = triangle.rescaled(exponents[:p], exponents[p:]).fold(parts[:, :p], parts[:, p:])
+
+
+def _rows_of(triangle: Triangle) -> Tensor:
+    """Return ``[R | C]`` in the units of the table, and under it a row for what no weights can explain."""
+    whole = triangle.unscaled()
+    parts = torch.cat([whole.R, whole.C], 1)
+    if not bool((whole.residual_squares > 0).any()):
+        return parts
+    rest = torch.cat([whole.R.new_zeros(whole.columns), whole.residual_squares.sqrt()])
+    return torch.cat([parts, rest.unsqueeze(0)])
+
+
+def _check_size(name: str, size: Any) -> int:
+    if isinstance(size, bool) or not hasattr(size, "__index__") or size.__index__() < 1:
+        raise InputError(f"{name}={size!r} must be a whole number of at least 1.")
+    return int(size.__index__())
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all values are finite; where their sum overflows it says no, and they have to be looked at."""
+    return math.isfinite(float(values.sum()))
+
+
+def _checked(state: Mapping[str, Tensor]) -> tuple[Triangle, bool]:
+    """Return the triangle that a state holds, and whether there is a bias.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    missing = [name for name in (*_ENTRIES, "bias") if not isinstance(state.get(name), Tensor)]
+    if missing:
+        raise InputError(f"this is not the state of an Accumulator: it lacks {', '.join(missing)}.")
+    try:
+        triangle = Triangle.from_state_dict(state)
+        bias = bool(state["bias"])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"this is not the state of an Accumulator: {error}.") from error
+
+    numbers = (triangle.R, triangle.C, triangle.residual_squares)
+    sound = all(part.dtype == torch.float64 and bool(torch.isfinite(part).all()) for part in numbers)
+    sound = sound and bool((triangle.residual_squares >= 0).all()) and bool((triangle.R.tril(-1) == 0).all())
+    sound = sound and triangle.has_ones and triangle.columns > 1 and triangle.targets > 0
+    if not sound or triangle.rows < 0 or not 0 <= triangle.weight_sum < float("inf"):
+        raise InputError("this is not the state of an Accumulator: its numbers are damaged.")
+    return triangle.first_rows(min(triangle.rows, triangle.columns)), bias

@@ -1,0 +1,141 @@
+"""Kernel matrices in place of features: what is checked, the system they stand for, and what its solution means.
+
+With a kernel matrix K between the rows, ``f = K a`` and the penalty ``l2 a'Ka``, the minimiser solves
+``(K + l2 I) a = y`` (Saunders, Gammerman and Vovk 1998). That is a square system, and is solved and certified as one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from closedform.engine.threads import cholesky_of
+from closedform.fit.solution import Solution
+from closedform.fit.statistics import NoStandardErrors
+from closedform.rows import Block, Rows, as_rows
+from closedform.words.errors import InputError
+
+__all__ = ["KERNEL_NOTE", "as_kernel_solution", "check_kernel", "kernel_system", "looks_like_kernel", "weighted_kernel"]
+
+#: Asymmetry of a kernel, relative to its largest entry and in units of its own rounding, that is rounding.
+_ASYMMETRY = 1e3
+#: Rounding of a Cholesky factorization, in units of eps times rows, below which an eigenvalue is not seen.
+_ROUNDING = 8.0
+
+#: What is said where a ridge is asked for on features that are a kernel matrix.
+KERNEL_NOTE = (
+    "X is a symmetric positive matrix, as a kernel between the rows is, and l2 penalises |a|^2 of its coefficients "
+    "here; kernel ridge, with the penalty l2 * a'Ka, is kernel=True: (K + l2 I) a = y"
+)
+
+
+def check_kernel(rows: Rows, *, bias: bool) -> Block:
+    """Return all rows of a kernel matrix at once, in float64.
+
+    Raises:
+        InputError: the matrix is not square or not symmetric, or a bias is asked for.
+    """
+    if bias:
+        raise InputError(
+            "kernel=True has no bias: centre the targets, or add a constant to the kernel, which makes a bias with a "
+            "penalty."
+        )
+    if rows.n_features != rows.n_rows:
+        raise InputError(
+            f"kernel=True, but X has shape {(rows.n_rows, rows.n_features)}; a kernel matrix between the rows is "
+            "square."
+        )
+
+    # Columns of rows of weight zero are columns of other rows, so nothing is masked.
+    whole = rows.walker.gather(rows, as_stored=False, unweighted=True)
+    K = whole.X
+
+    eps = torch.finfo(rows.x.dtype).eps if rows.x.dtype.is_floating_point else torch.finfo(torch.float64).eps
+    apart = float((K - K.T).abs().max())
+    if not apart <= _ASYMMETRY * eps * float(K.abs().max()):
+        row, column = divmod(int((K - K.T).abs().argmax()), K.shape[0])
+        raise InputError(
+            f"kernel=True, but X is not symmetric: {float(K[row, column]):.6g} in row {row}, column {column}, and "
+            f"{float(K[column, row]):.6g} across the diagonal. A kernel between the rows of the fit is needed."
+        )
+    return whole
+
+
+def looks_like_kernel(rows: Rows) -> bool:
+    """Return whether the features are a symmetric positive definite matrix, or one up to rounding."""
+    if rows.n_rows != rows.n_features or rows.n_rows < 2:
+        return False
+    K = rows.gather(as_stored=True).X
+    if not torch.equal(K[0], K[:, 0]) or not torch.equal(K, K.T):
+        return False
+    K = K.to(torch.float64)
+    diagonal = K.diagonal()
+    if not bool((diagonal > 0).all()) or not bool(K.count_nonzero() > K.shape[0]):
+        return False
+    shift = _ROUNDING * K.shape[0] * torch.finfo(rows.dtype).eps * float(diagonal.max())
+    return cholesky_of(K + shift * torch.eye(K.shape[0], dtype=K.dtype, device=K.device))[1] == 0
+
+
+def weighted_kernel(whole: Block) -> tuple[Tensor, Tensor]:
+    """Return the kernel times the roots of the weights on both sides, symmetric, and the targets times them."""
+    K = (whole.X + whole.X.T) / 2
+    if whole.weight is None:
+        return K, whole.Y
+    root = whole.weight.sqrt()
+    return root.unsqueeze(1) * K * root, root.unsqueeze(1) * whole.Y
+
+
+def kernel_system(rows: Rows, whole: Block, strength: float, targets: Tensor) -> Rows:
+    """Return the square system ``(K + l2 I) a = y`` of some targets, in float64.
+
+    With weights it is that of ``a`` over their roots.
+    """
+    K, Y = weighted_kernel(whole)
+    K.diagonal().add_(strength)
+    return replace(as_rows(K, Y[:, targets]), notes=(), single_target=rows.single_target, watcher=rows.watcher)
+
+
+def as_kernel_solution(solution: Solution, rows: Rows, whole: Block, strength: float, targets: Tensor) -> Solution:
+    """Return a solution of the system with what it says of the fit: its loss is that of ``K a``.
+
+    Args:
+        solution: Of :func:`kernel_system`.
+        rows: The rows of the kernel.
+        whole: All of them.
+        strength: The ridge strength.
+        targets: Which targets it is of.
+    """
+    a, weight = solution.weight, whole.weight
+    if weight is not None:
+        a = a * weight.sqrt()
+
+    Y = whole.Y[:, targets]
+    residual = Y - whole.X @ a.T
+    gradient = whole.X @ (
+        strength * a.T - residual if weight is None else strength * a.T - weight.unsqueeze(1) * residual
+    )
+    ones = residual.new_ones(residual.shape[0]) if weight is None else weight
+    squares = ones @ residual.square()
+    total, count = float(ones.sum()), float(ones.sum()) * residual.shape[1]
+    spread = ones @ (Y - (ones @ Y) / total).square()
+
+    explained = torch.where(spread > 0, 1 - squares / torch.where(spread > 0, spread, 1.0), 1.0)
+    certificate = replace(
+        solution.certificate,
+        loss=float(squares.sum()) / count,
+        residual_norm=math.sqrt(float(squares.sum())),
+        gradient_norm=2 * float(torch.linalg.vector_norm(gradient)) / count,
+        r_squared=tuple(explained.tolist()),
+        residual_std=(math.nan,) * residual.shape[1],
+    )
+    note = "kernel ridge: the weights are the coefficients a of (K + l2 I) a = y; predict takes K(new rows, rows)"
+    return replace(
+        solution,
+        weight=a,
+        certificate=certificate,
+        notes=(*rows.notes, note, *solution.notes),
+        _standard_errors=NoStandardErrors("standard errors are not defined for the coefficients of a kernel."),
+    )

@@ -1,0 +1,198 @@
+"""The door: every ridge strength from one factor, exact leave-one-out, and the certified fit at the best one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from closedform.engine.tracing import untraced
+from closedform.files import open_problem
+from closedform.fit.orchestrator import solve_rows
+from closedform.fit.path.folds import check_folds
+from closedform.fit.path.leave_one_out import LeftOut, left_out_of
+from closedform.fit.path.result import RidgePath
+from closedform.fit.path.search import Search, Selection
+from closedform.fit.path.strengths import check_strengths
+from closedform.fit.path.table import PathTable
+from closedform.fit.request import Request, Watcher
+from closedform.rows import Rows, as_rows, scan
+from closedform.words.errors import InputError
+from closedform.words.progress import Progress
+
+__all__ = ["left_out_residuals", "path_of_rows", "ridge_path"]
+
+#: What ``scoring=`` takes.
+_SCORINGS = ("mse", "mae")
+
+
+@untraced
+def ridge_path(
+    X: Any,
+    Y: Any,
+    *,
+    l2: Any = None,
+    bias: bool = False,
+    sample_weight: Any = None,
+    select: Any = "loo",
+    per_target: bool = True,
+    kernel: bool = False,
+    scoring: str = "mse",
+    progress: Watcher = None,
+) -> RidgePath:
+    r"""Return the error of every ridge strength on rows it has not seen, from one factor, and the fit at the best one.
+
+    Nothing is refitted: with the residual r and the leverage h of a row that was in, its residual when it is left out
+    is ``r / (1 - h)`` (Allen 1974; Golub, Heath and Wahba 1979), and one factor of the rows gives both for all
+    strengths. Where a row is interpolated (its leverage is 1 without a ridge) the limit of that quotient is used, which
+    is what the fit of least norm to the other rows misses it by. Rows of weight zero do not count. No array of
+    rows x strengths x targets is ever held.
+
+    Args:
+        X: Features, as for :func:`closedform.solve`; or a kernel matrix between the rows.
+        Y: Targets, ``(rows,)`` or ``(rows, targets)``.
+        l2: Strengths to try, ``(strengths,)``, as in scikit-learn; zero is the fit without a ridge, of least norm where
+            there are many. None makes a grid from the spectrum, and extends it where the best is at its end.
+        bias: Whether the layer has a bias; it is not penalised.
+        sample_weight: One weight for each row, not negative; errors are weighted by them too.
+        select: How errors are found: ``"loo"``, exact leave-one-out; ``"gcv"``, generalized cross-validation; a number
+            of folds, a splitter such as scikit-learn's ``KFold``, or the number of the fold of each row, ``(rows,)``.
+        per_target: Whether each target has a strength of its own; else one minimises the mean over the targets.
+        kernel: Whether X is a symmetric kernel matrix: ``(K + l2 I) a = y``. Only with ``select="loo"`` or ``"gcv"``.
+        scoring: ``"mse"``, or with leave-one-out ``"mae"`` (mean absolute error).
+        progress: As for :func:`closedform.solve`.
+
+    Returns:
+        A :class:`RidgePath`: ``strengths``, ``errors``, ``l2``, the certified ``solution``, ``plot()``, ``to_frame()``.
+
+    Raises:
+        InputError: strengths that are negative, not finite or missing; folds that are no partition of the rows or more
+            than there are rows; all that :func:`closedform.solve` raises.
+        NonFiniteError: NaN or infinities in the data.
+        DataTypeError: data that are not dense real numbers.
+
+    Example:
+        >>> import torch, closedform as cf
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> X = torch.randn(50, 3, dtype=torch.float64, generator=generator)
+        >>> y = X[:, 0] + 0.5 * torch.randn(50, dtype=torch.float64, generator=generator)
+        >>> path = cf.ridge_path(X, y, l2=[0.1, 1.0, 10.0])
+        >>> tuple(path.errors.shape), path.solution.certificate.accepted
+        ((3, 1), True)
+    """
+    started = time.perf_counter()
+    opened = open_problem(X, Y, sample_weight)
+    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+    selection = _checked(rows, select, per_target, kernel, scoring)
+    request = Request.checked(rows, bias=bias, kernel=kernel, progress=progress)
+    path = path_of_rows(rows, request, check_strengths(l2), selection)
+    return replace(path, seconds=time.perf_counter() - started)
+
+
+def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selection: Selection) -> RidgePath:
+    """Return the path of rows that passed the door.
+
+    Args:
+        rows: The rows.
+        request: What is asked of the fit; its strengths are those that are chosen here.
+        strengths: In the user's units and order, or None for a grid from the spectrum.
+        selection: How errors are found.
+
+    Raises:
+        InputError: as :func:`ridge_path`.
+    """
+    started = time.perf_counter()
+    with Progress(request.progress) as report:
+        watched = rows.watched(report)
+        scanned = scan(watched)
+        table = PathTable(watched, scanned, bias=request.bias, kernel=request.kernel)
+        found = Search(table, selection).run(strengths)
+        chosen = replace(request, strengths=tuple(found.l2.tolist()), progress=False)
+        solution = solve_rows(watched, chosen, scanned)
+
+    return RidgePath(
+        strengths=found.strengths,
+        errors=found.errors,
+        standard_errors=found.standard_errors,
+        degrees_of_freedom=found.degrees_of_freedom,
+        l2=found.l2,
+        solution=solution,
+        select=selection.name,
+        scoring=selection.scoring,
+        interpolated_rows=found.interpolated,
+        notes=found.notes,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@untraced
+def left_out_residuals(
+    X: Any, Y: Any, *, l2: Any, bias: bool = False, sample_weight: Any = None, kernel: bool = False
+) -> Tensor:
+    """Return the leave-one-out residual of every row at every strength, ``(strengths, rows, targets)``, float64.
+
+    That array is as large as it sounds: :func:`ridge_path` sums what it holds without it. Rows of weight zero have nan.
+
+    Args:
+        X: Features, or a kernel matrix.
+        Y: Targets.
+        l2: Strengths.
+        bias: Whether the layer has a bias.
+        sample_weight: One weight for each row.
+        kernel: Whether X is a kernel matrix.
+
+    Raises:
+        InputError: as :func:`ridge_path`.
+
+    Example:
+        >>> import closedform as cf
+        >>> from closedform.fit.path import left_out_residuals
+        >>> left_out_residuals([[1.0], [1.0], [1.0]], [1.0, 2.0, 6.0], l2=[0.0])[0, :, 0].round(decimals=12)
+        tensor([-3.0000, -1.5000,  4.5000], dtype=torch.float64)
+    """
+    opened = open_problem(X, Y, sample_weight)
+    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+    request = Request.checked(rows, bias=bias, kernel=kernel)
+    strengths = check_strengths(l2)
+    if strengths is None:
+        raise InputError("l2 is None; give the ridge strengths whose residuals are wanted.")
+    table = PathTable(rows, scan(rows), bias=request.bias, kernel=request.kernel)
+    strengths = strengths.to(rows.device)
+
+    basis = table.basis(float(strengths.min()))
+    whole, U, B = table.coordinates(basis)
+    weight, counted = whole.weight, torch.ones(rows.n_rows, dtype=torch.bool, device=rows.device)
+    if weight is not None:
+        counted, weight = weight > 0, weight[weight > 0]
+    residuals = left_out_of(LeftOut(basis, strengths), U, B, weight)
+    result = residuals.new_full((strengths.shape[0], rows.n_rows, rows.n_targets), torch.nan)
+    result[:, counted] = residuals
+    return result
+
+
+def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any) -> Selection:
+    """Check how errors are to be found.
+
+    Raises:
+        InputError: an unknown way, or one that does not go with another.
+    """
+    if not isinstance(per_target, bool):
+        raise InputError(f"per_target={per_target!r} must be True or False: whether each target has its own strength.")
+    if scoring not in _SCORINGS:
+        raise InputError(f"scoring={scoring!r}; choose from {', '.join(map(repr, _SCORINGS))}.")
+    named = isinstance(select, str)
+    if named and select not in ("loo", "gcv"):
+        raise InputError(
+            f"select={select!r}; choose 'loo', 'gcv', a number of folds, a splitter such as sklearn's KFold, or give "
+            "the number of the fold of each row."
+        )
+    if scoring != "mse" and select != "loo":
+        raise InputError(f"scoring={scoring!r} needs the residual of each row: use it with select='loo'.")
+    if kernel is True and not named:
+        raise InputError("folds of a kernel are not available; use select='loo', which is exact and faster.")
+    if named:
+        return Selection(select, None, per_target, scoring)
+    return Selection("k-fold", check_folds(select, rows.n_rows), per_target, scoring)

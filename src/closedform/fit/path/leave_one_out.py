@@ -1,0 +1,263 @@
+r"""Leave-one-out residuals of every strength in one pass, exact, without a refit.
+
+A ridge fit is linear in the targets, so the residual of a row that was left out is ``r / (1 - h)`` with the residual
+and the leverage of the row when it was in (Allen 1974; Golub, Heath and Wahba 1979; with the bias and the weights of
+rows in both). In the coordinates of a :class:`Basis` both are short sums for every strength:
+``1 - h = c + sum_j u_j^2 g_j`` and ``r = y - sum_j u_j b_j (1 - g_j)``, with ``g = strength / (s^2 + strength)`` and c
+what no direction explains of the row. Where c is zero, the row is interpolated as the strength goes to zero; what
+remains of the quotient is then ``sum_j u_j b_j f_j / sum_j u_j^2 f_j`` with ``f = 1 / (s^2 + strength)``, the limit
+included (Rifkin and Lippert 2007).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.fit.path.basis import Basis
+from closedform.fit.path.tall import Centring, block_rows
+from closedform.rows import Block, Fold
+from closedform.rows.block import Extent
+
+__all__ = ["ErrorSums", "LeftOut", "LeftOutErrors", "left_out_of"]
+
+_EPS = sys.float_info.epsilon
+#: Bytes of the residuals of a block that are held at a time.
+_CHUNK_BYTES = 8 * 2**20
+#: What a row has left over, in units of the rounding of its coordinates, at or below which it is interpolated.
+_INTERPOLATED = 64.0
+#: Digits that cancel in the usual quotient before the other one takes over.
+_CANCELLED = 1e3
+#: Relative size below which singular values of the strengths' functions carry nothing.
+_NEGLIGIBLE = 1e-15
+#: Fewer functions than this part of the strengths are worth going through them.
+_WORTH = 0.6
+#: Interpolated rows that are named at most.
+_NAMED = 8
+
+
+@final
+class LeftOut:
+    """Leave-one-out residuals for blocks of rows in the coordinates of a basis.
+
+    Args:
+        basis: The basis.
+        strengths: In the user's units, ``(strengths,)``.
+    """
+
+    def __init__(self, basis: Basis, strengths: Tensor) -> None:
+        self.basis, self.strengths = basis, strengths
+        self._inverses = basis.inverses(strengths)
+        self._kept = basis.squares.unsqueeze(1) * self._inverses
+        self._given = basis.scaled(strengths) * self._inverses
+        self._tolerance = _INTERPOLATED * max(basis.error, _EPS)
+        self._functions, self._expansion = _compressed(self._kept)
+
+    def leftovers(self, U: Tensor, share: Tensor | float) -> Tensor:
+        """Return what no direction explains of each row, ``(rows,)``; ``share`` is what the mean explains."""
+        if self.basis.interpolates:
+            return U.new_zeros(U.shape[0])
+        left = 1 - U.square().sum(1) - share
+        return torch.where(left <= self._tolerance, left.clamp(min=0.0), left)
+
+    def interpolated(self, leftovers: Tensor) -> Tensor:
+        """Return which rows are met exactly by a fit without a ridge, ``(rows,)``."""
+        return leftovers <= self._tolerance
+
+    def residuals(self, U: Tensor, B: Tensor, leftovers: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield leave-one-out residuals of some targets at a time, ``(those targets, strengths, rows)``, weighted.
+
+        Args:
+            U: Coordinates of the rows, ``(rows, rank)``.
+            B: Their centred and weighted targets, ``(rows, targets)``.
+            leftovers: What :meth:`leftovers` returned for them.
+        """
+        squares = U.square()
+        remaining = self._given.T @ squares.T + leftovers
+        exact, doubtful = self.interpolated(leftovers), None
+        if bool(exact.any()):
+            chosen = exact.nonzero().squeeze(1)
+            share = self._inverses.T @ squares[chosen].T
+            # Where the strength alone leaves enough of the row, the usual quotient is as good or better.
+            limit = remaining[:, chosen] <= _CANCELLED * self._tolerance
+            limit |= leftovers[chosen] <= _INTERPOLATED * _EPS
+            doubtful = (chosen, share, limit)
+        inverse = 1 / remaining
+
+        size = max(1, _CHUNK_BYTES // (8 * U.shape[0] * max(1, self.strengths.shape[0])))
+        for start in range(0, self.basis.targets, size):
+            part = slice(start, min(start + size, self.basis.targets))
+            E = self._usual(U, B[:, part], part)
+            E *= inverse
+            if doubtful is not None:
+                chosen, share, limit = doubtful
+                D = self.basis.coordinates[:, part].T.unsqueeze(2) * self._inverses
+                other = torch.einsum("knl,rn->klr", D, U[chosen]) / share
+                E[:, :, chosen] = torch.where(limit, other, E[:, :, chosen])
+            yield part, E
+
+    def _usual(self, U: Tensor, B: Tensor, part: slice) -> Tensor:
+        """Return residuals of rows that are in, ``(targets, strengths, rows)``."""
+        coordinates = self.basis.coordinates[:, part].T
+        if self._expansion is None:
+            D = (coordinates.unsqueeze(2) * self._kept).transpose(1, 2).reshape(-1, self.basis.rank)
+            P = (D @ U.T).view(B.shape[1], -1, U.shape[0])
+        else:
+            D = (coordinates.unsqueeze(2) * self._functions).transpose(1, 2).reshape(-1, self.basis.rank)
+            P = torch.matmul(self._expansion, (D @ U.T).view(B.shape[1], -1, U.shape[0]))
+        return torch.sub(B.T.unsqueeze(1), P, out=P)
+
+
+def _compressed(kept: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Write the shrinkage of all strengths as combinations of few functions of the spectrum, to rounding.
+
+    Return the functions, ``(rank, functions)``, and their part in each strength, ``(strengths, functions)``; None where
+    there are about as many functions as strengths.
+    """
+    if min(kept.shape) < 2:
+        return kept, None
+    left, values, right = torch.linalg.svd(kept, full_matrices=False)
+    count = int((values > _NEGLIGIBLE * values[0]).sum())
+    if count > _WORTH * kept.shape[1]:
+        return kept, None
+    return left[:, :count] * values[:count], right[:count].T.contiguous()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LeftOutErrors:
+    """What the leave-one-out residuals sum up to, in the units of the targets.
+
+    Attributes:
+        errors: Weighted mean of the squared or absolute residuals, ``(strengths, targets)``.
+        standard_errors: Standard errors of those means, ``(strengths, targets)``.
+        interpolated: Number of rows with leverage 1.
+        named: The first of them.
+    """
+
+    errors: Tensor
+    standard_errors: Tensor
+    interpolated: int
+    named: tuple[int, ...]
+
+
+@final
+class ErrorSums(Fold):
+    """Sums of leave-one-out residuals of all strengths and targets; of fixed size, whatever the rows.
+
+    Args:
+        left_out: What makes the residuals.
+        centring: How rows are brought to the coordinates of its basis; None where they are given in them.
+        absolute: Whether absolute residuals are summed, not squares.
+    """
+
+    label = "leaving rows out"
+
+    def __init__(self, left_out: LeftOut, centring: Centring | None, *, absolute: bool) -> None:
+        self._left_out, self._centring, self._absolute = left_out, centring, absolute
+        basis, count = left_out.basis, left_out.strengths.shape[0]
+        self._sums = basis.squares.new_zeros(3, basis.targets, count)
+        self._weights = basis.squares.new_zeros(1)
+        self._interpolated, self._named = 0, [-1] * _NAMED
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return block_rows(extent)
+
+    @override
+    def add(self, block: Block) -> None:
+        assert self._centring is not None
+        basis = self._left_out.basis
+        assert basis.map is not None
+        A, root = self._centring.features(block)
+        self.add_rows(A @ basis.map, self._centring.targets(block, root), block.weight, block.start)
+
+    def add_rows(self, U: Tensor, B: Tensor, weight: Tensor | None, start: int) -> None:
+        """Add rows in the coordinates of the basis, weighted.
+
+        Args:
+            U: ``(rows, rank)``.
+            B: ``(rows, targets)``.
+            weight: ``(rows,)`` or None.
+            start: Number of the first row in the table.
+        """
+        basis, left_out = self._left_out.basis, self._left_out
+        ones = U.new_ones(U.shape[0])
+        share = (ones if weight is None else weight) / basis.weight_sum if basis.bias else 0.0
+        leftovers = left_out.leftovers(U, share)
+        self._note(left_out.interpolated(leftovers) & (True if weight is None else weight > 0), start)
+
+        for part, E in left_out.residuals(U, B, leftovers):
+            losses = self._losses(E, weight)
+            self._sums[0, part] += losses @ ones
+            self._sums[2, part] += losses @ (ones if weight is None else weight)
+            self._sums[1, part] += losses.square_() @ ones
+        self._weights += (ones if weight is None else weight.square()).sum()
+
+    def _losses(self, E: Tensor, weight: Tensor | None) -> Tensor:
+        """Turn weighted residuals into weighted losses."""
+        if not self._absolute:
+            return E.square_()
+        E.abs_()
+        return E if weight is None else E.mul_(weight.sqrt())
+
+    def _note(self, interpolated: Tensor, start: int) -> None:
+        rows = interpolated.nonzero().squeeze(1)
+        room = max(0, _NAMED - self._interpolated)
+        named = [start + int(row) for row in rows[:room]]
+        self._named[self._interpolated : self._interpolated + len(named)] = named
+        self._interpolated += rows.shape[0]
+
+    def result(self) -> LeftOutErrors:
+        """Return the errors in the units of the targets."""
+        basis = self._left_out.basis
+        total, count = basis.weight_sum, basis.rows
+        first, second, cross = self._sums
+        mean = first / total
+        # Each row's loss is w e; about their mean w M they vary, and the mean's variance follows from the rows.
+        spread = (second - 2 * mean * cross + mean.square() * self._weights).clamp(min=0.0)
+        correction = count / (count - 1) if count > 1 else float("nan")
+        deviation = (spread * correction).sqrt() / total
+        scale = torch.ldexp(torch.ones_like(basis.residual_squares), basis.target_exponents).unsqueeze(1)
+        factor = scale if self._absolute else scale.square()
+        named = tuple(self._named[: min(self._interpolated, _NAMED)])
+        return LeftOutErrors((mean * factor).T, (deviation * factor).T, self._interpolated, named)
+
+    @override
+    def merge(self, other: Self) -> None:
+        self._sums += other._sums
+        self._weights += other._weights
+        room = max(0, _NAMED - self._interpolated)
+        named = [row for row in other._named if row >= 0][:room]
+        self._named[self._interpolated : self._interpolated + len(named)] = named
+        self._interpolated += other._interpolated
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._left_out, self._centring, absolute=self._absolute)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        rows = torch.tensor([self._interpolated, *self._named], dtype=torch.float64, device="cpu")
+        return self._sums, self._weights, rows
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self._sums.copy_(state[0])
+        self._weights.copy_(state[1])
+        self._interpolated, *self._named = (int(value) for value in state[2])
+
+
+def left_out_of(left_out: LeftOut, U: Tensor, B: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the leave-one-out residuals of rows, ``(strengths, rows, targets)``, in the units of the targets."""
+    basis = left_out.basis
+    share = (U.new_ones(U.shape[0]) if weight is None else weight) / basis.weight_sum if basis.bias else 0.0
+    parts = [E.permute(1, 2, 0) for _, E in left_out.residuals(U, B, left_out.leftovers(U, share))]
+    whole = torch.ldexp(torch.cat(parts, 2), basis.target_exponents)
+    return whole if weight is None else whole / weight.sqrt().unsqueeze(1)

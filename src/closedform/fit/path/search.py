@@ -1,0 +1,185 @@
+"""The search for the best strength of each target: errors of a grid, extended where the best stands at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.fit.path.folds import TrianglesOfFolds, fold_errors
+from closedform.fit.path.generalized import generalized_errors
+from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
+from closedform.fit.path.strengths import default_grid, further
+from closedform.fit.path.table import PathTable
+from closedform.numerics.triangle import Triangle
+from closedform.words.numbers import plural, short
+
+__all__ = ["Found", "Search", "Selection"]
+
+#: Rows in the coordinates of an explicit basis that are taken at a time.
+_ROWS = 1024
+#: Times that a grid is extended at each end, at most.
+_EXTENSIONS = 3
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """How errors are found and what is chosen by them.
+
+    Attributes:
+        name: ``"loo"``, ``"gcv"`` or ``"k-fold"``.
+        folds: The fold of each row, ``(rows,)``, or None.
+        per_target: Whether each target has a strength of its own.
+        scoring: ``"mse"`` or ``"mae"``.
+    """
+
+    name: str
+    folds: Tensor | None
+    per_target: bool
+    scoring: str
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found; the fields are those of a ridge path."""
+
+    strengths: Tensor
+    errors: Tensor
+    standard_errors: Tensor
+    degrees_of_freedom: Tensor
+    l2: Tensor
+    interpolated: int
+    notes: tuple[str, ...]
+
+
+@final
+class Search:
+    """Finds errors, strength by strength, and chooses.
+
+    Args:
+        table: The rows.
+        selection: How.
+    """
+
+    def __init__(self, table: PathTable, selection: Selection) -> None:
+        self._table, self._selection = table, selection
+        self._triangles: list[Triangle] | None = None
+        self._interpolated = 0
+        self._named: tuple[int, ...] = ()
+        self._notes: list[str] = []
+
+    def run(self, strengths: Tensor | None) -> Found:
+        """Return the errors of the strengths, or of a grid from the spectrum, and the choice."""
+        device = self._table.rows.device
+        if strengths is not None:
+            strengths = strengths.to(device)
+            errors, deviations = self._errors(strengths)
+            return self._found(strengths, errors, deviations, given=True)
+
+        strengths = default_grid(self._table.basis(None)).to(device)
+        errors, deviations = self._errors(strengths)
+        added = 0
+        for up in (False, True):
+            for _ in range(_EXTENSIONS):
+                end = strengths.shape[0] - 1 if up else 0
+                if not bool((self._best(strengths, errors) == end).any()):
+                    break
+                more = further(self._table.basis(None), strengths, up=up)
+                if more is None:
+                    break
+                more = more.to(device)
+                more_errors, more_deviations = self._errors(more)
+                added += more.shape[0]
+                order = 1 if up else -1
+                strengths = torch.cat([strengths, more][::order])
+                errors = torch.cat([errors, more_errors][::order])
+                deviations = torch.cat([deviations, more_deviations][::order])
+        if added:
+            self._notes.append(
+                f"the best strength was at an end of the grid, which was extended by {plural(added, 'strength')}"
+            )
+        return self._found(strengths, errors, deviations, given=False)
+
+    def _found(self, strengths: Tensor, errors: Tensor, deviations: Tensor, *, given: bool) -> Found:
+        best = self._best(strengths, errors)
+        chosen = strengths[best]
+        self._say_ends(strengths, chosen, given)
+
+        if self._interpolated:
+            named = ", ".join(map(str, self._named))
+            more = ", ..." if self._interpolated > len(self._named) else ""
+            what = "every row" if self._interpolated == self._table.scanned.positive_rows else f"row {named}{more}"
+            self._notes.append(
+                f"{plural(self._interpolated, 'row')} of leverage 1 without a ridge ({what}): where the strength "
+                "leaves nothing of a row, its residual is the limit, which is that of the fit of least norm without it"
+            )
+
+        return Found(
+            strengths=strengths,
+            errors=errors,
+            standard_errors=deviations,
+            degrees_of_freedom=self._table.basis(float(strengths.min())).degrees_of_freedom(strengths),
+            l2=chosen.expand(errors.shape[1]) if chosen.ndim == 0 else chosen,
+            interpolated=self._interpolated,
+            notes=tuple(self._notes),
+        )
+
+    def _best(self, strengths: Tensor, errors: Tensor) -> Tensor:
+        """Return the place of the best strength of each target, ``(targets,)``; of equal ones the largest is best."""
+        values = errors if self._selection.per_target else errors.mean(1, keepdim=True)
+        values = torch.where(torch.isnan(values), torch.inf, values)
+        order = strengths.argsort(descending=True, stable=True)
+        return order[values[order].argmin(0)].expand(errors.shape[1])
+
+    def _say_ends(self, strengths: Tensor, chosen: Tensor, given: bool) -> None:
+        if not bool(strengths.min() < strengths.max()):
+            return
+        for value, word, where in ((strengths.min(), "smallest", "lower"), (strengths.max(), "largest", "higher")):
+            count = int((chosen == value).sum())
+            if not count or float(value) == 0:
+                continue
+            advice = f"add {where} ones" if given else "beyond it nothing changes but rounding"
+            who = "" if chosen.shape[0] == 1 else f" for {plural(count, 'target')}"
+            self._notes.append(f"the best is the {word} strength, {short(float(value))}{who}: {advice}")
+
+    def _errors(self, strengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return errors and their standard errors, ``(strengths, targets)``; equal strengths are tried once."""
+        distinct, places = torch.unique(strengths, return_inverse=True)
+        if self._selection.name == "loo":
+            errors, deviations = self._left_out(distinct)
+        elif self._selection.name == "gcv":
+            errors = generalized_errors(self._table.basis(float(distinct.min())), distinct)
+            deviations = torch.full_like(errors, torch.nan)
+        else:
+            errors, deviations = fold_errors(self._folds(), self._table.exponent, distinct)
+        return errors[places], deviations[places]
+
+    def _left_out(self, strengths: Tensor) -> tuple[Tensor, Tensor]:
+        table, absolute = self._table, self._selection.scoring == "mae"
+        basis = table.basis(float(strengths.min()))
+        left_out = LeftOut(basis, strengths)
+        if basis.U is None:
+            sums = table.rows.walk(ErrorSums(left_out, table.centring_of(basis), absolute=absolute))
+        else:
+            sums = ErrorSums(left_out, None, absolute=absolute)
+            _, U, B = table.coordinates(basis)
+            for start in range(0, U.shape[0], _ROWS):
+                part = slice(start, start + _ROWS)
+                sums.add_rows(U[part], B[part], None if table.weight is None else table.weight[part], start)
+        result = sums.result()
+        self._interpolated, self._named = result.interpolated, result.named
+        return result.errors, result.standard_errors
+
+    def _folds(self) -> list[Triangle]:
+        if self._triangles is None:
+            assert self._selection.folds is not None
+            numbers = self._selection.folds
+            fold = TrianglesOfFolds(
+                self._table.design.columns, self._table.empty_triangle(), numbers, int(numbers.max()) + 1
+            )
+            self._triangles = self._table.rows.walk(fold).triangles
+        return self._triangles

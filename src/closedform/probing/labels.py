@@ -1,0 +1,300 @@
+"""Labels: integers, strings, one-hot rows or numbers, checked once and told apart."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from closedform.files import open_source
+from closedform.files.opening import split_spec
+from closedform.rows.tensors import as_tensor
+from closedform.words.errors import InputError, SourceError
+from closedform.words.numbers import plural
+
+__all__ = ["Labels", "encode", "read_labels"]
+
+#: Share of different integers among labels from which on they are rather numbers than classes.
+_RATHER_NUMBERS = 0.5
+#: Rows from which on that share says something.
+_ENOUGH_ROWS = 20
+#: Names that a message lists before it only counts.
+_LISTED = 5
+#: Files that hold one label a line.
+_LINES = (".txt", ".labels")
+#: Files whose columns may hold words.
+_TABLES = (".csv", ".tsv")
+_ARROW = (".parquet", ".pq")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What the rows are to be told by.
+
+    Attributes:
+        names: The class of each row, ``(rows,)`` of integers or strings; None for a regression.
+        values: The numbers of each row, ``(rows, targets)``; None for classes.
+        notes: What was read into them that the user should know.
+    """
+
+    names: Any
+    values: Tensor | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many rows they are of."""
+        return len(self.names) if self.values is None else self.values.shape[0]
+
+    def take(self, rows: Tensor) -> Labels:
+        """Return those of some rows."""
+        if self.values is None:
+            return Labels(self.names[rows.numpy()], None, self.notes)
+        return Labels(None, self.values[rows], self.notes)
+
+
+def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int, ...] = ()) -> Labels:
+    """Return labels as classes or as numbers.
+
+    Strings, booleans and integers are classes, as are rows with a single one among zeros; floating numbers are those of
+    a regression, unless they are few whole ones.
+
+    Args:
+        labels: A tensor, array, list, series, or a path: what :func:`closedform.files.open_source` opens, and for words
+            also a column of a CSV or Parquet file, an array of strings (.npy), or a text file with one label a line.
+        name: What the user calls them.
+        task: ``"classification"`` or ``"regression"`` where it is settled; None to find out.
+        leading: Leading dimensions of features that have several; labels of that shape are one for each position.
+
+    Raises:
+        InputError: missing labels, a mixture of kinds, several ones in a row, or as many classes as rows.
+        SourceError: a file that holds no labels.
+    """
+    array = _opened(labels)
+    if len(leading) > 1 and array.shape == leading:
+        array = array.reshape(-1)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise InputError(f"{name} have shape {array.shape}; one label for each row is needed: (rows,) or one-hot rows.")
+
+    if array.dtype.kind in "OUS":
+        return _words(array, name, task)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} hold {array.dtype} values; give integers, strings, one-hot rows or numbers.")
+    _check_finite(array, name)
+    if task == "regression":
+        return _numbers(array)
+    if array.ndim == 2:
+        return _rows_of_numbers(array, name, task)
+    if array.dtype.kind == "f":
+        return _floats(array, name, task)
+    _check_few(array, name, task)
+    return Labels(array.astype(np.int64), None)
+
+
+def encode(labels: Labels, classes: Any, name: str) -> Tensor:
+    """Return the place of each row's class among the classes, ``(rows,)`` int64.
+
+    Args:
+        labels: Of classes.
+        classes: In ascending order.
+        name: What the user calls them.
+
+    Raises:
+        InputError: a label that is none of the classes.
+
+    Example:
+        >>> import numpy as np
+        >>> encode(Labels(np.array(["cat", "ant"]), None), np.array(["ant", "bee", "cat"]), "labels")
+        tensor([2, 0])
+    """
+    names = labels.names
+    if (names.dtype.kind == "U") != (classes.dtype.kind == "U"):
+        raise InputError(f"{name} hold {_kind(names)} and the training labels {_kind(classes)}; give both alike.")
+    places = np.searchsorted(classes, names).clip(max=len(classes) - 1)
+    unknown = classes[places] != names
+    if unknown.any():
+        strangers = [str(label) for label in np.unique(names[unknown])]
+        shown = ", ".join(strangers[:_LISTED]) + (", ..." if len(strangers) > _LISTED else "")
+        raise InputError(
+            f"{name} hold {plural(len(strangers), 'class').replace('classs', 'classes')} that no training row has "
+            f"({shown}; first in row {int(unknown.argmax())}): a probe cannot learn a class without rows. Leave those "
+            "rows out, or add rows of theirs to the training set."
+        )
+    return torch.from_numpy(places.astype(np.int64))
+
+
+def _kind(names: Any) -> str:
+    return "strings" if names.dtype.kind == "U" else "integers"
+
+
+def _numbers(array: Any) -> Labels:
+    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+    return Labels(None, values.unsqueeze(1) if values.ndim == 1 else values)
+
+
+def _floats(array: Any, name: str, task: str | None) -> Labels:
+    whole = bool((array == np.round(array)).all()) and bool(np.abs(array).max() < 2**53)
+    few = len(np.unique(array)) <= max(2, len(array) ** 0.5)
+    if task == "classification" and not whole:
+        raise InputError(f"{name} hold numbers that are not whole, and task='classification' asks for classes.")
+    if task is None and not (whole and few):
+        return _numbers(array)
+    note = f"{name} hold few whole numbers and are taken for classes; task='regression' takes them for numbers"
+    return Labels(array.astype(np.int64), None, () if task else (note,))
+
+
+def _rows_of_numbers(array: Any, name: str, task: str | None) -> Labels:
+    zeros_and_ones = bool(((array == 0) | (array == 1)).all())
+    ones = array.sum(1)
+    if zeros_and_ones and bool((ones == 1).all()):
+        return Labels(array.argmax(1).astype(np.int64), None)
+    if zeros_and_ones or task == "classification":
+        row = int((ones != 1).argmax())
+        raise InputError(
+            f"{name} are {array.shape[1]} columns, but row {row} has not a single one among zeros. For labels that do "
+            "not exclude each other probe each column on its own, or ask for task='regression'."
+        )
+    return _numbers(array)
+
+
+def _check_few(array: Any, name: str, task: str | None) -> None:
+    different = len(np.unique(array))
+    if task is None and len(array) >= _ENOUGH_ROWS and different > _RATHER_NUMBERS * len(array):
+        raise InputError(
+            f"{name} hold {different} different integers in {len(array)} rows; say task='regression' if they are "
+            "numbers, task='classification' if they are classes."
+        )
+
+
+def _check_finite(array: Any, name: str) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise InputError(f"{name} hold NaN or an infinity, first in row {row}; leave rows without a label out.")
+
+
+def _words(array: Any, name: str, task: str | None) -> Labels:
+    if array.ndim != 1:
+        raise InputError(f"{name} have shape {array.shape}; words come as one for each row: (rows,).")
+    items = array.tolist()
+    # None, pandas.NA and NaN are missing; the latter two are not equal to themselves, or do not say.
+    missing = [row for row, item in enumerate(items) if item is None or item is _na() or item != item or item == ""]
+    if missing:
+        raise InputError(
+            f"{name} are missing in {plural(len(missing), 'row')}, first in row {missing[0]} ({items[missing[0]]!r}); "
+            "leave those rows out, or name what they are."
+        )
+
+    if all(isinstance(item, bytes) for item in items):
+        items = [item.decode() for item in items]
+    if all(isinstance(item, str) for item in items):
+        if task == "regression":
+            raise InputError(f"{name} hold words, and task='regression' asks for numbers.")
+        return Labels(np.array(items, dtype=str), None)
+
+    if any(isinstance(item, str) for item in items):
+        row = next(row for row, item in enumerate(items) if isinstance(item, str) != isinstance(items[0], str))
+        raise InputError(
+            f"{name} hold words and numbers: {items[0]!r} in row 0 and {items[row]!r} in row {row}; give all of a kind."
+        )
+    tensor, _ = as_tensor(items, name)
+    return read_labels(tensor, name, task)
+
+
+def _na() -> Any:
+    import sys
+
+    pandas = sys.modules.get("pandas")
+    return None if pandas is None else pandas.NA
+
+
+def _opened(labels: Any) -> Any:
+    """Return labels as a NumPy array of numbers, strings or objects."""
+    if isinstance(labels, str | os.PathLike):
+        return _from_file(os.fspath(labels))
+    if isinstance(labels, Tensor):
+        plain, _ = as_tensor(labels, "labels")
+        plain = plain.cpu()
+        return (plain.to(torch.float64) if plain.is_floating_point() else plain).numpy()
+    if isinstance(labels, list | tuple):
+        return _from_list(labels)
+    if hasattr(labels, "to_numpy"):
+        return np.asarray(labels.to_numpy())
+    return np.asarray(labels)
+
+
+def _from_list(labels: Sequence[Any]) -> Any:
+    if any(isinstance(item, str | bytes) or item is None for item in labels):
+        # NumPy would make words of the numbers among words.
+        array = np.empty(len(labels), dtype=object)
+        array[:] = labels
+        return array
+    return as_tensor(list(labels), "labels")[0].cpu().numpy()
+
+
+def _from_file(spec: str) -> Any:
+    """Read labels from a file.
+
+    Raises:
+        SourceError: it holds none.
+    """
+    path, key = split_spec(spec)
+    suffix = path.suffix.lower()
+    if suffix in _LINES:
+        return _from_list(_lines(path))
+    if suffix == ".npy" and key is None and path.exists():
+        found = np.load(path, mmap_mode=None, allow_pickle=False)
+        if found.dtype.kind in "US":
+            return found
+    if suffix in _TABLES and path.exists():
+        return _column(path, key, _csv_columns(path, "\t" if suffix == ".tsv" else ","))
+    if suffix in _ARROW and path.is_file():
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+        return _column(path, key, {name: table.column(name).to_pylist() for name in table.column_names})
+    source = open_source(spec)
+    return source.read(0, source.shape[0]).numpy()
+
+
+def _lines(path: Path) -> list[str | None]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read as labels, one a line ({error}).") from error
+    return [line.strip() or None for line in text.removesuffix("\n").split("\n")]
+
+
+def _csv_columns(path: Path, delimiter: str) -> dict[str, list[Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file, delimiter=delimiter))
+    header, *body = rows or [[]]
+    return {name.strip(): [row[place] if place < len(row) else "" for row in body] for place, name in enumerate(header)}
+
+
+def _column(path: Path, key: str | None, columns: dict[str, list[Any]]) -> Any:
+    """Return the one column of a table, or the one that is named; numbers where all of it are.
+
+    Raises:
+        SourceError: there are several, or none of that name.
+    """
+    if key is None and len(columns) != 1:
+        raise SourceError(f"{path} has the columns {', '.join(columns)}; name the one of the labels: {path}::COLUMN.")
+    if key is not None and key not in columns:
+        raise SourceError(f"{path} has no column '{key}'; it has {', '.join(columns)}.")
+    values = columns[next(iter(columns)) if key is None else key]
+    for kind in (int, float):
+        try:
+            return np.array([kind(value) for value in values])
+        except (TypeError, ValueError):
+            continue
+    return _from_list([None if value == "" else value for value in values])

@@ -1,0 +1,83 @@
+"""``closedform probe`` on files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import closedform as cf
+from closedform.cli.app import app
+
+
+def run(*arguments: str, status: int = 0) -> tuple[str, str]:
+    result = CliRunner().invoke(app, ["probe", *arguments])
+    assert result.exit_code == status, result.output
+    return result.stdout, result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    codes = np.arange(120) % 3
+    X = 2 * random.standard_normal((3, 5))[codes] + random.standard_normal((120, 5))
+    np.save("late.npy", X)
+    np.save("early.npy", X[:, :2])
+    np.save("part_1.npy", X[:50])
+    np.save("part_2.npy", X[50:])
+    np.save("codes.npy", codes)
+    Path("labels.txt").write_text("\n".join(np.array(["ant", "bee", "cat"])[codes]) + "\n")
+    return tmp_path
+
+
+def test_layers_are_probed_written_and_recorded(folder: Path) -> None:
+    text, aside = run(
+        "early.npy", "late.npy", "--labels", "labels.txt", "--out", "head.safetensors", "--json", "p.json"
+    )
+    assert "accuracy" in text
+    assert "late" in text
+    assert "head.safetensors" in aside
+    record = json.loads(Path("p.json").read_text())
+    result = cf.probe({"early": np.load("early.npy"), "late": np.load("late.npy")}, np.load("codes.npy"))
+    assert record["accuracy"] == result.accuracy
+    assert record["best"] == "late"
+    assert record["classes"] == ["ant", "bee", "cat"]
+    tensors = load_file("head.safetensors")
+    assert torch.equal(tensors["weight"], result.solution.weight)
+
+
+def test_shards_are_one_table(folder: Path) -> None:
+    text, _ = run("part_1.npy", "part_2.npy", "--labels", "codes.npy", "--quiet", "--json", "-")
+    assert [layer["name"] for layer in json.loads(text)["layers"]] == ["features"]
+
+
+def test_test_rows_and_strengths_are_given(folder: Path) -> None:
+    given = ("--test-features", "late.npy", "--test-labels", "labels.txt", "--l2", "0.5,2")
+    text, _ = run("late.npy", "--labels", "labels.txt", *given, "--html", "page.html", "--json", "-")
+    record = json.loads(text)
+    assert record["test_rows"] == record["train_rows"] == 120
+    assert record["layers"][0]["path"]["strengths"] == [0.5, 2.0]
+    assert "Calibration" in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("late.npy", "--labels", "none.txt"), "none.txt"),
+        (("part_1.npy", "--labels", "codes.npy"), "50 rows, and there are 120 labels"),
+        (("late.npy", "--labels", "codes.npy", "--l2", "a"), "--l2 a"),
+        (("late.npy", "--labels", "codes.npy", "--test-labels", "codes.npy"), "test_labels without test_features"),
+        (("late.npy", "--labels", "codes.npy", "--out", "head.pt"), "--out"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    _, aside = run(*arguments, status=2)
+    assert message in aside
+    assert aside.startswith("error: ")
+    assert aside.count("\n") == 1

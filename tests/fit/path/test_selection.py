@@ -1,0 +1,157 @@
+"""Grids, generalized cross-validation, folds, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold, ShuffleSplit
+
+import closedform as cf
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((50, 6))
+Y = X[:, :2] + RNG.standard_normal((50, 2))
+STRENGTHS = np.logspace(-2, 3, 6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("select", [5, KFold(4, shuffle=True, random_state=1), np.arange(50) % 7])
+def test_folds_equal_fits_to_the_other_folds(select: Any, bias: bool, weighted: bool) -> None:
+    weight = RNG.uniform(0.2, 2.0, 50) if weighted else None
+    path = cf.ridge_path(X, Y, l2=STRENGTHS, bias=bias, select=select, sample_weight=weight)
+    w = np.ones(50) if weight is None else weight
+    splitter = KFold(select) if isinstance(select, int) else select
+    tests = (
+        [np.flatnonzero(select == fold) for fold in range(7)]
+        if isinstance(select, np.ndarray)
+        else [test for _, test in splitter.split(X)]
+    )
+    errors = np.zeros((6, 2))
+    for test in tests:
+        others = np.setdiff1d(np.arange(50), test)
+        for place, l2 in enumerate(STRENGTHS):
+            fit = Ridge(l2, fit_intercept=bias, solver="svd").fit(X[others], Y[others], w[others])
+            errors[place] += w[test] @ (Y[test] - fit.predict(X[test])) ** 2 / w.sum()
+    np.testing.assert_allclose(path.errors.numpy(), errors, rtol=1e-11)
+    assert bool((path.standard_errors > 0).all())
+
+
+def test_a_fold_for_each_row_is_leave_one_out() -> None:
+    one = cf.ridge_path(X, Y, l2=STRENGTHS, bias=True)
+    folds = cf.ridge_path(X, Y, l2=STRENGTHS, bias=True, select=50)
+    torch.testing.assert_close(folds.errors, one.errors, rtol=1e-11, atol=0)
+    torch.testing.assert_close(folds.standard_errors, one.standard_errors, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_generalized_cross_validation_is_its_formula(bias: bool) -> None:
+    path = cf.ridge_path(X, Y, l2=STRENGTHS, bias=bias, select="gcv")
+    A, B = (X - X.mean(0), Y - Y.mean(0)) if bias else (X, Y)
+    for place, l2 in enumerate(STRENGTHS):
+        H = A @ np.linalg.solve(A.T @ A + l2 * np.eye(6), A.T) + (np.ones((50, 50)) / 50 if bias else 0)
+        R = Y - H @ Y
+        expected = (R**2).mean(0) / (1 - np.trace(H) / 50) ** 2
+        np.testing.assert_allclose(path.errors[place].numpy(), expected, rtol=1e-11)
+        assert float(path.degrees_of_freedom[place]) == pytest.approx(np.trace(H), rel=1e-12)
+    assert bool(path.standard_errors.isnan().all())
+    _ = B
+
+
+def test_a_wide_table_has_a_limit_of_generalized_cross_validation() -> None:
+    path = cf.ridge_path(X[:5], Y[:5], l2=[0.0, 1e-9], bias=False, select="gcv")
+    torch.testing.assert_close(path.errors[0], path.errors[1], rtol=1e-6, atol=0)
+
+
+def test_the_default_grid_is_extended_where_the_best_is_at_its_end() -> None:
+    noise = np.random.default_rng(8).standard_normal(50)
+    path = cf.ridge_path(X, noise, bias=True)
+    assert any("extended" in note for note in path.notes)
+    assert bool((path.strengths.diff() > 0).all())
+    # No strength of a finer grid does better than what was found.
+    fine = cf.ridge_path(X, noise, l2=np.logspace(-8, 8, 400), bias=True)
+    assert float(path.error) <= float(fine.error) * 1.01
+
+
+def test_strengths_stay_in_the_order_they_came() -> None:
+    path = cf.ridge_path(X, Y, l2=[10.0, 0.0, 0.1, 10.0], bias=True)
+    assert path.strengths.tolist() == [10.0, 0.0, 0.1, 10.0]
+    assert torch.equal(path.errors[0], path.errors[3])
+    alone = cf.ridge_path(X, Y, l2=0.1, bias=True)
+    torch.testing.assert_close(path.errors[2], alone.errors[0], rtol=1e-13, atol=0)
+    assert torch.equal(path.error, path.errors.min(0).values)
+
+
+def test_one_strength_for_all_targets() -> None:
+    targets = np.column_stack([X[:, 0] * 5, RNG.standard_normal(50)])
+    own = cf.ridge_path(X, targets, l2=STRENGTHS)
+    shared = cf.ridge_path(X, targets, l2=STRENGTHS, per_target=False)
+    assert own.l2[0] != own.l2[1]
+    assert shared.l2[0] == shared.l2[1] == shared.strengths[shared.errors.mean(1).argmin()]
+
+
+def test_a_best_strength_at_an_end_of_those_given_is_said() -> None:
+    path = cf.ridge_path(X, Y[:, 0], l2=[100.0, 1000.0], bias=True)
+    assert any("smallest strength, 100" in note and "add lower" in note for note in path.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"l2": []}, "l2 is empty"),
+        ({"l2": [1.0, -2.0]}, "l2 holds -2.0 at place 1"),
+        ({"l2": [1.0, math.nan]}, "l2 holds nan at place 1"),
+        ({"l2": [math.inf]}, "l2 holds inf"),
+        ({"l2": [[1.0, 2.0]]}, "(1, 2)"),
+        ({"l2": "many"}, "no|not a list of numbers"),
+        ({"l2": [None]}, "not a list of numbers"),
+        ({"select": 1}, "at least 2"),
+        ({"select": 51}, "at most as many as rows"),
+        ({"select": True}, "no number of folds"),
+        ({"select": "k"}, "choose 'loo', 'gcv'"),
+        ({"select": 2.5}, "numbers of folds"),
+        ({"select": np.zeros(50, dtype=int)}, "one fold"),
+        ({"select": np.zeros(49, dtype=int)}, "one for each of 50 rows"),
+        ({"select": ShuffleSplit(3)}, "more than once|no fold"),
+        ({"scoring": "r2"}, "choose from 'mse', 'mae'"),
+        ({"scoring": "mae", "select": "gcv"}, "residual of each row"),
+        ({"per_target": 1}, "True or False"),
+        ({"bias": "yes"}, "True or False"),
+        ({"kernel": True}, "square"),
+        ({"kernel": 1}, "True or False"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(cf.ClosedformError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        cf.ridge_path(X, Y, **arguments)
+
+
+def test_folds_without_rows_that_count_are_refused() -> None:
+    weight = np.zeros(50)
+    weight[:10] = 1.0
+    with pytest.raises(cf.ClosedformError, match="fewer than 2 folds have a row of positive weight"):
+        cf.ridge_path(X, Y, select=5, sample_weight=weight)
+
+
+def test_what_is_shown(tmp_path: Any) -> None:
+    path = cf.ridge_path(X, Y, l2=STRENGTHS, bias=True)
+    frame = path.to_frame()
+    assert list(frame.columns) == ["strength", "target", "error", "standard_error", "degrees_of_freedom", "chosen"]
+    assert frame[frame.chosen].sort_values("target")["strength"].tolist() == path.l2.tolist()
+    assert frame["error"].to_numpy() == pytest.approx(path.errors.reshape(-1).numpy())
+    values = path.to_dict()
+    assert values["l2"] == path.l2.tolist()
+    assert values["solution"]["outcome"] == "certified"
+    assert "leave-one-out" in str(path)
+    assert path.section().title == "Ridge path"
+    path.to_html(tmp_path / "path.html")
+    assert "ridge strength l2" in (tmp_path / "path.html").read_text()
+    axes = path.plot()
+    assert axes.get_xlabel() == "ridge strength l2"
+    assert len(axes.get_lines()) == 3

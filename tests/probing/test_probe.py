@@ -1,0 +1,336 @@
+"""A linear probe: its numbers beside direct counts, and what its input may be."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn import linear_model, metrics
+from torch import Tensor, nn
+
+import closedform as cf
+from closedform.files.numpy_files import NpyFormat
+from closedform.probing.scores import wilson_interval
+
+
+def blobs(rows: int = 240, features: int = 6, classes: int = 3, spread: float = 1.5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(rows) % classes
+    centres = spread * torch.randn(classes, features, dtype=torch.float64, generator=generator)
+    return centres[labels] + torch.randn(rows, features, dtype=torch.float64, generator=generator), labels
+
+
+def halves(classes: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    X, labels = blobs(classes=classes, features=8)
+    return X[:160], labels[:160], X[160:], labels[160:]
+
+
+def test_a_probe_is_ridge_on_one_hot_rows() -> None:
+    X, labels, X_test, truth = halves()
+    result = cf.probe(X, labels, test_features=X_test, test_labels=truth, l2=[0.1, 1.0, 10.0])
+    one_hot = np.eye(3)[labels.numpy()]
+    reference = linear_model.RidgeCV([0.1, 1.0, 10.0]).fit(X.numpy(), one_hot)
+    assert float(result.path.l2[0]) == reference.alpha_
+    np.testing.assert_allclose(result.solution.weight, reference.coef_, rtol=1e-9)
+    np.testing.assert_allclose(result.solution.bias, reference.intercept_, rtol=1e-9)
+    said = reference.predict(X_test.numpy()).argmax(1)
+    assert result.predict(X_test) == said.tolist()
+    assert result.accuracy == metrics.accuracy_score(truth, said)
+    scores = result.best.scores
+    assert scores.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truth, said))
+    np.testing.assert_array_equal(scores.confusion, metrics.confusion_matrix(truth, said))
+    np.testing.assert_allclose(scores.recall, metrics.recall_score(truth, said, average=None))
+    np.testing.assert_allclose(scores.precision, metrics.precision_score(truth, said, average=None))
+    assert result.outcome.certified
+    assert result.train_rows == 160
+    assert result.test_rows == 80
+
+
+def test_the_best_five_are_counted() -> None:
+    X, labels, X_test, truth = halves(classes=9)
+    result = cf.probe(X, labels, test_features=X_test, test_labels=truth)
+    scores = result.solution.predict(X_test)
+    expected = metrics.top_k_accuracy_score(truth, scores.numpy(), k=5)
+    assert result.best.scores.top5 == pytest.approx(expected)
+
+
+def test_calibration_adds_up() -> None:
+    X, labels, X_test, truth = halves()
+    result = cf.probe(X, labels, test_features=X_test, test_labels=truth)
+    calibration = result.best.scores.calibration
+    held = result.solution.predict(X_test).max(1).values.clamp(0, 1)
+    right = (result.solution.predict(X_test).argmax(1) == truth).double()
+    place = (held * 10).long().clamp(max=9)
+    expected = sum(abs(float(right[place == at].sum() - held[place == at].sum())) for at in range(10)) / len(truth)
+    assert sum(calibration.rows) == 80
+    assert calibration.error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 7), (7, 7), (90, 100), (1, 1)])
+def test_the_interval_holds_the_proportions_that_the_score_test_allows(right: int, rows: int) -> None:
+    """The ends are where the normal test of a proportion just rejects (Wilson 1927)."""
+    low, high = wilson_interval(right, rows)
+    for end in {low, high} - {0.0, 1.0}:
+        z = (right / rows - end) / math.sqrt(end * (1 - end) / rows)
+        assert abs(z) == pytest.approx(1.959963984540054, rel=1e-9)
+    assert 0 <= low <= right / rows <= high <= 1
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "float", "strings", "list", "series", "polars", "one-hot", "bool"])
+def test_labels_may_be_of_any_kind(kind: str) -> None:
+    X, labels = blobs(classes=2 if kind == "bool" else 3)
+    words = [f"class {int(code)}" for code in labels]
+    given: Any = {
+        "int64": labels,
+        "uint8": labels.to(torch.uint8).numpy(),
+        "float": labels.to(torch.float32),
+        "strings": np.array(words),
+        "list": words,
+        "series": pd.Series(words, dtype="category"),
+        "polars": pl.Series(words),
+        "one-hot": torch.nn.functional.one_hot(labels),
+        "bool": labels == 1,
+    }[kind]
+    result = cf.probe(X, given)
+    plain = cf.probe(X, labels)
+    assert result.accuracy == plain.accuracy
+    assert torch.equal(result.solution.weight, plain.solution.weight)
+    in_words = kind in ("strings", "list", "series", "polars")
+    assert result.classes == (("class 0", "class 1", "class 2") if in_words else plain.classes)
+
+
+def test_numbers_make_a_regression() -> None:
+    X, _ = blobs()
+    y = X @ torch.ones(6, 2, dtype=torch.float64) + 0.1 * X[:, :2] ** 2
+    result = cf.probe(X[:160], y[:160], test_features=X[160:], test_labels=y[160:])
+    assert result.accuracy is None
+    assert result.interval is None
+    predicted = result.solution.predict(X[160:])
+    expected = metrics.r2_score(y[160:], predicted, multioutput="raw_values")
+    np.testing.assert_allclose(result.r_squared, expected)
+    assert "R^2" in str(result)
+    numbers = torch.arange(240)
+    assert cf.probe(X, numbers, task="regression").classes == ()
+    with pytest.raises(cf.ClosedformError, match="240 different integers in 240 rows"):
+        cf.probe(X, numbers)
+
+
+def test_rows_are_held_out_class_by_class_by_a_seed() -> None:
+    X, labels = blobs(classes=4)
+    first, same, other = (cf.probe(X, labels, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.solution.weight, same.solution.weight)
+    assert not torch.equal(first.solution.weight, other.solution.weight)
+    assert first.best.scores.confusion.sum(1).tolist() == [15, 15, 15, 15]
+    assert first.train_rows == 180
+    assert any("held out" in note for note in first.notes)
+
+
+def test_a_class_of_one_row_is_learnt_and_not_judged() -> None:
+    X, labels = blobs()
+    labels[0] = 7
+    result = cf.probe(X, labels)
+    assert result.classes == (0, 1, 2, 7)
+    assert any("1 class of 4 without test rows" in note for note in result.notes)
+    assert any("classes[k]" in note for note in result.notes)
+
+
+def test_every_layer_has_a_probe_and_the_best_is_found_without_the_test_rows() -> None:
+    X, labels = blobs()
+    noise = torch.randn(240, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    result = cf.probe({"early": noise, "late": X}, labels)
+    assert [layer.name for layer in result.layers] == ["early", "late"]
+    assert result.best.name == "late"
+    assert result.accuracy == cf.probe(X, labels).accuracy
+    assert result.metrics()["early/accuracy"] < result.metrics()["late/accuracy"] == result.metrics()["accuracy"]
+    listed = cf.probe([noise, X], labels)
+    assert [layer.name for layer in listed.layers] == ["0", "1"]
+    assert listed.accuracy == result.accuracy
+    apart = cf.probe([X[:100], X[100:]], labels)
+    assert torch.equal(apart.solution.weight, result.solution.weight)
+
+
+def test_classes_and_rows_are_weighted() -> None:
+    X, labels, X_test, truth = halves()
+    X, labels = X[labels.ne(2) | (torch.arange(160) < 30)], labels[labels.ne(2) | (torch.arange(160) < 30)]
+    given = {"test_features": X_test, "test_labels": truth, "l2": [1.0]}
+    balanced = cf.probe(X, labels, class_weight="balanced", **given)
+    counts = torch.bincount(labels).double()
+    weights = {code: float(len(labels) / (3 * counts[code])) for code in range(3)}
+    mapped = cf.probe(X, labels, class_weight=weights, **given)
+    rows = cf.probe(X, labels, sample_weight=[weights[int(code)] for code in labels], **given)
+    reference = linear_model.Ridge(1.0).fit(X, np.eye(3)[labels], [weights[int(code)] for code in labels])
+    for result in (balanced, mapped, rows):
+        np.testing.assert_allclose(result.solution.weight, reference.coef_, rtol=1e-9)
+
+
+def test_tokens_are_rows_where_each_has_a_label() -> None:
+    X, labels = blobs()
+    assert torch.equal(
+        cf.probe(X.view(40, 6, 6), labels.view(40, 6)).solution.weight, cf.probe(X, labels).solution.weight
+    )
+
+
+def test_the_head_is_a_layer_of_the_same_scores() -> None:
+    X, labels = blobs()
+    result = cf.probe(X.float(), labels)
+    head = result.head()
+    assert isinstance(head, nn.Linear)
+    torch.testing.assert_close(head(X.float()), result.solution.predict(X.float()))
+    again = pickle.loads(pickle.dumps(result))
+    assert again.accuracy == result.accuracy
+    assert len(pickle.dumps(result)) < 100_000
+
+
+def test_many_classes_are_never_a_table_of_rows_and_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No array of all rows and classes is made: the largest is a block."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(6000, 8, generator=generator)
+    labels = torch.arange(6000) % 200
+    largest = 0
+    from closedform.probing.tables import OneHotRows
+
+    read = OneHotRows.read
+
+    def watched(self: OneHotRows, start: int, stop: int) -> Tensor:
+        nonlocal largest
+        largest = max(largest, stop - start)
+        return read(self, start, stop)
+
+    monkeypatch.setattr(OneHotRows, "read", watched)
+    result = cf.probe(X, labels, l2=[1.0, 10.0])
+    assert result.outcome.certified
+    assert 0 < largest <= 4500
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "a single class": (["a"] * 240, "all .* labels are a"),
+    "none among words": (["a", "b", None] * 80, "missing in 80 rows, first in row 2"),
+    "nan among words": (np.array(["a", "b", float("nan")] * 80, dtype=object), "missing in 80 rows"),
+    "empty words": (["a", "b", ""] * 80, "missing"),
+    "words and numbers": (["a", 1] * 120, "words and numbers"),
+    "nan among numbers": (torch.tensor([0.5, math.nan] * 120), "NaN or an infinity, first in row 1"),
+    "too few": (torch.arange(239) % 3, "240 rows, and there are 239 labels"),
+    "several ones": (torch.ones(240, 3, dtype=torch.int64), "single one among zeros"),
+    "no rows": (torch.zeros(0), "shape"),
+    "three dimensions": (torch.zeros(2, 3, 40), "shape"),
+    "complex": (np.ones(240, dtype=complex), "complex"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_labels_that_are_none_are_named(name: str) -> None:
+    labels, message = BAD[name]
+    with pytest.raises(cf.ClosedformError, match=message):
+        cf.probe(blobs()[0], labels)
+
+
+def test_strangers_in_the_test_labels_are_named() -> None:
+    X, labels, X_test, truth = halves()
+    words, others = [f"c{code}" for code in labels], [f"c{code}" for code in truth]
+    others[5] = "zebra"
+    with pytest.raises(cf.ClosedformError, match=r"1 class that no training row has \(zebra; first in row 5\)"):
+        cf.probe(X, words, test_features=X_test, test_labels=others)
+    with pytest.raises(cf.ClosedformError, match="2 classes that no training row has"):
+        cf.probe(
+            X[labels == 0].repeat(2, 1), [0, 3] * int((labels == 0).sum()), test_features=X_test, test_labels=truth
+        )
+    with pytest.raises(cf.ClosedformError, match="strings"):
+        cf.probe(X, labels, test_features=X_test, test_labels=others)
+    with pytest.raises(cf.ClosedformError, match="test_labels without test_features"):
+        cf.probe(X, labels, test_labels=truth)
+    with pytest.raises(cf.ClosedformError, match="7 features"):
+        cf.probe(X, labels, test_features=X_test[:, :7], test_labels=truth)
+
+
+def test_activations_with_positions_say_how_to_pool() -> None:
+    labels = torch.arange(12) % 2
+    with pytest.raises(cf.ClosedformError, match=r"x\.mean\(\(2, 3\)\)"):
+        cf.probe(torch.randn(12, 3, 4, 4), labels)
+    with pytest.raises(cf.ClosedformError, match=r"x\[:, 0\]"):
+        cf.probe(torch.randn(12, 3, 4), labels)
+
+
+def test_tables_that_are_neither_layers_nor_shards_are_listed() -> None:
+    X, labels = blobs()
+    with pytest.raises(cf.ClosedformError, match="2 tables of features with 200 rows in all"):
+        cf.probe([X[:100], X[100:200]], labels)
+    with pytest.raises(cf.ClosedformError, match="same columns"):
+        cf.probe([X[:100], X[100:, :3]], labels)
+    with pytest.raises(cf.ClosedformError, match="empty mapping"):
+        cf.probe({}, labels)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"task": "classify"}, {"test_size": 0.0}, {"test_size": 1}, {"seed": "a"}, {"confidence": 1.0},
+        {"class_weight": "even"}, {"class_weight": {9: 1.0}}, {"sample_weight": [1.0]}, {"l2": [-1.0]},
+    ],
+)  # fmt: skip
+def test_arguments_that_are_none_are_named(argument: dict[str, Any]) -> None:
+    with pytest.raises(cf.ClosedformError, match=next(iter(argument))):
+        cf.probe(*blobs(), **argument)
+
+
+def files_of_labels(folder: Path, labels: Tensor) -> list[str]:
+    words = [f"c{int(code)}" for code in labels]
+    np.save(folder / "codes.npy", labels.numpy())
+    np.save(folder / "words.npy", np.array(words))
+    (folder / "words.txt").write_text("\n".join(words) + "\n")
+    pd.DataFrame({"label": words}).to_csv(folder / "words.csv", index=False)
+    pd.DataFrame({"id": range(len(words)), "label": words}).to_parquet(folder / "two.parquet")
+    names = ["codes.npy", "words.npy", "words.txt", "words.csv", "two.parquet::label"]
+    return [str(folder / name) for name in names]
+
+
+def test_labels_are_read_from_files(tmp_path: Path) -> None:
+    X, labels = blobs()
+    np.save(tmp_path / "x.npy", X.numpy())
+    expected = cf.probe(X, labels)
+    for file in files_of_labels(tmp_path, labels):
+        result = cf.probe(str(tmp_path / "x.npy"), file)
+        assert torch.equal(result.solution.weight, expected.solution.weight)
+    with pytest.raises(cf.ClosedformError, match="id, label; name the one"):
+        cf.probe(X, str(tmp_path / "two.parquet"))
+
+
+def test_rows_of_files_are_chosen_block_by_block(tmp_path: Path) -> None:
+    X, labels = blobs()
+    np.save(tmp_path / "x.npy", X.numpy())
+    streamed = NpyFormat().open(tmp_path / "x.npy", "", 0)
+    assert not streamed.in_memory
+    from_file, from_memory = cf.probe(streamed, labels), cf.probe(X, labels)
+    assert from_file.accuracy == from_memory.accuracy
+    torch.testing.assert_close(from_file.solution.weight, from_memory.solution.weight, rtol=1e-9, atol=1e-12)
+
+
+def test_it_is_shown_as_text_page_plot_and_json() -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    X, labels = blobs(classes=7)
+    for features in (X, {"<a>": X, "b": X[:, :3]}):
+        result = cf.probe(features, labels)
+        assert str(result).startswith("accuracy") or "accuracy" in str(result)
+        assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["accuracy"] == result.accuracy
+        assert "Calibration" in result._repr_html_()
+        assert "<a>" not in result._repr_html_()
+        assert result.plot().lines
+        assert all(isinstance(value, float) for value in result.metrics().values())
+
+
+def test_every_pair_of_choices_goes_together() -> None:
+    X, labels = blobs(120)
+    choices = itertools.product([True, False], [None, "balanced"], [torch.float32, torch.float64])
+    for bias, class_weight, dtype in choices:
+        result = cf.probe(X.to(dtype), labels, bias=bias, class_weight=class_weight)
+        assert result.outcome.certified
+        assert (result.solution.bias is not None) == bias
+        assert result.solution.weight.dtype == dtype
