@@ -15,6 +15,7 @@ from closedform.files import open_problem
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import Request, Watcher, check_ridge
+from closedform.fit.sharing import agreed_request, open_rows
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, as_rows, scan
@@ -35,6 +36,7 @@ def fit_(
     sample_weight: Any = None,
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
+    group: Any = None,
     method: str = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
@@ -53,6 +55,8 @@ def fit_(
         sample_weight: One weight for each row, not negative, ``(rows,)``.
         nearest_to: A layer; where the minimiser is not unique the one nearest to its weights and bias is written.
         digits: Ask for this many correct decimal digits in every weight, 1 to 15.
+        group: A group of ``torch.distributed``, as for :func:`closedform.solve`: every process passes its own rows and
+            its copy of the layer, and all copies are written alike, or none.
         method: ``"auto"``, or the name of a method to use it alone.
         rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut.
         progress: ``None``, ``False`` or a function of a label and the part done.
@@ -71,24 +75,24 @@ def fit_(
         True
     """
     started = time.perf_counter()
-    check_linear(layer)
-    check_writable(layer)
-    opened = open_problem(X, Y, sample_weight)
-    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
-    _check_fit(layer, rows.n_features, rows.n_targets)
-    if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
-        raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
-
-    request = Request.checked(
+    if group is None:
+        # Before files are opened; with a group what is wrong here is told to the others.
+        check_linear(layer)
+        check_writable(layer)
+    rows = open_rows(X, Y, sample_weight, group, lambda rows: _check_layer(layer, rows))
+    request = agreed_request(
         rows,
-        bias=layer.bias is not None,
-        l2=l2,
-        nearest_to=nearest_to,
-        digits=digits,
-        method=method,
-        rcond=rcond,
-        dtype=layer.weight.dtype,
-        progress=progress,
+        lambda: Request.checked(
+            rows,
+            bias=layer.bias is not None,
+            l2=l2,
+            nearest_to=nearest_to,
+            digits=digits,
+            method=method,
+            rcond=rcond,
+            dtype=layer.weight.dtype,
+            progress=progress,
+        ),
     )
 
     solution = solve_rows(rows, request)
@@ -177,6 +181,14 @@ def _squares(rows: Rows, weights: Weights, step: Weights) -> tuple[float, float]
     columns = Columns(weights.bias is not None, ones, torch.ones_like(weights.weight[:, 0]))
     sums = rows.walk(ResidualSums(columns, *columns.raw(both), targets=True))
     return float(sums.squares[: rows.n_targets].sum()), float(sums.squares[rows.n_targets :].sum())
+
+
+def _check_layer(layer: nn.Linear, rows: Rows) -> None:
+    check_linear(layer)
+    check_writable(layer)
+    _check_fit(layer, rows.n_features, rows.n_targets if rows.x.shape[0] else layer.out_features)
+    if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
+        raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
 
 
 def _check_fit(layer: nn.Linear, n_features: int, n_targets: int) -> None:

@@ -14,7 +14,6 @@ from closedform.engine import compiled
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
-from closedform.files import open_problem
 from closedform.fit.certification import certify
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
@@ -30,11 +29,12 @@ from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
 from closedform.fit.request import Request, Watcher
+from closedform.fit.sharing import agreed_request, open_rows, traffic_note
 from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
 from closedform.fit.storage import measure_stored
 from closedform.numerics.rank import default_rcond
-from closedform.rows import Design, Rows, Scan, as_rows, scan
+from closedform.rows import Design, Rows, Scan, scan
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
 
@@ -55,6 +55,7 @@ def solve(
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
     kernel: bool = False,
+    group: Any = None,
     method: str = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
@@ -83,6 +84,8 @@ def solve(
         kernel: Whether X is a symmetric kernel matrix K between the rows, ``(rows, rows)``. The coefficients a of
             ``f = K a`` are then penalised by ``l2 * a'Ka``, so that ``(K + l2 I) a = y``, as scikit-learn's
             ``KernelRidge(kernel="precomputed")``; there is no bias, and ``predict`` takes ``K(new rows, rows)``.
+        group: A group of ``torch.distributed`` (``torch.distributed.group.WORLD``) whose processes all call this, each
+            with its own rows, any number of them, also none (``X`` of shape ``(0, features)``). All return the same.
         method: ``"auto"``, or the name of a method to use it alone.
         rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut. Default:
             eps of float64 times the larger dimension, and nothing is cut that the residual can see.
@@ -97,6 +100,7 @@ def solve(
         NonFiniteError: NaN or infinities in the data.
         DataTypeError: complex, object, string, sparse or meta data.
         MethodRefusedError: the method asked for cannot take this problem.
+        GroupError: another process of the group failed, died or did not answer in time.
 
     Example:
         >>> import torch, closedform as cf
@@ -108,18 +112,20 @@ def solve(
         True
     """
     started = time.perf_counter()
-    opened = open_problem(X, Y, sample_weight)
-    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
-    request = Request.checked(
+    rows = open_rows(X, Y, sample_weight, group)
+    request = agreed_request(
         rows,
-        bias=bias,
-        l2=l2,
-        nearest_to=nearest_to,
-        digits=digits,
-        kernel=kernel,
-        method=method,
-        rcond=rcond,
-        progress=progress,
+        lambda: Request.checked(
+            rows,
+            bias=bias,
+            l2=l2,
+            nearest_to=nearest_to,
+            digits=digits,
+            kernel=kernel,
+            method=method,
+            rcond=rcond,
+            progress=progress,
+        ),
     )
     return replace(solve_rows(rows, request), seconds=time.perf_counter() - started)
 
@@ -149,8 +155,13 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
             # Strengths share what passes over the rows have found.
             parts = [(torch.tensor(targets, device=rows.device), strength) for strength, targets in groups]
             solution = join([(targets, _solve_part(design, targets, strength, request)) for targets, strength in parts])
+    note = traffic_note(rows)
     return replace(
         solution,
+        # All have computed this from the same sums, but their processors may round in other ways.
+        weight=rows.walker.each(solution.weight)[0],
+        bias=rows.walker.each(solution.bias)[0],
+        notes=solution.notes if note is None else (*solution.notes, note),
         seconds=time.perf_counter() - started,
         feature_names=rows.feature_names,
         target_names=rows.target_names,
@@ -250,11 +261,23 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         compiled=compiled.available(),
     )
 
+    facts = _agreed(rows, facts)
     plan = make_plan(facts, request.method)
     if plan.seconds > _WORTH_MEASURING:
-        facts = replace(facts, rates=measured_rates(rows.device))
+        facts = _agreed(rows, replace(facts, rates=measured_rates(rows.device)))
         plan = make_plan(facts, request.method)
     return facts, plan
+
+
+def _agreed(rows: Rows, facts: Facts) -> Facts:
+    """Return the facts by which all processes decide: those of the first, with what all of them can do."""
+    every = rows.walker.each(facts)
+    return replace(
+        every[0],
+        bfloat16=all(each.bfloat16 for each in every),
+        in_memory=all(each.in_memory for each in every),
+        compiled=all(each.compiled for each in every),
+    )
 
 
 def _attempt(

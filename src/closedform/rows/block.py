@@ -34,6 +34,7 @@ class Block:
         Y: ``(rows, targets)``.
         weight: ``(rows,)``, float64, or None for ones.
         engine: What multiplies with X; chosen once for a table.
+        before: Rows of other processes that come before this table.
     """
 
     start: int
@@ -41,6 +42,7 @@ class Block:
     Y: Tensor
     weight: Tensor | None
     engine: Engine
+    before: int = 0
 
     def among(self, order: Tensor) -> Tensor:
         """Return those of the ascending row numbers of the table, int64, that are in this block, counted in it."""

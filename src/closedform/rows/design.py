@@ -120,7 +120,7 @@ class _Found:
     def sampled_rows(self, positive_rows: int) -> Tensor:
         """Draw one of every few rows at random, since tables repeat themselves; about as many of positive weight."""
         if self._sample is None:
-            n_rows, count = self._rows.n_rows, _SAMPLE_ROWS * self._columns.n_columns
+            n_rows, count = self._rows.extent.n_rows, _SAMPLE_ROWS * self._columns.n_columns
             generator = torch.Generator().manual_seed(_SAMPLE_SEED)
             stride = max(1, positive_rows // count)
             drawn = torch.arange(n_rows // stride, device="cpu") * stride
@@ -138,7 +138,7 @@ class _Found:
         if key not in self._sums:
             sums = NormalEquations(self._columns, dtype, bfloat16=bfloat16)
             if sampled is not None:
-                rest = torch.ones(self._rows.n_rows, dtype=torch.bool, device=sampled.device)
+                rest = torch.ones(self._rows.extent.n_rows, dtype=torch.bool, device=sampled.device)
                 rest[sampled] = False
                 others = rest.nonzero().squeeze(1)
                 sums = self.sampled_normal_equations(dtype, sampled).going_on(others, bfloat16=bfloat16)

@@ -40,6 +40,8 @@ class Rows(Readable):
         notes: What was done on the way in that the user should know.
         walker: Who runs folds over the rows.
         watcher: Who is told how far a pass has come, or None.
+        total: How many rows all processes have together, where each reads its own; else None.
+        before: Rows of other processes that come before these.
         triangle_of: How many rows this is the triangle of (:meth:`Triangle.to_table`); None for the rows themselves.
     """
 
@@ -51,11 +53,13 @@ class Rows(Readable):
     walker: Walker = field(default_factory=InOrder)
     watcher: Callable[[str, float], None] | None = None
     triangle_of: int | None = None
+    total: int | None = None
+    before: int = 0
 
     @property
     def n_rows(self) -> int:
-        """Rows of the table, those of weight zero included."""
-        return self.x.shape[0]
+        """Rows of the table, those of weight zero included and those of all processes."""
+        return self.x.shape[0] if self.total is None else self.total
 
     @property
     def n_features(self) -> int:
@@ -95,7 +99,7 @@ class Rows(Readable):
     @property
     @override
     def extent(self) -> Extent:
-        return Extent(self.n_rows, self.n_features, self.n_targets, self.in_memory)
+        return Extent(self.x.shape[0], self.n_features, self.n_targets, self.in_memory)
 
     @cached_property
     def engine(self) -> Engine:
@@ -156,10 +160,10 @@ class Rows(Readable):
             with all_threads():
                 absent = (weight == 0).unsqueeze(1)
                 X, Y = X.masked_fill(absent, 0), Y.masked_fill(absent, 0)
-        return Block(start, X, Y, weight, self.engine if as_stored else engine_for(X))
+        return Block(start, X, Y, weight, self.engine if as_stored else engine_for(X), self.before)
 
 
-def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
+def as_rows(X: Any, Y: Any, sample_weight: Any = None, *, empty: bool = False) -> Rows:
     """Check shapes and kinds at the public door and return the table.
 
     Args:
@@ -167,6 +171,7 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
             :func:`closedform.rows.tensors.as_tensor` reads, or a :class:`Source`.
         Y: Targets, ``(rows,)`` or ``(rows, targets)``, or with the leading dimensions of X.
         sample_weight: One non-negative weight per row, or None.
+        empty: Whether there may be no rows at all, of ``(0, features)``.
 
     Raises:
         InputError: empty tables, or shapes or labels of rows that do not belong together.
@@ -183,7 +188,8 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
     if len(x.shape) == 0 or len(y.shape) == 0:
         raise InputError(f"X has shape {x.shape} and Y has shape {y.shape}; a single number is not a table.")
     leading, n_features = x.shape[:-1], x.shape[-1]
-    if 0 in x.shape:
+    empty = empty and x.shape[0] == 0 and len(x.shape) == 2
+    if 0 in (x.shape[1:] if empty else x.shape):
         raise InputError(f"X is empty: its shape is {x.shape}. At least one row and one feature are needed.")
 
     single_target = y.shape == leading
@@ -195,7 +201,7 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
             f"X has shape {x.shape} and Y has shape {y.shape}: the rows do not match. Y must be "
             f"{leading} or {(*leading, 'targets')}.{hint}"
         )
-    if 0 in y.shape:
+    if 0 in (y.shape[1:] if empty else y.shape):
         raise InputError(f"Y is empty: its shape is {y.shape}. At least one target is needed.")
 
     n_rows = 1
@@ -259,7 +265,7 @@ class _ReshapedSource(Source):
         self.shape = shape
         names = source.columns
         self.columns = names if names is not None and len(names) == torch.Size(shape[1:]).numel() else None
-        self.rows_per_outer_row = shape[0] // source.shape[0]
+        self.rows_per_outer_row = shape[0] // max(source.shape[0], 1)
 
     @property
     @override

@@ -8,6 +8,7 @@ __all__ = [
     "ClosedformError",
     "DataTypeError",
     "FactorBreakdown",
+    "GroupError",
     "InputError",
     "MethodRefusedError",
     "MissingExtraError",
@@ -40,6 +41,10 @@ class DataTypeError(ClosedformError, TypeError):
 
 class SourceError(InputError):
     """A file that cannot be read or understood: missing, truncated, not what its name says, key not found."""
+
+
+class GroupError(ClosedformError, RuntimeError):
+    """Several processes work on one fit, and one of them failed, died, or did not answer in time."""
 
 
 class MethodRefusedError(InputError):

@@ -124,7 +124,8 @@ def _row_space(problem: Problem) -> tuple[Tensor, float]:
         FactorBreakdown: full rank, or a spectrum without a plain gap.
     """
     design, p = problem.design, problem.n_columns
-    sampled, scale = with_ridge(problem, design.sampled_normal_equations(torch.float64))
+    sums = design.sampled_normal_equations(torch.float64)
+    sampled, scale = with_ridge(problem, sums)
     gram = mirror(sampled) * torch.outer(scale, scale)
     values = torch.linalg.eigvalsh(gram)
     largest = float(values[-1])
@@ -146,7 +147,7 @@ def _row_space(problem: Problem) -> tuple[Tensor, float]:
     # themselves say, combined so that no combination is short, by the condition number.
     W = torch.linalg.solve_triangular(R, W, upper=True, left=False)
     seen = problem.rows.walk(RowSpace(problem.columns, W, design.sampled_rows))
-    share = design.sampled_rows.shape[0] / problem.rows.n_rows
+    share = sums.rows / problem.rows.n_rows
     return torch.linalg.qr(seen.product).Q, (largest / share) ** 0.5
 
 

@@ -46,7 +46,7 @@ class SketchedRows(SumFold):
     @override
     def add(self, block: Block) -> None:
         n, device = block.X.shape[0], self.X.device
-        generator = torch.Generator().manual_seed(self._seed + block.start)
+        generator = torch.Generator().manual_seed(self._seed + block.before + block.start)
         targets, factors = sparse_signs(n, self.X.shape[0], generator, device)
         if block.weight is not None:
             factors *= block.weight.sqrt().unsqueeze(1)
