@@ -127,6 +127,7 @@ def solve(
             progress=progress,
         ),
     )
+
     return replace(solve_rows(rows, request), seconds=time.perf_counter() - started)
 
 

@@ -77,6 +77,7 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
         ("dtype", str(request.dtype)),
         ("nearest_to", request.nearest_to is not None),
     ]
+
     every = walker.each(asked)
     for rank, others in enumerate(every):
         for (name, other), (_, first) in zip(others, every[0], strict=True):
@@ -84,6 +85,7 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
                 raise InputError(
                     f"{name} is {first!r} on rank 0 and {other!r} on rank {rank}; ask for the same on all."
                 )
+
     if request.kernel:
         raise InputError("kernel=True with group= is not available: a kernel matrix is between all rows.")
     near = request.nearest_to
