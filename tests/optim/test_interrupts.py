@@ -19,27 +19,28 @@ from closedform.optim import RecursiveLeastSquares
 from data import gaussian
 
 PACKAGE = str(Path(closedform.__file__).parent)
+#: Lines, among them those that hand over layer and state.
+NEAR_THE_END = 100
 X, Y = gaussian(30, 3), gaussian(30, 2, seed=1)
 
 
 def prepared(rows: int) -> tuple[nn.Linear, RecursiveLeastSquares]:
     layer = make_layer(3, 2)
     opt = RecursiveLeastSquares(layer)
-    train(layer, opt, X[:rows], Y[:rows], 1)
+    train(layer, opt, X[:rows], Y[:rows], 10)
     return layer, opt
 
 
-def interrupted_at(line: int, act: Any) -> bool:
-    """Run ``act`` and interrupt it when it comes to that line of the package; return whether it came so far."""
-    count = 0
+def lines_of(act: Any, interrupt: int = 0) -> list[tuple[str, int]]:
+    """Run ``act`` and return the lines of the package it came to; it is interrupted at that one of them, if given."""
+    seen: list[tuple[str, int]] = []
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         if event == "line":
-            count += 1
-            if count == line:
+            seen.append((frame.f_code.co_filename, frame.f_lineno))
+            if len(seen) == interrupt:
                 raise KeyboardInterrupt
         return trace
 
@@ -48,10 +49,17 @@ def interrupted_at(line: int, act: Any) -> bool:
     try:
         act()
     except KeyboardInterrupt:
-        return True
+        assert len(seen) == interrupt
     finally:
         sys.settrace(previous)
-    return False
+    return seen
+
+
+def moments(act: Any) -> list[int]:
+    """Return when to interrupt ``act``: when it comes to a line for the first time, and at each line near the end."""
+    seen = lines_of(act)
+    first = {place: number for number, place in reversed(list(enumerate(seen, start=1)))}
+    return sorted({*first.values(), *range(max(1, len(seen) - NEAR_THE_END), len(seen) + 1)})
 
 
 def snapshot(layer: nn.Linear, opt: RecursiveLeastSquares) -> list[Any]:
@@ -79,34 +87,32 @@ def test_an_interrupted_step_is_done_or_not_done(rows: int) -> None:
     opt.step()
     after = snapshot(layer, opt)
 
-    line, done = 0, False
-    while not done:
-        line += 1
+    times = moments(ready()[1].step)
+    assert len(times) > 50
+    for line in times:
         layer, opt = ready()
-        done = not interrupted_at(line, opt.step)
+        lines_of(opt.step, interrupt=line)
         now = snapshot(layer, opt)
         committed = same(now, after)
         assert committed or same(now, before), f"neither before nor after, interrupted at line {line}"
         if not committed:
             opt.step()  # the rows are still there
             assert same(snapshot(layer, opt), after)
-    assert line > 50
 
 
 def test_an_interrupted_backward_pass_changes_nothing_and_can_be_done_again() -> None:
-    line, done = 0, False
-    while not done:
-        line += 7  # every seventh line: forward hook, the functions of the loss, measuring, delivery
+    def turn() -> None:
+        opt.zero_grad()
+        F.mse_loss(layer(X[20:]), Y[20:]).backward()
+
+    layer, opt = prepared(20)
+    times = moments(turn)
+    assert len(times) > 100
+    for line in times[::4]:  # forward hook, the functions of the loss, measuring, delivery
         layer, opt = prepared(20)
         before = snapshot(layer, opt)
-
-        def turn() -> None:
-            opt.zero_grad()  # noqa: B023
-            F.mse_loss(layer(X[20:]), Y[20:]).backward()  # noqa: B023
-
-        done = not interrupted_at(line, turn)
+        lines_of(turn, interrupt=line)
         assert same(snapshot(layer, opt), before)
         turn()
         opt.step()
         assert cf.gap(layer, X, Y).weight_distance < 1e-12
-    assert line > 100
