@@ -32,6 +32,10 @@ class Outcome(Enum):
         "clear gap at the cut-off, so the data do not say which weights are right; a ridge (l2=...) or an "
         "explicit rcond=... decides it"
     )
+    NO_MINIMISER = (
+        "no minimiser exists: along .direction no row's loss ever rises and some fall for ever, so the weights grow "
+        "without end; a ridge (l2=...) on the weights, or data that overlap, give the loss a minimum"
+    )
     NOT_DETERMINED = (
         "not certified to the digits asked: the data do not determine every weight to that many digits; "
         "weight_bound says which are, and how well"
@@ -44,7 +48,7 @@ class Outcome(Enum):
     @property
     def certified(self) -> bool:
         """Whether the weights are what was asked for: at the minimum up to rounding, and to the digits asked."""
-        return self not in (Outcome.NOT_CERTIFIED, Outcome.NOT_DETERMINED)
+        return self not in (Outcome.NOT_CERTIFIED, Outcome.NOT_DETERMINED, Outcome.NO_MINIMISER)
 
     @property
     def severity(self) -> int:
@@ -60,6 +64,7 @@ _FROM_BEST_TO_WORST = (
     "CERTIFIED_NOT_UNIQUE",
     "AMBIGUOUS_RANK",
     "TRUNCATED",
+    "NO_MINIMISER",
     "NOT_DETERMINED",
     "NOT_CERTIFIED",
 )

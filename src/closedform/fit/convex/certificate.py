@@ -1,0 +1,252 @@
+"""The certificate of a convex fit: a proven bound on how far the loss can still fall, by a pass of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.fit.convex.passes import add_gram_
+from closedform.fit.convex.problem import ConvexProblem
+from closedform.losses import Criterion
+from closedform.numerics.symmetric import mirror
+from closedform.rows import Block, SumFold
+from closedform.rows.block import Extent
+from closedform.rows.columns import Columns
+from closedform.words.json_values import plain
+
+__all__ = ["GAP_TOLERANCE", "GapCertificate", "Proof", "prove"]
+
+#: The largest proven excess, relative to the size of the loss, at which weights are accepted.
+GAP_TOLERANCE = 1e-10
+#: How uncertain the Hessian may be, relative to itself, for a bound that divides by it.
+_MOST_UNCERTAIN = 0.1
+#: Rows of a block: sums over more would lose more digits, and smaller blocks cost calls.
+_PROOF_ROWS = 4096
+#: Roundings of a row's slope beyond those of its output: exponentials, logarithms, a few products.
+_FEW = 32
+#: Outputs up to which each has a Gram matrix of its own; more share the smallest curvature of each row.
+_MOST_GRAMS = 32
+_EPS = torch.finfo(torch.float64).eps
+
+
+@final
+@dataclass(frozen=True)
+class GapCertificate:
+    """What a fresh pass over the rows proves of weights, for a convex criterion.
+
+    Attributes:
+        accepted: Whether ``relative_gap`` is at most ``tolerance``, so that a minimum is attained and this is it.
+        gap: Proven upper bound on the objective less its minimum; inf where nothing could be proven. The objective is
+            the sum of the (weighted) row losses and ``l2 / 2 * |weight|^2``.
+        relative_gap: The same relative to the sum of the sizes of the row losses.
+        tolerance: What ``relative_gap`` is held against.
+        excess_loss: The gap in the units of the criterion: divided by what its mean divides by.
+        loss: The criterion at the weights, as torch computes it, without the penalty.
+        objective: The objective.
+        gradient_norm: Euclidean norm of its gradient, in the user's units.
+        condition: Condition number of the Hessian there in scaled columns, of a lower bound for coupled outputs; inf
+            where it is singular.
+        flat_directions: Dimension of the directions in which the rows do not bend the loss of any output; a shift of all
+            classes is not counted.
+        unique: Whether the minimiser is proven to be the only one (of classes up to that shift).
+        reason: What the bound rests on, or why there is none.
+    """
+
+    accepted: bool
+    gap: float
+    relative_gap: float
+    tolerance: float
+    excess_loss: float
+    loss: float
+    objective: float
+    gradient_norm: float
+    condition: float
+    flat_directions: int
+    unique: bool
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain numbers and strings for JSON; what is not finite becomes None."""
+        return plain(self)
+
+    def __str__(self) -> str:
+        verdict = "accepted" if self.accepted else "refused"
+        flat = f", {self.flat_directions} flat directions" if self.flat_directions else ""
+        bound = f"at most {self.gap:.1e} ({self.relative_gap:.1e} relative)" if math.isfinite(self.gap) else "not bounded"
+        return (
+            f"{verdict}: excess of the objective {bound}, {self.reason}\n"
+            f"condition of the Hessian {self.condition:.2g}{flat}\n"
+            f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
+        )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What could be proven: a bound on the excess, and the numbers it rests on."""
+
+    gap: float
+    magnitude: float
+    loss: float
+    objective: float
+    gradient: Tensor
+    condition: float
+    reason: str
+    definite: bool
+
+
+@final
+class _ProofSums(SumFold):
+    """Loss, sizes, gradient and bounds on its rounding, with lower bounds on the Hessian of each group of outputs."""
+
+    as_stored = False
+    label = "certifying"
+
+    def __init__(self, criterion: Criterion, columns: Columns, theta: Tensor, groups: int) -> None:
+        self._criterion, self._columns, self._theta, self._groups = criterion, columns, theta, groups
+        self._at = columns.raw(theta)
+        self._length = torch.linalg.vector_norm(theta, dim=0)
+        self.numbers = theta.new_zeros(2)
+        self.gradient = torch.zeros_like(theta)
+        self.errors = theta.new_zeros(theta.shape[1])
+        self.grams = theta.new_zeros(groups, theta.shape[0], theta.shape[0])
+        self.peak = theta.new_zeros(1)
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return _PROOF_ROWS
+
+    @override
+    def add(self, block: Block) -> None:
+        criterion, T, columns = self._criterion, block.Y, self._columns
+        V, offset = self._at
+        Z = block.X @ V if offset is None else torch.addmm(offset, block.X, V)
+        values, slopes = criterion.values(Z, T), criterion.slopes(Z, T)
+        least = criterion.least_curvature(Z, T)
+        bent = criterion.diagonal(criterion.curvatures(Z, T))
+        lengths = (block.X * columns.feature_scale).square().sum(1)
+        if columns.bias:
+            lengths += columns.scale[0].square()
+
+        sizes = slopes.abs() * _FEW + bent.amax(1, keepdim=True) * (lengths.sqrt().unsqueeze(1) * self._length)
+        if criterion.coupled:
+            sizes = sizes.sum(1, keepdim=True).expand_as(sizes)
+        weight = torch.ones_like(values) if block.weight is None else block.weight
+        self.numbers += torch.stack([(values * weight).sum(), (values.abs() * weight).sum()])
+        self.errors += (sizes.square() * weight.unsqueeze(1)).sum(0)
+        counted = weight > 0
+        if bool(counted.any()):
+            self.peak = torch.maximum(self.peak, lengths[counted].max().reshape(1))
+
+        slopes = slopes * weight.unsqueeze(1)
+        features = (block.X.T @ slopes) * columns.feature_scale.unsqueeze(1)
+        if columns.bias:
+            features = torch.cat([(slopes.sum(0) * columns.scale[0]).unsqueeze(0), features])
+        self.gradient += features
+        if least.shape[1] != self._groups:
+            least = least.amin(1, keepdim=True)
+        for group in range(self._groups):
+            add_gram_(self.grams[group], columns, block, least[:, group] * weight)
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.add_sums(other)
+        self.peak = torch.maximum(self.peak, other.peak)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion, self._columns, self._theta, self._groups)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return self.numbers, self.gradient, self.errors, self.grams
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return *self.sums(), self.peak
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        super().load_state(state[:-1])
+        self.peak = state[-1]
+
+
+def prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor) -> Proof:
+    r"""Bound the excess of the objective at some coefficients.
+
+    Let H bound the Hessian from below while no output moves by more than a radius r, g be the gradient, and S the largest
+    change of an output that a step of length 1 in the norm of H makes. With :math:`\lambda^2 = g' H^{-1} g`, and if
+    :math:`2 \lambda S \le r`, the objective is at least its present value on the sphere of radius :math:`2 \lambda`, so
+    that by convexity a minimum is attained inside, and there it is no lower than by :math:`\lambda^2 / 2`. With a ridge
+    on every coefficient :math:`|g|^2 / (2 l_2)` is a bound as well: the duality gap at the dual point made of the slopes.
+    Rounding in g is bounded by the sizes of its terms and added to it.
+
+    Args:
+        problem: What is minimised.
+        theta: Coefficients.
+        null: Orthonormal directions in which no output changes, ``(columns, directions)``.
+        norms: Norms of the scaled columns with sample weights, ``(columns,)``.
+    """
+    criterion, k = problem.criterion, problem.n_outputs
+    groups = 1 if criterion.coupled or k > _MOST_GRAMS else k
+    sums = problem.rows.walk(_ProofSums(criterion, problem.columns, theta, groups))
+    penalty = problem.penalty
+    gradient = sums.gradient + penalty * theta
+    loss, magnitude = (float(value) for value in sums.numbers)
+    objective = loss + 0.5 * float((penalty * theta * theta).sum())
+
+    blocks = math.ceil(problem.rows.n_rows / _PROOF_ROWS)
+    roundings = (min(_PROOF_ROWS, problem.rows.n_rows) + blocks + problem.n_columns + _FEW) * _EPS
+    error = roundings * norms.unsqueeze(1) * sums.errors.sqrt().unsqueeze(0) + 4 * _EPS * (penalty * theta).abs()
+    shift = 0.0
+    if criterion.coupled:
+        # The shift of all classes bends by the ridge alone, and its gradient is known without cancellation.
+        shift = 0.5 * k * float((penalty[:, :1] * theta.mean(1, keepdim=True) ** 2).sum())
+        gradient = gradient - gradient.mean(1, keepdim=True)
+    free = gradient - null @ (null.T @ gradient)
+
+    gap, reason = math.inf, ""
+    if not bool((penalty == 0).any()):
+        gap = 0.5 * float(((gradient.abs() + error).square() / penalty).sum()) + shift
+        reason = "the duality gap"
+    local, condition, why = _local_bound(problem, free, error, sums, null, roundings)
+    definite = math.isfinite(local)
+    if local + shift < gap:
+        gap, reason = local + shift, "by the curvature around the weights"
+    return Proof(gap, magnitude, loss, objective, gradient, condition, reason or why, definite)
+
+
+def _local_bound(
+    problem: ConvexProblem, gradient: Tensor, error: Tensor, sums: _ProofSums, null: Tensor, roundings: float
+) -> tuple[float, float, str]:
+    """Return the bound by curvature, the condition of the Hessian, and why there is no bound."""
+    k, groups = problem.n_outputs, sums.grams.shape[0]
+    least, squared, condition = math.inf, 0.0, 1.0
+    for output in range(k):
+        strengths = problem.penalty[:, output] if groups > 1 or k == 1 else problem.penalty.amin(1)
+        H = mirror(sums.grams[output if groups > 1 else 0]) + torch.diag(strengths)
+        if not bool(strengths[-1]):
+            H += null @ null.T * H.diagonal().mean()
+        factor, broken = torch.linalg.cholesky_ex(H)
+        if int(broken):
+            return math.inf, math.inf, "the Hessian there is singular up to rounding"
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(H.shape[0], dtype=H.dtype), upper=False)
+        size = float(inverse.square().sum())
+        doubt = roundings * float(H.diagonal().sum()) * size
+        if doubt > _MOST_UNCERTAIN:
+            return math.inf, float(H.diagonal().sum()) * size, "the Hessian there is singular up to rounding"
+        column = (inverse @ gradient[:, output]).abs() + inverse.abs() @ error[:, output]
+        squared += float(column.square().sum()) / (1 - doubt)
+        least = min(least, (1 - doubt) / size)
+        condition = max(condition, float(torch.linalg.matrix_norm(H, 2)) * float(torch.linalg.matrix_norm(inverse, 2)) ** 2)
+
+    reach = math.sqrt(float(sums.peak) / least) * (math.sqrt(2) if problem.criterion.coupled else 1.0)
+    moved = 2 * math.sqrt(squared) * reach
+    if not moved <= problem.criterion.radius:
+        return math.inf, condition, f"outputs could move by {moved:.1e}, further than the curvature is known"
+    return 0.5 * squared, condition, ""

@@ -1,0 +1,307 @@
+"""The passes over the rows that a convex criterion needs: loss and gradient, products with the Hessian, its Gram matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.losses import Criterion
+from closedform.rows import Block, SumFold
+from closedform.rows.block import Extent
+from closedform.rows.columns import Columns
+
+__all__ = ["CurvatureGram", "HessianProduct", "Kept", "LossSums", "StartSums", "TargetCounts"]
+
+#: Entries of the outputs of a block: few enough to stay in the caches beside its features.
+_OUTPUT_ENTRIES = 2**17
+
+
+def _block_rows(extent: Extent, n_outputs: int) -> int:
+    return max(64, min(extent.cached_rows(), _OUTPUT_ENTRIES // max(n_outputs, 1)))
+
+
+def _outputs(X: Tensor, V: Tensor, offset: Tensor | None) -> Tensor:
+    return X @ V if offset is None else torch.addmm(offset, X, V)
+
+
+@final
+@dataclass(eq=False)
+class Kept:
+    """What passes over a table in memory leave behind for the next ones: in float32, which is enough for directions.
+
+    Attributes:
+        X: The features in the scale of the columns, ``(rows, features)``.
+        C: The curvatures at the weights last seen, ``(rows, outputs)``.
+        filled: Whether X has been filled.
+    """
+
+    X: Tensor
+    C: Tensor
+    filled: bool = field(default=False)
+
+
+@final
+class TargetCounts(SumFold):
+    """What the targets say: how many rows count, how many outputs there are, sums of slopes far out either way.
+
+    Args:
+        criterion: The criterion; targets that it is not defined for are refused.
+        n_outputs: How many outputs a row has.
+        device: Where the numbers are.
+    """
+
+    as_stored = False
+    label = "reading"
+
+    def __init__(self, criterion: Criterion, n_outputs: int, device: torch.device) -> None:
+        self._criterion, self._n_outputs = criterion, n_outputs
+        self.totals = torch.zeros(1, dtype=torch.float64, device=device)
+        self.down = torch.zeros(n_outputs, dtype=torch.float64, device=device)
+        self.up = torch.zeros(n_outputs, dtype=torch.float64, device=device)
+
+    @override
+    def add(self, block: Block) -> None:
+        T, criterion = block.Y, self._criterion
+        if block.weight is not None:
+            T = T[block.weight > 0]
+        criterion.check(T, block.start, self._n_outputs)
+        counts = criterion.counts(T, self._n_outputs)
+        weight = None if block.weight is None else block.weight[block.weight > 0]
+        self.totals += counts.sum() if weight is None else (counts * weight).sum()
+        if not T.shape[0]:
+            return
+
+        for sums, slopes in zip((self.down, self.up), criterion.far_slopes(T, self._n_outputs), strict=True):
+            sums += (slopes if weight is None else slopes * weight.unsqueeze(1)).sum(0)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion, self._n_outputs, self.totals.device)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return self.totals, self.down, self.up
+
+
+@final
+class LossSums(SumFold):
+    """Loss, its gradient by the scaled coefficients, and (kept aside) the curvatures, in one read of the rows.
+
+    Args:
+        criterion: The criterion.
+        columns: The design matrix.
+        theta: Coefficients of its scaled columns, ``(columns, outputs)``.
+        kept: Where rows and curvatures are kept for products, or None.
+    """
+
+    as_stored = False
+    label = "descending"
+
+    def __init__(self, criterion: Criterion, columns: Columns, theta: Tensor, kept: Kept | None = None) -> None:
+        self._criterion, self._columns, self._theta, self._kept = criterion, columns, theta, kept
+        self._V, self._offset = columns.raw(theta)
+        self.loss = theta.new_zeros(1)
+        self._features = torch.zeros_like(self._V)
+        self._ones = theta.new_zeros(theta.shape[1])
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return _block_rows(extent, self._theta.shape[1])
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient by the coefficients of the scaled columns, ``(columns, outputs)``."""
+        G = torch.cat([self._ones.unsqueeze(0), self._features]) if self._columns.bias else self._features
+        return G * self._columns.scale.unsqueeze(1)
+
+    @override
+    def add(self, block: Block) -> None:
+        criterion, T, weight = self._criterion, block.Y, block.weight
+        Z = _outputs(block.X, self._V, self._offset)
+        values, slopes, curvatures = criterion.evaluate(Z, T)
+        if weight is not None:
+            values, slopes = values * weight, slopes * weight.unsqueeze(1)
+            curvatures = curvatures * weight.unsqueeze(1)
+        self.loss += values.sum()
+        self._features.addmm_(block.X.T, slopes)
+        if self._columns.bias:
+            self._ones += slopes.sum(0)
+
+        kept = self._kept
+        if kept is not None:
+            here = slice(block.start, block.start + Z.shape[0])
+            kept.C[here] = curvatures
+            if not kept.filled:
+                torch.mul(block.X, self._columns.feature_scale, out=kept.X[here])
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion, self._columns, self._theta, self._kept)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return self.loss, self._features, self._ones
+
+
+@final
+class HessianProduct(SumFold):
+    """The Hessian of the loss times a change of the coefficients of the scaled columns.
+
+    Args:
+        criterion: The criterion.
+        columns: The design matrix; of kept rows, with a scale of ones for the features.
+        direction: ``(columns, outputs)``, in the dtype of the blocks.
+        theta: Where the Hessian is taken; None where the targets of the table are the curvatures there.
+    """
+
+    label = "descending"
+
+    def __init__(self, criterion: Criterion, columns: Columns, direction: Tensor, theta: Tensor | None) -> None:
+        self.as_stored = theta is None  # type: ignore[misc]
+        self._criterion, self._columns, self._direction, self._theta = criterion, columns, direction, theta
+        self._D, self._shift = columns.raw(direction)
+        self._at = None if theta is None else columns.raw(theta)
+        self._features = torch.zeros_like(self._D, dtype=torch.float64)
+        self._ones = self._features.new_zeros(direction.shape[1])
+
+    @override
+    def rows_at_a_time(self, extent: Extent) -> int:
+        return _block_rows(extent, self._direction.shape[1]) * (2 if self._theta is None else 1)
+
+    @property
+    def product(self) -> Tensor:
+        """``(columns, outputs)``, float64."""
+        G = torch.cat([self._ones.unsqueeze(0), self._features]) if self._columns.bias else self._features
+        return G * self._columns.scale.unsqueeze(1)
+
+    @override
+    def add(self, block: Block) -> None:
+        criterion = self._criterion
+        if self._at is None:
+            C = block.Y
+        else:
+            C = criterion.curvatures(_outputs(block.X, *self._at), block.Y)
+            if block.weight is not None:
+                C = C * block.weight.unsqueeze(1)
+        S = criterion.product(C, _outputs(block.X, self._D, self._shift))
+        self._features += block.X.T @ S
+        if self._columns.bias:
+            self._ones += S.sum(0)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion, self._columns, self._direction, self._theta)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return self._features, self._ones
+
+
+@final
+class CurvatureGram(SumFold):
+    """``A' diag(c) A`` with c the mean over outputs of the diagonal of each row's curvature: the preconditioner.
+
+    Args:
+        criterion: The criterion.
+        columns: The design matrix.
+        theta: Where the curvature is taken.
+    """
+
+    as_stored = False
+    label = "factoring"
+
+    def __init__(self, criterion: Criterion, columns: Columns, theta: Tensor) -> None:
+        self._criterion, self._columns, self._theta = criterion, columns, theta
+        self._at = columns.raw(theta)
+        self.gram = theta.new_zeros(theta.shape[0], theta.shape[0])
+
+    @override
+    def add(self, block: Block) -> None:
+        criterion = self._criterion
+        c = criterion.diagonal(criterion.curvatures(_outputs(block.X, *self._at), block.Y)).mean(1)
+        if block.weight is not None:
+            c = c * block.weight
+        add_gram_(self.gram, self._columns, block, c)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion, self._columns, self._theta)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return (self.gram,)
+
+
+@final
+class StartSums(SumFold):
+    """The normal equations of the first Newton step from outputs that no weights need to reach.
+
+    Args:
+        criterion: The criterion, with outputs to start from.
+        columns: The design matrix.
+        n_outputs: How many outputs a row has.
+    """
+
+    as_stored = False
+    label = "starting"
+
+    def __init__(self, criterion: Criterion, columns: Columns, n_outputs: int) -> None:
+        self._criterion, self._columns, self._n_outputs = criterion, columns, n_outputs
+        self.gram = columns.scale.new_zeros(n_outputs, columns.n_columns, columns.n_columns)
+        self.right = columns.scale.new_zeros(columns.n_columns, n_outputs)
+
+    @override
+    def add(self, block: Block) -> None:
+        T = block.Y
+        Z = self._criterion.start(T)
+        assert Z is not None
+        C, R = self._criterion.curvatures(Z, T), self._criterion.slopes(Z, T)
+        if block.weight is not None:
+            C, R = C * block.weight.unsqueeze(1), R * block.weight.unsqueeze(1)
+        wanted = C * Z - R
+        features = (block.X.T @ wanted) * self._columns.feature_scale.unsqueeze(1)
+        if self._columns.bias:
+            features = torch.cat([(wanted.sum(0) * self._columns.scale[0]).unsqueeze(0), features])
+        self.right += features
+        for output in range(self._n_outputs):
+            add_gram_(self.gram[output], self._columns, block, C[:, output])
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion, self._columns, self._n_outputs)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return self.gram, self.right
+
+
+def add_gram_(gram: Tensor, columns: Columns, block: Block, factors: Tensor) -> None:
+    """Add ``A' diag(factors) A`` of a block to the upper triangle of ``gram``, A without sample weights.
+
+    Args:
+        gram: ``(columns, columns)``, float64, in the scale of the columns.
+        columns: The design matrix.
+        block: Rows, float64.
+        factors: One for each row, not negative.
+    """
+    part = torch.zeros_like(gram)
+    cross = gram.new_zeros(gram.shape[0], 1)
+    ones = gram.new_ones(1)
+    block.engine.normal_equations_(
+        part,
+        cross,
+        block.X,
+        block.Y[:, :1],
+        ones,
+        row_scale=factors.sqrt(),
+        x_scale=columns.feature_scale,
+        ones=columns.bias,
+    )
+    if columns.bias:
+        part[0] *= columns.scale[0]
+        part[0, 0] *= columns.scale[0]
+    gram += part

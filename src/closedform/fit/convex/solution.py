@@ -1,0 +1,109 @@
+"""The result of a convex fit."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from closedform.fit.convex.certificate import GapCertificate
+from closedform.fit.weights import Weights
+from closedform.rows.tensors import as_tensor
+from closedform.words.errors import InputError
+from closedform.words.numbers import plural
+from closedform.words.outcome import Outcome
+
+__all__ = ["ConvexSolution"]
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class ConvexSolution:
+    """Weights at the minimiser of a convex criterion, and the proof.
+
+    Attributes:
+        weight: ``(outputs, features)``, as ``nn.Linear`` holds them; dtype of X (float64 where X holds integers). Where no
+            minimiser exists: where the descent was left.
+        bias: ``(outputs,)`` or None.
+        criterion: Name of the criterion.
+        certificate: What a fresh pass over the rows proves of the weights, before rounding to a narrower dtype.
+        outcome: How the fit ended, in one sentence.
+        direction: Where no minimiser exists: the weights of a direction along which no row's loss ever rises and that of
+            some row falls for ever, checked in exact arithmetic; else None.
+        steps: Newton steps.
+        passes: Reads of the rows.
+        notes: What was done to the data on the way.
+        seconds: Wall time.
+        single_target: Whether predictions are one-dimensional.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    criterion: str
+    certificate: GapCertificate
+    outcome: Outcome
+    direction: Weights | None
+    steps: int
+    passes: int
+    notes: tuple[str, ...]
+    seconds: float
+    single_target: bool
+
+    def predict(self, X: Any) -> Tensor:
+        """Return the outputs ``X weight' + bias`` (logits, not probabilities), in the dtype of the weights.
+
+        Args:
+            X: Features, ``(rows, features)`` or ``(..., features)``.
+
+        Raises:
+            InputError: another number of features.
+            DataTypeError: X is no table of numbers.
+        """
+        table, _ = as_tensor(X, "X")
+        if table.dim() == 0 or table.shape[-1] != self.weight.shape[1]:
+            raise InputError(f"X has shape {tuple(table.shape)}, but the weights are for {self.weight.shape[1]} features.")
+        table = table.to(dtype=self.weight.dtype, device=self.weight.device)
+        outputs = torch.nn.functional.linear(table, self.weight, self.bias)
+        return outputs[..., 0] if self.single_target else outputs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return outcome, certificate and notes as plain values for JSON (not the weights, but the direction)."""
+        direction = None
+        if self.direction is not None:
+            bias = self.direction.bias
+            direction = {"weight": self.direction.weight.tolist(), "bias": None if bias is None else bias.tolist()}
+        return {
+            "outcome": self.outcome.name.lower(),
+            "sentence": self.outcome.value,
+            "criterion": self.criterion,
+            "shape": list(self.weight.shape),
+            "bias": self.bias is not None,
+            "dtype": str(self.weight.dtype).removeprefix("torch."),
+            "seconds": self.seconds,
+            "steps": self.steps,
+            "passes": self.passes,
+            "certificate": self.certificate.to_dict(),
+            "direction": direction,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        outputs, features = self.weight.shape
+        bias = " + bias" if self.bias is not None else ""
+        lines = [
+            str(self.outcome),
+            f"{self.criterion}: {plural(features, 'feature')}{bias} -> {plural(outputs, 'output')}, "
+            f"{self.seconds:.3g} s, {plural(self.steps, 'Newton step')}, {plural(self.passes, 'read')} of the rows",
+            str(self.certificate),
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        first, *rest = str(self).split("\n")
+        body = "<br>".join(html.escape(line) for line in rest)
+        return f"<div><strong>{html.escape(first)}</strong><br><code>{body}</code></div>"

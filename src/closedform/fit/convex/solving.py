@@ -1,0 +1,261 @@
+"""From rows and a criterion to certified weights: read, scan, descend, centre, prove, and else look for a direction."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate, prove
+from closedform.fit.convex.newton import descend
+from closedform.fit.convex.passes import TargetCounts
+from closedform.fit.convex.problem import ConvexProblem
+from closedform.fit.convex.separation import find_separation
+from closedform.fit.convex.solution import ConvexSolution
+from closedform.fit.layers import round_to
+from closedform.fit.request import check_ridge
+from closedform.fit.weights import Weights
+from closedform.losses import Criterion, Kinked, Targets, read_criterion
+from closedform.numerics.rank import decide_rank, default_rcond
+from closedform.numerics.symmetric import mirror
+from closedform.rows import Block, Design, Fold, Rows, scan
+from closedform.words.errors import InputError, MethodRefusedError
+from closedform.words.numbers import plural
+from closedform.words.outcome import Outcome
+from closedform.words.progress import Progress
+
+__all__ = ["ConvexRequest", "solve_criterion"]
+
+#: Squared ratio of the diagonal of a Cholesky factor from which on the rank is looked at by a QR factorization.
+_DOUBTFUL = 1e-8
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ConvexRequest:
+    """What is asked of a convex fit, besides the rows.
+
+    Attributes:
+        criterion: The module.
+        bias: Whether the layer has a bias.
+        l2: Ridge strength, one number or one for each output.
+        outputs: How many outputs the layer has, or None to take as many as the targets call for.
+        dtype: The dtype the weights are rounded to, or None for that of the rows.
+        start: Weights to start from, or None.
+        progress: Who is told how far the fit has come.
+    """
+
+    criterion: Any
+    bias: bool
+    l2: Any = 0.0
+    outputs: int | None = None
+    dtype: torch.dtype | None = None
+    start: Weights | None = None
+    progress: Any = None
+
+
+def targets_of(rows: Rows) -> Targets:
+    """Return what decides how a criterion reads the targets of a table."""
+    return Targets(rows.n_targets, rows.single_target, not rows.y.stored_dtype.is_floating_point)
+
+
+def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
+    """Minimise ``sum_i w_i loss_i + l2 / 2 * |weight|^2`` and prove how far it can still fall.
+
+    Args:
+        rows: Rows that passed the door; their targets as the criterion takes them.
+        request: What is asked.
+
+    Raises:
+        InputError: targets that the criterion is not defined for, or options that cannot be used.
+        DataTypeError: the criterion is no module.
+        NonFiniteError: NaN or infinities in the data.
+    """
+    started = time.perf_counter()
+    criterion = read_criterion(request.criterion, targets_of(rows))
+    if isinstance(criterion, Kinked):
+        raise MethodRefusedError(f"{criterion.name} is not available yet.")
+    with Progress(request.progress) as report:
+        watched = rows.watched(report)
+        design = Design(watched, scan(watched), bias=request.bias)
+        solution = _solve(design, criterion, request)
+    return replace(solution, seconds=time.perf_counter() - started)
+
+
+def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> ConvexSolution:
+    rows = design.rows
+    seen = rows.walk(_MostOutputs(criterion)).outputs
+    if request.outputs is not None and criterion.coupled and seen > request.outputs:
+        seen = request.outputs
+    n_outputs = seen if request.outputs is None else request.outputs
+    strengths = tuple(check_ridge(request.l2, n_outputs))
+    if criterion.coupled and len(set(strengths)) > 1:
+        raise InputError(f"{criterion.name} couples the classes, so that l2 must be one number.")
+    counts = rows.walk(TargetCounts(criterion, n_outputs, rows.device))
+    if not float(counts.totals):
+        raise InputError("no row counts: every label is ignored, or its class has weight 0.")
+
+    problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths)
+    outline = _Outline(problem, design, request, counts)
+    far = outline.falling_bias()
+    gram = _scaled_gram(design)
+    null = _null_directions(design, gram, strengths)
+    start = None if request.start is None else request.start.stacked() / design.columns.scale.unsqueeze(1)
+    # Where the bias alone lets the loss fall for ever, a few steps show the way and there is nothing to converge to.
+    descent = descend(problem, gram, null, start, most_steps=3 if far is not None else 200)
+    theta = _centred(problem, descent.best.theta, null)
+    norms = torch.ldexp(design.norms, -design.exponents)
+    proof = prove(problem, theta, null, norms)
+    relative = proof.gap / max(proof.magnitude, torch.finfo(torch.float64).tiny)
+    accepted = far is None and relative <= GAP_TOLERANCE
+
+    direction = far
+    if not accepted and direction is None and min(strengths) == 0:
+        found = find_separation(problem)
+        direction = None if found is None else Weights.from_stacked(found, bias=request.bias)
+    gradient = proof.gradient / design.columns.scale.unsqueeze(1)
+    flat = null.shape[1] if min(strengths) == 0 else 0
+    certificate = GapCertificate(
+        accepted=accepted and direction is None,
+        gap=proof.gap if direction is None else math.inf,
+        relative_gap=relative if direction is None else math.inf,
+        tolerance=GAP_TOLERANCE,
+        excess_loss=proof.gap / outline.divisor if direction is None else math.inf,
+        loss=proof.loss / outline.divisor,
+        objective=proof.objective,
+        gradient_norm=float(gradient.norm()),
+        condition=proof.condition,
+        flat_directions=flat,
+        unique=accepted and proof.definite and not flat,
+        reason=proof.reason if direction is None else "the loss falls for ever along .direction",
+    )
+    return outline.solution(theta, certificate, direction, descent.steps, descent.passes)
+
+
+@final
+class _Outline:
+    """What a result says of the problem itself."""
+
+    def __init__(self, problem: ConvexProblem, design: Design, request: ConvexRequest, counts: TargetCounts) -> None:
+        self.problem, self.design, self.request, self.counts = problem, design, request, counts
+
+    @property
+    def divisor(self) -> float:
+        """What the criterion's reduction divides the sum of row losses by."""
+        return float(self.counts.totals) if self.problem.criterion.averages else 1.0
+
+    def falling_bias(self) -> Weights | None:
+        """Return a change of the bias along which the loss falls for ever, whatever the ridge, or None."""
+        if not self.request.bias:
+            return None
+        down, up = self.counts.down == 0, self.counts.up == 0
+        if self.problem.criterion.coupled:
+            up = torch.zeros_like(up)
+        if not bool((down | up).any()):
+            return None
+        bias = up.to(torch.float64) - down.to(torch.float64)
+        return Weights(bias.new_zeros(self.problem.n_outputs, self.problem.rows.n_features), bias)
+
+    def solution(
+        self, theta: Tensor, certificate: GapCertificate, direction: Weights | None, steps: int, passes: int
+    ) -> ConvexSolution:
+        """Return the result, with its outcome."""
+        rows, weights = self.problem.rows, self.problem.weights(theta)
+        dtype = rows.dtype if self.request.dtype is None else self.request.dtype
+        notes = [note for note in rows.notes if not (self.problem.criterion.coupled and note.startswith("Y holds"))]
+        outcome = Outcome.CERTIFIED if certificate.accepted else Outcome.NOT_CERTIFIED
+        if direction is not None:
+            outcome = Outcome.NO_MINIMISER
+        elif certificate.accepted and certificate.flat_directions:
+            outcome = Outcome.CERTIFIED_NOT_UNIQUE
+            notes.append(f"{plural(certificate.flat_directions, 'direction')} of the features is not seen by the rows")
+        if self.problem.criterion.coupled and direction is None:
+            notes.append("a shift of all classes changes no loss; the centred weights are returned")
+        if dtype != torch.float64:
+            notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
+        return ConvexSolution(
+            weight=round_to(weights.weight, dtype),
+            bias=None if weights.bias is None else weights.bias.to(dtype),
+            criterion=self.problem.criterion.name,
+            certificate=certificate,
+            outcome=outcome,
+            direction=direction,
+            steps=steps,
+            passes=passes,
+            notes=tuple(notes),
+            seconds=0.0,
+            single_target=rows.single_target and not self.problem.criterion.coupled,
+        )
+
+
+def _scaled_gram(design: Design) -> Tensor:
+    """Return ``A'A`` of the scaled columns."""
+    sums, _ = design.normal_equations(torch.float64)
+    left = design.columns.scale / sums.applied
+    return mirror(sums.gram) * left.unsqueeze(1) * left
+
+
+def _null_directions(design: Design, gram: Tensor, strengths: tuple[float, ...]) -> Tensor:
+    """Return orthonormal coefficients ``(columns, directions)`` for which no output changes, where nothing bends those."""
+    none = gram.new_zeros(gram.shape[0], 0)
+    if min(strengths) > 0:
+        return none
+    factor, broken = torch.linalg.cholesky_ex(gram)
+    sizes = factor.diagonal().abs()
+    if not int(broken) and float((sizes.amin() / sizes.amax()) ** 2) > _DOUBTFUL:
+        return none
+    _, values, right = torch.linalg.svd(design.triangle.padded().R, full_matrices=True)
+    rank = decide_rank(values, gram.shape[0], default_rcond(design.rows.n_rows, gram.shape[0]))
+    return right[rank.rank :].T.contiguous()
+
+
+def _centred(problem: ConvexProblem, theta: Tensor, null: Tensor) -> Tensor:
+    """Return the minimiser of least norm (the bias outside it) that has the same outputs, up to a shift of all classes."""
+    theta = problem.centred(theta)
+    if not null.shape[1]:
+        return theta
+    free = null * problem.columns.scale.unsqueeze(1)
+    weights = theta * problem.columns.scale.unsqueeze(1)
+    first = int(problem.columns.bias)
+    along = torch.linalg.lstsq(free[first:], -weights[first:], driver="gelsd").solution
+    open_outputs = theta.new_tensor([float(strength == 0) for strength in problem.strengths])
+    return theta + null @ (along * open_outputs)
+
+
+@final
+class _MostOutputs(Fold):
+    """How many outputs the targets call for."""
+
+    as_stored = False
+    label = "reading"
+
+    def __init__(self, criterion: Criterion) -> None:
+        self._criterion = criterion
+        self.outputs = 1
+
+    @override
+    def add(self, block: Block) -> None:
+        Y = block.Y if block.weight is None else block.Y[block.weight > 0]
+        if Y.shape[0]:
+            self.outputs = max(self.outputs, self._criterion.n_outputs(Y))
+
+    @override
+    def merge(self, other: Self) -> None:
+        self.outputs = max(self.outputs, other.outputs)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._criterion)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return (torch.tensor(self.outputs, device="cpu"),)
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        self.outputs = int(state[0])

@@ -1,0 +1,144 @@
+"""Cross-entropy of labels or probabilities."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.losses.criterion import Criterion, class_factors, refuse_rows
+from closedform.words.errors import InputError
+
+__all__ = ["CrossEntropy"]
+
+#: How far the probabilities of a row may sum from 1: they may have been computed in float32.
+_SUM_TOLERANCE = 1e-5
+
+
+@final
+class CrossEntropy(Criterion):
+    r"""``CrossEntropyLoss``: :math:`\sum_c -v_c q_c \log p_c` with p the softmax of the outputs.
+
+    With ``a = sum_c v_c q_c``, the slope is ``a p - v q`` and the second derivative ``a (diag p - p p')``. Within changes
+    of outputs whose range is r no probability falls below ``exp(-r)`` times itself, and the variance under p is at least
+    its smallest probability times the sum of squares about the mean, which is the lower bound on the curvature.
+
+    Args:
+        labels: Whether targets are labels; else probabilities.
+        weight: One factor for each class, ``(classes,)``, or None.
+        smoothing: Label smoothing, from 0 to 1.
+        ignore: The label of rows that do not count.
+        averages: Whether the reduction is the mean.
+    """
+
+    name = "CrossEntropyLoss"
+    coupled = True
+
+    def __init__(
+        self, *, labels: bool, weight: Tensor | None = None, smoothing: float = 0.0, ignore: int = -100, averages: bool
+    ) -> None:
+        self.labels, self.weight, self.smoothing, self.ignore = labels, weight, smoothing, ignore
+        self.averages = averages
+
+    @override
+    def n_outputs(self, Y: Tensor) -> int:
+        if self.weight is not None:
+            return self.weight.shape[0]
+        if not self.labels:
+            return Y.shape[1]
+        counted = Y[Y != self.ignore]
+        return max(2, int(counted.max()) + 1) if counted.numel() else 2
+
+    @override
+    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
+        if self.weight is not None and self.weight.shape[0] != n_outputs:
+            raise InputError(f"the criterion has weights for {self.weight.shape[0]} classes, but there are {n_outputs}.")
+        if self.labels:
+            wrong = (Y != self.ignore) & ((Y < 0) | (Y >= n_outputs))
+            refuse_rows(wrong, Y, start, f"labels must be from 0 to {n_outputs - 1} (classes less one).")
+            return
+        if Y.shape[1] != n_outputs:
+            raise InputError(f"Y has probabilities of {Y.shape[1]} classes, but there are {n_outputs}.")
+        refuse_rows(Y < 0, Y, start, "probabilities must not be negative.")
+        sums = Y.sum(1, keepdim=True)
+        refuse_rows((sums - 1).abs() > _SUM_TOLERANCE, sums, start, "is the sum there, and probabilities must sum to 1.")
+
+    @override
+    def counts(self, T: Tensor, n_outputs: int) -> Tensor:
+        if not self.labels:
+            return T.new_ones(T.shape[0])
+        factors = class_factors(self.weight, T)
+        counted = (T[:, 0] != self.ignore).to(T.dtype)
+        return counted if factors is None else counted * factors[self._labels(T)]
+
+    def _labels(self, T: Tensor) -> Tensor:
+        """Return the labels, those that are ignored as 0."""
+        labels = T[:, 0].to(torch.int64)
+        return labels.masked_fill(labels == self.ignore, 0)
+
+    def _shares(self, Z: Tensor, T: Tensor) -> Tensor:
+        """Return ``v q``: zero in rows that do not count."""
+        if self.labels:
+            shares = Z.new_full(Z.shape, self.smoothing / Z.shape[1])
+            shares.scatter_add_(1, self._labels(T).unsqueeze(1), Z.new_full((Z.shape[0], 1), 1 - self.smoothing))
+            ignored = T[:, 0] == self.ignore
+            if bool(ignored.any()):
+                shares.masked_fill_(ignored.unsqueeze(1), 0)
+        else:
+            shares = T.to(Z.dtype) * (1 - self.smoothing) + self.smoothing / Z.shape[1]
+        factors = class_factors(self.weight, Z)
+        return shares if factors is None else shares * factors
+
+    @override
+    def values(self, Z: Tensor, T: Tensor) -> Tensor:
+        shares = self._shares(Z, T)
+        # Without cancellation where one class is nearly certain: each term is a positive number times log(1 / p).
+        return -(shares * torch.log_softmax(Z, 1)).sum(1)
+
+    @override
+    def slopes(self, Z: Tensor, T: Tensor) -> Tensor:
+        shares = self._shares(Z, T)
+        return shares.sum(1, keepdim=True) * torch.softmax(Z, 1) - shares
+
+    @override
+    def curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        return self._shares(Z, T).sum(1, keepdim=True) * torch.softmax(Z, 1)
+
+    @override
+    def evaluate(self, Z: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logs, shares = torch.log_softmax(Z, 1), self._shares(Z, T)
+        curvatures = logs.exp().mul_(shares.sum(1, keepdim=True))
+        return -(shares * logs).sum(1), curvatures - shares, curvatures
+
+    @override
+    def product(self, C: Tensor, S: Tensor) -> Tensor:
+        part = C * S
+        mass = C.sum(1, keepdim=True)
+        return part - C * (part.sum(1, keepdim=True) / mass.clamp_min(torch.finfo(C.dtype).tiny))
+
+    @override
+    def diagonal(self, C: Tensor) -> Tensor:
+        mass = C.sum(1, keepdim=True)
+        return C * (mass - C) / mass.clamp_min(torch.finfo(C.dtype).tiny)
+
+    @override
+    def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
+        shrunk = torch.exp(torch.tensor(-self.radius, dtype=Z.dtype, device=Z.device))
+        return self.curvatures(Z, T).amin(1, keepdim=True) * shrunk
+
+    @override
+    def recession(self, S: Tensor, T: Tensor) -> Tensor:
+        shares = self._shares(S, T)
+        return (shares * (S.amax(1, keepdim=True) - S)).sum(1)
+
+    @override
+    def far_slopes(self, T: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
+        shares = self._shares(T.new_zeros(T.shape[0], n_outputs), T)
+        return shares, shares.sum(1, keepdim=True) - shares
+
+    @override
+    def falls(self, S: Tensor, T: Tensor) -> Tensor:
+        counted = self._shares(S, T).sum(1) > 0
+        return counted & (S.amax(1) > S.amin(1))

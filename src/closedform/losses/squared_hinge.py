@@ -1,0 +1,92 @@
+"""The squared hinge of a linear support vector machine."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from closedform.losses.criterion import Separable, refuse_rows
+from closedform.words.errors import InputError
+
+__all__ = ["SquaredHinge", "SquaredHingeLoss"]
+
+
+@final
+class SquaredHinge(Separable):
+    """``max(0, 1 - t z)^2`` for t of -1 and 1.
+
+    Args:
+        averages: Whether the reduction is the mean.
+    """
+
+    name = "SquaredHingeLoss"
+    radius = 1e-3
+
+    def __init__(self, *, averages: bool) -> None:
+        self.averages = averages
+
+    @override
+    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
+        refuse_rows(Y.abs() != 1, Y, start, "targets of SquaredHingeLoss must be -1 or 1.")
+
+    @override
+    def value(self, Z: Tensor, T: Tensor) -> Tensor:
+        return (1 - T * Z).clamp_min(0).square()
+
+    @override
+    def slopes(self, Z: Tensor, T: Tensor) -> Tensor:
+        return -2 * T * (1 - T * Z).clamp_min(0)
+
+    @override
+    def curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        return 2 * (T * Z < 1).to(Z.dtype)
+
+    @override
+    def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
+        return 2 * (T * Z < 1 - self.radius).to(Z.dtype)
+
+    @override
+    def recession(self, S: Tensor, T: Tensor) -> Tensor:
+        return torch.where(T * S < 0, torch.full_like(S, torch.inf), torch.zeros_like(S)).sum(1)
+
+    @override
+    def far_slopes(self, T: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
+        # No direction of the bias alone lets the loss fall without attaining a minimum.
+        ones = torch.ones_like(T)
+        return ones, ones
+
+    @override
+    def falls(self, S: Tensor, T: Tensor) -> Tensor:
+        # Far enough along a direction with no negative margin the loss is constant: a minimum is attained.
+        return torch.zeros(S.shape[0], dtype=torch.bool, device=S.device)
+
+
+@final
+class SquaredHingeLoss(nn.Module):
+    """``max(0, 1 - t z)^2`` for targets t of -1 and 1, as a module that also trains.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        InputError: another reduction.
+
+    Example:
+        >>> import torch
+        >>> SquaredHingeLoss()(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
+        tensor(0.5000)
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise InputError(f"reduction={reduction!r} must be 'mean', 'sum' or 'none'.")
+        self.reduction = reduction
+
+    @override
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = (1 - target * output).clamp_min(0).square()
+        return loss.mean() if self.reduction == "mean" else loss.sum() if self.reduction == "sum" else loss
