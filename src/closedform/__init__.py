@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from closedform import optim
+    from closedform import losses, optim
     from closedform.batched import BatchedSolution, solve_batched
     from closedform.comparison.entry import compare
     from closedform.comparison.results import Comparison
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from closedform.explain.entry import diagnose
     from closedform.fit.accumulator import Accumulator
     from closedform.fit.certification import Certificate
+    from closedform.fit.convex import ConvexSolution, GapCertificate
     from closedform.fit.orchestrator import solve
     from closedform.fit.path import RidgePath, ridge_path
     from closedform.fit.solution import Attempt, Solution
@@ -32,8 +33,10 @@ __all__ = [
     "Certificate",
     "ClosedformError",
     "Comparison",
+    "ConvexSolution",
     "Diagnosis",
     "Gap",
+    "GapCertificate",
     "Outcome",
     "Probe",
     "RidgePath",
@@ -42,6 +45,7 @@ __all__ = [
     "diagnose",
     "fit_",
     "gap",
+    "losses",
     "optim",
     "probe",
     "ridge_path",
@@ -58,8 +62,10 @@ _HOMES = {
     "Certificate": "fit.certification",
     "ClosedformError": "words.errors",
     "Comparison": "comparison.results",
+    "ConvexSolution": "fit.convex",
     "Diagnosis": "explain.diagnosis",
     "Gap": "layer",
+    "GapCertificate": "fit.convex",
     "Outcome": "words.outcome",
     "Probe": "probing.result",
     "RidgePath": "fit.path",
@@ -78,8 +84,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
-    elif name == "optim":
-        value = importlib.import_module("closedform.optim")
+    elif name in {"losses", "optim"}:
+        value = importlib.import_module(f"closedform.{name}")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"closedform.{_HOMES[name]}"), name)
     else:

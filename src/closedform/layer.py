@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, final, overload
 
 import torch
 from torch import nn
 
 from closedform.engine.tracing import untraced
 from closedform.files import open_problem
+from closedform.fit.convex import ConvexRequest, ConvexSolution, excess_over, solve_criterion
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import Request, Watcher, check_ridge
@@ -26,6 +27,42 @@ from closedform.words.errors import InputError
 __all__ = ["Gap", "fit_", "gap"]
 
 
+@overload
+def fit_(
+    layer: nn.Linear,
+    X: Any,
+    Y: Any,
+    *,
+    l2: Any = ...,
+    sample_weight: Any = ...,
+    nearest_to: nn.Linear | None = ...,
+    digits: int | None = ...,
+    criterion: None = ...,
+    group: Any = ...,
+    method: str = ...,
+    rcond: float | None = ...,
+    progress: Watcher = ...,
+) -> Solution: ...
+
+
+@overload
+def fit_(
+    layer: nn.Linear,
+    X: Any,
+    Y: Any,
+    *,
+    l2: Any = ...,
+    sample_weight: Any = ...,
+    nearest_to: nn.Linear | None = ...,
+    digits: int | None = ...,
+    criterion: nn.Module | str,
+    group: Any = ...,
+    method: str = ...,
+    rcond: float | None = ...,
+    progress: Watcher = ...,
+) -> Solution | ConvexSolution: ...
+
+
 @untraced
 def fit_(
     layer: nn.Linear,
@@ -36,11 +73,12 @@ def fit_(
     sample_weight: Any = None,
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
+    criterion: nn.Module | str | None = None,
     group: Any = None,
     method: str = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
-) -> Solution:
+) -> Solution | ConvexSolution:
     """Put ``layer`` at the exact minimiser, in place, and return the solution with its certificate.
 
     The layer is written only after everything succeeded; whatever is raised leaves it bit for bit as it was. Its bias
@@ -55,6 +93,7 @@ def fit_(
         sample_weight: One weight for each row, not negative, ``(rows,)``.
         nearest_to: A layer; where the minimiser is not unique the one nearest to its weights and bias is written.
         digits: Ask for this many correct decimal digits in every weight, 1 to 15.
+        criterion: A convex loss, as for :func:`closedform.solve`. Where no minimiser exists the layer stays as it is.
         group: A group of ``torch.distributed``, as for :func:`closedform.solve`: every process passes its own rows and
             its copy of the layer, and all copies are written alike, or none.
         method: ``"auto"``, or the name of a method to use it alone.
@@ -75,10 +114,28 @@ def fit_(
         True
     """
     started = time.perf_counter()
-    if group is None:
+    if group is None or criterion is not None:
         # Before files are opened; with a group what is wrong here is told to the others.
         check_linear(layer)
         check_writable(layer)
+    convex = None
+    if criterion is not None:
+        convex = ConvexRequest.checked(
+            criterion,
+            bias=layer.bias is not None,
+            l2=l2,
+            outputs=layer.out_features,
+            dtype=layer.weight.dtype,
+            progress=progress,
+            nearest_to=nearest_to,
+            digits=digits,
+            group=group,
+            method=method,
+            rcond=rcond,
+        )
+    if convex is not None:
+        return replace(_fit_convex_(layer, X, Y, sample_weight, convex), seconds=time.perf_counter() - started)
+
     rows = open_rows(X, Y, sample_weight, group, lambda rows: _check_layer(layer, rows))
     request = agreed_request(
         rows,
@@ -106,10 +163,12 @@ class Gap:
     """How far a layer is from the minimiser.
 
     Attributes:
-        loss: ``MSELoss()`` of the layer on the rows (with ``l2 * |W|^2 / (rows * targets)`` added where l2 > 0).
-        optimal_loss: The smallest such loss there is.
+        loss: ``MSELoss()`` of the layer on the rows (with ``l2 * |W|^2 / (rows * targets)`` added where l2 > 0), or the
+            criterion given (with ``l2 / 2 * |W|^2`` over what its mean divides by).
+        optimal_loss: The smallest such loss there is; where no minimiser exists, the lowest that was seen.
         excess_loss: The difference, computed without cancellation; a loss curve cannot show it below ``eps * loss``.
-        weight_distance: Frobenius distance of weights and bias from the nearest minimiser, relative to its size.
+        weight_distance: Frobenius distance of weights and bias from the nearest minimiser, relative to its size;
+            inf where there is none.
         solution: The minimiser, nearest to the layer where there are many.
     """
 
@@ -117,7 +176,7 @@ class Gap:
     optimal_loss: float
     excess_loss: float
     weight_distance: float
-    solution: Solution
+    solution: Solution | ConvexSolution
 
     def __str__(self) -> str:
         return (
@@ -127,7 +186,15 @@ class Gap:
 
 
 @untraced
-def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any = None) -> Gap:
+def gap(
+    layer: nn.Linear,
+    X: Any,
+    Y: Any,
+    *,
+    l2: float = 0.0,
+    sample_weight: Any = None,
+    criterion: nn.Module | str | None = None,
+) -> Gap:
     """Tell how far a trained layer is from the minimiser: in loss, and in weights, which loss curves hide.
 
     Args:
@@ -136,6 +203,7 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
         Y: Targets, ``(rows,)`` or ``(rows, targets)``.
         l2: Ridge strength, one number, as for :func:`closedform.solve`.
         sample_weight: One weight for each row.
+        criterion: A convex loss, as for :func:`closedform.solve`; None for squared error.
 
     Raises:
         InputError: the layer does not fit the data, and all that :func:`closedform.solve` raises.
@@ -153,8 +221,13 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
     check_linear(layer)
     opened = open_problem(X, Y, sample_weight)
     rows = as_rows(opened.X, opened.Y, opened.sample_weight)
-    _check_fit(layer, rows.n_features, rows.n_targets)
+    convex = ConvexRequest.checked(
+        criterion, bias=layer.bias is not None, l2=l2, outputs=layer.out_features, dtype=torch.float64
+    )
+    _check_fit(layer, rows.n_features, rows.n_targets if convex is None else layer.out_features)
     check_finite(layer)
+    if convex is not None:
+        return _convex_gap(rows, convex, Weights.of_layer(layer, rows.device))
     strength = check_ridge(l2, 1)[0]
     present = Weights.of_layer(layer, rows.device)
     request = Request.checked(rows, bias=layer.bias is not None, l2=strength, nearest_to=present, dtype=torch.float64)
@@ -174,6 +247,12 @@ def gap(layer: nn.Linear, X: Any, Y: Any, *, l2: float = 0.0, sample_weight: Any
     return Gap(loss / count, optimal, excess / count, step.norm() / (best.norm() or 1.0), solution)
 
 
+def _convex_gap(rows: Rows, request: ConvexRequest, present: Weights) -> Gap:
+    solution = solve_criterion(rows, request)
+    measured = excess_over(rows, request, present, solution)
+    return Gap(measured.loss, measured.optimal_loss, measured.excess_loss, measured.weight_distance, solution)
+
+
 def _squares(rows: Rows, weights: Weights, step: Weights) -> tuple[float, float]:
     """Return the weighted squares of the residuals at some weights, and of the change that a step makes."""
     both = torch.cat([weights.stacked(), step.stacked()], 1)
@@ -183,10 +262,20 @@ def _squares(rows: Rows, weights: Weights, step: Weights) -> tuple[float, float]
     return float(sums.squares[: rows.n_targets].sum()), float(sums.squares[rows.n_targets :].sum())
 
 
-def _check_layer(layer: nn.Linear, rows: Rows) -> None:
+def _fit_convex_(layer: nn.Linear, X: Any, Y: Any, sample_weight: Any, request: ConvexRequest) -> ConvexSolution:
+    rows = open_rows(X, Y, sample_weight, None)
+    _check_layer(layer, rows, columns_are_outputs=False)
+    found = solve_criterion(rows, request)
+    if found.direction is None:
+        write(layer, found.weight, found.bias)
+    return found
+
+
+def _check_layer(layer: nn.Linear, rows: Rows, *, columns_are_outputs: bool = True) -> None:
     check_linear(layer)
     check_writable(layer)
-    _check_fit(layer, rows.n_features, rows.n_targets if rows.x.shape[0] else layer.out_features)
+    told = columns_are_outputs and bool(rows.x.shape[0])
+    _check_fit(layer, rows.n_features, rows.n_targets if told else layer.out_features)
     if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
         raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
 

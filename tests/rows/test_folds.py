@@ -15,6 +15,10 @@ from closedform.explain.landscape import _Largest
 from closedform.explain.moments import _TurnedRows
 from closedform.explain.spectra import spectrum_of_rows
 from closedform.fit.certification.sums import CertificateSums, Spread
+from closedform.fit.convex.certificate import _ProofSums
+from closedform.fit.convex.excess import _ExcessSums
+from closedform.fit.convex.passes import CurvatureGram, HessianProduct, LossSums, StartSums, TargetCounts
+from closedform.fit.convex.solving import _MostOutputs
 from closedform.fit.extended.enclosure import _Nonzeros
 from closedform.fit.extended.expansions import _ExpansionSums
 from closedform.fit.extended.fixed_point import _FixedPointSums, coefficients
@@ -25,6 +29,9 @@ from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
 from closedform.fit.path.table import PathTable
 from closedform.fit.path.tall import CentredSums, Means
 from closedform.fit.problem import Problem
+from closedform.fit.weights import Weights
+from closedform.losses.huber import Huber
+from closedform.losses.poisson import Poisson
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, Rows, as_rows, scan
 from closedform.rows.folds import NormalEquations, ResidualSums, RowSpace, SketchedRows, TriangleOfRows
@@ -75,6 +82,13 @@ def _order(problem: Problem) -> Tensor:
     return torch.arange(1, problem.rows.n_rows, 3)
 
 
+def _layer(seed: int) -> Weights:
+    return Weights(gaussian(K, P - 1, seed=seed), gaussian(K, seed=seed))
+
+
+#: Convex, and curved wherever the targets are.
+HUBER = Huber(100.0, averages=True)
+
 #: How each fold is made. A new one needs its line here; the test below finds those that have none.
 MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _ColumnSquares: lambda p: _ColumnSquares(P - 1, K, p.rows.device),
@@ -99,6 +113,14 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _RoundedGram: lambda p: _RoundedGram(Tall(p), gaussian(P, P).triu()),
     _CarefulGram: lambda p: _CarefulGram(_CarefulProducts(Tall(p), gaussian(P, P).triu())),
     _Nonzeros: _Nonzeros,
+    TargetCounts: lambda p: TargetCounts(HUBER, K, p.rows.device),
+    LossSums: lambda p: LossSums(HUBER, p.columns, gaussian(P, K)),
+    HessianProduct: lambda p: HessianProduct(HUBER, p.columns, gaussian(P, K), gaussian(P, K, seed=1)),
+    CurvatureGram: lambda p: CurvatureGram(HUBER, p.columns, gaussian(P, K)),
+    StartSums: lambda p: StartSums(Poisson(full=False, averages=True), p.columns, K),
+    _ProofSums: lambda p: _ProofSums(HUBER, p.columns, gaussian(P, K), K),
+    _ExcessSums: lambda p: _ExcessSums(HUBER, _layer(0), _layer(1), _layer(2)),
+    _MostOutputs: lambda p: _MostOutputs(HUBER),
     _Largest: lambda p: _Largest(),
     _TurnedRows: lambda p: _TurnedRows(p.rows, spectrum_of_rows(p.rows, bias=True, l2=0.0)),
 }
@@ -139,6 +161,12 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
         state = state[:-1]
     if isinstance(fold, NormalEquations):
         return fold.gram.triu(), *state[1:]
+    if isinstance(fold, CurvatureGram):
+        return (fold.gram.triu(),)
+    if isinstance(fold, StartSums):
+        return fold.gram.triu(), fold.right
+    if isinstance(fold, _ProofSums):
+        return fold.numbers, fold.gradient, fold.errors, fold.grams.triu(), fold.peak
     if isinstance(fold, _CompiledGram | _RoundedGram | _CarefulGram):
         return (fold.gram.triu(),)
     if isinstance(fold, _ExpansionSums):

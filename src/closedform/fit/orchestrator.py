@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import certify
+from closedform.fit.convex import ConvexRequest, ConvexSolution, solve_criterion
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
 from closedform.fit.groups import join
@@ -44,6 +45,44 @@ __all__ = ["solve", "solve_rows"]
 _WORTH_MEASURING = 1.0
 
 
+@overload
+def solve(
+    X: Any,
+    Y: Any,
+    *,
+    bias: bool = ...,
+    l2: Any = ...,
+    sample_weight: Any = ...,
+    nearest_to: nn.Linear | None = ...,
+    digits: int | None = ...,
+    criterion: None = ...,
+    kernel: bool = ...,
+    group: Any = ...,
+    method: str = ...,
+    rcond: float | None = ...,
+    progress: Watcher = ...,
+) -> Solution: ...
+
+
+@overload
+def solve(
+    X: Any,
+    Y: Any,
+    *,
+    bias: bool = ...,
+    l2: Any = ...,
+    sample_weight: Any = ...,
+    nearest_to: nn.Linear | None = ...,
+    digits: int | None = ...,
+    criterion: nn.Module | str,
+    kernel: bool = ...,
+    group: Any = ...,
+    method: str = ...,
+    rcond: float | None = ...,
+    progress: Watcher = ...,
+) -> Solution | ConvexSolution: ...
+
+
 @untraced
 def solve(
     X: Any,
@@ -54,12 +93,13 @@ def solve(
     sample_weight: Any = None,
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
+    criterion: nn.Module | str | None = None,
     kernel: bool = False,
     group: Any = None,
     method: str = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
-) -> Solution:
+) -> Solution | ConvexSolution:
     r"""Return the weights that minimise :math:`\sum_i w_i \|y_i - W x_i - b\|^2 + \lambda \|W\|^2`, with a certificate.
 
     Where many weights do, these are the ones of least norm (the bias outside the norm), or the ones nearest to
@@ -81,6 +121,10 @@ def solve(
             precision until a proven bound on their error says so (``weight_bound``, ``certificate.forward_bound``), or
             the outcome says that the data do not determine them. A weight below eps times the largest of its
             target, in scaled columns, is held to that absolute size.
+        criterion: A convex loss of ``torch.nn`` or :mod:`closedform.losses`, as a module with its options (or a name of
+            :data:`closedform.losses.CRITERIA`). Then the *sum* of the row losses plus ``l2 / 2 * |W|^2`` is minimised
+            (scikit-learn's ``C = 1 / l2``), whatever the reduction, and the certificate bounds how far it can still
+            fall. None and ``MSELoss()``: squared error.
         kernel: Whether X is a symmetric kernel matrix K between the rows, ``(rows, rows)``. The coefficients a of
             ``f = K a`` are then penalised by ``l2 * a'Ka``, so that ``(K + l2 I) a = y``, as scikit-learn's
             ``KernelRidge(kernel="precomputed")``; there is no bias, and ``predict`` takes ``K(new rows, rows)``.
@@ -93,7 +137,8 @@ def solve(
             called with a label and the part done, from 0 to 1.
 
     Returns:
-        The weights, with ``certificate``, ``outcome``, ``plan`` and ``attempts``.
+        The weights, with ``certificate``, ``outcome``, ``plan`` and ``attempts``; a :class:`closedform.ConvexSolution`
+        for another criterion than squared error.
 
     Raises:
         InputError: shapes that do not belong together, empty tables, negative weights or l2, unknown method.
@@ -113,6 +158,21 @@ def solve(
     """
     started = time.perf_counter()
     rows = open_rows(X, Y, sample_weight, group)
+    convex = ConvexRequest.checked(
+        criterion,
+        bias=bias,
+        l2=l2,
+        progress=progress,
+        nearest_to=nearest_to,
+        digits=digits,
+        kernel=kernel,
+        group=group,
+        method=method,
+        rcond=rcond,
+    )
+    if convex is not None:
+        return replace(solve_criterion(rows, convex), seconds=time.perf_counter() - started)
+
     request = agreed_request(
         rows,
         lambda: Request.checked(

@@ -29,8 +29,8 @@ class BCEWithLogits(Logistic):
         self.weight, self.pos_weight, self.averages = weight, pos_weight, averages
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
-        refuse_rows((Y < 0) | (Y > 1), Y, start, "targets of BCEWithLogitsLoss must be from 0 to 1.")
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
+        refuse_rows((Y < 0) | (Y > 1), Y, numbers, "targets of BCEWithLogitsLoss must be from 0 to 1.")
 
     @override
     def factors(self, Z: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,8 +56,8 @@ class MultiLabelSoftMargin(Logistic):
         self.weight, self.averages = weight, averages
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
-        refuse_rows((Y < 0) | (Y > 1), Y, start, "targets of MultiLabelSoftMarginLoss must be 0 or 1.")
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
+        refuse_rows((Y < 0) | (Y > 1), Y, numbers, "targets of MultiLabelSoftMarginLoss must be 0 or 1.")
 
     @override
     def counts(self, T: Tensor, n_outputs: int) -> Tensor:

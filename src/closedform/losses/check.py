@@ -30,12 +30,12 @@ class Kinked(ABC):
     def pieces(self, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return kinks, slopes above and slopes below, each ``(rows, outputs)``."""
 
-    def check(self, Y: Tensor, start: int) -> None:
+    def check(self, Y: Tensor, numbers: Tensor) -> None:  # noqa: B027 (most take any number)
         """Refuse targets that the criterion is not defined for.
 
         Args:
             Y: Targets.
-            start: Number of their first row.
+            numbers: Numbers of these rows in the table.
 
         Raises:
             InputError: with the row and the value seen.
@@ -97,8 +97,8 @@ class Hinge(Kinked):
         return T, (T > 0).to(T.dtype), (T < 0).to(T.dtype)
 
     @override
-    def check(self, Y: Tensor, start: int) -> None:
-        refuse_rows(Y.abs() != 1, Y, start, "targets of HingeLoss must be -1 or 1.")
+    def check(self, Y: Tensor, numbers: Tensor) -> None:
+        refuse_rows(Y.abs() != 1, Y, numbers, "targets of HingeLoss must be -1 or 1.")
 
 
 @final

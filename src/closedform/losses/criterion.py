@@ -24,11 +24,13 @@ class Criterion(ABC):
         name: The class in ``torch.nn`` (or here) that it was read from.
         averages: Whether its reduction is the mean; else it is the sum.
         radius: Size of a change of outputs within which :meth:`least_curvature` holds.
+        smooth: Whether the curvature itself has derivatives of all orders.
         coupled: Whether the curvature couples the outputs of a row; it is flat then along a shift of all of them.
     """
 
     name: ClassVar[str]
     coupled: ClassVar[bool] = False
+    smooth: ClassVar[bool] = True
     averages: bool = True
     radius: float = 0.125
 
@@ -37,12 +39,12 @@ class Criterion(ABC):
         """Return how many outputs a row has at least, for some of the targets."""
 
     @abstractmethod
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
         """Refuse targets that the criterion is not defined for.
 
         Args:
-            Y: Targets of some rows, those of weight zero included.
-            start: Number of the first of them.
+            Y: Targets of some rows, those of weight zero left out.
+            numbers: Numbers of these rows in the table.
             n_outputs: How many outputs a row has.
 
         Raises:
@@ -118,7 +120,7 @@ class Separable(Criterion, ABC):
         return Y.shape[1]
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
         pass
 
     @override
@@ -138,13 +140,13 @@ class Separable(Criterion, ABC):
         return C
 
 
-def refuse_rows(bad: Tensor, values: Tensor, start: int, sentence: str) -> None:
+def refuse_rows(bad: Tensor, values: Tensor, numbers: Tensor, sentence: str) -> None:
     """Refuse the first value that is marked as bad.
 
     Args:
         bad: Marks, of the shape of ``values``.
         values: Targets.
-        start: Number of their first row.
+        numbers: Numbers of these rows in the table.
         sentence: What is needed instead.
 
     Raises:
@@ -153,7 +155,7 @@ def refuse_rows(bad: Tensor, values: Tensor, start: int, sentence: str) -> None:
     if bool(bad.any()):
         where = bad.nonzero()[0]
         seen = float(values[tuple(where)])
-        raise InputError(f"Y holds {seen:g} in row {start + int(where[0])}; {sentence}")
+        raise InputError(f"Y holds {seen:g} in row {int(numbers[where[0]])}; {sentence}")
 
 
 def class_factors(values: Tensor | None, like: Tensor) -> Tensor | None:

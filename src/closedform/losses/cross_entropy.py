@@ -21,9 +21,9 @@ _SUM_TOLERANCE = 1e-5
 class CrossEntropy(Criterion):
     r"""``CrossEntropyLoss``: :math:`\sum_c -v_c q_c \log p_c` with p the softmax of the outputs.
 
-    With ``a = sum_c v_c q_c``, the slope is ``a p - v q`` and the second derivative ``a (diag p - p p')``. Within changes
-    of outputs whose range is r no probability falls below ``exp(-r)`` times itself, and the variance under p is at least
-    its smallest probability times the sum of squares about the mean, which is the lower bound on the curvature.
+    With ``a = sum_c v_c q_c``, the slope is ``a p - v q`` and the second derivative ``a (diag p - p p')``. Within
+    changes of outputs whose range is r no probability falls below ``exp(-r)`` times itself, and the variance under p is
+    at least its smallest probability times the sum of squares about the mean: the lower bound on the curvature.
 
     Args:
         labels: Whether targets are labels; else probabilities.
@@ -48,22 +48,29 @@ class CrossEntropy(Criterion):
             return self.weight.shape[0]
         if not self.labels:
             return Y.shape[1]
-        counted = Y[Y != self.ignore]
+        counted = Y[self.ignore != Y]
         return max(2, int(counted.max()) + 1) if counted.numel() else 2
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
         if self.weight is not None and self.weight.shape[0] != n_outputs:
-            raise InputError(f"the criterion has weights for {self.weight.shape[0]} classes, but there are {n_outputs}.")
+            raise InputError(
+                f"the criterion has weights for {self.weight.shape[0]} classes, but there are {n_outputs}."
+            )
         if self.labels:
-            wrong = (Y != self.ignore) & ((Y < 0) | (Y >= n_outputs))
-            refuse_rows(wrong, Y, start, f"labels must be from 0 to {n_outputs - 1} (classes less one).")
+            wrong = (self.ignore != Y) & ((Y < 0) | (n_outputs <= Y))
+            refuse_rows(wrong, Y, numbers, f"labels must be from 0 to {n_outputs - 1} (classes less one).")
             return
         if Y.shape[1] != n_outputs:
             raise InputError(f"Y has probabilities of {Y.shape[1]} classes, but there are {n_outputs}.")
-        refuse_rows(Y < 0, Y, start, "probabilities must not be negative.")
-        sums = Y.sum(1, keepdim=True)
-        refuse_rows((sums - 1).abs() > _SUM_TOLERANCE, sums, start, "is the sum there, and probabilities must sum to 1.")
+        refuse_rows(Y < 0, Y, numbers, "probabilities must not be negative.")
+        sums = Y.sum(1)
+        wrong = (sums - 1).abs() > _SUM_TOLERANCE
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise InputError(
+                f"the probabilities in row {int(numbers[row])} of Y sum to {float(sums[row]):.6g}; they must sum to 1."
+            )
 
     @override
     def counts(self, T: Tensor, n_outputs: int) -> Tensor:

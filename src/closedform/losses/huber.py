@@ -21,6 +21,7 @@ class _Rounded(Separable, ABC):
     """``scale`` times half the squared residual up to ``width``, and linear beyond (Huber 1964)."""
 
     name: ClassVar[str]
+    smooth = False
 
     def __init__(self, width: float, scale: float, *, averages: bool) -> None:
         self.width, self.scale, self.averages = width, scale, averages

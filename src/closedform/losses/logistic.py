@@ -17,8 +17,8 @@ __all__ = ["Logistic"]
 class Logistic(Separable, ABC):
     r"""``up log(1 + exp(-z)) + down log(1 + exp(z))``, with factors that depend on the target.
 
-    The second derivative ``(up + down) s (1 - s)`` with the sigmoid s falls by no more than a factor ``exp(-r)`` while z
-    moves by r, since the size of the third derivative is never above the second (Bach 2010).
+    The second derivative ``(up + down) s (1 - s)`` with the sigmoid s falls by no more than a factor ``exp(-r)`` while
+    z moves by r, since the size of the third derivative is never above the second (Bach 2010).
     """
 
     @abstractmethod

@@ -31,8 +31,8 @@ class Poisson(Separable):
         self.full, self.averages = full, averages
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
-        refuse_rows(Y < 0, Y, start, "counts must not be negative.")
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
+        refuse_rows(Y < 0, Y, numbers, "counts must not be negative.")
 
     @override
     def value(self, Z: Tensor, T: Tensor) -> Tensor:
@@ -65,4 +65,4 @@ class Poisson(Separable):
 
     @override
     def start(self, T: Tensor) -> Tensor | None:
-        return torch.log((T + T.mean(0, keepdim=True)).clamp_min(torch.finfo(T.dtype).tiny) / 2)
+        return torch.log(T + 0.5)

@@ -45,7 +45,7 @@ _REFUSED: dict[str, str] = {
     "CTCLoss": "has no row-wise targets; a layer before it is no convex fit",
     "CosineEmbeddingLoss": "is not convex in the weights; use MSELoss() on outputs of unit length",
     "MultiLabelMarginLoss": "has lists of labels as targets; use MultiLabelSoftMarginLoss() on 0 and 1",
-    "MultiMarginLoss": "is not available; use CrossEntropyLoss(), or SquaredHingeLoss() on one column of -1 and 1 a class",
+    "MultiMarginLoss": "is not available; use CrossEntropyLoss(), or SquaredHingeLoss() on -1 and 1",
     "HingeEmbeddingLoss": "takes distances, not scores; use closedform.losses.HingeLoss()",
     "MarginRankingLoss": "takes two outputs; use SoftMarginLoss() on the difference of the two feature rows",
     "TripletMarginLoss": "takes three outputs and is not convex in the weights; use SoftMarginLoss() on pairs",
@@ -83,7 +83,9 @@ def criterion_by_name(name: str) -> nn.Module:
         try:
             return PinballLoss(float(rest))
         except ValueError as error:
-            raise InputError(f"criterion={name!r}: a quantile is a number between 0 and 1, as in 'quantile:0.9'.") from error
+            raise InputError(
+                f"criterion={name!r}: a quantile is a number between 0 and 1, as in 'quantile:0.9'."
+            ) from error
     if name not in CRITERIA:
         raise InputError(f"criterion={name!r} is not known; use one of {', '.join(CRITERIA)} or quantile:0.9.")
     return CRITERIA[name]()

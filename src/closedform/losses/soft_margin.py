@@ -27,8 +27,8 @@ class SoftMargin(Logistic):
         self.averages = averages
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
-        refuse_rows(Y.abs() != 1, Y, start, "targets of SoftMarginLoss must be -1 or 1.")
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
+        refuse_rows(Y.abs() != 1, Y, numbers, "targets of SoftMarginLoss must be -1 or 1.")
 
     @override
     def factors(self, Z: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,14 +23,15 @@ class SquaredHinge(Separable):
     """
 
     name = "SquaredHingeLoss"
+    smooth = False
     radius = 1e-3
 
     def __init__(self, *, averages: bool) -> None:
         self.averages = averages
 
     @override
-    def check(self, Y: Tensor, start: int, n_outputs: int) -> None:
-        refuse_rows(Y.abs() != 1, Y, start, "targets of SquaredHingeLoss must be -1 or 1.")
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
+        refuse_rows(Y.abs() != 1, Y, numbers, "targets of SquaredHingeLoss must be -1 or 1.")
 
     @override
     def value(self, Z: Tensor, T: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class SquaredHinge(Separable):
 
     @override
     def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
-        return 2 * (T * Z < 1 - self.radius).to(Z.dtype)
+        return 2 * (1 - self.radius > T * Z).to(Z.dtype)
 
     @override
     def recession(self, S: Tensor, T: Tensor) -> Tensor:

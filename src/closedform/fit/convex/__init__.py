@@ -1,7 +1,9 @@
-"""Convex criteria: Newton's method on the true loss, a proven bound on the excess, and proofs that no minimiser exists."""
+"""Convex criteria: Newton's method on the true loss, a proven gap, and proofs that no minimiser exists."""
 
 from closedform.fit.convex.certificate import GapCertificate
+from closedform.fit.convex.excess import excess_over
+from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
-from closedform.fit.convex.solving import ConvexRequest, solve_criterion
+from closedform.fit.convex.solving import solve_criterion
 
-__all__ = ["ConvexRequest", "ConvexSolution", "GapCertificate", "solve_criterion"]
+__all__ = ["ConvexRequest", "ConvexSolution", "GapCertificate", "excess_over", "solve_criterion"]

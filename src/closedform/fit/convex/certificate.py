@@ -51,7 +51,7 @@ class GapCertificate:
         gradient_norm: Euclidean norm of its gradient, in the user's units.
         condition: Condition number of the Hessian there in scaled columns, of a lower bound for coupled outputs; inf
             where it is singular.
-        flat_directions: Dimension of the directions in which the rows do not bend the loss of any output; a shift of all
+        flat_directions: Dimension of the directions along which the rows bend the loss of no output; a shift of all
             classes is not counted.
         unique: Whether the minimiser is proven to be the only one (of classes up to that shift).
         reason: What the bound rests on, or why there is none.
@@ -77,7 +77,9 @@ class GapCertificate:
     def __str__(self) -> str:
         verdict = "accepted" if self.accepted else "refused"
         flat = f", {self.flat_directions} flat directions" if self.flat_directions else ""
-        bound = f"at most {self.gap:.1e} ({self.relative_gap:.1e} relative)" if math.isfinite(self.gap) else "not bounded"
+        bound = (
+            f"at most {self.gap:.1e} ({self.relative_gap:.1e} relative)" if math.isfinite(self.gap) else "not bounded"
+        )
         return (
             f"{verdict}: excess of the objective {bound}, {self.reason}\n"
             f"condition of the Hessian {self.condition:.2g}{flat}\n"
@@ -179,11 +181,11 @@ class _ProofSums(SumFold):
 def prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor) -> Proof:
     r"""Bound the excess of the objective at some coefficients.
 
-    Let H bound the Hessian from below while no output moves by more than a radius r, g be the gradient, and S the largest
-    change of an output that a step of length 1 in the norm of H makes. With :math:`\lambda^2 = g' H^{-1} g`, and if
-    :math:`2 \lambda S \le r`, the objective is at least its present value on the sphere of radius :math:`2 \lambda`, so
-    that by convexity a minimum is attained inside, and there it is no lower than by :math:`\lambda^2 / 2`. With a ridge
-    on every coefficient :math:`|g|^2 / (2 l_2)` is a bound as well: the duality gap at the dual point made of the slopes.
+    Let H bound the Hessian from below while no output moves by more than a radius r, g be the gradient, and S the
+    largest change of an output that a step of length 1 in the norm of H makes. With :math:`\lambda^2 = g' H^{-1} g`,
+    and if :math:`2 \lambda S \le r`, the objective is at least its present value on the sphere of radius
+    :math:`2 \lambda`, so that by convexity a minimum is attained inside, no lower than by :math:`\lambda^2 / 2`. With
+    a ridge on every coefficient :math:`|g|^2 / (2 l_2)` is a bound as well: the duality gap at the slopes as dual point.
     Rounding in g is bounded by the sizes of its terms and added to it.
 
     Args:
@@ -243,7 +245,9 @@ def _local_bound(
         column = (inverse @ gradient[:, output]).abs() + inverse.abs() @ error[:, output]
         squared += float(column.square().sum()) / (1 - doubt)
         least = min(least, (1 - doubt) / size)
-        condition = max(condition, float(torch.linalg.matrix_norm(H, 2)) * float(torch.linalg.matrix_norm(inverse, 2)) ** 2)
+        condition = max(
+            condition, float(torch.linalg.matrix_norm(H, 2)) * float(torch.linalg.matrix_norm(inverse, 2)) ** 2
+        )
 
     reach = math.sqrt(float(sums.peak) / least) * (math.sqrt(2) if problem.criterion.coupled else 1.0)
     moved = 2 * math.sqrt(squared) * reach

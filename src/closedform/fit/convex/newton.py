@@ -99,8 +99,8 @@ def descend(
         at = problem.evaluate(torch.zeros_like(theta))
     products, passes, stopped, last, refresh = 0, 1, "steps", math.inf, start is not None or bool(theta.any())
     solver = None if refresh else _Preconditioner(_uniform(problem, gram), problem.penalty, null)
-    first = None
-    for step in range(most_steps):
+    first, steps = None, 0
+    for _ in range(most_steps):
         if solver is None or refresh:
             solver = _Preconditioner(problem.gram(at.theta), problem.penalty, null)
             passes += 1
@@ -116,12 +116,10 @@ def descend(
         passes += trials
         if taken is None or decrement**2 <= _DONE * size:
             stopped = "converged" if decrement**2 <= _NEAR * size else "stalled"
-            at = at if taken is None else taken
+            at, steps = (at, steps) if taken is None else (taken, steps + 1)
             break
-        at, last, refresh = taken, decrement, used > _SLOW
-    else:
-        step = most_steps
-    return Descent(at, step, products, passes, stopped)
+        at, last, refresh, steps = taken, decrement, used > _SLOW, steps + 1
+    return Descent(at, steps, products, passes, stopped)
 
 
 def _ratio(last: float, first: float) -> float:

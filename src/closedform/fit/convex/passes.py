@@ -1,4 +1,4 @@
-"""The passes over the rows that a convex criterion needs: loss and gradient, products with the Hessian, its Gram matrices."""
+"""The passes over the rows that a convex criterion needs: loss and gradient, and products with the Hessian."""
 
 from __future__ import annotations
 
@@ -65,15 +65,14 @@ class TargetCounts(SumFold):
 
     @override
     def add(self, block: Block) -> None:
-        T, criterion = block.Y, self._criterion
-        if block.weight is not None:
-            T = T[block.weight > 0]
-        criterion.check(T, block.start, self._n_outputs)
+        T, criterion, weight = block.Y, self._criterion, block.weight
+        numbers = torch.arange(block.start, block.start + T.shape[0], device=T.device)
+        if weight is not None:
+            counted = weight > 0
+            T, numbers, weight = T[counted], numbers[counted], weight[counted]
+        criterion.check(T, numbers, self._n_outputs)
         counts = criterion.counts(T, self._n_outputs)
-        weight = None if block.weight is None else block.weight[block.weight > 0]
         self.totals += counts.sum() if weight is None else (counts * weight).sum()
-        if not T.shape[0]:
-            return
 
         for sums, slopes in zip((self.down, self.up), criterion.far_slopes(T, self._n_outputs), strict=True):
             sums += (slopes if weight is None else slopes * weight.unsqueeze(1)).sum(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -118,5 +119,5 @@ class ConvexProblem:
             return None
         if 4 * n_rows * (n_features + self.n_outputs) > _KEPT_BYTES:
             return None
-        empty = lambda k: torch.empty(n_rows, k, dtype=torch.float32, device=rows.device)  # noqa: E731
-        return Kept(empty(n_features), empty(self.n_outputs))
+        empty = partial(torch.empty, dtype=torch.float32, device=rows.device)
+        return Kept(empty(n_rows, n_features), empty(n_rows, self.n_outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -17,16 +18,18 @@ __all__ = ["find_separation"]
 _MOST_ENTRIES = 5_000_000
 #: Unknowns of a system that is solved in rational numbers.
 _MOST_UNKNOWNS = 150
-#: Margins of at most this, where directions have entries up to 1 and rows a length of 1, may be ties.
-_TIE = 1e-7
+#: Margins of at most this, beside a change of v of size 1 and rows of length 1, may be ties.
+_TIE = 1e-6
+#: Sizes of the changes of v that linear programs are solved for, one after the other: each resolves 1e-7 of it.
+_SIZES = (1.0, 1e-5, 1e-10)
 
 
 def find_separation(problem: ConvexProblem) -> Tensor | None:
     """Return a direction ``(columns, outputs)`` along which the loss falls for ever, or None.
 
     Albert and Anderson (1984): the loss has no minimiser if and only if there is a direction along which no row's loss
-    ever rises and some row's falls. The direction is found by a linear program (Konis 2007). Before it is returned it is
-    made rational, with ties exactly zero, and every row is checked in exact arithmetic: it is a proof.
+    ever rises and some row's falls. A linear program finds it (Konis 2007). Before it is returned it is made rational,
+    with ties exactly zero, and every row is checked in exact arithmetic: it is a proof.
 
     Args:
         problem: One without a ridge.
@@ -77,7 +80,7 @@ def _coupled(A: np.ndarray, shares: np.ndarray, k: int) -> np.ndarray | None:
             part[:, own * c : (own + 1) * c] = chosen
             part[:, other * c : (other + 1) * c] = -chosen
             pieces.append(part.tocsr()[:, : c * (k - 1)])
-            equal.append((shares[shares[:, own] > 0][:, other] > 0))
+            equal.append(shares[shares[:, own] > 0][:, other] > 0)
     if not pieces:
         return None
     found = _program(sparse.vstack(pieces).tocsr(), np.concatenate(equal))
@@ -87,46 +90,75 @@ def _coupled(A: np.ndarray, shares: np.ndarray, k: int) -> np.ndarray | None:
 
 
 def _program(U: sparse.csr_matrix, equal: np.ndarray) -> np.ndarray | None:
-    """Maximise the sum of the margins ``U v``, none negative, in a box; return v if it is proven to have a positive one."""
+    """Find v with margins ``U v`` of which none is negative and some are positive; return it only with the proof.
+
+    The linear program (as many margins as can be are raised to the length of their row) is right to its tolerance.
+    Where that leaves ties in doubt it is solved again for a small change of v, beside margins that are exact.
+    """
     if U.nnz > _MOST_ENTRIES or equal.all():
         return None
     lengths = np.sqrt(np.asarray(U.multiply(U).sum(1)).ravel())
     scaled = sparse.diags(1 / np.where(lengths > 0, lengths, 1.0)) @ U
     columns = np.maximum(abs(scaled).max(0).toarray().ravel(), np.finfo(float).tiny)
-    exponents = 2.0 ** np.round(np.log2(columns))
-    scaled = (scaled @ sparse.diags(1 / exponents)).tocsr()
-    free = ~equal
+    units = 2.0 ** np.round(np.log2(columns))
+    scaled = (scaled @ sparse.diags(1 / units)).tocsr()
+
+    v = np.zeros(U.shape[1])
+    margins = np.zeros(U.shape[0])
+    for size in _SIZES:
+        step = _raised(scaled, equal, np.clip(margins / size, -1e6, 1e6))
+        if step is None:
+            return None
+        v = v + size * step / units
+        exact = [Fraction(float(value)) for value in v]
+        values = _margins(U, exact)
+        if all(value >= 0 and not (value and tied) for value, tied in zip(values, equal, strict=True)):
+            return v if any(values) else None
+        margins = np.array([float(value) for value in values]) / np.where(lengths > 0, lengths, 1.0)
+        ties = np.flatnonzero((np.abs(margins) <= _TIE * size) | equal)
+        found = _proven(U, equal, exact, ties)
+        if found is not None:
+            return found
+    return None
+
+
+def _raised(U: sparse.csr_matrix, equal: np.ndarray, margins: np.ndarray) -> np.ndarray | None:
+    """Return the change of v in a box that raises most margins, each by 1 at most, and leaves none negative."""
+    free, width = ~equal, U.shape[1]
+    count = int(free.sum())
+    # Unknowns: the change, then by how much each margin is positive.
     solved = linprog(
-        -np.asarray(scaled[free].sum(0)).ravel(),
-        A_ub=-scaled[free],
-        b_ub=np.zeros(int(free.sum())),
-        A_eq=scaled[equal] if equal.any() else None,
-        b_eq=np.zeros(int(equal.sum())) if equal.any() else None,
-        bounds=(-1, 1),
+        np.concatenate([np.zeros(width), -np.ones(count)]),
+        A_ub=sparse.hstack([-U[free], sparse.identity(count)]).tocsr(),
+        b_ub=margins[free],
+        A_eq=sparse.hstack([U[equal], sparse.csr_matrix((U.shape[0] - count, count))]).tocsr() if equal.any() else None,
+        b_eq=-margins[equal] if equal.any() else None,
+        bounds=[(-1, 1)] * width + [(0, 1)] * count,
         method="highs",
     )
-    if solved.status != 0 or not solved.x.any():
+    if solved.status != 0 or not solved.x[:width].any():
         return None
-    return _proven(U, equal, solved.x / exponents, scaled @ solved.x)
+    return np.asarray(solved.x[:width])
 
 
-def _proven(U: sparse.csr_matrix, equal: np.ndarray, v: np.ndarray, margins: np.ndarray) -> np.ndarray | None:
-    """Return v, moved so that ties are exact, if then every margin is right in exact arithmetic; else None."""
-    ties = np.flatnonzero((np.abs(margins) <= _TIE) | equal)
-    exact = [Fraction(float(value)) for value in v]
-    if ties.size:
-        if v.shape[0] > _MOST_UNKNOWNS:
-            return None
-        exact = _onto_ties(U[ties], exact)
-    strict = False
+def _margins(U: sparse.csr_matrix, v: list[Fraction]) -> list[Fraction]:
+    """Return ``U v`` exactly."""
+    found = []
     for row in range(U.shape[0]):
         part = slice(U.indptr[row], U.indptr[row + 1])
         terms = zip(U.indices[part].tolist(), U.data[part].tolist(), strict=True)
-        margin = sum((Fraction(value) * exact[index] for index, value in terms), Fraction(0))
-        if margin < 0 or (margin and equal[row]):
-            return None
-        strict = strict or margin > 0
-    return np.array([float(value) for value in exact]) if strict else None
+        found.append(sum((Fraction(value) * v[index] for index, value in terms), Fraction(0)))
+    return found
+
+
+def _proven(U: sparse.csr_matrix, equal: np.ndarray, v: list[Fraction], ties: np.ndarray) -> np.ndarray | None:
+    """Return v, moved so that ties are exact, if then every margin is right in exact arithmetic; else None."""
+    if ties.size and len(v) > _MOST_UNKNOWNS:
+        return None
+    exact = _onto_ties(U[ties], v) if ties.size else v
+    values = _margins(U, exact)
+    right = all(value >= 0 and not (value and tied) for value, tied in zip(values, equal, strict=True))
+    return np.array([float(value) for value in exact]) if right and any(values) else None
 
 
 def _onto_ties(U: sparse.csr_matrix, v: list[Fraction]) -> list[Fraction]:

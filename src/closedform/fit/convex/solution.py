@@ -25,14 +25,14 @@ class ConvexSolution:
     """Weights at the minimiser of a convex criterion, and the proof.
 
     Attributes:
-        weight: ``(outputs, features)``, as ``nn.Linear`` holds them; dtype of X (float64 where X holds integers). Where no
-            minimiser exists: where the descent was left.
+        weight: ``(outputs, features)``, as ``nn.Linear`` holds them; dtype of X (float64 where X holds integers).
+            Where no minimiser exists: where the descent was left.
         bias: ``(outputs,)`` or None.
         criterion: Name of the criterion.
         certificate: What a fresh pass over the rows proves of the weights, before rounding to a narrower dtype.
         outcome: How the fit ended, in one sentence.
-        direction: Where no minimiser exists: the weights of a direction along which no row's loss ever rises and that of
-            some row falls for ever, checked in exact arithmetic; else None.
+        direction: Where no minimiser exists: a direction along which no row's loss ever rises and some fall for ever,
+            checked in exact arithmetic before it was rounded to float64; else None.
         steps: Newton steps.
         passes: Reads of the rows.
         notes: What was done to the data on the way.
@@ -64,7 +64,9 @@ class ConvexSolution:
         """
         table, _ = as_tensor(X, "X")
         if table.dim() == 0 or table.shape[-1] != self.weight.shape[1]:
-            raise InputError(f"X has shape {tuple(table.shape)}, but the weights are for {self.weight.shape[1]} features.")
+            raise InputError(
+                f"X has shape {tuple(table.shape)}, but the weights are for {self.weight.shape[1]} features."
+            )
         table = table.to(dtype=self.weight.dtype, device=self.weight.device)
         outputs = torch.nn.functional.linear(table, self.weight, self.bias)
         return outputs[..., 0] if self.single_target else outputs

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
-from typing import Any, Self, final
+from dataclasses import replace
+from typing import Self, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate, prove
-from closedform.fit.convex.newton import descend
+from closedform.fit.convex.newton import Descent, descend
 from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
+from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.separation import find_separation
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.layers import round_to
@@ -29,34 +30,10 @@ from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 from closedform.words.progress import Progress
 
-__all__ = ["ConvexRequest", "solve_criterion"]
+__all__ = ["solve_criterion", "targets_of"]
 
 #: Squared ratio of the diagonal of a Cholesky factor from which on the rank is looked at by a QR factorization.
 _DOUBTFUL = 1e-8
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class ConvexRequest:
-    """What is asked of a convex fit, besides the rows.
-
-    Attributes:
-        criterion: The module.
-        bias: Whether the layer has a bias.
-        l2: Ridge strength, one number or one for each output.
-        outputs: How many outputs the layer has, or None to take as many as the targets call for.
-        dtype: The dtype the weights are rounded to, or None for that of the rows.
-        start: Weights to start from, or None.
-        progress: Who is told how far the fit has come.
-    """
-
-    criterion: Any
-    bias: bool
-    l2: Any = 0.0
-    outputs: int | None = None
-    dtype: torch.dtype | None = None
-    start: Weights | None = None
-    progress: Any = None
 
 
 def targets_of(rows: Rows) -> Targets:
@@ -75,6 +52,7 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
         InputError: targets that the criterion is not defined for, or options that cannot be used.
         DataTypeError: the criterion is no module.
         NonFiniteError: NaN or infinities in the data.
+        MethodRefusedError: the criterion cannot be minimised here.
     """
     started = time.perf_counter()
     criterion = read_criterion(request.criterion, targets_of(rows))
@@ -90,9 +68,9 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
 def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> ConvexSolution:
     rows = design.rows
     seen = rows.walk(_MostOutputs(criterion)).outputs
-    if request.outputs is not None and criterion.coupled and seen > request.outputs:
-        seen = request.outputs
     n_outputs = seen if request.outputs is None else request.outputs
+    if seen != n_outputs and not criterion.coupled:
+        raise InputError(f"the layer has {plural(n_outputs, 'output')}, but Y has {plural(seen, 'column')}.")
     strengths = tuple(check_ridge(request.l2, n_outputs))
     if criterion.coupled and len(set(strengths)) > 1:
         raise InputError(f"{criterion.name} couples the classes, so that l2 must be one number.")
@@ -134,7 +112,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         unique=accepted and proof.definite and not flat,
         reason=proof.reason if direction is None else "the loss falls for ever along .direction",
     )
-    return outline.solution(theta, certificate, direction, descent.steps, descent.passes)
+    return outline.solution(theta, certificate, direction, descent, norms)
 
 
 @final
@@ -162,7 +140,7 @@ class _Outline:
         return Weights(bias.new_zeros(self.problem.n_outputs, self.problem.rows.n_features), bias)
 
     def solution(
-        self, theta: Tensor, certificate: GapCertificate, direction: Weights | None, steps: int, passes: int
+        self, theta: Tensor, certificate: GapCertificate, direction: Weights | None, descent: Descent, norms: Tensor
     ) -> ConvexSolution:
         """Return the result, with its outcome."""
         rows, weights = self.problem.rows, self.problem.weights(theta)
@@ -178,6 +156,8 @@ class _Outline:
             notes.append("a shift of all classes changes no loss; the centred weights are returned")
         if dtype != torch.float64:
             notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
+            if certificate.accepted:
+                notes.append(self._as_stored(weights.to(dtype), norms))
         return ConvexSolution(
             weight=round_to(weights.weight, dtype),
             bias=None if weights.bias is None else weights.bias.to(dtype),
@@ -185,12 +165,22 @@ class _Outline:
             certificate=certificate,
             outcome=outcome,
             direction=direction,
-            steps=steps,
-            passes=passes,
+            steps=descent.steps,
+            passes=descent.passes,
             notes=tuple(notes),
             seconds=0.0,
             single_target=rows.single_target and not self.problem.criterion.coupled,
         )
+
+    def _as_stored(self, weights: Weights, norms: Tensor) -> str:
+        """Return what can be proven of the weights after rounding."""
+        theta = weights.to(torch.float64).stacked() / self.design.columns.scale.unsqueeze(1)
+        null = theta.new_zeros(theta.shape[0], 0)
+        excess = prove(self.problem, theta, null, norms).gap / self.divisor
+        kind = str(weights.weight.dtype).removeprefix("torch.")
+        if not math.isfinite(excess):
+            return f"as {kind} nothing is proven of them: use .double()"
+        return f"as {kind} the loss is at most {excess:.1e} above the minimum"
 
 
 def _scaled_gram(design: Design) -> Tensor:
@@ -201,7 +191,7 @@ def _scaled_gram(design: Design) -> Tensor:
 
 
 def _null_directions(design: Design, gram: Tensor, strengths: tuple[float, ...]) -> Tensor:
-    """Return orthonormal coefficients ``(columns, directions)`` for which no output changes, where nothing bends those."""
+    """Return orthonormal coefficients ``(columns, directions)`` for which no output changes and no ridge is paid."""
     none = gram.new_zeros(gram.shape[0], 0)
     if min(strengths) > 0:
         return none
@@ -215,7 +205,7 @@ def _null_directions(design: Design, gram: Tensor, strengths: tuple[float, ...])
 
 
 def _centred(problem: ConvexProblem, theta: Tensor, null: Tensor) -> Tensor:
-    """Return the minimiser of least norm (the bias outside it) that has the same outputs, up to a shift of all classes."""
+    """Return the coefficients of least norm (the bias outside it) with these outputs, up to a shift of classes."""
     theta = problem.centred(theta)
     if not null.shape[1]:
         return theta

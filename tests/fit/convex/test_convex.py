@@ -1,0 +1,322 @@
+"""Convex fits against mpmath's Newton and exact linear programs: the gap is never below the excess, and proofs hold."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import closedform as cf
+from closedform.losses import SquaredHingeLoss
+from closedform.words.outcome import Outcome
+from walkers import Parts
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn(high: int, rows: int, seed: int = 0) -> Tensor:
+    return torch.randint(high, (rows,), generator=torch.Generator().manual_seed(seed))
+
+
+def objective(module: nn.Module, X: Tensor, Y: Tensor, l2: float, weight: Tensor, bias: Tensor | None) -> Any:
+    """The objective in 50 digits, by the formulas of torch's documentation."""
+    with mpmath.workdps(50):
+        total = mpmath.mpf(0)
+        for x, y in zip(X.tolist(), Y.tolist(), strict=True):
+            z = [mpmath.fdot(map(mpmath.mpf, x), map(mpmath.mpf, row)) for row in weight.tolist()]
+            if bias is not None:
+                z = [a + mpmath.mpf(b) for a, b in zip(z, bias.tolist(), strict=True)]
+            if isinstance(module, nn.CrossEntropyLoss):
+                total += mpmath.log(mpmath.fsum(map(mpmath.exp, z))) - z[y]
+            elif isinstance(module, nn.BCEWithLogitsLoss):
+                total += mpmath.log1p(mpmath.exp(z[0])) - y * z[0]
+            elif isinstance(module, nn.PoissonNLLLoss):
+                total += mpmath.exp(z[0]) - y * z[0]
+            else:
+                r = abs(z[0] - mpmath.mpf(y))
+                total += r * r / 2 if r <= 1 else r - mpmath.mpf(1) / 2
+        return total + mpmath.mpf(l2) / 2 * mpmath.fsum(mpmath.mpf(w) ** 2 for w in weight.reshape(-1).tolist())
+
+
+def exact_minimum(module: nn.Module, X: Tensor, Y: Tensor, l2: float, weight: Tensor, bias: Tensor | None) -> Any:
+    """The minimum in 50 digits: a Newton step of 30 digits from a good start, by differences of exact gradients."""
+    with mpmath.workdps(50):
+        rows, k = X.tolist(), weight.shape[0]
+        first = [1] if bias is not None else []
+        A = [[mpmath.mpf(v) for v in [*first, *row]] for row in rows]
+        stacked = (
+            weight.tolist() if bias is None else [[b, *w] for b, w in zip(bias.tolist(), weight.tolist(), strict=True)]
+        )
+        theta = [mpmath.mpf(v) for row in stacked for v in row]
+        c = len(A[0])
+
+        def pieces(theta: list[Any]) -> tuple[Any, Any]:
+            g, H = mpmath.zeros(k * c, 1), mpmath.zeros(k * c, k * c)
+            for a, y in zip(A, Y.tolist(), strict=True):
+                z = [mpmath.fdot(a, theta[j * c : (j + 1) * c]) for j in range(k)]
+                if isinstance(module, nn.CrossEntropyLoss):
+                    total = mpmath.fsum(map(mpmath.exp, z))
+                    p = [mpmath.exp(v) / total for v in z]
+                    slope = [p[j] - (j == y) for j in range(k)]
+                    bent = [[p[i] * ((i == j) - p[j]) for j in range(k)] for i in range(k)]
+                elif isinstance(module, nn.BCEWithLogitsLoss):
+                    s = 1 / (1 + mpmath.exp(-z[0]))
+                    slope, bent = [s - y], [[s * (1 - s)]]
+                elif isinstance(module, nn.PoissonNLLLoss):
+                    slope, bent = [mpmath.exp(z[0]) - y], [[mpmath.exp(z[0])]]
+                else:
+                    r = z[0] - mpmath.mpf(y)
+                    slope, bent = ([r], [[1]]) if abs(r) <= 1 else ([mpmath.sign(r)], [[0]])
+                for i in range(k):
+                    for u in range(c):
+                        g[i * c + u] += slope[i] * a[u]
+                        for j in range(k):
+                            for v in range(c):
+                                H[i * c + u, j * c + v] += bent[i][j] * a[u] * a[v]
+            for i in range(k * c):
+                if i % c or bias is None:
+                    g[i] += mpmath.mpf(l2) * theta[i]
+                    H[i, i] += mpmath.mpf(l2)
+            for u in range(c):  # a shift of all classes is held still
+                for i in range(k):
+                    for j in range(k):
+                        H[i * c + u, j * c + u] += 1 if k > 1 else 0
+            return g, H
+
+        for _ in range(3):
+            g, H = pieces(theta)
+            step = mpmath.lu_solve(H, -g)
+            theta = [t + s for t, s in zip(theta, step, strict=True)]
+        final = [theta[j * c : (j + 1) * c] for j in range(k)]
+        total = mpmath.mpf(0)
+        for a, y in zip(A, Y.tolist(), strict=True):
+            z = [mpmath.fdot(a, row) for row in final]
+            if isinstance(module, nn.CrossEntropyLoss):
+                total += mpmath.log(mpmath.fsum(map(mpmath.exp, z))) - z[y]
+            elif isinstance(module, nn.BCEWithLogitsLoss):
+                total += mpmath.log1p(mpmath.exp(z[0])) - y * z[0]
+            elif isinstance(module, nn.PoissonNLLLoss):
+                total += mpmath.exp(z[0]) - y * z[0]
+            else:
+                r = abs(z[0] - mpmath.mpf(y))
+                total += r * r / 2 if r <= 1 else r - mpmath.mpf(1) / 2
+        free = [w for row in final for w in row[len(first) :]]
+        return total + mpmath.mpf(l2) / 2 * mpmath.fsum(w**2 for w in free)
+
+
+def targets_for(name: str, X: Tensor, seed: int) -> tuple[nn.Module, Tensor]:
+    rows, noise = X.shape[0], gaussian(X.shape[0], seed=seed + 1)
+    if name == "cross-entropy":
+        return nn.CrossEntropyLoss(), drawn(3, rows, seed)
+    if name == "bce":
+        return nn.BCEWithLogitsLoss(), (X[:, 0] + 2 * noise > 0).double()
+    if name == "poisson":
+        return nn.PoissonNLLLoss(), torch.floor(torch.exp((X[:, 0] + noise).clamp(-2, 3)))
+    return nn.HuberLoss(), X[:, 0] + noise.pow(3)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "bce", "poisson", "huber"])
+@pytest.mark.parametrize(("bias", "l2", "steps"), [(True, 0.0, 9), (False, 0.5, 2), (True, 1e-6, 1), (False, 0.0, 3)])
+def test_the_gap_is_never_below_the_excess(name: str, bias: bool, l2: float, steps: int) -> None:
+    for seed in range(2):
+        X = gaussian(14, 2, seed=seed) * torch.tensor([1.0, 100.0**seed], dtype=torch.float64)
+        module, Y = targets_for(name, X, seed)
+        sol = cf.solve(X, Y, bias=bias, l2=l2, criterion=module)
+        assert isinstance(sol, cf.ConvexSolution)
+        if sol.direction is not None:
+            continue
+        assert sol.outcome is Outcome.CERTIFIED
+        now = objective(module, X, Y, l2, sol.weight, sol.bias)
+        best = exact_minimum(module, X, Y, l2, sol.weight, sol.bias)
+        assert 0 <= now - best <= sol.certificate.gap
+        assert sol.certificate.gap <= 1e-15 * abs(float(best))
+
+
+def test_weights_are_those_of_published_tables() -> None:
+    # Spector and Mazzeo (1980), the logit of Greene's Econometric Analysis, table 21.1, as statsmodels prints it.
+    sm = pytest.importorskip("statsmodels.api")
+    data = sm.datasets.spector.load()
+    sol = cf.solve(data.exog.to_numpy(), data.endog.to_numpy(), bias=True, criterion=nn.BCEWithLogitsLoss())
+    expected = sm.Logit(data.endog, sm.add_constant(data.exog)).fit(disp=0, tol=1e-14, maxiter=99).params.to_numpy()
+    np.testing.assert_allclose(np.concatenate([sol.bias, sol.weight[0]]), expected, rtol=1e-10)
+
+
+def exact_separation(x: list[Fraction], above: list[bool]) -> bool:
+    """Whether a threshold divides one feature: no value of one class lies strictly between those of the other."""
+    low = [v for v, a in zip(x, above, strict=True) if not a]
+    high = [v for v, a in zip(x, above, strict=True) if a]
+    return max(low) <= min(high) or max(high) <= min(low)
+
+
+@pytest.mark.parametrize("margin", [1e-1, 1e-3, 1e-6, 1e-9, 1e-12, 0.0, -1e-12, -1e-9, -1e-6, -1e-3, -1e-1])
+@pytest.mark.parametrize("kind", ["bce", "cross-entropy", "soft-margin"])
+def test_separation_is_decided_exactly(margin: float, kind: str) -> None:
+    for seed in range(2):
+        x = gaussian(20, seed=seed).abs() + margin
+        above = torch.arange(20) % 2 == 0
+        x = torch.where(above, x, -x)
+        x[0], x[1] = margin / 2, -margin / 2
+        separable = exact_separation([Fraction(v) for v in x.tolist()], above.tolist())
+        Y = {"bce": above.double(), "cross-entropy": above.long(), "soft-margin": 2 * above.double() - 1}[kind]
+        module = {
+            "bce": nn.BCEWithLogitsLoss(),
+            "cross-entropy": nn.CrossEntropyLoss(),
+            "soft-margin": nn.SoftMarginLoss(),
+        }
+        sol = cf.solve(x[:, None], Y, bias=True, criterion=module[kind])
+        assert isinstance(sol, cf.ConvexSolution)
+        assert (sol.direction is not None) == separable, (margin, sol)
+        if not separable:
+            assert sol.outcome is not Outcome.NO_MINIMISER
+
+
+def test_a_direction_is_a_proof() -> None:
+    X = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1.0, 5.0], [1.0, 3.0], [0.0, 1.5]], dtype=torch.float64)
+    sol = cf.solve(X, torch.tensor([0, 1, 1, 1, 0]), bias=True, criterion=nn.CrossEntropyLoss())
+    assert isinstance(sol, cf.ConvexSolution)
+    assert sol.outcome is Outcome.NO_MINIMISER
+    assert sol.direction is not None
+    assert not sol.outcome.certified
+    outputs = nn.functional.linear(X, sol.direction.weight, sol.direction.bias)
+    margins = outputs.gather(1, torch.tensor([[0], [1], [1], [1], [0]])) - outputs
+    assert bool((margins >= 0).all())
+    assert bool((margins > 0).any())
+
+
+@pytest.mark.parametrize(
+    ("module", "Y"),
+    [
+        (nn.PoissonNLLLoss(), torch.zeros(30)),
+        (nn.BCEWithLogitsLoss(), torch.ones(30)),
+        (nn.CrossEntropyLoss(), torch.zeros(30, dtype=torch.int64)),
+    ],
+)
+def test_one_class_alone_has_no_minimiser_whatever_the_ridge(module: nn.Module, Y: Tensor) -> None:
+    for l2 in (0.0, 1.0):
+        sol = cf.solve(gaussian(30, 2), Y.double() if Y.dtype != torch.int64 else Y, bias=True, l2=l2, criterion=module)
+        assert sol.outcome is Outcome.NO_MINIMISER
+
+
+def test_dependent_columns_give_the_weights_of_least_norm() -> None:
+    X, Y = gaussian(60, 3), drawn(3, 60)
+    once = cf.solve(X, Y, bias=True, criterion=nn.CrossEntropyLoss())
+    twice = cf.solve(torch.cat([X, X], 1), Y, bias=True, criterion=nn.CrossEntropyLoss())
+    assert twice.outcome is Outcome.CERTIFIED_NOT_UNIQUE
+    torch.testing.assert_close(twice.weight, torch.cat([once.weight, once.weight], 1) / 2, rtol=1e-9, atol=1e-10)
+
+
+def test_rows_cut_in_parts_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, Y = gaussian(90, 3), drawn(3, 90)
+    whole = cf.solve(X, Y, bias=True, l2=0.1, criterion=nn.CrossEntropyLoss())
+    monkeypatch.setattr("closedform.rows.table.InOrder", lambda: Parts(3))
+    from closedform.fit.convex import ConvexRequest, solve_criterion
+    from closedform.rows import as_rows
+
+    rows = as_rows(X, Y)
+    object.__setattr__(rows, "walker", Parts(3))
+    cut = solve_criterion(rows, ConvexRequest(nn.CrossEntropyLoss(), True, 0.1))
+    assert cut.outcome is Outcome.CERTIFIED
+    torch.testing.assert_close(cut.weight, whole.weight, rtol=1e-10, atol=1e-12)
+
+
+def test_rows_of_weight_zero_and_ignored_rows_do_not_count() -> None:
+    X, Y = gaussian(80, 3), drawn(3, 80)
+    weight = (torch.arange(80) % 3 != 0).double() * 2
+    some = cf.solve(X, Y, sample_weight=weight, l2=2.0, bias=True, criterion=nn.CrossEntropyLoss())
+    kept = cf.solve(X[weight > 0], Y[weight > 0], l2=1.0, bias=True, criterion=nn.CrossEntropyLoss())
+    ignored = torch.where(weight > 0, Y, -100)
+    left = cf.solve(X, ignored, l2=1.0, bias=True, criterion=nn.CrossEntropyLoss())
+    for other in (some, left):
+        torch.testing.assert_close(other.weight, kept.weight, rtol=1e-10, atol=1e-12)
+        assert other.certificate.loss == pytest.approx(kept.certificate.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("module", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1, reduction="sum")])
+def test_a_layer_at_the_minimum_has_no_gradient_in_torch(module: nn.Module) -> None:
+    X, Y = gaussian(70, 4), drawn(3, 70)
+    layer = nn.Linear(4, 3, dtype=torch.float64)
+    before = cf.gap(layer, X, Y, criterion=module)
+    assert before.loss == pytest.approx(module(layer(X), Y).item(), rel=1e-13)
+    sol = cf.fit_(layer, X, Y, criterion=module)
+    assert sol.outcome is Outcome.CERTIFIED
+    loss = module(layer(X), Y)
+    loss.backward()
+    assert layer.weight.grad is not None
+    assert float(layer.weight.grad.norm()) < 1e-12 * 70
+    assert before.optimal_loss == pytest.approx(loss.item(), rel=1e-13)
+    assert before.excess_loss == pytest.approx(before.loss - before.optimal_loss, rel=1e-10)
+    assert 0 <= cf.gap(layer, X, Y, criterion=module).excess_loss < 1e-25
+
+
+def test_the_excess_of_a_small_step_keeps_its_digits() -> None:
+    X, Y = gaussian(70, 4), (gaussian(70, seed=5) > 0).double()
+    layer = nn.Linear(4, 1, dtype=torch.float64)
+    sol = cf.fit_(layer, X, Y, criterion=nn.BCEWithLogitsLoss())
+    with torch.no_grad():
+        layer.weight += 1e-9
+        s = torch.sigmoid(sol.predict(X))
+        step = X @ (layer.weight - sol.weight).T
+        expected = 0.5 * float((s * (1 - s) * step[:, 0].square()).mean())
+    assert cf.gap(layer, X, Y, criterion=nn.BCEWithLogitsLoss()).excess_loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_is_written_where_there_is_no_minimiser() -> None:
+    layer = nn.Linear(1, 2)
+    before = [p.detach().clone() for p in layer.parameters()]
+    X = torch.tensor([[-1.0], [1.0]])
+    assert cf.fit_(layer, X, torch.tensor([0, 1]), criterion=nn.CrossEntropyLoss()).outcome is Outcome.NO_MINIMISER
+    assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
+
+
+def test_squared_error_is_least_squares() -> None:
+    X, Y = gaussian(30, 3), gaussian(30, 2, seed=1)
+    plain, named = cf.solve(X, Y, l2=0.3), cf.solve(X, Y, l2=0.3, criterion=nn.MSELoss(reduction="sum"))
+    assert isinstance(named, cf.Solution)
+    assert torch.equal(plain.weight, named.weight)
+
+
+def test_a_support_vector_machine_with_squared_hinge() -> None:
+    svm = pytest.importorskip("sklearn.svm")
+    X = gaussian(80, 3)
+    Y = torch.sign(X[:, 0] + gaussian(80, seed=7))
+    sol = cf.solve(X, Y, l2=0.5, criterion=SquaredHingeLoss())
+    peer = svm.LinearSVC(C=2.0 * 0.5, dual=False, fit_intercept=False, tol=1e-12, max_iter=100000)
+    peer.C = 1 / 0.5
+    np.testing.assert_allclose(sol.weight.numpy(), peer.fit(X.numpy(), Y.numpy()).coef_, rtol=1e-6)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "label too large": (
+        {"Y": torch.tensor([0, 1, 3]), "criterion": nn.CrossEntropyLoss(weight=torch.ones(3))},
+        "row 2",
+    ),
+    "negative label": ({"Y": torch.tensor([0, -1, 1]), "criterion": nn.CrossEntropyLoss()}, "holds -1 in row 1"),
+    "all ignored": ({"Y": torch.full((3,), -100), "criterion": nn.CrossEntropyLoss()}, "no row counts"),
+    "no probabilities": ({"Y": torch.ones(3, 2), "criterion": nn.CrossEntropyLoss()}, "sum to 2"),
+    "negative counts": ({"Y": torch.tensor([1.0, -2.0, 0.0]), "criterion": nn.PoissonNLLLoss()}, "negative"),
+    "two numbers for bce": ({"Y": torch.tensor([1.0, 2.0, 0.0]), "criterion": nn.BCEWithLogitsLoss()}, "from 0 to 1"),
+    "digits": ({"Y": torch.tensor([0, 1, 1]), "criterion": nn.CrossEntropyLoss(), "digits": 9}, "digits= is for"),
+    "a name": ({"Y": torch.tensor([0, 1, 1]), "criterion": "entropy"}, "not known"),
+    "strengths": ({"Y": torch.tensor([0, 1, 1]), "criterion": "cross-entropy", "l2": [1.0, 2.0]}, "couples"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_words(name: str) -> None:
+    arguments, words = BAD[name]
+    with pytest.raises(cf.ClosedformError, match=words):
+        cf.solve(gaussian(3, 2), arguments.pop("Y"), **arguments)
+
+
+def test_labels_beyond_the_layer_are_refused() -> None:
+    with pytest.raises(cf.ClosedformError, match="labels must be from 0 to 1"):
+        cf.fit_(nn.Linear(2, 2), gaussian(4, 2), torch.tensor([0, 1, 2, 0]), criterion=nn.CrossEntropyLoss())
+    with pytest.raises(cf.ClosedformError, match="3 outputs, but Y has 1 column"):
+        cf.fit_(nn.Linear(2, 3), gaussian(4, 2), torch.ones(4), criterion=nn.HuberLoss())
