@@ -158,6 +158,7 @@ def solve(
     """
     started = time.perf_counter()
     rows = open_rows(X, Y, sample_weight, group)
+
     convex = ConvexRequest.checked(
         criterion,
         bias=bias,

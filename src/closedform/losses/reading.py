@@ -158,6 +158,7 @@ def _cross_entropy(criterion: Any, targets: Targets) -> Criterion:
         )
     if not targets.integers and criterion.ignore_index >= 0:
         raise InputError("CrossEntropyLoss with ignore_index >= 0 needs labels; Y holds probabilities.")
+
     return CrossEntropy(
         labels=targets.integers,
         weight=check_factors(criterion.weight, "the weight of CrossEntropyLoss"),

@@ -185,7 +185,7 @@ def prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor) ->
     largest change of an output that a step of length 1 in the norm of H makes. With :math:`\lambda^2 = g' H^{-1} g`,
     and if :math:`2 \lambda S \le r`, the objective is at least its present value on the sphere of radius
     :math:`2 \lambda`, so that by convexity a minimum is attained inside, no lower than by :math:`\lambda^2 / 2`. With
-    a ridge on every coefficient :math:`|g|^2 / (2 l_2)` is a bound as well: the duality gap at the slopes as dual point.
+    a ridge on every coefficient :math:`|g|^2 / (2 l_2)` is a bound as well: the duality gap at the slopes as dual.
     Rounding in g is bounded by the sizes of its terms and added to it.
 
     Args:

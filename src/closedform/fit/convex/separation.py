@@ -41,9 +41,11 @@ def find_separation(problem: ConvexProblem) -> Tensor | None:
     A = X.cpu().numpy()
     if problem.columns.bias:
         A = np.concatenate([np.ones((A.shape[0], 1)), A], 1)
+
     slopes = problem.criterion.far_slopes(T, problem.n_outputs)
     falling, rising = (part.expand(A.shape[0], problem.n_outputs).cpu().numpy() for part in slopes)
     k, c = problem.n_outputs, A.shape[1]
+
     direction = np.zeros((c, k))
     if problem.criterion.coupled:
         found = _coupled(A, falling, k)
@@ -70,6 +72,7 @@ def _coupled(A: np.ndarray, shares: np.ndarray, k: int) -> np.ndarray | None:
     m, c = A.shape
     if m * (k - 1) * c * 2 > _MOST_ENTRIES:
         return None
+
     pieces, equal = [], []
     for own in range(k):
         for other in range(k):
@@ -81,6 +84,7 @@ def _coupled(A: np.ndarray, shares: np.ndarray, k: int) -> np.ndarray | None:
             part[:, other * c : (other + 1) * c] = -chosen
             pieces.append(part.tocsr()[:, : c * (k - 1)])
             equal.append(shares[shares[:, own] > 0][:, other] > 0)
+
     if not pieces:
         return None
     found = _program(sparse.vstack(pieces).tocsr(), np.concatenate(equal))

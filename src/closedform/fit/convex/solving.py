@@ -74,6 +74,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     strengths = tuple(check_ridge(request.l2, n_outputs))
     if criterion.coupled and len(set(strengths)) > 1:
         raise InputError(f"{criterion.name} couples the classes, so that l2 must be one number.")
+
     counts = rows.walk(TargetCounts(criterion, n_outputs, rows.device))
     if not float(counts.totals):
         raise InputError("no row counts: every label is ignored, or its class has weight 0.")
@@ -146,6 +147,7 @@ class _Outline:
         rows, weights = self.problem.rows, self.problem.weights(theta)
         dtype = rows.dtype if self.request.dtype is None else self.request.dtype
         notes = [note for note in rows.notes if not (self.problem.criterion.coupled and note.startswith("Y holds"))]
+
         outcome = Outcome.CERTIFIED if certificate.accepted else Outcome.NOT_CERTIFIED
         if direction is not None:
             outcome = Outcome.NO_MINIMISER
@@ -158,6 +160,7 @@ class _Outline:
             notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
             if certificate.accepted:
                 notes.append(self._as_stored(weights.to(dtype), norms))
+
         return ConvexSolution(
             weight=round_to(weights.weight, dtype),
             bias=None if weights.bias is None else weights.bias.to(dtype),
