@@ -207,6 +207,7 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
     started = time.perf_counter()
     if request.kernel:
         return _solve_kernel(rows, request)
+
     with Progress(request.progress) as report:
         watched = rows.watched(report)
         design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias)
