@@ -268,3 +268,34 @@ def test_a_record_of_tensors_compares_by_identity(module: str) -> None:
         and any("dataclass" in (text := ast.unparse(mark)) and "eq=False" not in text for mark in node.decorator_list)
     ]
     assert found == []
+
+
+#: Functions that make a tensor where the user's default device is, which need not hold numbers.
+MAKERS = frozenset(
+    {"arange", "as_tensor", "asarray", "empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randint"}
+    | {"randn", "randperm", "tensor", "zeros"}
+)
+
+
+def without_device(tree: ast.AST) -> list[int]:
+    """Lines on which a tensor is made without saying where."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "torch"
+        and node.func.attr in MAKERS
+        and not any(keyword.arg in ("device", None) for keyword in node.keywords)
+    ]
+
+
+def test_a_tensor_without_device_is_found() -> None:
+    text = "torch.zeros(3)\ntorch.zeros(3, device=d)\ntorch.ones(2, **options)\nx.new_zeros(3)"
+    assert without_device(ast.parse(text)) == [1]
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_every_tensor_says_where_it_is_made(module: str) -> None:
+    assert without_device(TREES[module]) == [], "name the device: the default is the user's, torch.set_default_device"

@@ -104,7 +104,7 @@ def solve_batched(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0) -> Bat
     if y.dim() != 3 or y.shape[:2] != x.shape[:2]:
         raise InputError(
             f"X has shape {tuple(x.shape)} and Y has shape {tuple(y.shape)}: Y must be {tuple(x.shape[:2])} or "
-            f"{(*x.shape[:2], 'targets')}."
+            f"({x.shape[0]}, {x.shape[1]}, targets)."
         )
     if 0 in x.shape or 0 in y.shape:
         raise InputError(f"X has shape {tuple(x.shape)} and Y {tuple(y.shape)}; an empty table has no minimiser.")

@@ -12,6 +12,7 @@ from torch import nn
 
 from closedform.engine.tracing import untraced
 from closedform.files import open_problem
+from closedform.fit.class_labels import labels_hint
 from closedform.fit.convex import ConvexRequest, ConvexSolution, excess_over, solve_criterion
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
@@ -23,6 +24,7 @@ from closedform.rows import Rows, as_rows, scan
 from closedform.rows.columns import Columns
 from closedform.rows.folds import ResidualSums
 from closedform.words.errors import InputError
+from closedform.words.numbers import plural
 
 __all__ = ["Gap", "fit_", "gap"]
 
@@ -224,7 +226,7 @@ def gap(
     convex = ConvexRequest.checked(
         criterion, bias=layer.bias is not None, l2=l2, outputs=layer.out_features, dtype=torch.float64
     )
-    _check_fit(layer, rows.n_features, rows.n_targets if convex is None else layer.out_features)
+    _check_fit(layer, rows, columns_are_outputs=convex is None)
     check_finite(layer)
     if convex is not None:
         return _convex_gap(rows, convex, Weights.of_layer(layer, rows.device))
@@ -274,15 +276,17 @@ def _fit_convex_(layer: nn.Linear, X: Any, Y: Any, sample_weight: Any, request: 
 def _check_layer(layer: nn.Linear, rows: Rows, *, columns_are_outputs: bool = True) -> None:
     check_linear(layer)
     check_writable(layer)
-    told = columns_are_outputs and bool(rows.x.shape[0])
-    _check_fit(layer, rows.n_features, rows.n_targets if told else layer.out_features)
+    # A process without rows does not know their targets.
+    _check_fit(layer, rows, columns_are_outputs=columns_are_outputs and bool(rows.x.shape[0]))
     if rows.device != layer.weight.device and layer.weight.device.type != "cpu" and rows.device.type != "cpu":
         raise InputError(f"the layer is on {layer.weight.device} and X on {rows.device}; move one of them.")
 
 
-def _check_fit(layer: nn.Linear, n_features: int, n_targets: int) -> None:
-    if layer.in_features != n_features or layer.out_features != n_targets:
+def _check_fit(layer: nn.Linear, rows: Rows, *, columns_are_outputs: bool = True) -> None:
+    targets = rows.n_targets if columns_are_outputs else layer.out_features
+    if layer.in_features != rows.n_features or layer.out_features != targets:
         raise InputError(
-            f"the layer maps {layer.in_features} features to {layer.out_features} targets, but the data have "
-            f"{n_features} features and {n_targets} targets."
+            f"the layer maps {plural(layer.in_features, 'feature')} to {plural(layer.out_features, 'target')}, but the "
+            f"data have {plural(rows.n_features, 'feature')} and {plural(rows.n_targets, 'target')}."
+            + (labels_hint(rows, layer.out_features) if rows.n_features == layer.in_features else "")
         )

@@ -170,6 +170,7 @@ def _test_errors(solution: Solution, tables: Tables) -> dict[str, float] | None:
     import torch
 
     from closedform.words.errors import InputError
+    from closedform.words.numbers import plural
 
     if tables.X_test is None or tables.Y_test is None:
         return None
@@ -181,8 +182,9 @@ def _test_errors(solution: Solution, tables: Tables) -> dict[str, float] | None:
         or torch.Size(Y.shape).numel() != torch.Size(X.shape[:-1]).numel() * outputs
     ):
         raise InputError(
-            f"the test rows are X {X.shape} and Y {Y.shape}, which do not fit {solution.weight.shape[1]} features and "
-            f"{outputs} targets; name others with --x-test and --y-test."
+            f"the test rows are X {X.shape} and Y {Y.shape}, which do not fit "
+            f"{plural(solution.weight.shape[1], 'feature')} and {plural(outputs, 'target')}; name others "
+            "with --x-test and --y-test."
         )
 
     squares = absolute = 0.0

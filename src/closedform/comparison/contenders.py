@@ -116,7 +116,7 @@ def _best_forecast(outlook: Outlook, settings: Iterator[Setting]) -> tuple[Setti
     # The loss ripples under momentum, so an end is a few steps long.
     last = [round(outlook.horizon * share) for share in (0.9, 0.95, 1.0)]
     earlier = [steps for steps in _HORIZONS if steps < outlook.horizon][::-1]
-    checkpoints = torch.tensor([*last, *earlier, 5, 3, 2, 1])
+    checkpoints = torch.tensor([*last, *earlier, 5, 3, 2, 1], device="cpu")
     size = outlook.spectrum.optimal_loss + outlook.spectrum.excess_at_zero
 
     def merit(setting: Setting) -> tuple[float, ...]:

@@ -84,8 +84,8 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
             return (_failed_row(clock() - start, problem, failure(error)),)
     seconds = clock() - start
     found = Weights(
-        torch.as_tensor(model.coef_, dtype=torch.float64).reshape(rows.n_targets, rows.n_features),
-        torch.as_tensor(model.intercept_, dtype=torch.float64).reshape(rows.n_targets) if bias else None,
+        torch.as_tensor(model.coef_, dtype=torch.float64, device="cpu").reshape(rows.n_targets, rows.n_features),
+        torch.as_tensor(model.intercept_, dtype=torch.float64, device="cpu").reshape(rows.n_targets) if bias else None,
     )
     tolerance = model.get_params().get("tol")
     reason = "done" if tolerance is None else f"done; singular values below its tol={tolerance:g} are cut"

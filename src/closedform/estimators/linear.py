@@ -69,10 +69,10 @@ class LinearEstimator(BaseEstimator, ABC):
         return given_back(X)(self._scores(x))
 
     def _scores(self, x: Tensor) -> Tensor:
-        coefficients = torch.as_tensor(self.coef_).to(x.device)
+        coefficients = torch.as_tensor(self.coef_, device="cpu").to(x.device)
         kind = torch.promote_types(x.dtype, coefficients.dtype)
         result = x.to(kind) @ coefficients.T.to(kind) if coefficients.ndim == 2 else x.to(kind) @ coefficients.to(kind)
-        return result + torch.as_tensor(self.intercept_).to(result)
+        return result + torch.as_tensor(self.intercept_, device="cpu").to(result)
 
     def _solved(self, rows: Training, y: Tensor) -> Solution:
         if self.positive:

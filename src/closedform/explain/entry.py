@@ -262,7 +262,7 @@ def _check_fit(model: ModelReading, rows: Rows) -> None:
 
 def _check_history(history: Any) -> Tensor:
     try:
-        values = torch.as_tensor(history, dtype=torch.float64).detach().reshape(-1)
+        values = torch.as_tensor(history, dtype=torch.float64, device="cpu").detach().reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"history is not a sequence of losses: {error}") from error
     if values.numel() == 0:

@@ -189,7 +189,7 @@ def _overflowing_spectrum(rows: Rows, bias: bool, l2: float) -> Spectrum:
 
     return replace(
         found,
-        singular_values=torch.ldexp(found.singular_values, torch.tensor(exponents[0])).clamp(max=limit),
+        singular_values=torch.ldexp(found.singular_values, torch.tensor(exponents[0], device="cpu")).clamp(max=limit),
         # Beside numbers that large a column of ones is nothing.
         known_condition=math.inf if bias else found.condition,
         range_note=note,

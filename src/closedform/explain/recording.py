@@ -209,7 +209,7 @@ def _own_curve(case: Case) -> tuple[CurveRecord, ...]:
         return ()
 
     points = course.steps.numel()
-    kept = torch.unique(torch.linspace(0, points - 1, min(points, _POINTS)).round().to(torch.int64))
+    kept = torch.unique(torch.linspace(0, points - 1, min(points, _POINTS), device="cpu").round().to(torch.int64))
     steps, excess = course.steps[kept], course.excess[kept]
     reached = (course.excess > training.goal_excess).nonzero()
     last = int(reached[-1]) + 1 if reached.numel() else 0
@@ -242,10 +242,10 @@ def curve_record(
     """Return a forecast as values, at the steps given or spread over those that the run has."""
     last = case.setting.patience
     if at is None:
-        places = torch.logspace(0, math.log10(last), _POINTS, dtype=torch.float64).round().to(torch.int64)
-        steps = torch.unique(torch.cat([torch.tensor([0, last]), places.clamp(max=last)]))
+        places = torch.logspace(0, math.log10(last), _POINTS, dtype=torch.float64, device="cpu").round().to(torch.int64)
+        steps = torch.unique(torch.cat([torch.tensor([0, last], device="cpu"), places.clamp(max=last)]))
     else:
-        steps = torch.tensor(at, dtype=torch.int64)
+        steps = torch.tensor(at, dtype=torch.int64, device="cpu")
     excess = forecast.excess_at(steps)
     needed = forecast.steps_to(case.training.goal_excess)
     share = case.training.share(float(excess[-1]))

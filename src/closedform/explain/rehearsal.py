@@ -183,9 +183,9 @@ def rehearse(
         optimizer = _make(make_optimizer, loss.parameters)
         course = _Course(loss, optimizer, loop, evaluations, progress)
         stopped = course.run(steps, after_step)
-    values = torch.tensor(course.curve, dtype=torch.float64) / factor
+    values = torch.tensor(course.curve, dtype=torch.float64, device="cpu") / factor
     return Rehearsal(
-        steps=torch.arange(len(course.curve)),
+        steps=torch.arange(len(course.curve), device="cpu"),
         loss=values,
         weight=loss.weight.detach().to(torch.float64),
         bias=None if loss.bias is None else loss.bias.detach().to(torch.float64),

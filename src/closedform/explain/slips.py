@@ -95,7 +95,7 @@ def _expected(case: Case) -> Tensor | None:
     """Losses of the run as given, after 0, 1, 2, ... steps, ``(steps + 1,)``."""
     training = case.training
     if training.forecast is not None:
-        return training.forecast.excess_at(torch.arange(_STEPS + 1)) + training.forecast.optimal_loss
+        return training.forecast.excess_at(torch.arange(_STEPS + 1, device="cpu")) + training.forecast.optimal_loss
     if training.rehearsal is not None:
         return training.rehearsal.loss
     run = training.rehearse_as(_STEPS)
@@ -119,7 +119,7 @@ def _tolerance(case: Case, expected: Tensor) -> Tensor:
 
 
 def _compare(case: Case, recorded: Tensor, curve: Tensor, every: int, offset: int) -> Comparison | None:
-    at = offset + every * torch.arange(recorded.numel())
+    at = offset + every * torch.arange(recorded.numel(), device="cpu")
     at = at[at < curve.numel()]
     if at.numel() < min(_ENOUGH, recorded.numel()):
         return None

@@ -144,7 +144,7 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
 
     return replace(
         run,
-        steps=torch.arange(made + excess.size + 1),
+        steps=torch.arange(made + excess.size + 1, device="cpu"),
         loss=torch.cat([run.loss, torch.from_numpy(excess.copy()) + optimal]),
         excess=torch.cat([(run.loss - optimal).clamp(min=0.0), torch.from_numpy(excess.copy()).clamp(min=0.0)]),
         weight=(end[1:] if biased else end).T,

@@ -250,7 +250,7 @@ class Training:
     @cached_property
     def rates(self) -> Tensor:
         """Learning rates of the coming steps on ``MSELoss()``, ``(followed,)``."""
-        return torch.tensor([now.lr for now in self.coming], dtype=torch.float64)
+        return torch.tensor([now.lr for now in self.coming], dtype=torch.float64, device="cpu")
 
     @cached_property
     def scheduled(self) -> ScheduledRun | None:
@@ -443,7 +443,7 @@ class Training:
     def rehearsed_excess(self) -> Tensor:
         """Excess losses of the rehearsal, ``(points,)``; rounding of the loss is taken for zero."""
         if self.rehearsal is None:
-            return torch.empty(0, dtype=torch.float64)
+            return torch.empty(0, dtype=torch.float64, device="cpu")
         return self.excess_of(self.rehearsal)
 
     def excess_of(self, run: Rehearsal) -> Tensor:
@@ -476,9 +476,11 @@ class Training:
             return Course(run.steps, run.excess, left, least, most, "forecast", patience)
         if self.batches is not None:
             left = self.batches.excess_at(patience)
-            points = torch.unique(torch.logspace(0, math.log10(patience), 60).round().to(torch.int64))
-            points = torch.cat([torch.tensor([0]), points.clamp(max=patience)])
-            curve = torch.tensor([self.batches.excess_at(int(step)) for step in points], dtype=torch.float64)
+            points = torch.unique(torch.logspace(0, math.log10(patience), 60, device="cpu").round().to(torch.int64))
+            points = torch.cat([torch.tensor([0], device="cpu"), points.clamp(max=patience)])
+            curve = torch.tensor(
+                [self.batches.excess_at(int(step)) for step in points], dtype=torch.float64, device="cpu"
+            )
             return Course(points, curve, left, left, left, "expected", patience)
         if self.forecast is not None and self.setting.full_batch:
             left = float(self.forecast.excess_at([patience]))
@@ -498,8 +500,8 @@ class Training:
             most = max(left, float(torch.quantile(window, _MOSTLY))) if math.isfinite(left) else left
             return Course(run.steps, excess, left, left, most, "rehearsed", made)
         found = self.outlook
-        steps = torch.cat([run.steps, torch.tensor([self.setting.patience])])
-        curve = torch.cat([excess, torch.tensor([found.left], dtype=torch.float64)])
+        steps = torch.cat([run.steps, torch.tensor([self.setting.patience], device="cpu")])
+        curve = torch.cat([excess, torch.tensor([found.left], dtype=torch.float64, device="cpu")])
         return Course(steps, curve, found.left, found.least, found.most, "extrapolated", made)
 
     @property

@@ -287,7 +287,7 @@ class ParquetSource(ColumnSource):
         self._group_starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
         self._batch_rows = max(1, _BATCH_BYTES // (self.shape[1] * self.dtype.itemsize))
         self._batches: Iterator[Tensor] | None = None
-        self._ahead = torch.empty(0)
+        self._ahead = torch.empty(0, device="cpu")
         self._position = 0
 
     @override
@@ -304,7 +304,7 @@ class ParquetSource(ColumnSource):
                 self.close()
                 raise
         self._position = stop
-        return torch.cat(parts) if parts else torch.empty((0, *self.shape[1:]), dtype=self.dtype)
+        return torch.cat(parts) if parts else torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu")
 
     def _take(self, batches: Iterator[Tensor], rows: int) -> list[Tensor]:
         parts = []
@@ -320,7 +320,7 @@ class ParquetSource(ColumnSource):
     def close(self) -> None:
         if self._batches is not None:
             self._batches = None
-            self._ahead = torch.empty(0)
+            self._ahead = torch.empty(0, device="cpu")
             self._close()
 
     def _decode(self, start: int) -> Iterator[Tensor]:
@@ -388,7 +388,7 @@ class ArrowSource(ColumnSource):
     @override
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
-        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype)]
+        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu")]
         with reading(self._path, ArrowFormat.title, *arrow_errors()), _arrow_file(self._path) as file:
             batch = int(np.searchsorted(self._starts, start, side="right")) - 1
             while start < stop:

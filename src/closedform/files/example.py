@@ -50,10 +50,11 @@ def kernel_example() -> Example:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "sklearn", "The example data") from error
-    digits = load_digits()
-    chosen = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))[: _N_TRAIN + _N_TEST]
-    images = torch.as_tensor(digits.data, dtype=torch.float64)[chosen] / 16
-    labels = torch.as_tensor(digits.target, dtype=torch.float64)[chosen]
+
+    digits, generator = load_digits(), torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(digits.target), generator=generator, device="cpu")[: _N_TRAIN + _N_TEST]
+    images = torch.as_tensor(digits.data, dtype=torch.float64, device="cpu")[chosen] / 16
+    labels = torch.as_tensor(digits.target, dtype=torch.float64, device="cpu")[chosen]
     train, test = images[:_N_TRAIN], images[_N_TRAIN:]
     return Example(
         X=_matern_kernel(train, train),

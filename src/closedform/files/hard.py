@@ -31,19 +31,21 @@ def hard_problems() -> tuple[HardProblem, ...]:
     generator = torch.Generator().manual_seed(6)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+        return torch.randn(*shape, dtype=torch.float64, generator=generator, device="cpu")
 
     def geometric(condition: float) -> Tensor:
-        values = torch.logspace(0, -condition, 8, dtype=torch.float64)
+        values = torch.logspace(0, -condition, 8, dtype=torch.float64, device="cpu")
         return (torch.linalg.qr(normal(20, 8))[0] * values) @ torch.linalg.qr(normal(8, 8))[0]
 
-    i = torch.arange(12, dtype=torch.float64)
+    i = torch.arange(12, dtype=torch.float64, device="cpu")
     hilbert = 1 / (i.unsqueeze(1) + i + 1)
-    powers = torch.linspace(0, 1, 24, dtype=torch.float64).unsqueeze(1) ** i
-    laeuchli = torch.cat([torch.ones(1, 6, dtype=torch.float64), 1e-9 * torch.eye(6, dtype=torch.float64)])
+    powers = torch.linspace(0, 1, 24, dtype=torch.float64, device="cpu").unsqueeze(1) ** i
+    laeuchli = torch.cat(
+        [torch.ones(1, 6, dtype=torch.float64, device="cpu"), 1e-9 * torch.eye(6, dtype=torch.float64, device="cpu")]
+    )
     medium, steep = geometric(6), geometric(12)
-    units = torch.logspace(-10, 10, 8, dtype=torch.float64)
-    rows = torch.logspace(-6, 6, 20, dtype=torch.float64).unsqueeze(1)
+    units = torch.logspace(-10, 10, 8, dtype=torch.float64, device="cpu")
+    rows = torch.logspace(-6, 6, 20, dtype=torch.float64, device="cpu").unsqueeze(1)
     designs = {
         "Hilbert 8": hilbert[:8, :8],
         "Hilbert 10": hilbert[:10, :10],

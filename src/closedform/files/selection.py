@@ -134,7 +134,7 @@ class SelectedSource(FileSource):
     """Some columns of another table, in the order given."""
 
     def __init__(self, source: Source, positions: Sequence[int], name: str) -> None:
-        self._source, self._positions = source, torch.tensor(positions, dtype=torch.int64)
+        self._source, self._positions = source, torch.tensor(positions, dtype=torch.int64, device="cpu")
         self.name, self.dtype, self.notes = name, source.dtype, source.notes
         self.shape = (source.shape[0], len(positions))
         self.streams = source.streams if isinstance(source, FileSource) else True

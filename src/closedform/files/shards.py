@@ -103,7 +103,7 @@ class ShardedSource(FileSource):
     @override
     def read(self, start: int, stop: int) -> Tensor:
         stop = min(stop, self.shape[0])
-        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype)]
+        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu")]
         for source, first, end in zip(self._sources, self._starts, self._starts[1:], strict=False):
             if first < stop and end > start:
                 parts.append(source.read(max(start - first, 0), min(stop, end) - first).to(self.dtype))

@@ -266,8 +266,8 @@ class Accumulator:
         found = triangle.columns - 1, triangle.targets, bias
         if found != (self.n_features, self.n_targets, self.bias):
             raise InputError(
-                f"the state is of {found[0]} features and {found[1]} targets with bias={found[2]}, but this is an "
-                f"{self}."
+                f"the state is of {plural(found[0], 'feature')} and {plural(found[1], 'target')} with bias={found[2]}, "
+                f"but this is an {self}."
             )
         device = self._triangle.R.device
         copies = {name: state[name].to(device, copy=True) for name in _ENTRIES}
@@ -332,7 +332,8 @@ class Accumulator:
         """
         if (rows.n_features, rows.n_targets) != (self.n_features, self.n_targets):
             raise InputError(
-                f"the batch has {rows.n_features} features and {rows.n_targets} targets, but this is an {self}."
+                f"the batch has {plural(rows.n_features, 'feature')} and {plural(rows.n_targets, 'target')}, but "
+                f"this is an {self}."
             )
         return self._agreed(rows.feature_names, "this batch")
 

@@ -15,6 +15,7 @@ from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import certify
+from closedform.fit.class_labels import labels_note
 from closedform.fit.convex import ConvexRequest, ConvexSolution, solve_criterion
 from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
@@ -370,9 +371,13 @@ def _solution(
     notes = list(rows.notes)
     if problem.l2 > 0 and not problem.bias and looks_like_kernel(rows):
         notes.append(KERNEL_NOTE)
-    if certificate.rank < certificate.columns:
+    labels = labels_note(rows)
+    if labels is not None:
+        notes.append(labels)
+    missing = certificate.columns - certificate.rank
+    if missing:
         notes.append(
-            f"{certificate.columns - certificate.rank} of {certificate.columns} directions are not determined by the "
+            f"{missing} of {certificate.columns} directions {'is' if missing == 1 else 'are'} not determined by the "
             f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
             + involved_text(certificate.undetermined_columns, rows.feature_names)
         )

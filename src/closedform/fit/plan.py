@@ -13,6 +13,8 @@ __all__ = ["METHOD_NAMES", "Plan", "Step", "make_plan"]
 
 #: Plans that are kept: the same facts have the same plan, and small problems of one shape often come again.
 _PLANS = 64
+#: Seconds from which a prediction is one: before, calls take the time, and no cost counts them.
+_CALLS = 1e-3
 
 #: What a plan says where the package was installed without a C compiler.
 _NOT_COMPILED = "  (slower passes over the rows: no C compiler built the loops when closedform was installed here)"
@@ -74,7 +76,7 @@ class Plan:
             if step.refusals:
                 lines.append(f"  {step.name:<17} not tried: {'; '.join(step.refusals)}")
             else:
-                lines.append(f"  {step.name:<17} {step.cost.flops:.1e} flops, about {step.cost.seconds:.2g} s")
+                lines.append(f"  {step.name:<17} {step.cost.flops:.1e} flops, {_time(step.cost.seconds)}")
         rates = self.facts.rates
         half = f"{rates.gram16 / 1e9:.0f} in bfloat16, " if self.facts.bfloat16 else ""
         speed = (
@@ -83,6 +85,11 @@ class Plan:
         )
         missing = [] if self.facts.compiled else [_NOT_COMPILED]
         return "\n".join(["plan, cheapest first:", *lines, speed, *missing])
+
+
+def _time(seconds: float) -> str:
+    """Return a predicted time; below a millisecond it is the calls that take time, which no cost counts."""
+    return f"about {seconds:.2g} s" if seconds >= _CALLS else f"less than {_CALLS:g} s of work"
 
 
 @lru_cache(maxsize=_PLANS)

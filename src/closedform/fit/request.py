@@ -14,6 +14,7 @@ from closedform.fit.layers import check_finite, check_linear
 from closedform.fit.weights import Weights
 from closedform.rows import Rows
 from closedform.words.errors import InputError
+from closedform.words.numbers import plural
 
 __all__ = ["Request", "Watcher", "check_bias", "check_ridge"]
 
@@ -126,7 +127,10 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
     if len(values) == 1:
         values = values * n_targets
     if len(values) != n_targets:
-        raise InputError(f"l2 has {len(values)} values for {n_targets} targets; give one number, or one per target.")
+        raise InputError(
+            f"l2 has {plural(len(values), 'value')} for {plural(n_targets, 'target')}; give one number, "
+            "or one per target."
+        )
     for value in values:
         if not (value >= 0 and value < float("inf")):
             raise InputError(f"l2={value} must be finite and not negative.")

@@ -161,7 +161,7 @@ class Solution:
         x, _ = as_tensor(X, "X")
         features = self.weight.shape[1]
         if x.ndim == 0 or x.shape[-1] != features:
-            raise InputError(f"X has shape {tuple(x.shape)}; the weights were fitted to {features} features.")
+            raise InputError(f"X has shape {tuple(x.shape)}; the weights were fitted to {plural(features, 'feature')}.")
         bias = None if self.bias is None else self.bias.to(x.device)
         result = torch.nn.functional.linear(x.to(self.weight.dtype), self.weight.to(x.device), bias)
         return result.squeeze(-1) if self.single_target else result

@@ -120,7 +120,9 @@ def measure_stored(
     unsaid = _unsaid(problem.rows, dtype, certified, target_square)
 
     root = claims.root
-    if root is not None and not claims.restricted and certificate.factor_error < _TRUSTED:
+    # Where rows are spread over processes, all of them have to decide alike: there they are always read.
+    alone = problem.rows.total is None
+    if alone and root is not None and not claims.restricted and certificate.factor_error < _TRUSTED:
         # At a minimiser the gradient vanishes: what a step adds to the sum of squares is its own length.
         lengths = torch.linalg.vector_norm(root.product(step), dim=0) / problem.target_scale
         added = _mean_square(lengths, count)

@@ -171,7 +171,7 @@ def check_factors(values: object, name: str, *, positive: bool = False) -> Tenso
     """
     if values is None:
         return None
-    factors = torch.as_tensor(values).detach().to(dtype=torch.float64, device="cpu")
+    factors = torch.as_tensor(values, device="cpu").detach().to(dtype=torch.float64, device="cpu")
     while factors.dim() > 1 and factors.shape[0] == 1:
         factors = factors[0]
     if factors.dim() > 1:

@@ -296,7 +296,9 @@ class Triangle:
             >>> Triangle.from_state_dict(Triangle.empty(3, 2).state_dict()).columns
             3
         """
-        counts = torch.tensor([float(self.rows), self.weight_sum, float(self.has_ones)], dtype=torch.float64)
+        counts = torch.tensor(
+            [float(self.rows), self.weight_sum, float(self.has_ones)], dtype=torch.float64, device="cpu"
+        )
         return {
             "R": self.R,
             "C": self.C,

@@ -100,7 +100,7 @@ def _units(
             continue
 
         if node is root.grad_fn:
-            factor = torch.ones((), dtype=torch.float64)
+            factor = torch.ones((), dtype=torch.float64, device="cpu")
         else:
             (factor,) = _grad([root], [GradientEdge(node, 0)], None)
             changes = _grad([factor], outputs, None)
@@ -131,7 +131,7 @@ def _with_units(
     cannot be told from it.
     """
     open_ones = [c for c, error in zip(curvatures, errors, strict=True) if c.unit is None and error is None]
-    diagonal = torch.cat([c.diagonal.flatten() for c in open_ones]) if open_ones else torch.zeros(0)
+    diagonal = torch.cat([c.diagonal.flatten() for c in open_ones]) if open_ones else torch.zeros(0, device="cpu")
     outcomes: list[Curvature | ClosedformError] = []
 
     for curvature, error, call in zip(curvatures, errors, calls, strict=True):
@@ -158,7 +158,7 @@ def _grad(
     values: Sequence[Tensor], inputs: Sequence[Tensor | GradientEdge], vectors: Sequence[Tensor] | None
 ) -> list[Tensor]:
     """Derivatives of ``sum <value, vector>``, zero where nothing depends on an input."""
-    zeros = [torch.zeros_like(x) if isinstance(x, Tensor) else torch.zeros(()) for x in inputs]
+    zeros = [torch.zeros_like(x) if isinstance(x, Tensor) else torch.zeros((), device="cpu") for x in inputs]
     kept = [index for index, value in enumerate(values) if value.requires_grad]
     if not kept:
         return zeros

@@ -244,7 +244,7 @@ def _class_weights(classes: Any, codes: Tensor, wanted: Any) -> Tensor | None:
     strangers = [name for name in wanted if name not in names]
     if strangers:
         raise InputError(f"class_weight names {strangers[0]!r}, which is none of the classes.")
-    return torch.tensor([float(wanted.get(name, 1.0)) for name in names], dtype=torch.float64)
+    return torch.tensor([float(wanted.get(name, 1.0)) for name in names], dtype=torch.float64, device="cpu")
 
 
 def _class_notes(targets: _Targets) -> list[str]:

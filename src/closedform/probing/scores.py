@@ -125,8 +125,8 @@ def score_classes(solution: Solution, X: Source, codes: Tensor, confidence: floa
         confidence: Of the interval.
     """
     classes = solution.weight.shape[0]
-    pairs = torch.zeros(classes * classes, dtype=torch.int64)
-    bins = torch.zeros(3, _BINS, dtype=torch.float64)
+    pairs = torch.zeros(classes * classes, dtype=torch.int64, device="cpu")
+    bins = torch.zeros(3, _BINS, dtype=torch.float64, device="cpu")
     among_best = 0
     for start, stop in _blocks(X, classes):
         scores, truth = _predicted(solution, X, start, stop), codes[start:stop]
@@ -154,7 +154,7 @@ def score_classes(solution: Solution, X: Source, codes: Tensor, confidence: floa
 
 
 def _sums(values: Tensor, place: Tensor) -> Tensor:
-    return torch.zeros(_BINS, dtype=torch.float64).index_add_(0, place, values)
+    return torch.zeros(_BINS, dtype=torch.float64, device="cpu").index_add_(0, place, values)
 
 
 def _calibration(bins: Tensor, rows: int) -> Calibration:
@@ -177,7 +177,7 @@ def score_numbers(solution: Solution, X: Source, values: Tensor) -> NumberScores
         values: The true numbers, ``(rows, targets)``.
     """
     targets = values.shape[1]
-    squares, absolute = (torch.zeros(targets, dtype=torch.float64) for _ in range(2))
+    squares, absolute = (torch.zeros(targets, dtype=torch.float64, device="cpu") for _ in range(2))
     for start, stop in _blocks(X, targets):
         errors = _predicted(solution, X, start, stop).reshape(-1, targets) - values[start:stop]
         squares += errors.square().sum(0)

@@ -32,7 +32,7 @@ def split_rows(n_rows: int, codes: Tensor | None, share: float, seed: int) -> tu
         (3, 3, 1)
     """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(n_rows, generator=generator)
+    order = torch.randperm(n_rows, generator=generator, device="cpu")
     groups = [order] if codes is None else _by_class(order, codes)
     chosen = [group[: _spared(len(group), share)] for group in groups]
     test = torch.cat(chosen).sort().values
@@ -42,7 +42,7 @@ def split_rows(n_rows: int, codes: Tensor | None, share: float, seed: int) -> tu
             if codes is not None
             else f"{n_rows} row is too few to hold one out; give test_features and test_labels."
         )
-    kept = torch.ones(n_rows, dtype=torch.bool)
+    kept = torch.ones(n_rows, dtype=torch.bool, device="cpu")
     kept[test] = False
     return kept.nonzero().squeeze(1), test
 

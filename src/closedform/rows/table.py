@@ -199,7 +199,7 @@ def as_rows(X: Any, Y: Any, sample_weight: Any = None, *, empty: bool = False) -
             hint = " Y looks transposed: pass Y.T."
         raise InputError(
             f"X has shape {x.shape} and Y has shape {y.shape}: the rows do not match. Y must be "
-            f"{leading} or {(*leading, 'targets')}.{hint}"
+            f"{leading} or ({', '.join([*map(str, leading), 'targets'])}).{hint}"
         )
     if 0 in (y.shape[1:] if empty else y.shape):
         raise InputError(f"Y is empty: its shape is {y.shape}. At least one target is needed.")

@@ -117,7 +117,7 @@ class Forecast:
         if not 0 <= first < _LAST_STEP:
             return math.inf
         if (self.momentum or self.weight_decay) and first * self._scaled.numel() <= 4 * _BLOCK:
-            above = (self.excess_at(torch.arange(first + 1)) > excess).nonzero()
+            above = (self.excess_at(torch.arange(first + 1, device="cpu")) > excess).nonzero()
             return float(above[-1] + 1) if above.numel() else 0.0
         return float(first)
 
@@ -222,8 +222,8 @@ def forecast(
         weight_decay=weight_decay,
         dampening=dampening,
         steps=_curve_steps(steps),
-        loss=torch.empty(0),
-        excess=torch.empty(0),
+        loss=torch.empty(0, device="cpu"),
+        excess=torch.empty(0, device="cpu"),
         optimal_loss=spectrum.optimal_loss,
         final_excess=math.nan,
         limit=step_limit(float(curvature[0]) if float(h[0]) > 0 else 0.0, momentum, nesterov, dampening),
@@ -252,7 +252,7 @@ def start_coordinates(spectrum: Spectrum, start: Any) -> Tensor:
 
     pair = (start.weight, start.bias) if isinstance(start, nn.Linear) else start
     weight, bias = pair if isinstance(pair, Sequence) else (pair, None)
-    weight = torch.as_tensor(weight).detach().to(**options)
+    weight = torch.as_tensor(weight, device="cpu").detach().to(**options)
     if tuple(weight.shape) != (k, features):
         raise InputError(f"start has weights of shape {tuple(weight.shape)}; the fit needs {(k, features)}.")
     if not spectrum.bias:
@@ -262,7 +262,7 @@ def start_coordinates(spectrum: Spectrum, start: Any) -> Tensor:
     if bias is None:
         raise InputError("start has no bias, but the fit has one; pass start=(weight, bias).")
 
-    bias = torch.as_tensor(bias).detach().to(**options).reshape(-1)
+    bias = torch.as_tensor(bias, device="cpu").detach().to(**options).reshape(-1)
     if bias.numel() != k:
         raise InputError(f"start has {bias.numel()} biases for {k} targets.")
 
@@ -297,7 +297,11 @@ def _check(lr: float, momentum: float, nesterov: bool, weight_decay: float, damp
 
 def _whole_steps(steps: Any) -> Tensor:
     try:
-        t = torch.as_tensor([int(step) for step in torch.as_tensor(steps).reshape(-1).tolist()], dtype=torch.int64)
+        t = torch.as_tensor(
+            [int(step) for step in torch.as_tensor(steps, device="cpu").reshape(-1).tolist()],
+            dtype=torch.int64,
+            device="cpu",
+        )
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"steps={steps!r} are not numbers of steps: {error}") from error
     if t.numel() == 0 or int(t.min()) < 0 or int(t.max()) > _LAST_STEP:
@@ -307,10 +311,12 @@ def _whole_steps(steps: Any) -> Tensor:
 
 def _curve_steps(steps: Any) -> Tensor:
     whole = _whole_steps(steps)
-    if torch.as_tensor(steps).ndim:
+    if torch.as_tensor(steps, device="cpu").ndim:
         return whole
     last = int(whole[0])
     if last <= EVERY_STEP:
-        return torch.arange(last + 1)
-    sampled = torch.logspace(0, math.log10(last), _SAMPLES, dtype=torch.float64).round().to(torch.int64)
-    return torch.unique(torch.cat([torch.tensor([0]), sampled.clamp(max=last), torch.tensor([last])]))
+        return torch.arange(last + 1, device="cpu")
+    sampled = torch.logspace(0, math.log10(last), _SAMPLES, dtype=torch.float64, device="cpu").round().to(torch.int64)
+    return torch.unique(
+        torch.cat([torch.tensor([0], device="cpu"), sampled.clamp(max=last), torch.tensor([last], device="cpu")])
+    )

@@ -64,7 +64,7 @@ class MiniBatch:
         for _ in range(steps):
             moments = moments - self._shrink * moments + self._mixing @ moments + self._noise
             curve.append(float(self._weights @ moments))
-        return torch.tensor(curve, dtype=torch.float64)
+        return torch.tensor(curve, dtype=torch.float64, device="cpu")
 
     def excess_at(self, steps: float) -> float:
         """Return the expected excess loss after so many steps; inf where it grows without end."""

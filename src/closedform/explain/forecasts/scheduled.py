@@ -141,8 +141,8 @@ def scheduled_run(
     above = sum(share >= 1 for share in shares) + (steps - len(shares) if shares[-1] >= 1 else 0)
 
     return ScheduledRun(
-        steps=torch.tensor(sorted(found)),
-        excess=torch.tensor([found[step] for step in sorted(found)], dtype=torch.float64),
+        steps=torch.tensor(sorted(found), device="cpu"),
+        excess=torch.tensor([found[step] for step in sorted(found)], dtype=torch.float64, device="cpu"),
         along=torch.from_numpy(np.nan_to_num(np.square(residual).sum(1), nan=math.inf)) / count,
         peak=max(peak, found[steps]),
         above=above,
@@ -157,7 +157,9 @@ def _excess(residual: np.ndarray, count: float) -> float:
 
 
 def _marks(steps: int) -> set[int]:
-    spread = torch.logspace(0, math.log10(max(1, steps)), _POINTS, dtype=torch.float64).round().to(torch.int64)
+    spread = (
+        torch.logspace(0, math.log10(max(1, steps)), _POINTS, dtype=torch.float64, device="cpu").round().to(torch.int64)
+    )
     return set(spread.clamp(max=steps).tolist()) | {steps}
 
 

@@ -175,7 +175,7 @@ def _spread_weights(layer: nn.Linear, rows: Tensor, largest_target: float) -> No
     size = rows.detach().abs().reshape(-1, layer.in_features).amax(0)
     with torch.no_grad():
         for parameter in layer.parameters():
-            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu")
             parameter.copy_(drawn.to(parameter))
         layer.weight.div_(torch.where(size > 0, size, 1.0))
         largest = float(nn.functional.linear(rows, layer.weight, layer.bias).abs().max())
@@ -217,7 +217,9 @@ def _compare(model: nn.Module, twin: nn.Module, layer: nn.Linear, rows: Tensor, 
     if not wanted:
         return
 
-    weights = torch.randn(alone.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(alone)
+    weights = torch.randn(
+        alone.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64, device="cpu"
+    ).to(alone)
     if not output.requires_grad:
         raise InputError(
             f"the model's output carries no gradient (detach or no_grad), so nothing is trained. {_ADVICE}"

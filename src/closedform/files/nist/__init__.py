@@ -69,12 +69,14 @@ class NistSet:
             >>> X.shape, y.dtype
             (torch.Size([82, 11]), torch.float64)
         """
-        x = torch.tensor([[float(value) for value in row] for row in self.x], dtype=torch.float64)
+        x = torch.tensor([[float(value) for value in row] for row in self.x], dtype=torch.float64, device="cpu")
         columns = list(x.unbind(1)) if self.degree is None else [x[:, 0]]
         while self.degree is not None and len(columns) < self.degree:
             columns.append(columns[-1] * x[:, 0])
         ones = [torch.ones_like(x[:, 0])] if self.intercept else []
-        return torch.stack([*ones, *columns], 1), torch.tensor([float(value) for value in self.y], dtype=torch.float64)
+        return torch.stack([*ones, *columns], 1), torch.tensor(
+            [float(value) for value in self.y], dtype=torch.float64, device="cpu"
+        )
 
 
 def nist_sets() -> tuple[NistSet, ...]:

@@ -120,7 +120,8 @@ class Certificate:
         verdict = "accepted" if self.accepted else "refused"
         error = f"estimated error {self.forward_error:.1e}"
         if self.forward_bound is not None:
-            error = f"proven error at most {self.forward_bound:.1e}"
+            proven = math.isfinite(self.forward_bound)
+            error = f"proven error at most {self.forward_bound:.1e}" if proven else "no error bound could be proven"
         once = "" if self.triangle_of is None else f", of the triangle of {self.triangle_of:,} rows, read once"
         return (
             f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}{once}\n"

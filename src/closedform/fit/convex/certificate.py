@@ -237,7 +237,7 @@ def _local_bound(
         factor, broken = torch.linalg.cholesky_ex(H)
         if int(broken):
             return math.inf, math.inf, "the Hessian there is singular up to rounding"
-        inverse = torch.linalg.solve_triangular(factor, torch.eye(H.shape[0], dtype=H.dtype), upper=False)
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(H.shape[0], dtype=H.dtype, device="cpu"), upper=False)
         size = float(inverse.square().sum())
         doubt = roundings * float(H.diagonal().sum()) * size
         if doubt > _MOST_UNCERTAIN:

@@ -11,6 +11,7 @@ from closedform.numerics.extremes import Extremes, extreme_singular_values
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import Root
 from closedform.words.errors import FactorBreakdown
+from closedform.words.numbers import plural
 
 __all__ = ["require_full_rank"]
 
@@ -44,7 +45,7 @@ def require_full_rank(root: Root, facts: Facts, reference: float = 0.0) -> tuple
     rank = decide_rank(values, columns, cut)
     if not rank.full:
         raise FactorBreakdown(
-            f"numerical rank {rank.rank} of {columns}: {columns - rank.rank} singular values lie at or below "
+            f"numerical rank {rank.rank} of {columns}: {plural(columns - rank.rank, 'singular value')} at or below "
             f"{facts.rcond:.1e} of the largest",
             condition=1 / facts.rcond if facts.rcond else math.inf,
         )

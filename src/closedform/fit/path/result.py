@@ -112,8 +112,8 @@ class RidgePath(Report):
             raise MissingExtraError("pandas", "all", "A frame") from error
         count, targets = self.errors.shape
         best = self.best.cpu()
-        places = torch.arange(count).repeat_interleave(targets)
-        numbers = torch.arange(targets).repeat(count)
+        places = torch.arange(count, device="cpu").repeat_interleave(targets)
+        numbers = torch.arange(targets, device="cpu").repeat(count)
         return pd.DataFrame(
             {
                 "strength": self.strengths.cpu()[places].numpy(),

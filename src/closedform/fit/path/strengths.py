@@ -54,7 +54,7 @@ def check_strengths(l2: Any) -> Tensor | None:
 def default_grid(basis: Basis) -> Tensor:
     """Return strengths from below the smallest to above the largest square of a singular value, ascending."""
     if not basis.rank:
-        return torch.ones(1, dtype=torch.float64)
+        return torch.ones(1, dtype=torch.float64, device="cpu")
     top = basis.largest * _MARGIN
     bottom = max(basis.smallest, basis.largest * _LOWEST) / _MARGIN
     return _between(bottom, top)

@@ -117,7 +117,10 @@ class PathTable:
         epsilon = torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
         basis = self._empty(exponent, self.design.target_exponents)
         return kernel_basis(
-            torch.ldexp(K, torch.tensor(-2 * exponent)), B * self.design.columns.target_scale, basis, epsilon
+            torch.ldexp(K, torch.tensor(-2 * exponent, device="cpu")),
+            B * self.design.columns.target_scale,
+            basis,
+            epsilon,
         )
 
     def centring_of(self, basis: Basis) -> Centring:
