@@ -219,6 +219,7 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
             # Strengths share what passes over the rows have found.
             parts = [(torch.tensor(targets, device=rows.device), strength) for strength, targets in groups]
             solution = join([(targets, _solve_part(design, targets, strength, request)) for targets, strength in parts])
+
     note = traffic_note(rows)
     return replace(
         solution,
