@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -30,6 +31,7 @@ from closedform.files.formats import (
 )
 from closedform.files.hdf5_frames import Column, Frame, find_frame, read_columns
 from closedform.files.hdf5_walk import attribute, check_parts, check_written, walk
+from closedform.files.packing import Packing
 from closedform.files.selection import split_columns, split_selection
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
@@ -211,6 +213,10 @@ class Hdf5Source(FileSource):
                     f"{dataset.shape}",
                 )
 
+            self._packing = Packing.of(dict(dataset.attrs))
+            if self._packing is not None:
+                self.dtype, self.notes = torch.float64, (*self.notes, self._packing.note(self.name))
+
             self._fill = _fill_values(dataset)
             self._cache = _chunk_cache(dataset, budget, reverse=self._reversed)
 
@@ -224,6 +230,8 @@ class Hdf5Source(FileSource):
             array = self._dataset[..., start:stop].transpose() if self._reversed else self._dataset[start:stop]
         for value in self._fill:
             self._refuse_fill(array, value, start)
+        if self._packing is not None:
+            array = self._packing.unpack(array)
         return array_to_tensor(array, self.name)[0]
 
     def _refuse_fill(self, array: np.ndarray[Any, Any], value: Any, start: int) -> None:

@@ -24,7 +24,14 @@ from closedform.files.matlab import MatlabFormat
 from closedform.files.memory import available_memory
 from closedform.files.numpy_files import NpyFormat, NpzFormat
 from closedform.files.selection import SelectedSource, TransposedSource, column_positions, split_selection
-from closedform.files.shards import ShardedSource, find_shards, in_natural_order, is_pattern, tables_in_folder
+from closedform.files.shards import (
+    ShardedSource,
+    find_shards,
+    in_natural_order,
+    is_pattern,
+    partitions,
+    tables_in_folder,
+)
 from closedform.files.tensor_files import PtFormat, SafetensorsFormat
 from closedform.files.zarr_files import ZarrFormat, is_zarr
 from closedform.rows.source import Source
@@ -303,6 +310,7 @@ def file_format(path: Path) -> FileFormat:
         if is_zarr(path):
             return next(form for form in FORMATS if form.title == ZarrFormat.title)
         if tables := tables_in_folder(path):
+            _refuse_partitions(path, tables)
             return _ShardedFormat(tables)
 
     _check_file(path)
@@ -325,6 +333,26 @@ def file_format(path: Path) -> FileFormat:
         raise SourceError(f"{path} is a Python pickle, which closedform never loads; save it as one of {supported}.")
 
     raise SourceError(f"{path} has the unknown ending '{path.suffix}'; convert it to one of {supported}.")
+
+
+def _refuse_partitions(folder: Path, tables: list[Path]) -> None:
+    """Refuse a folder whose table has columns that stand in the names of folders and in no file.
+
+    Raises:
+        SourceError: with the ways to read it.
+    """
+    named = partitions(folder, tables)
+    if not named:
+        return
+    held = file_format(tables[0]).entries(tables[0])
+    missing = [name for name in named if name not in held]
+    if missing:
+        columns = ", ".join(map(printable, missing))
+        raise SourceError(
+            f"{folder} is partitioned by {columns}, which stands in the names of its folders and in no file. Read it "
+            f"whole with pyarrow.dataset.dataset({str(folder)!r}, partitioning='hive').to_table() and pass that, or "
+            f"leave {columns} out with the pattern '{folder}/**/*{tables[0].suffix}'."
+        )
 
 
 @final

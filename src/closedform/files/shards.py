@@ -17,7 +17,7 @@ from closedform.rows.source import Source
 from closedform.words.errors import InputError, SourceError
 from closedform.words.text import printable
 
-__all__ = ["ShardedSource", "find_shards", "in_natural_order", "is_pattern", "tables_in_folder"]
+__all__ = ["ShardedSource", "find_shards", "in_natural_order", "is_pattern", "partitions", "tables_in_folder"]
 
 #: Endings of the tables that a folder may consist of.
 _TABLES = (".parquet", ".pq")
@@ -59,6 +59,17 @@ def tables_in_folder(folder: Path) -> list[Path]:
     found = [path for path in folder.rglob("*") if path.suffix.lower() in _TABLES and path.is_file()]
     shown = [path for path in found if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
     return in_natural_order(shown)
+
+
+def partitions(folder: Path, tables: Sequence[Path]) -> list[str]:
+    """Return the columns that the folders of a partitioned table name, as in ``year=2020/part-0.parquet``.
+
+    Example:
+        >>> partitions(Path("data"), [Path("data/year=2020/month=1/a.parquet"), Path("data/b.parquet")])
+        ['year', 'month']
+    """
+    parts = [part for table in tables for part in table.relative_to(folder).parent.parts]
+    return list(dict.fromkeys(part.partition("=")[0] for part in parts if "=" in part))
 
 
 @final

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -20,6 +21,7 @@ from closedform.files.formats import (
     reading,
     table_name,
 )
+from closedform.files.packing import Packing
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import SourceError
 
@@ -100,9 +102,14 @@ class ZarrSource(FileSource):
             self._array = node
             self.shape = tuple(node.shape)
             self.dtype, self.notes = native_dtype(np.dtype(node.dtype), self.name)
+            self._packing = Packing.of(dict(node.attrs))
+            if self._packing is not None:
+                self.dtype, self.notes = torch.float64, (*self.notes, self._packing.note(self.name))
 
     @override
     def read(self, start: int, stop: int) -> Tensor:
         with reading(self._path, ZarrFormat.title, *_ERRORS):
             array = np.asarray(self._array[start : min(stop, self.shape[0])])
+        if self._packing is not None:
+            array = self._packing.unpack(array)
         return array_to_tensor(array, self.name)[0]
