@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 import closedform as cf
+from closedform.fit.plan import METHOD_NAMES
+from closedform.fit.request import MethodName
 from closedform.words.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -54,3 +57,24 @@ def test_a_plan_predicts_no_microseconds() -> None:
 def test_a_bias_that_is_no_boolean_is_refused_in_words(bias: object) -> None:
     with pytest.raises(InputError, match="True or False"):
         cf.solve(np.ones((3, 1)), np.ones(3), bias=bias)  # type: ignore[arg-type]
+
+
+def test_what_an_interpreter_shows_is_what_print_shows() -> None:
+    X = RNG.standard_normal((40, 3))
+    y = X.sum(1) + RNG.standard_normal(40)
+    sol = cf.solve(X, y)
+    layer = torch.nn.Linear(3, 1).double()
+    batched = cf.solve_batched(X.reshape(2, 20, 3), y.reshape(2, 20))
+    for result in (sol, sol.certificate, sol.plan, sol.attempts[0], sol.summary(), cf.gap(layer, X, y), batched):
+        assert repr(result) == str(result)
+        assert "tensor(" not in repr(result)
+
+
+def test_methods_are_typed_by_their_names() -> None:
+    assert get_args(MethodName) == ("auto", *METHOD_NAMES)
+
+
+@pytest.mark.parametrize("method", [None, [], 3, "cholesky", b"svd", ""])
+def test_a_method_that_is_none_is_refused_with_the_names(method: object) -> None:
+    with pytest.raises(InputError, match="is not known; use 'auto' or one of square, gram16"):
+        cf.solve(np.ones((3, 1)), np.ones(3), method=method)  # type: ignore[call-overload]

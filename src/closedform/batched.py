@@ -29,7 +29,7 @@ _CHUNK_BYTES = 64 * 2**20
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class BatchedSolution:
     """The minimisers of a batch of problems, each with its own check.
 
@@ -66,6 +66,8 @@ class BatchedSolution:
             f"{float(self.condition.max()):.2g}; {len(self.one_by_one)} solved one by one"
         )
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 @untraced

@@ -16,7 +16,7 @@ from closedform.fit.class_labels import labels_hint
 from closedform.fit.convex import ConvexRequest, ConvexSolution, excess_over, solve_criterion
 from closedform.fit.layers import check_finite, check_linear, check_writable, write
 from closedform.fit.orchestrator import solve_rows
-from closedform.fit.request import Request, Watcher, check_ridge
+from closedform.fit.request import MethodName, Request, Watcher, check_ridge
 from closedform.fit.sharing import agreed_request, open_rows
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
@@ -41,7 +41,7 @@ def fit_(
     digits: int | None = ...,
     criterion: None = ...,
     group: Any = ...,
-    method: str = ...,
+    method: MethodName = ...,
     rcond: float | None = ...,
     progress: Watcher = ...,
 ) -> Solution: ...
@@ -59,7 +59,7 @@ def fit_(
     digits: int | None = ...,
     criterion: nn.Module | str,
     group: Any = ...,
-    method: str = ...,
+    method: MethodName = ...,
     rcond: float | None = ...,
     progress: Watcher = ...,
 ) -> Solution | ConvexSolution: ...
@@ -77,7 +77,7 @@ def fit_(
     digits: int | None = None,
     criterion: nn.Module | str | None = None,
     group: Any = None,
-    method: str = "auto",
+    method: MethodName = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
 ) -> Solution | ConvexSolution:
@@ -160,7 +160,7 @@ def fit_(
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gap:
     """How far a layer is from the minimiser.
 
@@ -185,6 +185,8 @@ class Gap:
             f"loss {self.loss:.6g}, optimal {self.optimal_loss:.6g}: excess {self.excess_loss:.3g}; "
             f"weights {self.weight_distance:.3g} (relative) from the minimiser"
         )
+
+    __repr__ = __str__
 
 
 @untraced

@@ -18,7 +18,7 @@ from closedform.files import open_problem
 from closedform.files.formats import import_extra, reading
 from closedform.files.writing import write_whole
 from closedform.fit.orchestrator import solve_rows
-from closedform.fit.request import Request, check_bias
+from closedform.fit.request import MethodName, Request, check_bias
 from closedform.fit.solution import Solution
 from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
 from closedform.numerics.triangle import Triangle
@@ -207,7 +207,7 @@ class Accumulator:
         l2: Any = 0.0,
         *,
         nearest_to: nn.Linear | None = None,
-        method: str = "auto",
+        method: MethodName = "auto",
         rcond: float | None = None,
     ) -> Solution:
         """Return the weights that minimise the squared errors of all rows so far; more can be folded afterwards.

@@ -30,7 +30,7 @@ from closedform.fit.kernels import (
 from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
-from closedform.fit.request import Request, Watcher
+from closedform.fit.request import MethodName, Request, Watcher
 from closedform.fit.sharing import agreed_request, open_rows, traffic_note
 from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
@@ -59,7 +59,7 @@ def solve(
     criterion: None = ...,
     kernel: bool = ...,
     group: Any = ...,
-    method: str = ...,
+    method: MethodName = ...,
     rcond: float | None = ...,
     progress: Watcher = ...,
 ) -> Solution: ...
@@ -78,7 +78,7 @@ def solve(
     criterion: nn.Module | str,
     kernel: bool = ...,
     group: Any = ...,
-    method: str = ...,
+    method: MethodName = ...,
     rcond: float | None = ...,
     progress: Watcher = ...,
 ) -> Solution | ConvexSolution: ...
@@ -97,7 +97,7 @@ def solve(
     criterion: nn.Module | str | None = None,
     kernel: bool = False,
     group: Any = None,
-    method: str = "auto",
+    method: MethodName = "auto",
     rcond: float | None = None,
     progress: Watcher = None,
 ) -> Solution | ConvexSolution:

@@ -39,7 +39,7 @@ class Step:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What is tried, in order, and what was ruled out.
 
@@ -85,6 +85,8 @@ class Plan:
         )
         missing = [] if self.facts.compiled else [_NOT_COMPILED]
         return "\n".join(["plan, cheapest first:", *lines, speed, *missing])
+
+    __repr__ = __str__
 
 
 def _time(seconds: float) -> str:

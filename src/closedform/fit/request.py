@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, final
+from typing import Any, Literal, cast, final, get_args
 
 import torch
 from torch import nn
@@ -16,8 +16,24 @@ from closedform.rows import Rows
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 
-__all__ = ["Request", "Watcher", "check_bias", "check_ridge"]
+__all__ = ["MethodName", "Request", "Watcher", "check_bias", "check_ridge"]
 
+#: What ``method=`` takes: ``"auto"``, or the name of one in :data:`closedform.fit.factors.METHODS`.
+MethodName = Literal[
+    "auto",
+    "square",
+    "gram16",
+    "gram32",
+    "gram64",
+    "dual gram32",
+    "dual gram64",
+    "dual",
+    "projected gram64",
+    "sketched",
+    "householder",
+    "svd",
+    "svd at precision",
+]
 #: What ``progress=`` takes.
 Watcher = Callable[[str, float], None] | bool | None
 #: Digits that float64 holds in every number.
@@ -45,7 +61,7 @@ class Request:
     strengths: tuple[float, ...]
     nearest_to: Weights | None
     digits: int | None
-    method: str
+    method: MethodName
     rcond: float | None
     dtype: torch.dtype
     progress: Watcher
@@ -59,7 +75,7 @@ class Request:
         l2: Any = 0.0,
         nearest_to: nn.Linear | Weights | None = None,
         digits: Any = None,
-        method: str = "auto",
+        method: MethodName = "auto",
         rcond: Any = None,
         dtype: torch.dtype | None = None,
         progress: Watcher = None,
@@ -93,12 +109,18 @@ class Request:
             strengths=tuple(check_ridge(l2, rows.n_targets)),
             nearest_to=near,
             digits=_check_digits(digits, near),
-            method=method,
+            method=_check_method(method),
             rcond=_check_rcond(rcond),
             dtype=rows.dtype if dtype is None else dtype,
             progress=progress,
             kernel=_check_kernel(kernel, nearest_to=nearest_to, digits=digits),
         )
+
+
+def _check_method(method: Any) -> MethodName:
+    if not isinstance(method, str):
+        raise InputError(f"method={method!r} is not known; use 'auto' or one of {', '.join(get_args(MethodName)[1:])}.")
+    return cast(MethodName, method)  # whether there is one of that name is the plan's to say
 
 
 def check_bias(bias: Any) -> bool:

@@ -30,7 +30,7 @@ _NAMED = 6
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attempt:
     """One rung of the ladder.
 
@@ -47,6 +47,11 @@ class Attempt:
     passes: int
     reason: str
     certificate: Certificate | None
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.reason} ({self.seconds:.2g} s, {self.passes} times over the rows)"
+
+    __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -16,7 +16,7 @@ TOLERANCE = 32 * sys.float_info.epsilon
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """What a fresh pass over the rows says about a set of weights.
 
@@ -129,3 +129,5 @@ class Certificate:
             f"determined ({error})\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
         )
+
+    __repr__ = __str__
