@@ -3,7 +3,11 @@
 * sparse tables and weights of one sign are refused (``test_*sparse*``, ``*csr*``, ``*positive*``, ``lbfgs``);
 * ``solver`` has no effect, so ``solver_`` and ``n_iter_`` are those of the method that was certified
   (``test_n_iter``, ``test_ridge_regression``), and X is never overwritten (``test_inplace_data_preprocessing``);
-* functions that are not the classes' (``ridge_regression``, ``_preprocess_data``, ``_RidgeGCV``).
+* functions that are not the classes' (``ridge_regression``, ``_preprocess_data``, ``_RidgeGCV``);
+* strengths of zero are allowed in ``RidgeCV``, and what is wrong with others is said in our words
+  (``test_ridgecv_alphas_zero``, ``test_ridgecv_alphas_validation``);
+* refits of every row at many strengths, which take minutes (``test_ridge_cv_results_predictions``; they pass), and a
+  search that warns of its own scores (``test_ridgecv_sample_weight``; it passes).
 """
 
 from __future__ import annotations
@@ -58,5 +62,34 @@ RIDGE = (
     "test_ridge_sample_weight_consistency",
     "test_raises_value_error_if_sample_weights_greater_than_1d",
 )
+CROSS_VALIDATED = (
+    "test_ridge_gcv_integer_arrays",
+    "test_ridge_loo_cv_asym_scoring",
+    "test_ridge_gcv_cv_results_not_stored",
+    "test_ridge_best_score",
+    "test_ridge_cv_individual_penalties",
+    "test_ridge_classifier_with_scoring",
+    "test_ridge_regression_custom_scoring",
+    "test_class_weights",
+    "test_class_weight_vs_sample_weight",
+    "test_class_weights_cv",
+    "test_ridgecv_store_cv_results",
+    "test_ridge_classifier_cv_store_cv_results",
+    "test_ridgecv_alphas_conversion",
+    "test_ridgecv_int_alphas",
+    "test_ridgecv_alphas_scalar",
+    "test_ridgeclassifier_multilabel",
+    "test_ridge_cv_custom_multioutput_scorer",
+)
+KERNEL = (
+    "test_kernel_ridge",
+    "test_kernel_ridge_singular_kernel",
+    "test_kernel_ridge_precomputed",
+    "test_kernel_ridge_precomputed_kernel_unchanged",
+    "test_kernel_ridge_sample_weights",
+    "test_kernel_ridge_multi_output",
+)
+globals().update(adopted.adopt("sklearn.tests.test_kernel_ridge", OURS, KERNEL, keep))
+globals().update(adopted.adopt("sklearn.linear_model.tests.test_ridge", OURS, CROSS_VALIDATED, keep))
 globals().update(adopted.adopt("sklearn.linear_model.tests.test_base", OURS, BASE, keep))
 globals().update(adopted.adopt("sklearn.linear_model.tests.test_ridge", OURS, RIDGE, keep))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import closedform as cf
 from closedform.files.numpy_files import NpyFormat
 from closedform.probing.scores import wilson_interval
+from closedform.rows.one_hot import OneHotRows
 
 
 def blobs(rows: int = 240, features: int = 6, classes: int = 3, spread: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -196,8 +197,6 @@ def test_many_classes_are_never_a_table_of_rows_and_classes(monkeypatch: pytest.
     X = torch.randn(6000, 8, generator=generator)
     labels = torch.arange(6000) % 200
     largest = 0
-    from closedform.probing.tables import OneHotRows
-
     read = OneHotRows.read
 
     def watched(self: OneHotRows, start: int, stop: int) -> Tensor:

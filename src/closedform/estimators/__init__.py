@@ -12,6 +12,9 @@ from closedform.words.errors import MissingExtraError
 if find_spec("sklearn") is None:
     raise MissingExtraError("scikit-learn", "sklearn", "closedform.estimators")
 
+from closedform.estimators.classifiers import RidgeClassifier
+from closedform.estimators.cross_validated import RidgeClassifierCV, RidgeCV
+from closedform.estimators.kernels import KernelRidge
 from closedform.estimators.linear import LinearRegression, Ridge
 
-__all__ = ["LinearRegression", "Ridge"]
+__all__ = ["KernelRidge", "LinearRegression", "Ridge", "RidgeCV", "RidgeClassifier", "RidgeClassifierCV"]

@@ -14,12 +14,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.estimators.tables import Training, given_back, read_features, read_training
+from closedform.fit.accumulator import Accumulator
 from closedform.fit.orchestrator import solve
 from closedform.fit.request import check_ridge
 from closedform.fit.solution import Solution
 from closedform.words.errors import InputError
 
-__all__ = ["LinearRegression", "Ridge"]
+__all__ = ["LinearEstimator", "LinearRegression", "Ridge", "check_strengths"]
 
 #: Multiplications of a decomposition that is not noticed beside a fit: a tenth of a second on one core.
 _UNNOTICED = 2**27
@@ -36,9 +37,9 @@ class LinearEstimator(BaseEstimator, ABC):
     """
 
     fit_intercept: bool
-    positive: bool
     coef_: Any
     intercept_: Any
+    accumulator_: Accumulator
 
     @property
     def certificate_(self) -> Any:
@@ -74,26 +75,58 @@ class LinearEstimator(BaseEstimator, ABC):
         result = x.to(kind) @ coefficients.T.to(kind) if coefficients.ndim == 2 else x.to(kind) @ coefficients.to(kind)
         return result + torch.as_tensor(self.intercept_, device="cpu").to(result)
 
-    def _solved(self, rows: Training, y: Tensor) -> Solution:
-        if self.positive:
+    def _solved(self, rows: Training, y: Any) -> Solution:
+        """Return the certified fit of targets, ``(rows,)`` or ``(rows, targets)``, a tensor or a source."""
+        self._check()
+        strengths = self._strengths(1 if len(y.shape) == 1 else y.shape[1])
+        solution = solve(rows.X, y, bias=bool(self.fit_intercept), l2=strengths, sample_weight=rows.sample_weight)
+        return self._trusted(solution)
+
+    def _check(self) -> None:
+        if getattr(self, "positive", False):
             raise InputError(
                 f"positive=True: {type(self).__name__} of closedform has no solver for weights of one sign; "
                 "scikit-learn's class of the same name has."
             )
         _check_flag("fit_intercept", self.fit_intercept)
-        strengths = self._strengths(1 if y.ndim == 1 else y.shape[1])
-        solution = solve(rows.X, y, bias=bool(self.fit_intercept), l2=strengths, sample_weight=rows.sample_weight)
+
+    def _trusted(self, solution: Solution) -> Solution:
+        """Return the solution, with scikit-learn's warning where it is not certified."""
         if not solution.outcome.certified:
-            warnings.warn(str(solution.outcome), ConvergenceWarning, stacklevel=4)
+            warnings.warn(str(solution.outcome), ConvergenceWarning, stacklevel=5)
         return solution
 
-    def _keep(self, solution: Solution, rows: Training) -> None:
-        weight, bias = solution.weight, solution.bias
-        if rows.y.ndim == 1:
+    def _keep(self, solution: Solution, rows: Training, *, single: bool) -> None:
+        """Keep the weights, without their dimension of targets where there was none."""
+        weight, bias = solution.weight.to(rows.X.dtype), solution.bias
+        if single:
             weight, bias = weight[0], None if bias is None else bias[0]
         self.coef_ = rows.back(weight)
-        self.intercept_ = 0.0 if bias is None else rows.back(bias)[()]
+        self.intercept_ = 0.0 if bias is None else rows.back(bias.to(rows.X.dtype))[()]
         self.solution_ = solution
+
+    def _fold(self, X: Any, y: Any, sample_weight: Any) -> Training:
+        """Add a batch to the triangle of all batches, and keep the fit of them all."""
+        first = not hasattr(self, "accumulator_")
+        self._check()
+        rows = read_training(self, X, y, sample_weight, reset=first)
+        targets = 1 if rows.y.ndim == 1 else rows.y.shape[1]
+        strengths = self._strengths(targets)
+        if first:
+            device = rows.X.device
+            accumulator = Accumulator(rows.X.shape[1], targets, bias=bool(self.fit_intercept), device=device)
+        else:
+            accumulator = self.accumulator_
+        accumulator.fold(rows.X, rows.y, rows.sample_weight)
+        self.accumulator_ = accumulator
+        self._keep(self._trusted(accumulator.solve(l2=strengths)), rows, single=rows.y.ndim == 1)
+        return rows
+
+    def _forget(self) -> None:
+        """Drop what earlier rows left."""
+        for name in ("accumulator_", "singular_"):
+            if name in vars(self):
+                delattr(self, name)
 
 
 def _check_flag(name: str, value: Any) -> None:
@@ -193,12 +226,28 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, LinearEstimator):
         """
         rows = read_training(self, X, y, sample_weight)
         solution = self._solved(rows, rows.y)
-        self._keep(solution, rows)
+        self._forget()
+        self._keep(solution, rows, single=rows.y.ndim == 1)
         self.rank_ = solution.certificate.rank - int(solution.bias is not None)
-        if hasattr(self, "singular_"):
-            del self.singular_
         if rows.X.numel() * min(rows.X.shape) <= _UNNOTICED:
             self.singular_ = rows.back(_singular_values(rows, centred=solution.bias is not None))
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add rows to those of earlier calls, and fit to all of them; only their triangle is kept.
+
+        Rows that were given to ``fit`` are not among them: it keeps nothing to go on from.
+
+        Args:
+            X: Features, ``(rows, features)``.
+            y: Targets, ``(rows,)`` or ``(rows, targets)``.
+            sample_weight: One weight for each row, not negative.
+
+        Raises:
+            ValueError: rows that cannot be used.
+        """
+        self._fold(X, y, sample_weight)
+        self.rank_ = self.solution_.certificate.rank - int(self.solution_.bias is not None)
         return self
 
 
@@ -284,9 +333,30 @@ class Ridge(MultiOutputMixin, RegressorMixin, LinearEstimator):
         """
         rows = read_training(self, X, y, sample_weight)
         solution = self._solved(rows, rows.y)
-        self._keep(solution, rows)
-        if rows.y.ndim == 2 and rows.y.shape[1] == 1:  # as scikit-learn's does here, and its LinearRegression does not
-            self.coef_ = self.coef_[0]
-        self.n_iter_ = 1 + solution.attempts[-1].passes
-        self.solver_ = solution.attempts[-1].method
+        self._forget()
+        self._keep(solution, rows, single=rows.y.ndim == 1)
+        self._describe(rows.y)
         return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add rows to those of earlier calls, and fit to all of them; only their triangle is kept.
+
+        Rows that were given to ``fit`` are not among them: it keeps nothing to go on from.
+
+        Args:
+            X: Features, ``(rows, features)``.
+            y: Targets, ``(rows,)`` or ``(rows, targets)``.
+            sample_weight: One weight for each row, not negative, or one for all.
+
+        Raises:
+            ValueError: rows or a strength that cannot be used.
+        """
+        rows = self._fold(X, y, sample_weight)
+        self._describe(rows.y)
+        return self
+
+    def _describe(self, y: Tensor) -> None:
+        if y.ndim == 2 and y.shape[1] == 1:  # as scikit-learn's does here, and its LinearRegression does not
+            self.coef_ = self.coef_[0]
+        self.n_iter_ = 1 + self.solution_.attempts[-1].passes
+        self.solver_ = self.solution_.attempts[-1].method

@@ -28,7 +28,7 @@ class Training:
 
     Attributes:
         X: ``(rows, features)``.
-        y: ``(rows,)`` or ``(rows, targets)``; labels where they are not numbers stay what they were.
+        y: ``(rows,)`` or ``(rows, targets)``; a NumPy array where they are labels.
         sample_weight: ``(rows,)`` or None.
         back: Turns a tensor into an array of the library that X came in.
     """
@@ -39,8 +39,10 @@ class Training:
     back: Callable[[Tensor], Any]
 
 
-def read_training(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool = True) -> Training:
-    """Check the rows of a regression as scikit-learn's estimators do.
+def read_training(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool = True, labels: bool = False
+) -> Training:
+    """Check the rows of a fit as scikit-learn's estimators do.
 
     Args:
         estimator: Whose number and names of features are set, or checked.
@@ -48,20 +50,24 @@ def read_training(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
         y: Targets, ``(rows,)`` or ``(rows, targets)``.
         sample_weight: One weight for each row, one for all, or None.
         reset: Whether the features are set; else they are those of earlier rows.
+        labels: Whether the targets are labels, which stay as they are, in a NumPy array.
 
     Raises:
         InputError: frames whose indexes are in different orders; and what scikit-learn raises, a ValueError as well.
     """
     check_alignment(X=X, y=y, sample_weight=sample_weight)
-    if isinstance(X, Tensor):
+    targets: Any
+    if isinstance(X, Tensor) and not labels:
         features, targets = X.detach(), _beside(y, X)
         _check_shapes(estimator, features, targets, reset=reset)
+    elif isinstance(X, Tensor):
+        features, stand_in = X.detach(), np.broadcast_to(np.float64(0), tuple(X.shape))
+        targets = validate_data(estimator, stand_in, _on_the_host(y), reset=reset, multi_output=True)[1]
     else:
-        y = _on_the_host(y)
-        checked = validate_data(
-            estimator, X, y, reset=reset, dtype=_FLOATS, y_numeric=True, multi_output=True, order=None
+        checked, targets = validate_data(
+            estimator, X, _on_the_host(y), reset=reset, dtype=_FLOATS, y_numeric=not labels, multi_output=True
         )
-        features, targets = (floats(table) for table in checked)
+        features, targets = floats(checked), targets if labels else floats(targets)
     weight = None
     if sample_weight is not None:
         plain = _on_the_host(sample_weight)

@@ -20,8 +20,9 @@ from closedform.probing.record import LayerProbe
 from closedform.probing.result import Probe
 from closedform.probing.scores import score_classes, score_numbers
 from closedform.probing.splits import check_seed, check_share, split_rows
-from closedform.probing.tables import OneHotRows, leading_shape, open_layers, rows_of
+from closedform.probing.tables import leading_shape, open_layers, rows_of
 from closedform.rows.labels import check_alignment
+from closedform.rows.one_hot import OneHotRows
 from closedform.rows.source import Source
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError

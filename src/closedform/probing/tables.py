@@ -1,4 +1,4 @@
-"""Tables of a probe: layers of features, some of their rows, and labels as one-hot rows that are never all held."""
+"""Tables of a probe: layers of features, and some of their rows."""
 
 from __future__ import annotations
 
@@ -17,34 +17,10 @@ from closedform.rows.source import Source
 from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
 from closedform.words.errors import InputError
 
-__all__ = ["ChosenRows", "OneHotRows", "leading_shape", "open_layers", "rows_of"]
+__all__ = ["ChosenRows", "leading_shape", "open_layers", "rows_of"]
 
 #: Name of features that are the only ones.
 _ONLY = "features"
-
-
-@final
-class OneHotRows(Source):
-    """Classes as rows with a single one, made as they are read.
-
-    Args:
-        codes: Place of the class of each row, ``(rows,)`` int64.
-        n_classes: Columns.
-        dtype: Of the numbers that are read.
-    """
-
-    in_memory = True
-
-    def __init__(self, codes: Tensor, n_classes: int, dtype: torch.dtype) -> None:
-        self._codes = codes
-        self.name, self.notes = "labels", ()
-        self.shape = (codes.shape[0], n_classes)
-        self.dtype, self.device = dtype, codes.device
-
-    @override
-    def read(self, start: int, stop: int) -> Tensor:
-        codes = self._codes[start:stop].unsqueeze(1)
-        return torch.zeros(codes.shape[0], self.shape[1], dtype=self.dtype, device=self.device).scatter_(1, codes, 1)
 
 
 @final
