@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final, overload
 
@@ -33,13 +34,14 @@ __all__ = ["Gap", "fit_", "gap"]
 def fit_(
     layer: nn.Linear,
     X: Any,
-    Y: Any,
+    Y: Any = ...,
     *,
     l2: Any = ...,
     sample_weight: Any = ...,
     nearest_to: nn.Linear | None = ...,
     digits: int | None = ...,
     criterion: None = ...,
+    fields: Mapping[str, Any] | None = ...,
     group: Any = ...,
     method: MethodName = ...,
     rcond: float | None = ...,
@@ -51,13 +53,14 @@ def fit_(
 def fit_(
     layer: nn.Linear,
     X: Any,
-    Y: Any,
+    Y: Any = ...,
     *,
     l2: Any = ...,
     sample_weight: Any = ...,
     nearest_to: nn.Linear | None = ...,
     digits: int | None = ...,
     criterion: nn.Module | str,
+    fields: Mapping[str, Any] | None = ...,
     group: Any = ...,
     method: MethodName = ...,
     rcond: float | None = ...,
@@ -69,13 +72,14 @@ def fit_(
 def fit_(
     layer: nn.Linear,
     X: Any,
-    Y: Any,
+    Y: Any = None,
     *,
     l2: Any = 0.0,
     sample_weight: Any = None,
     nearest_to: nn.Linear | None = None,
     digits: int | None = None,
     criterion: nn.Module | str | None = None,
+    fields: Mapping[str, Any] | None = None,
     group: Any = None,
     method: MethodName = "auto",
     rcond: float | None = None,
@@ -96,6 +100,7 @@ def fit_(
         nearest_to: A layer; where the minimiser is not unique the one nearest to its weights and bias is written.
         digits: Ask for this many correct decimal digits in every weight, 1 to 15.
         criterion: A convex loss, as for :func:`closedform.solve`. Where no minimiser exists the layer stays as it is.
+        fields: Which part of a batch is what, where X yields batches, as for :func:`closedform.solve`.
         group: A group of ``torch.distributed``, as for :func:`closedform.solve`: every process passes its own rows and
             its copy of the layer, and all copies are written alike, or none.
         method: ``"auto"``, or the name of a method to use it alone.
@@ -136,9 +141,10 @@ def fit_(
             rcond=rcond,
         )
     if convex is not None:
-        return replace(_fit_convex_(layer, X, Y, sample_weight, convex), seconds=time.perf_counter() - started)
+        rows = open_rows(X, Y, sample_weight, fields=fields)
+        return replace(_fit_convex_(layer, rows, convex), seconds=time.perf_counter() - started)
 
-    rows = open_rows(X, Y, sample_weight, group, lambda rows: _check_layer(layer, rows))
+    rows = open_rows(X, Y, sample_weight, fields=fields, group=group, check=lambda rows: _check_layer(layer, rows))
     request = agreed_request(
         rows,
         lambda: Request.checked(
@@ -266,8 +272,7 @@ def _squares(rows: Rows, weights: Weights, step: Weights) -> tuple[float, float]
     return float(sums.squares[: rows.n_targets].sum()), float(sums.squares[rows.n_targets :].sum())
 
 
-def _fit_convex_(layer: nn.Linear, X: Any, Y: Any, sample_weight: Any, request: ConvexRequest) -> ConvexSolution:
-    rows = open_rows(X, Y, sample_weight, None)
+def _fit_convex_(layer: nn.Linear, rows: Rows, request: ConvexRequest) -> ConvexSolution:
     _check_layer(layer, rows, columns_are_outputs=False)
     found = solve_criterion(rows, request)
     if found.direction is None:

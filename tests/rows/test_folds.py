@@ -34,6 +34,7 @@ from closedform.losses.huber import Huber
 from closedform.losses.poisson import Poisson
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, Rows, as_rows, scan
+from closedform.rows.accumulated import Accumulated
 from closedform.rows.folds import NormalEquations, ResidualSums, RowSpace, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
 from walkers import Parts
@@ -98,6 +99,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
         p.columns, gaussian(P - 1, K + 1), gaussian(K + 1), targets=True, groups=(range(K),)
     ),
     NormalEquations: lambda p: NormalEquations(p.columns, torch.float64, order=_order(p)),
+    Accumulated: lambda p: Accumulated(P - 1, K),
     TriangleOfRows: lambda p: TriangleOfRows(p.design.columns, _empty(p)),
     SketchedRows: lambda p: SketchedRows(p.columns, 20, 5),
     RowSpace: lambda p: RowSpace(p.columns, gaussian(P, 2), _order(p)),
@@ -149,9 +151,10 @@ def test_every_fold_is_tried_here() -> None:
 
 def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
     """Return the state, as far as it does not depend on signs, draws or counts."""
-    if isinstance(fold, TriangleOfRows):
-        R, C = fold.triangle.R, fold.triangle.C
-        return R.T @ R, R.T @ C, fold.triangle.residual_squares
+    if isinstance(fold, TriangleOfRows | Accumulated):
+        triangle = fold.whole() if isinstance(fold, Accumulated) else fold.triangle
+        R, C = triangle.R, triangle.C
+        return R.T @ R, R.T @ C, triangle.residual_squares
     if isinstance(fold, TrianglesOfFolds):
         return tuple(part for one in fold.triangles for part in (one.R.T @ one.R, one.R.T @ one.C))
     if isinstance(fold, CentredSums):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
-from closedform.engine.threads import FOLD_BY_ONE, one_thread
+from closedform.engine.choice import engine_for
 from closedform.engine.tracing import untraced
 from closedform.files import open_problem
 from closedform.files.formats import import_extra, reading
@@ -20,21 +19,16 @@ from closedform.files.writing import write_whole
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import MethodName, Request, check_bias
 from closedform.fit.solution import Solution
-from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
 from closedform.numerics.triangle import Triangle
-from closedform.rows import Rows, as_rows, scan
-from closedform.rows.norms import check_finite, check_weights
-from closedform.words.errors import InputError, NonFiniteError, SourceError
+from closedform.rows import Block, Rows, as_rows, scan
+from closedform.rows.accumulated import Accumulated
+from closedform.rows.dask_tables import dask_rows, is_dask
+from closedform.rows.walkers import InOrder
+from closedform.words.errors import InputError, SourceError
 from closedform.words.numbers import plural
 
 __all__ = ["Accumulator"]
 
-#: Entries of a block of rows that are gathered before they are folded: so many that a fold costs little beside them.
-_BLOCK_ENTRIES = 2**19
-#: Rows of a block for each column: then what a fold does to the triangle before is a third of its work.
-_ROWS_A_COLUMN = 2
-#: Columns of numbers beyond this power of two, or below its inverse, are scaled.
-_FAR = 256
 #: What a saved file says it is.
 _FORMAT = {"format": "closedform.Accumulator", "version": "1"}
 #: The entries of a state as a triangle names them; beside them stands whether there is a bias.
@@ -86,39 +80,23 @@ class Accumulator:
         self.n_features = _check_size("n_features", n_features)
         self.n_targets = _check_size("n_targets", n_targets)
         self.bias = check_bias(bias)
-        # Also without a bias there is a column of ones, which tells the means, and so how much is explained.
-        self._start(Triangle.empty(self._columns, self.n_targets, has_ones=True, device=device))
+        self._sums = Accumulated(self.n_features, self.n_targets, device)
         self._single: bool | None = None
         self._names: tuple[str, ...] | None = None
-
-    def _start(self, triangle: Triangle) -> None:
-        """Go on from a triangle; none of the rows wait."""
-        self._triangle = triangle
-        self._rows, self._weight = triangle.rows, triangle.weight_sum
-        self._waiting: list[Tensor] = []
-        self._held = 0
-
-    @property
-    def _columns(self) -> int:
-        return self.n_features + 1
 
     @property
     def triangle(self) -> Triangle:
         """The triangle of all rows so far, with a column of ones where there is a bias."""
-        whole = self._whole()
+        whole = self._sums.whole()
         return whole if self.bias else whole.without_ones()
 
-    def _whole(self) -> Triangle:
-        self._flush()
-        return replace(self._triangle, rows=self._rows, weight_sum=self._weight)
-
     def __len__(self) -> int:
-        return self._rows
+        return self._sums.rows
 
     def __str__(self) -> str:
         bias = " + bias" if self.bias else ""
         return (
-            f"Accumulator: {self._rows:,} {'row' if self._rows == 1 else 'rows'}, "
+            f"Accumulator: {len(self):,} {'row' if len(self) == 1 else 'rows'}, "
             f"{plural(self.n_features, 'feature')}{bias} -> {plural(self.n_targets, 'target')}"
         )
 
@@ -146,18 +124,18 @@ class Accumulator:
         """
         if self._is_empty(X):
             return self
-        opened = open_problem(X, Y, sample_weight)
-        rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+        if is_dask(X) or is_dask(Y):
+            rows = dask_rows(X, Y, sample_weight)
+        else:
+            opened = open_problem(X, Y, sample_weight)
+            rows = as_rows(opened.X, opened.Y, opened.sample_weight)
         names = self._check(rows)
 
-        before = self._snapshot()
+        before = self._sums.snapshot()
         try:
-            size = self._block_rows
-            for start in range(0, rows.n_rows, size):
-                stop = min(start + size, rows.n_rows)
-                self._add(rows, start, stop)
+            self._read(rows)
         except BaseException:
-            self._restore(before)
+            self._sums.restore(before)
             raise
         self._names = names
         self._single = rows.single_target and self._single is not False
@@ -180,21 +158,14 @@ class Accumulator:
         if (other.n_features, other.n_targets, other.bias) != (self.n_features, self.n_targets, self.bias):
             raise InputError(f"these do not belong together: {self}; and {other}.")
         names = self._agreed(other._names, "the other accumulator")
-        if not other._rows:
+        if not len(other):
             return self
 
-        # Its rows wait with the others: a thousand small triangles cost few folds, and round as little.
-        triangle = other._whole()
-        parts = _rows_of(triangle)
-        before = self._snapshot()
+        before = self._sums.snapshot()
         try:
-            if bool(torch.isfinite(parts).all()):
-                self._append(parts.to(self._triangle.R), rows=triangle.rows, weight_sum=triangle.weight_sum)
-            else:
-                merged = self._whole().merge(triangle)
-                self._start(merged)
+            self._sums.merge(other._sums)
         except BaseException:
-            self._restore(before)
+            self._sums.restore(before)
             raise
         self._names = names
         if other._single is not None:
@@ -224,13 +195,13 @@ class Accumulator:
         Raises:
             InputError: no rows were folded, and as :func:`closedform.solve`.
         """
-        if not self._rows:
+        if not len(self):
             raise InputError("the accumulator has seen no rows; fold some first.")
-        rows = replace(as_rows(*self._whole().to_table()), single_target=bool(self._single), triangle_of=self._rows)
+        rows = self._sums.to_rows(single_target=bool(self._single))
         request = Request.checked(
             rows, bias=self.bias, l2=l2, nearest_to=nearest_to, method=method, rcond=rcond, progress=False
         )
-        return solve_rows(rows, request, replace(scan(rows), weight_sum=self._weight))
+        return solve_rows(rows, request, replace(scan(rows), weight_sum=self.triangle.weight_sum))
 
     def solve_each(self, strengths: Sequence[float] | Tensor) -> list[Solution]:
         """Return the solution for each of many ridge strengths.
@@ -250,7 +221,7 @@ class Accumulator:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all there is to save, as tensors whose shapes do not depend on the rows."""
-        state = {name: value.clone() for name, value in self._whole().padded().state_dict().items()}
+        state = {name: value.clone() for name, value in self._sums.whole().padded().state_dict().items()}
         return {**state, "bias": torch.tensor(self.bias, device="cpu")}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> Self:
@@ -269,9 +240,8 @@ class Accumulator:
                 f"the state is of {plural(found[0], 'feature')} and {plural(found[1], 'target')} with bias={found[2]}, "
                 f"but this is an {self}."
             )
-        device = self._triangle.R.device
-        copies = {name: state[name].to(device, copy=True) for name in _ENTRIES}
-        self._start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
+        copies = {name: state[name].to(self._sums.device, copy=True) for name in _ENTRIES}
+        self._sums.start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
         self._single = self._names = None
         return self
 
@@ -322,7 +292,21 @@ class Accumulator:
 
     def _is_empty(self, X: Any) -> bool:
         shape = getattr(X, "shape", None)
-        return isinstance(shape, tuple) and tuple(shape) == (0, self.n_features)
+        # A lazy collection has a length that is no number yet.
+        if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+            return False
+        return tuple(shape) == (0, self.n_features)
+
+    def _read(self, rows: Rows) -> None:
+        if not isinstance(rows.walker, InOrder):
+            rows.walk(self._sums)
+            return
+        size, names = self._sums.rows_at_a_time(rows.extent), (rows.feature_names, rows.target_names)
+        for start in range(0, rows.n_rows, size):
+            stop = min(start + size, rows.n_rows)
+            X, Y = rows.x.read(start, stop), rows.y.read(start, stop)
+            weight = None if rows.weight is None else rows.weight.read(start, stop).to(torch.float64)
+            self._sums.add_block(Block(start, X, Y, weight, engine_for(X)), names)
 
     def _check(self, rows: Rows) -> tuple[str, ...] | None:
         """Check that a batch has the columns of those before, and return their names.
@@ -348,93 +332,11 @@ class Accumulator:
             )
         return names
 
-    @property
-    def _block_rows(self) -> int:
-        return max(_ROWS_A_COLUMN * self._columns, _BLOCK_ENTRIES // (self._columns + self.n_targets))
-
-    def _snapshot(self) -> tuple[Any, ...]:
-        return self._triangle, self._rows, self._weight, self._waiting, len(self._waiting), self._held
-
-    def _restore(self, before: tuple[Any, ...]) -> None:
-        self._triangle, self._rows, self._weight, self._waiting, count, self._held = before
-        del self._waiting[count:]
-
-    def _add(self, rows: Rows, start: int, stop: int) -> None:
-        """Check some rows and put them, times the roots of their weights, with those that wait.
-
-        Raises:
-            NonFiniteError: NaN or infinities, or a product beyond the range of float64.
-        """
-        p, count, total = self._columns, stop - start, float(stop - start)
-        parts = self._triangle.R.new_empty(count, p + self.n_targets)
-        parts[:, 0] = 1.0
-        parts[:, 1:p] = rows.x.read(start, stop)
-        parts[:, p:] = rows.y.read(start, stop)
-        if not _is_finite(parts):
-            check_finite(rows.block(start, stop, unweighted=True), (rows.feature_names, rows.target_names))
-
-        if rows.weight is not None:
-            weight = rows.weight.read(start, stop).to(torch.float64)
-            total, count = check_weights(weight, start)
-            weight = weight.to(parts.device)
-            parts = parts.mul_(weight.sqrt().unsqueeze(1))[weight > 0]
-            if not _is_finite(parts) and not bool(torch.isfinite(parts).all()):
-                raise NonFiniteError(
-                    "a row times the root of its weight is beyond the range of float64; scale the weights down."
-                )
-        self._append(parts, rows=count, weight_sum=total)
-
-    def _append(self, parts: Tensor, *, rows: int, weight_sum: float) -> None:
-        """Put rows of ``[A | B]`` with those that wait, and fold whenever a block is full."""
-        size, done = self._block_rows, 0
-        while done < parts.shape[0]:
-            count = min(size - self._held, parts.shape[0] - done)
-            self._waiting.append(parts[done : done + count])
-            done, self._held = done + count, self._held + count
-            if self._held == size:
-                self._flush()
-        self._rows += rows
-        self._weight += weight_sum
-
-    def _flush(self) -> None:
-        if self._held:
-            parts = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting)
-            with one_thread(parts.numel(), parts.device, most=FOLD_BY_ONE):
-                self._fold_block(parts)
-        # A new list for each block, so that a call that fails can go back to the one before.
-        self._waiting, self._held = [], 0
-
-    def _fold_block(self, parts: Tensor) -> None:
-        """Fold rows, with a power of two taken out of columns whose squares would leave the range of float64."""
-        p, triangle = self._columns, self._triangle
-        exponents = power_of_two_exponents(torch.linalg.vector_norm(parts, ord=float("inf"), dim=0)).to(torch.int32)
-        exponents = torch.where(exponents.abs() > _FAR, exponents, 0)
-        if triangle.R.shape[0]:
-            exponents = torch.maximum(exponents, torch.cat([triangle.exponents, triangle.target_exponents]))
-        if bool(exponents.any()):
-            parts = times_power_of_two(parts, -exponents)
-        self._triangle = triangle.rescaled(exponents[:p], exponents[p:]).fold(parts[:, :p], parts[:, p:])
-
-
-def _rows_of(triangle: Triangle) -> Tensor:
-    """Return ``[R | C]`` in the units of the table, and under it a row for what no weights can explain."""
-    whole = triangle.unscaled()
-    parts = torch.cat([whole.R, whole.C], 1)
-    if not bool((whole.residual_squares > 0).any()):
-        return parts
-    rest = torch.cat([whole.R.new_zeros(whole.columns), whole.residual_squares.sqrt()])
-    return torch.cat([parts, rest.unsqueeze(0)])
-
 
 def _check_size(name: str, size: Any) -> int:
     if isinstance(size, bool) or not hasattr(size, "__index__") or size.__index__() < 1:
         raise InputError(f"{name}={size!r} must be a whole number of at least 1.")
     return int(size.__index__())
-
-
-def _is_finite(values: Tensor) -> bool:
-    """Whether all values are finite; where their sum overflows it says no, and they have to be looked at."""
-    return math.isfinite(float(values.sum()))
 
 
 def _checked(state: Mapping[str, Tensor]) -> tuple[Triangle, bool]:

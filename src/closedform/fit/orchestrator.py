@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -49,7 +49,7 @@ _WORTH_MEASURING = 1.0
 @overload
 def solve(
     X: Any,
-    Y: Any,
+    Y: Any = ...,
     *,
     bias: bool = ...,
     l2: Any = ...,
@@ -58,6 +58,7 @@ def solve(
     digits: int | None = ...,
     criterion: None = ...,
     kernel: bool = ...,
+    fields: Mapping[str, Any] | None = ...,
     group: Any = ...,
     method: MethodName = ...,
     rcond: float | None = ...,
@@ -68,7 +69,7 @@ def solve(
 @overload
 def solve(
     X: Any,
-    Y: Any,
+    Y: Any = ...,
     *,
     bias: bool = ...,
     l2: Any = ...,
@@ -77,6 +78,7 @@ def solve(
     digits: int | None = ...,
     criterion: nn.Module | str,
     kernel: bool = ...,
+    fields: Mapping[str, Any] | None = ...,
     group: Any = ...,
     method: MethodName = ...,
     rcond: float | None = ...,
@@ -87,7 +89,7 @@ def solve(
 @untraced
 def solve(
     X: Any,
-    Y: Any,
+    Y: Any = None,
     *,
     bias: bool = False,
     l2: Any = 0.0,
@@ -96,6 +98,7 @@ def solve(
     digits: int | None = None,
     criterion: nn.Module | str | None = None,
     kernel: bool = False,
+    fields: Mapping[str, Any] | None = None,
     group: Any = None,
     method: MethodName = "auto",
     rcond: float | None = None,
@@ -110,6 +113,9 @@ def solve(
         X: Features, ``(rows, features)`` or ``(..., features)``: torch tensor, NumPy array or memory map, DLPack
             object, pandas or Polars frame, a path (``"data.h5::X"``, ``"emb_*.npy"``, a folder of Parquet files, a list
             of paths), or a source opened by ``closedform.files.open_source``.
+            Also Dask arrays, frames and lists of delayed tables, whose rows stay on the workers; and, without Y, what
+            yields batches ``(X, Y)``: a ``DataLoader``, a dataset, a function that returns an iterator. It is read
+            again for each pass; a generator is read once.
         Y: Targets, ``(rows,)`` or ``(rows, targets)``; beside a path for X also a key or a column of its file.
         bias: Whether the layer has a bias.
         l2: Ridge strength as in scikit-learn (sum of squared errors plus ``l2 * |W|^2``, the bias not penalised); a
@@ -129,6 +135,8 @@ def solve(
         kernel: Whether X is a symmetric kernel matrix K between the rows, ``(rows, rows)``. The coefficients a of
             ``f = K a`` are then penalised by ``l2 * a'Ka``, so that ``(K + l2 I) a = y``, as scikit-learn's
             ``KernelRidge(kernel="precomputed")``; there is no bias, and ``predict`` takes ``K(new rows, rows)``.
+        fields: Where X yields batches, which part of a batch is what: ``{"X": "embedding", "Y": "score"}``, with keys
+            of a dictionary or positions in a tuple; ``"sample_weight"`` may be one of them.
         group: A group of ``torch.distributed`` (``torch.distributed.group.WORLD``) whose processes all call this, each
             with its own rows, any number of them, also none (``X`` of shape ``(0, features)``). All return the same.
         method: ``"auto"``, or the name of a method to use it alone.
@@ -158,7 +166,7 @@ def solve(
         True
     """
     started = time.perf_counter()
-    rows = open_rows(X, Y, sample_weight, group)
+    rows = open_rows(X, Y, sample_weight, fields=fields, group=group)
 
     convex = ConvexRequest.checked(
         criterion,

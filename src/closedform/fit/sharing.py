@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, final
 
@@ -15,6 +15,9 @@ from closedform.files import open_problem
 from closedform.fit.request import Request
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Source, as_rows
+from closedform.rows.accumulated import Accumulated
+from closedform.rows.dask_tables import dask_rows, is_dask
+from closedform.rows.streams import Stream, is_one_shot, stream_rows
 from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
@@ -23,7 +26,13 @@ __all__ = ["agreed_request", "open_rows", "traffic_note"]
 
 
 def open_rows(
-    X: Any, Y: Any, sample_weight: Any, group: Any = None, check: Callable[[Rows], None] = lambda rows: None
+    X: Any,
+    Y: Any,
+    sample_weight: Any,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    group: Any = None,
+    check: Callable[[Rows], None] = lambda rows: None,
 ) -> Rows:
     """Open the rows of a fit: those of this process, which with a group are a part of all.
 
@@ -31,6 +40,7 @@ def open_rows(
         X: Features, as for :func:`closedform.solve`.
         Y: Targets.
         sample_weight: Weights, or None.
+        fields: Which part of a batch is what, where X yields batches.
         group: A group of ``torch.distributed``, or None.
         check: What else is wrong with them; raises.
 
@@ -39,8 +49,13 @@ def open_rows(
     """
 
     def read() -> Rows:
-        opened = open_problem(X, Y, sample_weight)
-        rows = as_rows(opened.X, opened.Y, opened.sample_weight, empty=group is not None)
+        if Y is None or fields is not None:
+            rows = _open_stream(X, Y, sample_weight, fields)
+        elif is_dask(X) or is_dask(Y):
+            rows = dask_rows(X, Y, sample_weight)
+        else:
+            opened = open_problem(X, Y, sample_weight)
+            rows = as_rows(opened.X, opened.Y, opened.sample_weight, empty=group is not None)
         check(rows)
         return rows
 
@@ -51,6 +66,40 @@ def open_rows(
         # torch.distributed.group.WORLD is None until the group is initialised.
         rows = replace(rows, notes=(*rows.notes, f"one of {size} processes, without group=: a fit of its rows alone"))
     return rows
+
+
+def _open_stream(X: Any, Y: Any, sample_weight: Any, fields: Mapping[str, Any] | None) -> Rows:
+    """Open what yields batches; what yields them only once is folded here, and its triangle takes its place.
+
+    Raises:
+        InputError: X is a table, or there are weights or targets beside the batches.
+    """
+    if isinstance(X, str | os.PathLike) or hasattr(X, "dtype") or hasattr(X, "dtypes"):
+        raise InputError(f"X is a {type(X).__name__}, and Y is missing: pass the targets, solve(X, Y).")
+    if Y is not None or sample_weight is not None:
+        raise InputError(
+            "X yields batches, and they hold the targets and weights: leave Y and sample_weight out, and say with "
+            "fields={'X': ..., 'Y': ..., 'sample_weight': ...} which part of a batch is what."
+        )
+    stream = Stream(X, fields)
+    if not is_one_shot(X):
+        return stream_rows(stream)
+
+    sums: Accumulated | None = None
+    single = True
+    for rows in stream.tables():
+        sums = Accumulated(rows.n_features, rows.n_targets, rows.device) if sums is None else sums
+        if not sums.takes(rows):
+            raise InputError(
+                f"after {sums.rows:,} rows the batches have {rows.n_features} features and {rows.n_targets} targets."
+            )
+        single = rows.single_target
+        rows.walk(sums)
+    if sums is None or not sums.rows:
+        raise InputError(f"the {stream.name} yielded no rows; a generator that was used up already?")
+    note = f"X is a {stream.name}, which can be read once: its rows were folded into a triangle, which was solved"
+    folded = sums.to_rows(single_target=single)
+    return replace(folded, notes=(*folded.notes, note))
 
 
 def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
@@ -123,6 +172,7 @@ class _Told(NamedTuple):
 
 def _shared(read: Callable[[], Rows], walker: ProcessGroup) -> Rows:
     rows = walker.together(read)
+    walker.inner = rows.walker
     told = walker.each(
         _Told(
             rows.x.shape[0],

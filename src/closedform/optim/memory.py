@@ -20,9 +20,9 @@ from closedform.fit.request import Request
 from closedform.fit.weights import Weights
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.root import TriangularRoot
+from closedform.numerics.row_hash import hash_rows
 from closedform.numerics.triangle import Triangle
 from closedform.optim.few_rows import FewRows, are_met
-from closedform.optim.row_hash import hash_rows
 from closedform.rows import as_rows
 
 __all__ = ["Memory", "init", "update"]

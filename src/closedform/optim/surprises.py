@@ -8,7 +8,7 @@ from typing import final
 
 from torch import Tensor
 
-from closedform.optim.row_hash import hash_rows
+from closedform.numerics.row_hash import hash_rows
 
 __all__ = ["Surprises"]
 

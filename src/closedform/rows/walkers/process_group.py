@@ -39,6 +39,7 @@ class ProcessGroup(Walker):
         size: How many processes there are.
         passes: Passes over the rows so far.
         sent: Bytes that all processes together sent for them.
+        inner: Who reads the rows of this process.
 
     Raises:
         InputError: there is no such group, this process is not in it, or its backend cannot serve here.
@@ -62,6 +63,7 @@ class ProcessGroup(Walker):
         self._group = group
         self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
         self.passes = self.sent = 0
+        self.inner: Walker = InOrder()
 
         backend = str(distributed.get_backend(group))
         on_gpu = backend == "nccl"
@@ -96,7 +98,7 @@ class ProcessGroup(Walker):
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
         part, failure = fold.fresh(), None
         try:
-            InOrder().walk(table, part)
+            self.inner.walk(table, part)
         except Exception as error:
             failure = error
 
@@ -113,7 +115,7 @@ class ProcessGroup(Walker):
     @override
     def gather(self, table: Readable, *, as_stored: bool, unweighted: bool = False) -> Block:
         def read() -> tuple[Tensor, Tensor, Tensor | None]:
-            block = InOrder().gather(table, as_stored=as_stored, unweighted=unweighted)
+            block = self.inner.gather(table, as_stored=as_stored, unweighted=unweighted)
             return block.X.cpu(), block.Y.cpu(), None if block.weight is None else block.weight.cpu()
 
         device = table.block(0, 0).X.device

@@ -1,0 +1,282 @@
+"""Rows that come in batches from something that can be read again: a DataLoader, a dataset, a factory of iterators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.numerics.row_hash import hash_rows
+from closedform.rows.block import Block, Readable
+from closedform.rows.shifted import Shifted
+from closedform.rows.source import Source
+from closedform.rows.table import Rows, as_rows
+from closedform.rows.walkers import InOrder, Walker
+from closedform.rows.walkers.walker import AnyFold
+from closedform.words.errors import DataTypeError, InputError
+
+__all__ = ["Stream", "is_one_shot", "stream_rows"]
+
+#: Rows of small batches that are put together before a pass works on them.
+_ROWS_AT_ONCE = 4096
+#: Batch size by which a dataset without batches is read.
+_BATCH = 1024
+#: What fields= may name.
+_FIELDS = ("X", "Y", "sample_weight")
+
+
+@final
+class Stream:
+    """Batches of rows, read anew whenever it is asked for them.
+
+    Args:
+        source: A ``DataLoader``, a map-style or iterable dataset, a Hugging Face dataset, any other iterable of
+            batches, or a function without arguments that returns an iterator of batches.
+        fields: Which part of a batch is what: ``{"X": "embedding", "Y": "score"}``, with keys of a dictionary or
+            positions in a tuple, and ``"sample_weight"`` if there is one; None for pairs of features and targets.
+
+    Raises:
+        InputError: fields that are not understood.
+        DataTypeError: nothing that yields batches.
+    """
+
+    def __init__(self, source: Any, fields: Mapping[str, Any] | None = None) -> None:
+        if fields is not None and not ({"X", "Y"} <= set(fields) <= set(_FIELDS)):
+            raise InputError(
+                f"fields={dict(fields)!r}: it says which part of a batch is X and which is Y (and sample_weight), "
+                "as {'X': 'features', 'Y': 'target'}."
+            )
+        self._open, self._fields = _opener(source), fields
+        self.name = type(source).__name__
+
+    def tables(self) -> Iterator[Rows]:
+        """Read all batches once more.
+
+        Yields:
+            Their rows, those of small batches together.
+
+        Raises:
+            InputError: batches that are not understood, or do not belong together.
+        """
+        waiting: list[Rows] = []
+        held = 0
+        for number, batch in enumerate(self._open()):
+            rows = self._to_rows(batch, number)
+            if waiting and (rows.n_features, rows.n_targets) != (waiting[0].n_features, waiting[0].n_targets):
+                raise InputError(
+                    f"batch {number} has {rows.n_features} features and {rows.n_targets} targets, those before have "
+                    f"{waiting[0].n_features} and {waiting[0].n_targets}."
+                )
+            waiting.append(rows)
+            held += rows.n_rows
+            if held >= _ROWS_AT_ONCE:
+                yield _joined(waiting)
+                waiting, held = waiting[:0], 0
+        if waiting:
+            yield _joined(waiting)
+
+    def _to_rows(self, batch: Any, number: int) -> Rows:
+        parts = self._parts(batch, number)
+        try:
+            return as_rows(*parts)
+        except (InputError, DataTypeError) as error:
+            raise type(error)(f"batch {number}: {error}") from error
+
+    def _parts(self, batch: Any, number: int) -> tuple[Any, Any, Any]:
+        """Return features, targets and weights of a batch.
+
+        Raises:
+            InputError: it is not a pair, and nobody said which part is what.
+        """
+        fields = self._fields
+        if fields is None:
+            if isinstance(batch, tuple | list) and len(batch) == 2:
+                return batch[0], batch[1], None
+            what = f"a {type(batch).__name__}"
+            example: dict[str, Any] = {"X": 0, "Y": 1}
+            if isinstance(batch, Mapping):
+                what, keys = f"a dictionary with {', '.join(map(repr, batch))}", [*batch, "...", "..."]
+                example = {"X": keys[0], "Y": keys[1]}
+            elif isinstance(batch, tuple | list):
+                what = f"{len(batch)} parts"
+            raise InputError(
+                f"batch {number} is {what}, and pairs (X, Y) are needed; say which part is what, as fields={example!r}."
+            )
+
+        try:
+            weight = batch[fields["sample_weight"]] if "sample_weight" in fields else None
+            return batch[fields["X"]], batch[fields["Y"]], weight
+        except (KeyError, IndexError, TypeError) as error:
+            held = ", ".join(map(repr, batch)) if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+            raise InputError(f"batch {number} has no part {error}, which fields= names; it holds {held}.") from error
+
+
+def is_one_shot(source: Any) -> bool:
+    """Return whether something yields batches only once: a generator, or another iterator.
+
+    Example:
+        >>> is_one_shot(iter([])), is_one_shot([])
+        (True, False)
+    """
+    return hasattr(type(source), "__next__")
+
+
+def stream_rows(stream: Stream) -> Rows:
+    """Read a stream once, to count its rows, and return them as a table that is walked by reading it again.
+
+    Raises:
+        InputError: there are no batches, or they are not understood.
+    """
+    first: Rows | None = None
+    weighted, count, mark, dtypes = False, 0, 0, [torch.float16, torch.float16]
+    for rows in stream.tables():
+        _check_columns(first, rows, count)
+        x, y = rows.x.dtype, rows.y.dtype
+        dtypes = [x, y] if first is None else [torch.promote_types(a, b) for a, b in zip(dtypes, (x, y), strict=True)]
+        first = rows if first is None else first
+        weighted = weighted or rows.weight is not None
+        count, mark = count + rows.n_rows, mark + _mark(rows)
+    if first is None:
+        raise InputError(f"the {stream.name} yielded no rows.")
+
+    x_source = _StreamSource(first.x, dtypes[0], (count, first.n_features))
+    y_source = _StreamSource(first.y, dtypes[1], (count, first.n_targets))
+    notes = [*first.notes, f"X is a {stream.name}: its rows are read again for each pass"]
+    if not first.y.stored_dtype.is_floating_point:
+        notes.append(
+            f"the targets of the {stream.name} are whole numbers ({first.y.stored_dtype}), fitted as they are; for "
+            "class labels pass one-hot targets"
+        )
+    return replace(
+        first,
+        x=x_source,
+        y=y_source,
+        weight=_StreamSource(first.weight, torch.float64, (count,)) if first.weight is not None else None,
+        walker=_Again(stream, count, mark),
+        notes=tuple(notes),
+    )
+
+
+def _check_columns(first: Rows | None, rows: Rows, start: int) -> None:
+    if first is None:
+        return
+    if (rows.n_features, rows.n_targets) != (first.n_features, first.n_targets):
+        raise InputError(
+            f"from row {start} on the batches have {rows.n_features} features and {rows.n_targets} targets, those "
+            f"before have {first.n_features} and {first.n_targets}."
+        )
+    if (rows.weight is None) != (first.weight is None):
+        raise InputError(f"from row {start} on the batches have a sample_weight or have none, unlike those before.")
+
+
+@final
+class _Again(Walker):
+    """Reads the stream once more for each pass, and refuses one whose rows are then others."""
+
+    def __init__(self, stream: Stream, count: int, mark: int) -> None:
+        self._stream, self._count, self._mark = stream, count, mark
+
+    def _tables(self) -> Iterator[Rows]:
+        count = mark = 0
+        for rows in self._stream.tables():
+            yield rows
+            count, mark = count + rows.n_rows, mark + _mark(rows)
+        if (count, mark & (2**64 - 1)) != (self._count, self._mark & (2**64 - 1)):
+            what = f"{count} rows, and {self._count} before" if count != self._count else "other numbers than before"
+            raise InputError(
+                f"the {self._stream.name} yielded {what}: its passes differ (random augmentation, sampling with "
+                "replacement, a sampler that drops rows?). Make them alike, or read once with cf.Accumulator."
+            )
+
+    @override
+    def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
+        start = 0
+        for rows in self._tables():
+            part = Shifted(rows, start)
+            InOrder().walk(part, fold)
+            start += rows.n_rows
+            table.report(fold.label, min(start / self._count, 1.0))
+        return fold
+
+    @override
+    def gather(self, table: Readable, *, as_stored: bool, unweighted: bool = False) -> Block:
+        extent = table.extent
+        if extent.n_rows > extent.n_features:
+            raise InputError(
+                f"all {extent.n_rows:,} rows of the {self._stream.name} are needed at once, and it is read in batches; "
+                "pass tensors or a file."
+            )
+        whole = _joined(list(self._tables()))
+        return whole.block(0, whole.n_rows, as_stored=as_stored, unweighted=unweighted)
+
+
+@final
+class _StreamSource(Source):
+    """The columns of a stream: their shape and dtype; the rows are read by the walker."""
+
+    in_memory = False
+    notes = ()
+
+    def __init__(self, first: Source, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        self.name, self.dtype, self.device, self.columns = first.name, dtype, first.device, first.columns
+        self.shape, self._stored = shape, first.stored_dtype
+
+    @property
+    @override
+    def stored_dtype(self) -> torch.dtype:
+        return self._stored
+
+    @override
+    def read(self, start: int, stop: int) -> Tensor:
+        raise InputError(f"{self.name} comes in batches, so that rows cannot be read by their numbers.")
+
+
+def _opener(source: Any) -> Callable[[], Iterable[Any]]:
+    """Return a function that begins a pass.
+
+    Raises:
+        DataTypeError: nothing that yields batches.
+    """
+    if hasattr(source, "column_names") and hasattr(type(source), "iter"):
+        # A dataset of Hugging Face: columns on disk, of which whole slices are taken.
+        numpy = source.with_format("numpy")
+        return lambda: numpy.iter(batch_size=_BATCH)
+    if isinstance(source, torch.utils.data.Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
+        return lambda: torch.utils.data.DataLoader(source, batch_size=_BATCH)
+    if hasattr(type(source), "__iter__"):
+        return lambda: source
+    if callable(source):
+        return source
+    raise DataTypeError(
+        f"X is a {type(source).__name__} and there is no Y; pass Y, or something that yields batches (X, Y)."
+    )
+
+
+def _joined(tables: list[Rows]) -> Rows:
+    """Return small tables as one.
+
+    Raises:
+        InputError: some have weights, and others none.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    weights = [part.weight.read(0, part.n_rows) for part in tables if part.weight is not None]
+    if weights and len(weights) < len(tables):
+        raise InputError("some batches have a sample_weight, and others have none.")
+    first = tables[0]
+    x = torch.cat([part.x.read(0, part.n_rows) for part in tables])
+    y = torch.cat([part.y.read(0, part.n_rows) for part in tables])
+    return replace(as_rows(x, y, torch.cat(weights) if weights else None), single_target=first.single_target)
+
+
+def _mark(rows: Rows) -> int:
+    """Return a number of all bits of the rows that does not depend on their order; each row is mixed by itself."""
+    parts = [rows.x.read(0, rows.n_rows), rows.y.read(0, rows.n_rows)]
+    if rows.weight is not None:
+        parts.append(rows.weight.read(0, rows.n_rows).unsqueeze(1))
+    *features, last = (part.to(torch.float64) for part in parts)
+    return int(hash_rows(torch.cat(features, 1), last).sum())

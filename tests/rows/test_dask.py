@@ -1,0 +1,134 @@
+"""Dask collections as rows: they stay in their partitions, and the answers are those of the same rows in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import closedform as cf
+from closedform.words.errors import ClosedformError
+from data import gaussian
+
+dask = pytest.importorskip("dask")
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+
+X = (gaussian(400, 4) + 1).numpy()
+Y = X @ gaussian(4, 2, seed=1).numpy() + gaussian(400, 2, seed=2).numpy()
+WEIGHT = gaussian(400, seed=3).abs().numpy()
+FRAME = pd.DataFrame(np.hstack([X, Y]), columns=list("abcdyz"))
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Any:
+    with dask.config.set(scheduler="threads", num_workers=2):
+        yield
+
+
+def array(values: Any, rows: int) -> Any:
+    return da.from_array(values, chunks=(rows, *values.shape[1:]))
+
+
+def frames() -> tuple[Any, Any]:
+    frame = dd.from_pandas(FRAME, npartitions=3)
+    return frame[list("abcd")], frame[["y", "z"]]
+
+
+def with_empty_partitions() -> tuple[Any, Any]:
+    x, y = array(X, 100), array(Y, 100)
+    kept = x[:, 0] > -100
+    return da.concatenate([x[:0], x[kept], x[:0]]), da.concatenate([y[:0], y[kept], y[:0]])
+
+
+TABLES: dict[str, Any] = {
+    "arrays": lambda: (array(X, 130), array(Y, 130)),
+    "other chunks": lambda: (array(X, 130), array(Y, 90)),
+    "targets in memory": lambda: (array(X, 130), Y),
+    "persisted": lambda: (array(X, 130).persist(), array(Y, 130).persist()),
+    "frames": frames,
+    "delayed": lambda: tuple([dask.delayed(t[i : i + 150]) for i in range(0, 400, 150)] for t in (X, Y)),
+    "unknown chunks": lambda: (array(X, 130)[array(X, 130)[:, 0] > -100], Y),
+    "empty partitions": with_empty_partitions,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_collection_is_solved_like_its_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = TABLES[name]()
+    whole = cf.solve(X, Y, bias=True)
+    for kind in (da.Array, dd.DataFrame):
+        monkeypatch.setattr(kind, "compute", lambda *_, **__: pytest.fail("computed whole"))
+    sol = cf.solve(x, y, bias=True)
+    assert sol.certificate.accepted
+    np.testing.assert_allclose(sol.weight, whole.weight, rtol=1e-12, atol=1e-13)
+    assert torch.equal(sol.weight, cf.solve(x, y, bias=True).weight)
+    assert "rows stayed on the workers" in str(sol)
+    acc = cf.Accumulator(4, 2, bias=True).fold(x, y)
+    assert len(acc) == 400
+    np.testing.assert_allclose(acc.solve().weight, whole.weight, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", ["gram32", "sketched", "householder", "svd"])
+def test_every_method_goes_with_weights(method: str) -> None:
+    x, y, weight = array(X, 70), array(Y, 70), array(WEIGHT, 110)
+    sol, whole = (
+        cf.solve(*data[:2], sample_weight=data[2], method=method) for data in ((x, y, weight), (X, Y, WEIGHT))
+    )
+    assert sol.certificate.accepted
+    np.testing.assert_allclose(sol.weight, whole.weight, rtol=1e-12, atol=1e-13)
+
+
+def test_a_wide_collection_is_gathered_and_a_layer_is_written() -> None:
+    np.testing.assert_allclose(cf.solve(array(X[:3], 2), Y[:3]).weight, cf.solve(X[:3], Y[:3]).weight, atol=1e-12)
+    layer = torch.nn.Linear(4, 2)
+    cf.fit_(layer, array(X, 130), array(Y, 130))
+    np.testing.assert_allclose(layer.weight.detach(), cf.solve(X, Y, bias=True).weight, rtol=1e-6, atol=1e-6)
+
+
+def with_nan() -> Any:
+    damaged = X.copy()
+    damaged[301, 2] = np.nan
+    return array(damaged, 130)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: (da.from_array(X, chunks=(100, 2)), Y), r"2 chunks along its columns.*rechunk\(\{1: -1\}\)"),
+        (lambda: (array(X, 130), array(Y[:300], 130)), "rows do not match"),
+        (lambda: (array(X, 130), Y[:300]), "rows do not match"),
+        (lambda: (array(X, 130)[array(X, 130)[:, 0] > 0], array(Y, 90)), "rows do not match"),
+        (lambda: (frames()[0], dd.from_pandas(FRAME, npartitions=2)[["y", "z"]]), "partitions of X have"),
+        (lambda: (array(X.astype(object), 130), Y), "object"),
+        (lambda: (array(X.astype(complex), 130), Y), "complex"),
+        (lambda: (dd.from_pandas(FRAME.assign(a="x"), npartitions=2)[["a", "b"]], Y), "column 'a' of X"),
+        (lambda: (array(X, 130)[:0], Y[:0]), "X is empty"),
+        (lambda: (with_nan(), Y), "X holds nan in column 2, first in row 301"),
+    ],
+)
+def test_what_cannot_be_used_is_named(make: Any, message: str) -> None:
+    acc = cf.Accumulator(4, 2)
+    with pytest.raises(ClosedformError, match=message):
+        cf.solve(*make())
+    if message == "X is empty":
+        acc.fold(*make())
+    else:
+        with pytest.raises(ClosedformError, match=message):
+            acc.fold(*make())
+    assert len(acc) == 0
+
+
+def test_a_cluster_serves_and_a_killed_worker_costs_no_answer() -> None:
+    distributed = pytest.importorskip("distributed")
+    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster), dask.config.set(scheduler=None):
+        x, y = array(X, 130).persist(), array(Y, 130).persist()
+        first = cf.solve(x, y)
+        cluster.scale(1)
+        again = cf.solve(x, y)
+    np.testing.assert_allclose(first.weight, cf.solve(X, Y).weight, rtol=1e-12, atol=1e-13)
+    assert torch.equal(first.weight, again.weight)

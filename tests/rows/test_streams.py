@@ -1,0 +1,133 @@
+"""Loaders and datasets as rows: the answers of the same rows in memory, in any order; no quiet change of content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import closedform as cf
+from closedform.words.errors import ClosedformError
+from data import gaussian
+
+X = gaussian(300, 5) + 1
+Y = X @ gaussian(5, 2, seed=1) + gaussian(300, 2, seed=2)
+WEIGHT = gaussian(300, seed=3).abs()
+
+
+class Lines(IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([(X[i : i + 7], Y[i : i + 7]) for i in range(0, 300, 7)])
+
+
+def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    return iter(Lines())
+
+
+STREAMS: dict[str, tuple[Any, Any]] = {
+    "loader": (lambda: DataLoader(TensorDataset(X, Y), batch_size=32), None),
+    "shuffled": (lambda: DataLoader(TensorDataset(X, Y), batch_size=32, shuffle=True), None),
+    "dataset": (lambda: TensorDataset(X, Y), None),
+    "iterable dataset": (Lines, None),
+    "list of pairs": (lambda: [(X[:200], Y[:200]), (X[200:], Y[200:])], None),
+    "factory": (lambda: batches, None),
+    "generator": (lambda: (pair for pair in batches()), None),
+    "dictionaries": (lambda: [{"a": X, "b": Y}], {"X": "a", "Y": "b"}),
+    "triples": (lambda: [(Y, "names", X)], {"X": 2, "Y": 0}),
+    "arrays": (lambda: [(X.numpy(), Y.numpy())], None),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_solved_like_its_rows(name: str) -> None:
+    make, fields = STREAMS[name]
+    sol, whole = cf.solve(make(), fields=fields, bias=True, l2=0.5), cf.solve(X, Y, bias=True, l2=0.5)
+    assert sol.certificate.accepted
+    torch.testing.assert_close(sol.weight, whole.weight, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(sol.bias, whole.bias, rtol=1e-12, atol=1e-13)
+    assert sol.certificate.loss == pytest.approx(whole.certificate.loss, rel=1e-12)
+    if name == "generator":
+        assert "read once" in str(sol.certificate)
+        assert "can be read once" in sol.notes[-1]
+    else:
+        assert sol.certificate.triangle_of is None
+        assert "read again for each pass" in str(sol)
+
+
+def test_weights_and_layers_come_from_batches_too() -> None:
+    fields = {"X": 0, "Y": 1, "sample_weight": 2}
+    loader = DataLoader(TensorDataset(X, Y, WEIGHT), batch_size=50, shuffle=True)
+    whole = cf.solve(X, Y, sample_weight=WEIGHT)
+    torch.testing.assert_close(cf.solve(loader, fields=fields).weight, whole.weight, rtol=1e-12, atol=1e-13)
+    once = cf.solve((batch for batch in loader), fields=fields)
+    torch.testing.assert_close(once.weight, whole.weight, rtol=1e-12, atol=1e-13)
+    layer = torch.nn.Linear(5, 2).double()
+    cf.fit_(layer, DataLoader(TensorDataset(X, Y), batch_size=50))
+    torch.testing.assert_close(layer.weight.detach(), cf.solve(X, Y, bias=True).weight, rtol=1e-12, atol=1e-13)
+    # Fewer rows than columns are gathered, whatever the batches.
+    few = cf.solve([(X[:2], Y[:2]), (X[2:3], Y[2:3])])
+    torch.testing.assert_close(few.weight, cf.solve(X[:3], Y[:3]).weight, rtol=1e-12, atol=1e-13)
+
+
+def noisy() -> Iterator[tuple[Tensor, Tensor]]:
+    return iter([(torch.randn(50, 3), torch.randn(50))])
+
+
+class Shrinking:
+    """One batch less in every pass."""
+
+    def __init__(self) -> None:
+        self.left = 9
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.left -= 1
+        return iter([(X[i * 30 : i * 30 + 30], Y[i * 30 : i * 30 + 30]) for i in range(self.left)])
+
+
+class Turning:
+    """The same numbers, but every other pass pairs them in another way."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.passes += 1
+        return iter([(X, Y.flip(0) if self.passes % 2 else Y)])
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "message"),
+    [
+        (noisy, {}, "its passes differ"),
+        (Shrinking(), {}, r"210 rows, and 240 before"),
+        (Turning(), {}, "other numbers than before"),
+        ([], {}, "yielded no rows"),
+        (iter([]), {}, "yielded no rows"),
+        ([{"a": X, "b": Y}], {}, "dictionary with 'a', 'b'.*fields="),
+        ([(X, Y, WEIGHT)], {}, "batch 0 is 3 parts.*fields="),
+        ([(X, Y)], {"fields": {"X": 0, "Y": 5}}, "fields= names"),
+        ([{"a": X}], {"fields": {"X": "a", "Y": "c"}}, "'c', which fields= names; it holds 'a'"),
+        ([(X, Y)], {"fields": {"X": 0}}, "which part of a batch is X"),
+        ([(X, Y), (X[:, :3], Y)], {}, "batch 1 has 3 features"),
+        (iter([(X, Y), (X[:, :3], Y)]), {}, "batch 1 has 3 features"),
+        ([(X, Y[:7])], {}, "batch 0: .*rows do not match"),
+        ([(X, ["cat"] * 300)], {}, "batch 0: "),
+        ([(X.log(), Y)], {}, "X holds nan"),
+        ([(X, Y)], {"sample_weight": WEIGHT}, "leave Y and sample_weight out"),
+        (X, {}, "Y is missing"),
+        ("data.csv", {}, "Y is missing"),
+        (3, {}, "there is no Y"),
+    ],
+)
+def test_what_cannot_be_used_is_named(stream: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClosedformError, match=message):
+        cf.solve(stream, **options)
+
+
+def test_whole_numbers_as_targets_are_said() -> None:
+    sol = cf.solve([(X, torch.arange(300) % 3)])
+    assert any("whole numbers" in note and "one-hot" in note for note in sol.notes)
