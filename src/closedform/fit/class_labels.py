@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from closedform.rows import Rows
+from closedform.rows.walkers import InOrder
 from closedform.words.numbers import short
 
 __all__ = ["labels_hint", "labels_note"]
@@ -65,9 +66,10 @@ def labels_hint(rows: Rows, outputs: int) -> str:
 def _whole_numbers(rows: Rows) -> Tensor | None:
     """Return a part of the only target, float64, where it is whole numbers; else None.
 
-    Rows that are spread over processes are not looked at: what one of them sees is not what all of them see.
+    Rows that are spread over processes or come in batches are not looked at: what one sees is not what all see.
     """
-    if rows.n_targets != 1 or rows.triangle_of is not None or rows.total is not None:
+    here = isinstance(rows.walker, InOrder)
+    if rows.n_targets != 1 or rows.triangle_of is not None or not here:
         return None
     first = rows.y.read(0, min(_PART_ROWS, rows.n_rows)).reshape(-1).to(torch.float64)
     if not bool(((first == first.round()) & torch.isfinite(first)).all()):
