@@ -13,6 +13,7 @@ from closedform.fit.certification import TOLERANCE
 from closedform.fit.layers import round_to
 from closedform.fit.orchestrator import solve
 from closedform.fit.request import check_bias, check_ridge
+from closedform.fit.storage import unsaid_part
 from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
@@ -43,6 +44,8 @@ class BatchedSolution:
         rank: Numerical rank of each, ``(batch,)``.
         one_by_one: The problems that :func:`closedform.solve` took, since they are ill-conditioned, of lower rank or
             near the end of the range of float64.
+        lost: The problems whose loss as stored, in the dtype of X, is larger than what was certified by more than
+            rounding the user's own numbers would make it.
     """
 
     weight: Tensor
@@ -52,15 +55,20 @@ class BatchedSolution:
     condition: Tensor
     rank: Tensor
     one_by_one: tuple[int, ...]
+    lost: tuple[int, ...] = ()
 
     @property
     def certified(self) -> bool:
-        """Whether all of them are."""
+        """Whether all of them are, before they were rounded to the dtype of X; :attr:`lost` is about that."""
         return all(outcome.certified for outcome in self.outcomes)
 
     def __str__(self) -> str:
         counts = {outcome: self.outcomes.count(outcome) for outcome in dict.fromkeys(self.outcomes)}
         lines = [f"{count} of {len(self.outcomes)}: {outcome.value}" for outcome, count in counts.items()]
+        if self.lost:
+            dtype = str(self.weight.dtype).removeprefix("torch.")
+            share = f"{len(self.lost)} of {len(self.outcomes)}"
+            lines.insert(0, f"{share} lost by storing: as {dtype} their losses are larger; use .double()")
         lines.append(
             f"backward error at most {float(self.backward_error.max()):.1e}, condition (columns scaled) up to "
             f"{float(self.condition.max()):.2g}; {len(self.one_by_one)} solved one by one"
@@ -128,6 +136,7 @@ def solve_batched(X: Any, Y: Any, *, bias: bool = False, l2: float = 0.0) -> Bat
         condition=torch.cat([part.condition for part in parts]),
         rank=torch.cat([part.rank for part in parts]),
         one_by_one=tuple(index for part in parts for index in part.one_by_one),
+        lost=tuple(index for part in parts for index in part.lost),
     )
 
 
@@ -167,6 +176,13 @@ def _solve_chunk(x: Tensor, y: Tensor, bias: bool, l2: float, first: int) -> Bat
 
     dtype = x.dtype if x.dtype.is_floating_point else torch.float64
     rounded = round_to(weights, dtype)
+    lost: list[int] = []
+    if dtype != torch.float64:
+        stored = torch.ldexp(rounded.to(torch.float64), exponents.unsqueeze(2) - target_exponents.unsqueeze(1))
+        before = torch.ldexp(weights, exponents.unsqueeze(2) - target_exponents.unsqueeze(1))
+        losses = [(B - A @ each).square().sum(1) for each in (stored, before)]
+        unsaid = unsaid_part(dtype, losses[1], B.square().sum(1), (x.dtype, y.dtype))
+        lost = (losses[0] - losses[1] > unsaid).any(1).nonzero().flatten().tolist()
 
     return BatchedSolution(
         weight=rounded[:, int(bias) :].transpose(1, 2).contiguous(),
@@ -176,6 +192,7 @@ def _solve_chunk(x: Tensor, y: Tensor, bias: bool, l2: float, first: int) -> Bat
         condition=condition,
         rank=rank,
         one_by_one=tuple(first + index for index in alone),
+        lost=tuple(first + index for index in lost),
     )
 
 

@@ -123,3 +123,29 @@ def test_the_command_warns_of_loading_float64_weights_into_float32(tmp_path: Pat
     said = " ".join(result.stderr.split())
     assert result.exit_code == 0
     assert "Load them into a float64 layer: as float32 the loss is" in said
+
+
+def test_a_batch_names_the_problems_that_storing_lost() -> None:
+    X, Y = kernel()
+    easy = torch.randn(WIDTH, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    easy += 20 * torch.eye(WIDTH, dtype=torch.float64)
+    batch, targets = torch.stack([easy, X, easy]).float(), torch.stack([Y, Y, Y]).float()
+    sol = cf.solve_batched(batch, targets)
+    assert sol.lost == (1,)
+    assert str(sol).startswith("1 of 3 lost by storing: as float32")
+    assert cf.solve_batched(batch.double(), targets.double()).lost == ()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_head_is_certified_as_it_is_stored(bias: bool) -> None:
+    X, Y = kernel()
+    net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(WIDTH, 1, bias=bias))
+    sol = cf.optim.fit_head_(net, [(X.float(), Y.float()[:, None])])
+    assert sol.stored is not None
+    assert sol.stored.lost
+    head = net[1]
+    assert isinstance(head, torch.nn.Linear)
+    assert sol.stored.loss == pytest.approx(loss_of(head, X.float(), Y.float()), rel=1e-6)
+    assert f"{WIDTH} rows, {WIDTH} features {'with' if bias else 'without'} a bias" in str(sol).splitlines()[0]
+    plain = cf.optim.fit_head_(torch.nn.Sequential(torch.nn.Linear(4, 1)), [(torch.eye(4), torch.ones(4, 1))])
+    assert plain.certified

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -19,7 +20,7 @@ from closedform.rows.columns import Columns
 from closedform.rows.folds import ResidualSums
 from closedform.words.numbers import number
 
-__all__ = ["Stored", "measure_stored", "stored_as", "stored_loss"]
+__all__ = ["Stored", "as_stored", "measure_stored", "stored_as", "stored_loss", "unsaid_part"]
 
 #: How far a root may be from the matrix, as probed, to estimate what rounding adds to the loss.
 _TRUSTED = 0.5
@@ -59,13 +60,51 @@ class Stored:
         return f"as {self.dtype} the loss is {number(self.loss)}, not {number(self.certified_loss)}: use .double()"
 
 
-def _unsaid(rows: Rows, dtype: torch.dtype, certified_loss: float, target_square: float) -> float:
-    """Return what may be added to a loss without a word."""
-    roundoff = _roundoff(dtype)
-    of_data = max(_roundoff(rows.x.stored_dtype), _roundoff(rows.y.stored_dtype))
-    if certified_loss > _RESOLVED * of_data**2 * target_square:
-        return max(_OF_RESOLVED, _OF_LOSS * roundoff) * certified_loss
-    return _OF_TARGETS * roundoff**2 * target_square + max(_LEAST_PART, _OF_LOSS * roundoff) * certified_loss
+def as_stored(
+    dtype: torch.dtype, loss: float, certified_loss: float, target_square: float, data: Iterable[torch.dtype]
+) -> Stored:
+    """Judge a loss beside the one that was certified.
+
+    Args:
+        dtype: That of the weights as stored.
+        loss: Of the weights as stored.
+        certified_loss: Before they were rounded.
+        target_square: Mean square of the targets.
+        data: The dtypes in which the rows are stored.
+
+    Example:
+        >>> as_stored(torch.float32, 0.485, 7e-16, 2e6, [torch.float32]).lost
+        True
+        >>> as_stored(torch.float32, 1e-9, 7e-16, 2e6, [torch.float32]).lost
+        False
+    """
+    unsaid = float(unsaid_part(dtype, _scalar(certified_loss), _scalar(target_square), data))
+    return Stored(str(dtype).removeprefix("torch."), loss, certified_loss, lost=loss - certified_loss > unsaid)
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
+def unsaid_part(
+    dtype: torch.dtype, certified_loss: Tensor, target_square: Tensor, data: Iterable[torch.dtype]
+) -> Tensor:
+    """Return what may be added to losses without a word.
+
+    Args:
+        dtype: That of the weights as stored.
+        certified_loss: Losses before they were rounded.
+        target_square: The squares of the targets, on the same scale and of the same shape.
+        data: The dtypes in which the rows are stored.
+    """
+    roundoff, of_data = _roundoff(dtype), max(map(_roundoff, data))
+    resolved = certified_loss > _RESOLVED * of_data**2 * target_square
+    of_loss = max(_LEAST_PART, _OF_LOSS * roundoff) * certified_loss
+    return torch.where(
+        resolved,
+        max(_OF_RESOLVED, _OF_LOSS * roundoff) * certified_loss,
+        _OF_TARGETS * roundoff**2 * target_square + of_loss,
+    )
 
 
 def _roundoff(dtype: torch.dtype) -> float:
@@ -91,8 +130,7 @@ def stored_as(weights: Weights, X: Any, Y: Any, sample_weight: Any, dtype: torch
         stored_loss(rows, each, scanned.weight_sum) + _penalty(l2, each, count)
         for each in (exact.to(dtype).to(torch.float64), exact)
     ]
-    unsaid = _unsaid(rows, dtype, losses[1], _mean_square(scanned.target_norms, count))
-    return Stored(str(dtype).removeprefix("torch."), losses[0], losses[1], lost=losses[0] - losses[1] > unsaid)
+    return as_stored(dtype, losses[0], losses[1], _mean_square(scanned.target_norms, count), _dtypes(rows))
 
 
 def measure_stored(
@@ -117,7 +155,7 @@ def measure_stored(
     target_square = _mean_square(problem.scanned.target_norms, count)
     certified = certificate.loss + _penalty(problem.l2, weights, count)
 
-    unsaid = _unsaid(problem.rows, dtype, certified, target_square)
+    unsaid = float(unsaid_part(dtype, _scalar(certified), _scalar(target_square), _dtypes(problem.rows)))
 
     root = claims.root
     # Where rows are spread over processes, all of them have to decide alike: there they are always read.
@@ -131,7 +169,7 @@ def measure_stored(
 
     loss = stored_loss(problem.rows, rounded, problem.scanned.weight_sum, problem.target_scale)
     loss += _penalty(problem.l2, rounded, count)
-    return Stored(str(dtype).removeprefix("torch."), loss, certified, lost=loss - certified > unsaid)
+    return as_stored(dtype, loss, certified, target_square, _dtypes(problem.rows))
 
 
 def stored_loss(rows: Rows, weights: Weights, weight_sum: float, target_scale: Tensor | None = None) -> float:
@@ -148,6 +186,10 @@ def stored_loss(rows: Rows, weights: Weights, weight_sum: float, target_scale: T
     V, offset = columns.raw(weights.stacked() * scale)
     squares = rows.walk(ResidualSums(columns, V, offset, targets=True, label="certifying")).squares
     return _mean_square(squares.sqrt() / scale, weight_sum * rows.n_targets)
+
+
+def _dtypes(rows: Rows) -> tuple[torch.dtype, torch.dtype]:
+    return rows.x.stored_dtype, rows.y.stored_dtype
 
 
 def _mean_square(norms: Tensor, count: float) -> float:

@@ -16,6 +16,7 @@ from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import Request, check_ridge
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
+from closedform.fit.storage import as_stored
 from closedform.fit.weights import Weights
 from closedform.numerics.triangle import Triangle
 from closedform.rows import as_rows
@@ -82,14 +83,24 @@ def fit_head_(
     request = Request.checked(compressed, nearest_to=Weights(present.T, None), progress=False)
     solution = solve_rows(compressed, request)
 
-    residual = triangle.C - triangle.R @ solution.weight.T
-    loss = float(residual.square().sum() + triangle.residual_squares.sum()) / (rows * layer.out_features)
+    loss = _loss(triangle, rows, solution.weight)
     found = Weights.from_stacked(solution.weight.T, bias=has_bias)
     weight = round_to(found.weight, layer.weight.dtype)
     bias = None if found.bias is None else round_to(found.bias, layer.weight.dtype)
     write(layer, weight, bias)
+    stored = None
+    if layer.weight.dtype != torch.float64 and solution.certificate.accepted:
+        rounded = Weights(weight, bias).to(torch.float64).stacked().T
+        losses = [
+            _loss(triangle, rows, each) + _penalty(each, strength, has_bias, rows)
+            for each in (rounded, solution.weight)
+        ]
+        square = _loss(triangle, rows, torch.zeros_like(rounded))
+        stored = as_stored(layer.weight.dtype, losses[0], losses[1], square, [layer.weight.dtype])
     return replace(
         solution,
+        rows=rows,
+        stored=stored,
         weight=weight,
         bias=bias,
         certificate=replace(solution.certificate, loss=loss),
@@ -99,6 +110,17 @@ def fit_head_(
             "standard errors are not available for a head fitted from a loader; use cf.solve on its features."
         ),
     )
+
+
+def _loss(triangle: Triangle, rows: int, coefficients: Tensor) -> float:
+    """Return the mean squared error of coefficients ``(targets, columns)`` on the rows of a triangle."""
+    residual = triangle.C - triangle.R @ coefficients.T
+    return float(residual.square().sum() + triangle.residual_squares.sum()) / (rows * triangle.targets)
+
+
+def _penalty(coefficients: Tensor, strength: float, has_bias: bool, rows: int) -> float:
+    weights = coefficients[:, int(has_bias) :]
+    return strength * float(weights.square().sum()) / (rows * coefficients.shape[0])
 
 
 def _find_head(net: nn.Module, head: nn.Linear | None) -> nn.Linear:
