@@ -48,7 +48,7 @@ class GapCertificate:
         excess_loss: The gap in the units of the criterion: divided by what its mean divides by.
         loss: The criterion at the weights, as torch computes it, without the penalty.
         objective: The objective.
-        gradient_norm: Euclidean norm of its gradient, in the user's units.
+        gradient_norm: Euclidean norm of its gradient, in the user's units; nan for losses with kinks.
         condition: Condition number of the Hessian there in scaled columns, of a lower bound for coupled outputs; inf
             where it is singular.
         flat_directions: Dimension of the directions along which the rows bend the loss of no output; a shift of all
@@ -80,10 +80,11 @@ class GapCertificate:
         bound = (
             f"at most {self.gap:.1e} ({self.relative_gap:.1e} relative)" if math.isfinite(self.gap) else "not bounded"
         )
+        slope = "" if math.isnan(self.gradient_norm) else f", gradient norm {self.gradient_norm:.1e}"
         return (
             f"{verdict}: excess of the objective {bound}, {self.reason}\n"
             f"condition of the Hessian {self.condition:.2g}{flat}\n"
-            f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
+            f"loss {self.loss:.6g}{slope}"
         )
 
 

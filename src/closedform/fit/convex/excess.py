@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.fit.convex.kinks import kinked_loss
 from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
@@ -56,9 +57,10 @@ def excess_over(rows: Rows, request: ConvexRequest, present: Weights, solution: 
         InputError: the loss at these weights is beyond float64.
     """
     criterion = read_criterion(request.criterion, targets_of(rows))
-    assert not isinstance(criterion, Kinked)
     best = Weights(solution.weight, solution.bias)
     step = present.minus(best)
+    if isinstance(criterion, Kinked):
+        return _with_kinks(rows, criterion, request, present, best, solution)
     if criterion.coupled and solution.direction is None:
         # A shift of all classes changes no loss; with a ridge only that of the biases is free.
         free = max(check_ridge(request.l2, 1)) == 0
@@ -78,6 +80,23 @@ def excess_over(rows: Rows, request: ConvexRequest, present: Weights, solution: 
         raise InputError("the loss at the layer's weights is beyond the range of float64.")
     distance = math.inf if solution.direction is not None else step.norm() / (best.norm() or 1.0)
     return Excess(loss / divisor, solution.certificate.objective / divisor, excess / divisor, distance)
+
+
+def _with_kinks(
+    rows: Rows, criterion: Kinked, request: ConvexRequest, present: Weights, best: Weights, solution: ConvexSolution
+) -> Excess:
+    """Measure weights where the loss is linear between kinks: differences row by row lose nothing."""
+    strengths = present.weight.new_tensor(check_ridge(request.l2, present.weight.shape[0]))
+    (now, then), divisor = kinked_loss(rows, criterion, present, best)
+    step = present.minus(best)
+    penalty = 0.5 * float((strengths * present.weight.square().sum(1)).sum())
+    added = 0.5 * float((strengths.unsqueeze(1) * step.weight * (present.weight + best.weight)).sum())
+    return Excess(
+        (float(now.sum()) + penalty) / divisor,
+        solution.certificate.objective / divisor,
+        (float((now - then).sum()) + added) / divisor,
+        step.norm() / (best.norm() or 1.0),
+    )
 
 
 @final

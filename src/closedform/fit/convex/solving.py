@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate, prove
+from closedform.fit.convex.kinks import solve_kinked
 from closedform.fit.convex.newton import Descent, descend
 from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
@@ -25,7 +26,7 @@ from closedform.losses import Criterion, Kinked, Targets, read_criterion
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, Design, Fold, Rows, scan
-from closedform.words.errors import InputError, MethodRefusedError
+from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 from closedform.words.progress import Progress
@@ -52,16 +53,16 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
         InputError: targets that the criterion is not defined for, or options that cannot be used.
         DataTypeError: the criterion is no module.
         NonFiniteError: NaN or infinities in the data.
-        MethodRefusedError: the criterion cannot be minimised here.
     """
     started = time.perf_counter()
     criterion = read_criterion(request.criterion, targets_of(rows))
-    if isinstance(criterion, Kinked):
-        raise MethodRefusedError(f"{criterion.name} is not available yet.")
     with Progress(request.progress) as report:
         watched = rows.watched(report)
         design = Design(watched, scan(watched), bias=request.bias)
-        solution = _solve(design, criterion, request)
+        if isinstance(criterion, Kinked):
+            solution = solve_kinked(design, criterion, request)
+        else:
+            solution = _solve(design, criterion, request)
     return replace(solution, seconds=time.perf_counter() - started)
 
 

@@ -1,0 +1,110 @@
+"""Losses with kinks: the minimum of the linear program, by HiGHS, and of quadratic programs by their optimality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import Tensor, nn
+
+import closedform as cf
+from closedform.losses import HingeLoss, PinballLoss
+from closedform.words.outcome import Outcome
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def minimum(X: Tensor, Y: Tensor, quantile: float, weight: Tensor | None = None) -> float:
+    """The sum of pinball losses at its minimum, with a bias, by a linear program."""
+    A = np.concatenate([np.ones((X.shape[0], 1)), X.numpy()], 1)
+    m, c = A.shape
+    w = np.ones(m) if weight is None else weight.numpy()
+    solved = linprog(
+        np.concatenate([np.zeros(c), quantile * w, (1 - quantile) * w]),
+        A_eq=np.hstack([A, np.eye(m), -np.eye(m)]),
+        b_eq=Y.numpy(),
+        bounds=[(None, None)] * c + [(0, None)] * (2 * m),
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    return float(solved.fun)
+
+
+KINDS = ("gaussian", "integers", "twice", "heavy", "far units")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+def test_quantiles_are_those_of_the_linear_program(kind: str, quantile: float) -> None:
+    X, Y = gaussian(70, 4), gaussian(70, seed=1)
+    if kind == "integers":
+        X, Y = X.round(), (2 * Y).round()
+    elif kind == "twice":
+        X, Y = torch.cat([X, X]), torch.cat([Y, Y])
+    elif kind == "heavy":
+        Y = Y**5
+    elif kind == "far units":
+        X = X * torch.tensor([1e-6, 1.0, 1e6, 1e3], dtype=torch.float64)
+    sol = cf.solve(X, Y, bias=True, criterion=PinballLoss(quantile, reduction="sum"))
+    assert isinstance(sol, cf.ConvexSolution)
+    assert sol.outcome.certified, sol
+    best = minimum(X if kind != "far units" else gaussian(70, 4), Y, quantile)
+    loss = float(PinballLoss(quantile, reduction="sum")(sol.predict(X), Y))
+    assert loss == pytest.approx(best, rel=1e-11)
+    assert loss - best <= sol.certificate.gap + 1e-11 * best
+    assert sol.certificate.relative_gap <= 1e-11
+
+
+def test_a_weighted_absolute_loss_of_several_targets() -> None:
+    X, Y = gaussian(60, 3), gaussian(60, 2, seed=1)
+    weight = torch.arange(60).double() % 4
+    sol = cf.solve(X, Y, bias=True, sample_weight=weight, criterion=nn.L1Loss())
+    best = sum(2 * minimum(X[weight > 0], Y[weight > 0, j], 0.5, weight[weight > 0]) for j in range(2))
+    assert sol.certificate.loss == pytest.approx(best / (2 * float(weight.sum())), rel=1e-11)
+    assert sol.outcome is Outcome.CERTIFIED
+
+
+def test_a_median_between_two_values_is_not_unique() -> None:
+    Y = torch.tensor([1.0, 2.0, 5.0, 9.0], dtype=torch.float64)
+    sol = cf.solve(torch.ones(4, 1, dtype=torch.float64), Y, criterion=nn.L1Loss())
+    assert isinstance(sol, cf.ConvexSolution)
+    assert sol.outcome is Outcome.CERTIFIED_NOT_UNIQUE
+    assert 2.0 <= float(sol.weight) <= 5.0
+    assert sol.certificate.loss == pytest.approx(11 / 4, rel=1e-12)
+    odd = cf.solve(torch.ones(3, 1, dtype=torch.float64), Y[:3], criterion=nn.L1Loss())
+    assert odd.outcome is Outcome.CERTIFIED
+    assert float(odd.weight) == 2.0
+
+
+def test_an_exact_fit_is_certified() -> None:
+    X = gaussian(40, 3)
+    sol = cf.solve(X, X @ torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64), criterion=nn.L1Loss())
+    torch.testing.assert_close(sol.weight, torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64), rtol=1e-13, atol=0)
+
+
+def test_a_support_vector_machine_satisfies_its_conditions() -> None:
+    svm = pytest.importorskip("sklearn.svm")
+    X = gaussian(90, 3)
+    Y = torch.sign(X[:, 0] + gaussian(90, seed=7))
+    sol = cf.solve(X, Y, bias=True, l2=0.5, criterion=HingeLoss(reduction="sum"))
+    assert isinstance(sol, cf.ConvexSolution)
+    assert sol.outcome is Outcome.CERTIFIED
+    peer = svm.SVC(C=2.0, kernel="linear", tol=1e-10).fit(X.numpy(), Y.numpy())
+    np.testing.assert_allclose(sol.weight.numpy(), peer.coef_, rtol=1e-4)
+    coef, intercept = torch.tensor(peer.coef_), torch.tensor(peer.intercept_)
+    theirs = HingeLoss(reduction="sum")((X @ coef.T + intercept)[:, 0], Y) + 0.25 * coef.square().sum()
+    assert sol.certificate.objective <= float(theirs) * (1 + 1e-14)
+
+
+def test_a_gap_of_absolute_losses() -> None:
+    X, Y = gaussian(50, 3), gaussian(50, seed=2)
+    layer = nn.Linear(3, 1, dtype=torch.float64)
+    before = cf.gap(layer, X, Y, criterion=nn.L1Loss())
+    assert before.loss == pytest.approx(nn.L1Loss()(layer(X)[:, 0], Y).item(), rel=1e-13)
+    cf.fit_(layer, X, Y, criterion=nn.L1Loss())
+    after = nn.L1Loss()(layer(X)[:, 0], Y).item()
+    assert before.optimal_loss == pytest.approx(after, rel=1e-13)
+    assert before.excess_loss == pytest.approx(before.loss - after, rel=1e-11)
