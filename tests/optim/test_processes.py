@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,41 +25,85 @@ X, Y = gaussian(40, 3), gaussian(40, 2, seed=1)
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
 
-#: What each of two ranks does: the optimizer before there is a group, and after; with DDP around the layer.
+#: What each of two ranks does: the optimizer before there is a group, and after; with DDP around the layer; a head.
 RANK = """
-import sys, torch
+import json, sys, torch
 from torch.nn.functional import mse_loss
-from closedform.optim import RecursiveLeastSquares
-from closedform.words.errors import InputError
+from closedform.optim import RecursiveLeastSquares, fit_head_
+from closedform.words.errors import ClosedformError
+sys.path.insert(0, sys.argv[3])
+from data import gaussian
 rank, file = int(sys.argv[1]), sys.argv[2]
-torch.manual_seed(0)
-layer = torch.nn.Linear(3, 1)
-before = layer.weight.detach().clone()
-early = RecursiveLeastSquares(layer)
+X, Y = gaussian(40, 3), gaussian(40, 2, seed=1)
+torch.manual_seed(rank)
+layer = torch.nn.Linear(3, 2).double()
+opt = RecursiveLeastSquares(layer)
 torch.distributed.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
-ddp = torch.nn.parallel.DistributedDataParallel(layer, find_unused_parameters=bool(int(sys.argv[3])))
-mse_loss(ddp(torch.randn(8, 3)), torch.randn(8, 1)).backward()
-for act in (early.step, lambda: RecursiveLeastSquares(ddp)):
+world = torch.distributed.group.WORLD
+
+def refused(act):
+    before = layer.weight.detach().clone()
     try:
         act()
-        print("taken")
-    except InputError as error:
-        print("refused" if "DistributedDataParallel" in str(error) and "one of 2 processes" in str(error) else error)
-print(torch.equal(before, layer.weight), len(early.state))
+        print(json.dumps("taken"))
+    except ClosedformError as error:
+        print(json.dumps([type(error).__name__, str(error), torch.equal(before, layer.weight)]))
+
+def step(model, x, y):
+    opt.zero_grad()
+    mse_loss(model(x), y).backward()
+    opt.step()
+
+refused(lambda: step(layer, X[:4], Y[:4]))
+ddp = torch.nn.parallel.DistributedDataParallel(layer)
+#: Two steps; the first rank has fewer rows.
+for start, middle, stop in ((0, 3, 20), (20, 24, 40)):
+    mine = slice(start, middle) if rank == 0 else slice(middle, stop)
+    step(ddp, X[mine], Y[mine])
+print(json.dumps([layer.weight.tolist(), layer.bias.tolist()]))
+bad = X[:4].clone()
+if rank == 1:
+    bad[2, 1] = torch.nan
+refused(lambda: step(ddp, bad, Y[:4]))
+refused(lambda: opt.step())
+
+head = torch.nn.Linear(3, 2).double()
+net = torch.nn.Sequential(torch.nn.Identity(), head)
+with torch.no_grad():
+    head.weight.fill_(rank)
+mine = slice(0, 7) if rank == 0 else slice(7, 40)
+sol = fit_head_(net, [(X[mine], Y[mine])], group=world)
+print(json.dumps([head.weight.tolist(), head.bias.tolist()]))
+layer = head
+refused(lambda: fit_head_(net, [(X[mine], Y[mine])] if rank else [], group=world))
 torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("unused", [0, 1])
-def test_two_ranks_are_refused_before_they_end_apart(unused: int, tmp_path: Path) -> None:
+def test_two_ranks_fold_the_rows_of_both(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", RANK]
     ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(unused)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store"), str(Path(__file__).parents[1])],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(2)
     ]
-    for rank in ranks:
-        out, _ = rank.communicate(timeout=300)
-        assert out.split() == ["refused", "refused", "True", "0"]
+    one, other = ([json.loads(line) for line in rank.communicate(timeout=300)[0].splitlines()] for rank in ranks)
+    assert one == other
+    apart, fitted, bad, none, head, empty = one
+    assert apart[0] == "InputError"
+    assert "the layer of rank 1 holds other weights" in apart[1]
+    whole = cf.solve(X, Y, bias=True)
+    for weight, bias in (fitted, head):
+        torch.testing.assert_close(torch.tensor(weight, dtype=torch.float64), whole.weight, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(torch.tensor(bias, dtype=torch.float64), whole.bias, rtol=1e-12, atol=1e-13)
+    assert bad[0] == "NonFiniteError"
+    assert bad[1].startswith("rank 1 of 2: ")
+    assert "rank 0 of 2: step() has no rows" in none[1]
+    assert "rank 0 of 2: the loader yielded no rows" in empty[1]
+    assert all(refusal[2] for refusal in (apart, bad, none, empty))
 
 
 @pytest.fixture

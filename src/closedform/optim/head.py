@@ -19,6 +19,7 @@ from closedform.fit.statistics import NoStandardErrors
 from closedform.fit.storage import as_stored
 from closedform.fit.weights import Weights
 from closedform.numerics.triangle import Triangle
+from closedform.optim.processes import find_peers, merge_triangles
 from closedform.rows import as_rows
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 
@@ -33,6 +34,7 @@ def fit_head_(
     head: nn.Linear | None = None,
     l2: float = 0.0,
     device: torch.device | str | None = None,
+    group: Any = None,
 ) -> Solution:
     """Put the head of ``net`` at the least-squares solution of all batches of ``loader``, read once, in place.
 
@@ -47,6 +49,8 @@ def fit_head_(
         head: The layer to fit. Default: the last ``nn.Linear`` of ``net.modules()``.
         l2: Ridge strength as in :func:`closedform.solve`, the bias not penalised.
         device: Where inputs and targets are moved before the call. Default: the device of the head.
+        group: A group of ``torch.distributed`` whose processes all call this, each with a loader of its own rows (a
+            ``DistributedSampler``, which repeats some rows to make its parts even); all heads are written alike.
 
     Returns:
         The solution. Its certificate is of the triangle, which has the same minimiser as the rows, and of float64
@@ -69,7 +73,16 @@ def fit_head_(
     layer = _find_head(net, head)
     strength = check_ridge(l2, 1)[0]
 
-    triangle, rows = _fold_loader(net, layer, loader, layer.weight.device if device is None else device)
+    def fold() -> tuple[Triangle, int]:
+        return _fold_loader(net, layer, loader, layer.weight.device if device is None else device)
+
+    peers = None if group is None else find_peers(group)
+    if peers is None:
+        triangle, rows = fold()
+    else:
+        triangle, _ = peers.together(fold)
+        triangle = merge_triangles(peers, triangle)
+        rows = triangle.rows
     has_bias = layer.bias is not None
     penalised = triangle
     if strength > 0:

@@ -30,7 +30,7 @@ from closedform.optim.following import NOT_FOLLOWED
 from closedform.optim.forward_hook import ForwardHook
 from closedform.optim.layer import find_linear
 from closedform.optim.memory import Memory, init, update
-from closedform.optim.processes import refuse_several_processes
+from closedform.optim.processes import find_peers, share_batches
 from closedform.optim.settings import check_group, check_precision, check_strength, to_number
 from closedform.optim.state import of_memory, portable, restored, to_memory
 from closedform.optim.surprises import Surprises
@@ -65,18 +65,21 @@ class RecursiveLeastSquares(Optimizer):
         lr: Part of the way to the solution that a step goes; not the rate of SGD or Adam. Leave it at 1, without a
             scheduler: with 1e-3 the layer crawls. The first step with another one warns.
         dtype: Precision of the state and of all work, ``torch.float64`` or ``torch.float32``.
+        group: The group of ``torch.distributed`` whose processes train together; default: all, where it is initialised.
 
     Raises:
-        InputError: no single layer, shared, frozen or reparametrised weights, arguments out of range, one of several
-            processes. ``step()`` raises it, with layer and state unchanged, for a loss that is not a squared error
-            (and says why), empty batches, weights of elements that are not rows times targets, and where no rows
+        InputError: no single layer, shared, frozen or reparametrised weights, arguments out of range. ``step()`` raises
+            it, with layer and state unchanged, for a loss that is not a squared error (and says why), empty batches,
+            weights of elements that are not rows times targets, layers that differ between processes, and where no rows
             arrived.
         NonFiniteError: from ``step()``, for NaN or infinities in a batch; layer and state unchanged.
         DataTypeError: not a module, or without storage of its own: lazy, on the meta device, sharded (FSDP2) or
             quantised; a setting that is no number.
 
-    Rows count, each of them, also where they are equal. One process only: where ``torch.distributed`` runs with several
-    (DDP), the constructor and ``step()`` refuse.
+    Rows count, each of them, also where they are equal. Where ``torch.distributed`` runs with several processes (DDP),
+    every step folds the rows of all of them, in the order of their ranks: all end with the same bits, those of one
+    process that saw all rows. What is wrong on one is raised on all, and none is changed. A ``DistributedSampler``
+    repeats rows to make its parts even, and repeated rows count; ``drop_last=True`` leaves some out instead.
 
     Example:
         >>> import torch, closedform as cf
@@ -102,9 +105,10 @@ class RecursiveLeastSquares(Optimizer):
         forgetting: float = 1.0,
         lr: float = 1.0,
         dtype: torch.dtype = torch.float64,
+        group: Any = None,
     ) -> None:
         layer = find_linear(module)
-        refuse_several_processes()
+        find_peers(group)
         strength = check_strength(l2)
         self.dtype = check_precision(dtype)
         # A tensor stays one, as in torch, so that it can be changed from outside.
@@ -115,6 +119,7 @@ class RecursiveLeastSquares(Optimizer):
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
         self.layer = layer
         self.l2 = strength
+        self._group = group
         super().__init__(parameters, defaults)
         self._attach()
 
@@ -144,10 +149,13 @@ class RecursiveLeastSquares(Optimizer):
                 loss = closure()
         try:
             self._check_parameters()
-            refuse_several_processes()
             if self._is_primed_by_torch():
                 return loss
-            self._update(self._batches())
+            peers = find_peers(self._group)
+            if peers is None:
+                self._update(self._batches())
+            else:
+                self._update(share_batches(peers, peers.together(self._batches), self._present()))
         except Exception:
             self._pending = []  # what cannot be used is not tried again; an interrupted step can be
             raise
