@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -78,3 +79,32 @@ def test_results_keep_no_rows(name: str) -> None:
     assert size < 100_000, "as much as the rows"
     assert [reference() for reference in memory] == [None, None]
     assert result is not None
+
+
+@pytest.mark.parametrize("name", ["solve", "solve, wide", "fit_", "gap", "comparison"])
+def test_results_are_flat_floats_for_trackers(name: str) -> None:
+    result = RESULTS[name](*table())
+    found = result.metrics()
+    assert all(type(value) is float for value in found.values())
+    assert all(re.fullmatch(r"[\w\-./ ]+", key) for key in found)
+    solution = getattr(result, "solution", result)
+    key = "solution/condition" if name == "gap" else "condition"
+    assert found[key] == (result.condition if name == "comparison" else solution.certificate.condition)
+
+
+def test_paths_probes_and_diagnoses_are_flat_floats_too() -> None:
+    X, Y = table()
+    path = cf.ridge_path(X, Y, l2=[0.1, 1.0])
+    probe = cf.probe(X, Y[:, 0] > 0, l2=[1.0])
+    diagnosis = cf.diagnose(X, Y)
+    convex = cf.solve(X, (Y[:, 0] > 0).double(), criterion=torch.nn.BCEWithLogitsLoss(), l2=1.0)
+    for result in (path, probe, diagnosis, convex):
+        found = result.metrics()
+        assert all(type(value) is float for value in found.values())
+    assert path.metrics()["left_out_error"] == float(path.error.mean())
+    assert probe.metrics()["accuracy"] == probe.accuracy
+    assert diagnosis.metrics()["condition"] == diagnosis.condition
+    assert sum(diagnosis.metrics()[f"findings/{kind}"] for kind in ("error", "warning", "info", "ok")) == len(
+        diagnosis.findings
+    )
+    assert convex.metrics()["certified"] == 1.0

@@ -25,6 +25,7 @@ from closedform.rows import Rows, as_rows, scan
 from closedform.rows.columns import Columns
 from closedform.rows.folds import ResidualSums
 from closedform.words.errors import InputError
+from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural
 
 __all__ = ["Gap", "fit_", "gap"]
@@ -185,6 +186,10 @@ class Gap:
     excess_loss: float
     weight_distance: float
     solution: Solution | ConvexSolution
+
+    def metrics(self) -> dict[str, float]:
+        """Return its numbers as flat floats, for trackers; those of the minimiser as ``solution/number``."""
+        return flat_floats({**vars(self), "solution": self.solution.metrics()})
 
     def __str__(self) -> str:
         return (

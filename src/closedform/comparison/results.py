@@ -16,6 +16,7 @@ from closedform.report import Document, Report, Section
 from closedform.report.charts import Chart
 from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
+from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural
 from closedform.words.outcome import Outcome
 
@@ -100,6 +101,14 @@ class Comparison(Report):
             if method.name == name:
                 return method
         raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in self.methods)}")
+
+    def metrics(self) -> dict[str, float]:
+        """Return its numbers as flat floats, for trackers; those of a method as ``method/number``."""
+        own = ("condition", "rank", "learning_rate_limit", "steps_needed", "optimal_loss")
+        methods = {method.name: method.to_dict() for method in self.methods}
+        return flat_floats(
+            {"certified": self.outcome.certified} | {name: getattr(self, name) for name in own} | methods
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, strings, lists and dicts, infinities as None, as JSON has it."""

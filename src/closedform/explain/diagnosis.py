@@ -25,6 +25,7 @@ from closedform.explain.spectra import Spectrum
 from closedform.explain.text import diagnosis_summary
 from closedform.report import Document, Report
 from closedform.words.errors import InputError
+from closedform.words.metrics import flat_floats
 from closedform.words.numbers import count, short, steps_text
 
 if TYPE_CHECKING:
@@ -198,6 +199,14 @@ class Diagnosis(Report):
     def record(self) -> DiagnosisRecord:
         """Everything that is said, as typed plain values."""
         return record(self.case, self.verdict, self.findings, self.folklore, text=self._lines())
+
+    def metrics(self) -> dict[str, float]:
+        """Return condition, step limit and the number of findings of each severity as flat floats, for trackers."""
+        counts = {severity.value: 0 for severity in Severity}
+        for finding in self.findings:
+            counts[finding.severity.value] += 1
+        limit = self.learning_rate_limit
+        return flat_floats({"condition": self.condition, "learning_rate_limit": limit, "findings": counts})
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; what is not finite becomes None."""

@@ -20,6 +20,7 @@ from closedform.fit.weights import Weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
 from closedform.words.json_values import plain
+from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural, short
 from closedform.words.outcome import Outcome
 
@@ -275,6 +276,26 @@ class Solution:
         sizes = torch.linalg.vector_norm(values / scale, dim=1, keepdim=True)
         rounding = torch.finfo(self.weight.dtype).eps / 2 * values.abs()
         return self.certificate.forward_error * sizes * scale + rounding
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the certificate as flat floats, for trackers (W&B, MLflow, TensorBoard).
+
+        Example:
+            >>> import closedform as cf
+            >>> cf.solve([[1.0], [2.0]], [1.0, 2.0]).metrics()["certified"]
+            1.0
+        """
+        targets = len(self.r_squared)
+        return flat_floats(
+            {
+                "certified": self.outcome.certified,
+                **vars(self.certificate),
+                "digits": self.certificate.digits,
+                "r_squared": sum(self.r_squared) / targets,
+                "residual_std": sum(self.residual_std) / targets,
+                "seconds": self.seconds,
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return outcome, certificate, plan, attempts and notes as plain values for JSON (not the weights)."""

@@ -15,6 +15,7 @@ from closedform.report.base import Report
 from closedform.report.charts import Chart
 from closedform.report.document import Document
 from closedform.words.json_values import plain
+from closedform.words.metrics import flat_floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,8 +65,7 @@ class Probe(ProbeRecord):
         """Return the numbers of every layer as flat floats, for trackers: those of the best, and ``layer/number``."""
         found = {**self.best.metrics(), "train_rows": float(self.train_rows), "test_rows": float(self.test_rows)}
         if len(self.layers) > 1:
-            for layer in self.layers:
-                found |= {f"{layer.name}/{key}": value for key, value in layer.metrics().items()}
+            found |= flat_floats({layer.name: layer.metrics() for layer in self.layers})
         return found
 
     @override

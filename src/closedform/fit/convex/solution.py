@@ -13,6 +13,7 @@ from closedform.fit.convex.certificate import GapCertificate
 from closedform.fit.weights import Weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
+from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
@@ -70,6 +71,10 @@ class ConvexSolution:
         table = table.to(dtype=self.weight.dtype, device=self.weight.device)
         outputs = torch.nn.functional.linear(table, self.weight, self.bias)
         return outputs[..., 0] if self.single_target else outputs
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the certificate as flat floats, for trackers (W&B, MLflow, TensorBoard)."""
+        return flat_floats({"certified": self.outcome.certified, **vars(self.certificate), "seconds": self.seconds})
 
     def to_dict(self) -> dict[str, Any]:
         """Return outcome, certificate and notes as plain values for JSON (not the weights, but the direction)."""

@@ -83,6 +83,16 @@ class RidgePath(Report):
         """Error at the chosen strength of each target, ``(targets,)``."""
         return self.errors.gather(0, self.best.unsqueeze(0)).squeeze(0)
 
+    def metrics(self) -> dict[str, float]:
+        """Return means over the targets of what was chosen as flat floats, with those of the solution, for trackers."""
+        return {
+            **self.solution.metrics(),
+            "l2": float(self.l2.mean()),
+            "left_out_error": float(self.error.mean()),
+            "degrees_of_freedom": float(self.degrees_of_freedom[self.best].mean()),
+            "seconds": self.seconds,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain values for JSON, with what the solution says (not its weights)."""
         return {
