@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "device: the case also runs on the device that --device names")
+    config.addinivalue_line("markers", "slow: NumPy's own, on the module that its cases of lstsq are imported from")
     config.addinivalue_line("markers", "needs_cpu(reason): of a module marked 'device', what runs on the CPU only")
     placement.name = config.getoption("--device")
     try:
