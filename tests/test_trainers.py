@@ -1,0 +1,154 @@
+"""The head of a network, fitted exactly at the end of an epoch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import closedform as cf
+from closedform import trainers
+
+
+class Net(nn.Module):
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.5))
+        self.head = nn.Linear(6, outputs)
+        self.logged: dict[str, float] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+    def log_dict(self, found: dict[str, float]) -> None:
+        self.logged |= found
+
+
+class Trainer:
+    world_size = 1
+
+    def __init__(self, X: Tensor, Y: Tensor) -> None:
+        self.train_dataloader = [(X[start : start + 16], Y[start : start + 16]) for start in range(0, len(X), 16)]
+
+
+class Fitting(trainers.HeadFitting):
+    pass
+
+
+def rows() -> Tensor:
+    return torch.randn(100, 4, generator=torch.Generator().manual_seed(1)).double()
+
+
+@pytest.mark.parametrize("l2", [0.0, 2.0])
+def test_the_head_is_fitted_and_the_gap_before_is_logged(l2: float) -> None:
+    X, net = rows(), Net(2).double()
+    Y = X[:, :2].sin()
+    features = net.eval().body(X).detach()
+    expected = cf.gap(net.head, features, Y, l2=l2)
+    net.train()
+    callback = Fitting(l2=l2)
+    callback.on_train_epoch_end(Trainer(X, Y), net)
+    assert net.logged["head/loss"] == pytest.approx(expected.loss, rel=1e-10)
+    assert net.logged["head/excess_loss"] == pytest.approx(expected.excess_loss, rel=1e-8)
+    assert net.logged["head/optimal_loss"] == pytest.approx(expected.optimal_loss, rel=1e-8)
+    assert net.logged["head/certified"] == 1.0
+    assert "head/accuracy" not in net.logged
+    torch.testing.assert_close(net.head.weight.detach(), expected.solution.weight)
+    assert callback.solution is not None
+    assert all(part.training for part in net.modules())
+
+
+def test_labels_are_fitted_as_one_hot_rows() -> None:
+    X, net = rows(), Net(3).double()
+    labels = X[:, :3].argmax(1)
+    features = net.eval().body(X).detach()
+    before = float((net.head(features).argmax(1) == labels).double().mean())
+    Fitting("head", prefix="probe").on_train_epoch_end(Trainer(X, labels), net)
+    best = cf.solve(features, nn.functional.one_hot(labels), bias=True)
+    after = float((best.predict(features).argmax(1) == labels).double().mean())
+    assert net.logged["probe/accuracy"] == pytest.approx(before)
+    assert net.logged["probe/fitted_accuracy"] == pytest.approx(after)
+    torch.testing.assert_close(net.head.weight.detach(), best.weight)
+
+
+def test_the_gap_alone_can_be_logged() -> None:
+    X, net = rows(), Net(1).double()
+    before = net.head.weight.detach().clone()
+    loader = Trainer(X, X[:, 0]).train_dataloader
+    Fitting(fit=False, loader=loader).on_train_epoch_end(Trainer(X[:0], X[:0]), net)
+    assert torch.equal(net.head.weight, before)
+    assert net.logged["head/excess_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "targets", "message"),
+    [
+        ({"head": "neck"}, 0, "head='neck' is no nn.Linear of the module; it has body.0, head"),
+        ({}, 1, "integer labels, or targets of the shape"),
+        ({"loader": [torch.zeros(2, 4)]}, 0, "pairs"),
+        ({"loader": []}, 0, "no rows"),
+        ({"l2": -1.0}, 0, "l2=-1.0"),
+    ],
+)
+def test_what_cannot_be_fitted_is_named_and_changes_nothing(
+    settings: dict[str, Any], targets: int, message: str
+) -> None:
+    X, net = rows(), Net(2).double()
+    Y = [X[:, :2], X[:, :3]][targets]
+    before = net.head.weight.detach().clone()
+    with pytest.raises(cf.ClosedformError, match=message):
+        Fitting(**settings).on_train_epoch_end(Trainer(X, Y), net)
+    assert torch.equal(net.head.weight, before)
+    assert all(part.training for part in net.modules())
+
+
+def test_several_processes_are_refused() -> None:
+    X, net = rows(), Net(1).double()
+    trainer = Trainer(X, X[:, 0])
+    trainer.world_size = 2
+    with pytest.raises(cf.ClosedformError, match="there are 2"):
+        Fitting().on_train_epoch_end(trainer, net)
+
+
+def test_without_lightning_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(vars(trainers), "FitHead", raising=False)
+    with pytest.raises(cf.ClosedformError, match=r"pip install 'closedform\[lightning\]'"):
+        _ = trainers.FitHead
+
+
+@pytest.mark.filterwarnings("ignore")  # those of lightning itself
+def test_lightning_runs_it() -> None:
+    lightning = pytest.importorskip("lightning", reason="lightning is not a dependency of the tests")
+    import pickle
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any, index: int) -> Tensor:
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    X = rows().float()
+    labels = X[:, :3].argmax(1)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, labels), batch_size=32)
+    callback = trainers.FitHead("net.head")
+    assert pickle.loads(pickle.dumps(callback)).head == "net.head"
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Module(), loader)
+    assert trainer.callback_metrics["head/certified"] == 1.0
+    assert trainer.callback_metrics["head/fitted_accuracy"] > trainer.callback_metrics["head/accuracy"]
