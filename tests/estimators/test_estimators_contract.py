@@ -44,7 +44,13 @@ def rows(targets: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
-@parametrize_with_checks([estimator() for estimator in EVERY])
+def expected_failures(estimator: Any) -> dict[str, str]:
+    """That check sets alpha to 0.01, which for quantiles is an L1 penalty, refused."""
+    quantile = isinstance(estimator, estimators.QuantileRegressor)
+    return {"check_regressors_train": "an L1 penalty is refused"} if quantile else {}
+
+
+@parametrize_with_checks([estimator() for estimator in EVERY], expected_failed_checks=expected_failures)
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 

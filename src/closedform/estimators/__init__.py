@@ -13,8 +13,19 @@ if find_spec("sklearn") is None:
     raise MissingExtraError("scikit-learn", "sklearn", "closedform.estimators")
 
 from closedform.estimators.classifiers import RidgeClassifier
+from closedform.estimators.convex import LogisticRegression, PoissonRegressor, QuantileRegressor
 from closedform.estimators.cross_validated import RidgeClassifierCV, RidgeCV
 from closedform.estimators.kernels import KernelRidge
 from closedform.estimators.linear import LinearRegression, Ridge
 
-__all__ = ["KernelRidge", "LinearRegression", "Ridge", "RidgeCV", "RidgeClassifier", "RidgeClassifierCV"]
+__all__ = [
+    "KernelRidge",
+    "LinearRegression",
+    "LogisticRegression",
+    "PoissonRegressor",
+    "QuantileRegressor",
+    "Ridge",
+    "RidgeCV",
+    "RidgeClassifier",
+    "RidgeClassifierCV",
+]

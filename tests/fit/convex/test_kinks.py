@@ -82,6 +82,7 @@ def test_a_median_between_two_values_is_not_unique() -> None:
 def test_an_exact_fit_is_certified() -> None:
     X = gaussian(40, 3)
     sol = cf.solve(X, X @ torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64), criterion=nn.L1Loss())
+    assert sol.outcome is Outcome.CERTIFIED
     torch.testing.assert_close(sol.weight, torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64), rtol=1e-13, atol=0)
 
 

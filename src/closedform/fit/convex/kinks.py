@@ -24,6 +24,9 @@ from closedform.words.outcome import Outcome
 
 __all__ = ["kinked_loss", "solve_kinked"]
 
+#: Roundings of each target, for each column, that an exact fit may show as its gap.
+_ROUNDINGS = 16
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -133,8 +136,10 @@ def _certificate(fits: list[KinkedFit], gathered: _Gathered, criterion: Kinked, 
     gap = sum(fit.gap for fit in fits)
     objective = sum(fit.objective for fit in fits)
     divisor = gathered.divisor(criterion)
-    # An exact fit leaves nothing to be relative to but the targets.
-    size = max(abs(objective), torch.finfo(torch.float64).eps * float((gathered.kinks.abs() * gathered.above).sum()))
+    # An exact fit leaves nothing to be relative to: what rounding the targets alone adds is accepted there.
+    rounding = _ROUNDINGS * torch.finfo(torch.float64).eps * (gathered.X.shape[1] + 2)
+    moved = rounding * float((gathered.kinks.abs() * (gathered.above + gathered.below)).sum())
+    size = max(abs(objective), moved / GAP_TOLERANCE)
 
     relative = gap / size if size else gap
     reasons = [fit.reason for fit in fits if fit.reason]

@@ -1,0 +1,74 @@
+"""Logistic, Poisson and quantile regression have scikit-learn's numbers, to its tolerance, and say what they prove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn import linear_model
+from sklearn.exceptions import ConvergenceWarning
+
+from closedform.estimators import LogisticRegression, PoissonRegressor, QuantileRegressor
+from closedform.words.errors import InputError
+from closedform.words.outcome import Outcome
+
+
+def features(rows: int = 90) -> Any:
+    return np.random.default_rng(0).standard_normal((rows, 4))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_logistic_regression(classes: int, class_weight: Any, fit_intercept: bool) -> None:
+    X, random = features(), np.random.default_rng(1)
+    y = np.array(["a", "b", "c"])[np.minimum(random.integers(4, size=90), classes - 1)]
+    weight = random.uniform(size=90)
+    options: dict[str, Any] = {"C": 0.7, "class_weight": class_weight, "fit_intercept": fit_intercept}
+    ours = LogisticRegression(**options).fit(X, y, weight)
+    theirs = linear_model.LogisticRegression(**options, tol=1e-12, max_iter=10000).fit(X, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-5, atol=1e-6)
+    assert ours.intercept_.shape == theirs.intercept_.shape
+    assert ours.decision_function(X).shape == theirs.decision_function(X).shape
+    assert (ours.predict(X) == theirs.predict(X)).all()
+    assert ours.certificate_.relative_gap < 1e-14
+
+
+def test_classes_that_are_divided_are_told() -> None:
+    X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    with pytest.warns(ConvergenceWarning, match="no minimiser exists"):
+        model = LogisticRegression(C=np.inf).fit(X, [0, 0, 1, 1])
+    assert model.solution_.outcome is Outcome.NO_MINIMISER
+
+
+def test_poisson_regression() -> None:
+    X = features()
+    y = np.random.default_rng(2).poisson(np.exp(0.5 * X[:, 0] + 1)).astype(float)
+    weight = np.linspace(0, 2, 90)
+    ours = PoissonRegressor(alpha=0.1).fit(X, y, weight)
+    theirs = linear_model.PoissonRegressor(alpha=0.1, tol=1e-12, max_iter=10000, solver="newton-cholesky")
+    theirs.fit(X, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-7)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-7)
+
+
+def test_quantile_regression() -> None:
+    X = features()
+    y = X[:, 0] + np.random.default_rng(3).standard_normal(90)
+    ours = QuantileRegressor(quantile=0.8).fit(X, y)
+    theirs = linear_model.QuantileRegressor(quantile=0.8, alpha=0.0).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-6)
+    assert ours.predict(X).shape == (90,)
+    with pytest.raises(InputError, match="L1 penalty"):
+        QuantileRegressor(alpha=1.0).fit(X, y)
+
+
+def test_tensors_come_back_as_tensors() -> None:
+    X, y = torch.tensor(features()), torch.arange(90) % 3
+    model = LogisticRegression().fit(X, y)
+    assert isinstance(model.coef_, torch.Tensor)
+    assert isinstance(model.predict_proba(X), torch.Tensor)
+    assert model.predict(X).shape == (90,)
