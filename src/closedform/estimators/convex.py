@@ -59,8 +59,10 @@ class _ConvexEstimator(BaseEstimator, ABC):
 
 
 def _strength(value: Any, name: str, *, positive: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0 or (positive and not value > 0):
-        raise InputError(f"{name}={value!r} must be a {'positive number' if positive else 'number of at least 0'}.")
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
+        raise InputError(f"{name}={value!r} must be a number of at least 0.")
+    if positive and not float(value) > 0:
+        raise InputError(f"{name}={value!r} must be a positive number.")
     return float(value)
 
 
@@ -147,7 +149,7 @@ class LogisticRegression(ClassifierMixin, _ConvexEstimator):
             raise InputError(f"the rows hold only one class, {classes[0]!r}; at least two classes are needed.")
 
         self.classes_ = classes
-        factors = self._class_weights(labels)
+        factors = self._class_weights(labels, codes, rows)
         if classes.size == 2:
             weight = None if factors is None else rows.X.new_tensor(factors, dtype=torch.float64)[_codes(codes, rows)]
             weighted = rows if weight is None else _times(rows, weight)
@@ -160,11 +162,15 @@ class LogisticRegression(ClassifierMixin, _ConvexEstimator):
         self.n_iter_ = np.array([self.n_iter_], dtype=np.int32)
         return self
 
-    def _class_weights(self, labels: Any) -> Any:
+    def _class_weights(self, labels: Any, codes: Any, rows: Training) -> Any:
         if self.class_weight is None:
             return None
         if self.class_weight != "balanced" and not isinstance(self.class_weight, Mapping):
             raise InputError(f"class_weight={self.class_weight!r} must be None, 'balanced' or a weight for each class.")
+        if self.class_weight == "balanced":
+            weight = None if rows.sample_weight is None else rows.sample_weight.cpu().numpy()
+            sums = np.bincount(codes, weights=weight)
+            return sums.sum() / (sums.size * sums)
         return compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
 
     def decision_function(self, X: Any) -> Any:
