@@ -155,7 +155,7 @@ class LogisticRegression(ClassifierMixin, _ConvexEstimator):
             weighted = rows if weight is None else _times(rows, weight)
             solution = self._solved(weighted, _codes(codes, rows).to(torch.float64), nn.BCEWithLogitsLoss(), strength)
         else:
-            criterion = nn.CrossEntropyLoss(weight=None if factors is None else torch.tensor(factors))
+            criterion = nn.CrossEntropyLoss(weight=None if factors is None else torch.tensor(factors, device="cpu"))
             solution = self._solved(rows, _codes(codes, rows), criterion, strength)
         bias = solution.weight.new_zeros(solution.weight.shape[0]) if solution.bias is None else solution.bias
         self.coef_, self.intercept_ = rows.back(solution.weight), rows.back(bias)
