@@ -21,7 +21,7 @@ print(sol)
 # Now the optimizers, each at the best setting that is known for it.
 
 comparison = cf.compare(data.X, data.Y, data.X_test, data.Y_test, budget=4)
-print(comparison.summary())
+print(comparison)
 
 # %%
 # Loss above the minimum, second by second. The lines at the top are not slow to converge: along most directions they
