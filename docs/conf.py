@@ -32,7 +32,7 @@ extensions = [
     "reference",
     "runs",
 ]
-exclude_patterns = ["_build", "_tools", "_ext", "gallery/README.rst", "**/GALLERY_HEADER.rst"]
+exclude_patterns = ["_build", "_tools", "_ext", "_stage", "gallery/README.rst", "**/GALLERY_HEADER.rst"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
@@ -49,7 +49,9 @@ add_module_names = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "closedform"
-html_static_path = ["_static"]
+#: The stage computes by the same formulas as the report, which are tested against Python's.
+_FORMULAS = "../src/closedform/report/static/recurrence.js"
+html_static_path = ["_static", _FORMULAS, "_stage/stage.js", "_stage/stage.css"]
 html_css_files = ["site.css"]
 html_favicon = "_static/mark.svg"
 html_math_renderer = "mathml"

@@ -6,8 +6,8 @@ A polynomial of degree ten through 82 points, published by NIST to try regressio
 """
 
 # %%
-# The exact answer to the numbers as a program gets them, in rational arithmetic, is what counts here: 15 digits and more
-# with ``digits``, each proven.
+# The exact answer to the numbers as a program gets them, in rational arithmetic, is what counts here: 15 digits and
+# more with ``digits``, each proven.
 
 import matplotlib.pyplot as plt
 import torch

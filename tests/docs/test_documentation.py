@@ -14,7 +14,7 @@ import links
 import snippets
 from closedform.files import example
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
