@@ -23,7 +23,7 @@ def write_reference(app: Sphinx) -> None:
     folder = Path(app.srcdir) / _FOLDER
     folder.mkdir(exist_ok=True)
     written: dict[str, str] = {}
-    names: dict[str, list[str]] = {"function": [], "class": [], "exception": [], "module": []}
+    names: dict[str, list[str]] = {"function": [], "class": [], "exception": [], "data": []}
     modules = {"closedform": closedform, **_modules()}
     for home, module in modules.items():
         for name in sorted(module.__all__, key=str.lower):
@@ -34,7 +34,8 @@ def write_reference(app: Sphinx) -> None:
         for name in all_of_kind:
             short = name.removeprefix("closedform.")
             title = short.replace("_", r"\_")
-            written[short] = f"{title}\n{'=' * len(title)}\n\n.. auto{kind}:: {name}\n{_OPTIONS[kind]}\n"
+            entry = _table(name) if kind == "data" else f".. auto{kind}:: {name}\n{_OPTIONS[kind]}"
+            written[short] = f"{title}\n{'=' * len(title)}\n\n{entry}\n"
     written["errors"] = _errors()
     written["command-line"] = _command_line()
     written["index"] = _index(names)
@@ -57,17 +58,26 @@ def _modules() -> dict[str, ModuleType]:
 def _kind(value: Any) -> str:
     if inspect.isclass(value):
         return "exception" if issubclass(value, Exception) else "class"
-    return "function"
+    return "function" if callable(value) else "data"
+
+
+def _table(name: str) -> str:
+    """Return an entry for a mapping: its names, and what stands behind each."""
+    lines = (
+        f"   * ``{key}``: :class:`~{value.__module__}.{value.__qualname__}`" for key, value in _value(name).items()
+    )
+    return f".. py:data:: {name}\n\n" + "\n".join(lines) + "\n"
 
 
 def _index(names: dict[str, list[str]]) -> str:
-    titles = {"function": "Functions", "class": "Classes", "exception": "Errors"}
+    titles = {"function": "Functions", "class": "Classes", "exception": "Errors", "data": "Tables"}
     text = "API reference\n=============\n\nEvery public name, from the docstrings of the code.\n"
     for kind, title in titles.items():
         text += f"\n{title}\n{'-' * len(title)}\n\n.. list-table::\n   :widths: 30 70\n\n"
         for name in names[kind]:
             short, value = name.removeprefix("closedform."), _value(name)
-            first = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ")
+            documented = kind != "data" and inspect.getdoc(value)
+            first = documented.split("\n\n")[0].replace("\n", " ") if documented else ""
             text += f"   * - :doc:`{short}`\n     - {first}\n"
     hidden = "\n".join(f"   {name.removeprefix('closedform.')}" for group in names.values() for name in group)
     return text + (
