@@ -24,22 +24,27 @@ from closedform.fit.extended.expansions import _ExpansionSums
 from closedform.fit.extended.fixed_point import _FixedPointSums, coefficients
 from closedform.fit.extended.preconditioner import _CarefulGram, _CarefulProducts, _RoundedGram
 from closedform.fit.extended.tall import Tall, _CompiledGram
+from closedform.fit.path.centring import Centring, Means
 from closedform.fit.path.folds import TrianglesOfFolds
+from closedform.fit.path.label_errors import LabelErrors, nodes_of
+from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments, label_scan
 from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
 from closedform.fit.path.table import PathTable
-from closedform.fit.path.tall import CentredSums, Means
+from closedform.fit.path.tall import CentredSums
 from closedform.fit.problem import Problem
 from closedform.fit.weights import Weights
 from closedform.losses.huber import Huber
 from closedform.losses.poisson import Poisson
 from closedform.numerics.triangle import Triangle
-from closedform.rows import Design, Fold, Rows, as_rows, scan
+from closedform.rows import Design, Fold, OneHotRows, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.folds import NormalEquations, ResidualSums, RowSpace, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
 from walkers import Parts
 
 P, K = 6, 3
+#: More than any target of the table, cut to a whole number.
+CLASSES = 14
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -75,6 +80,22 @@ def _left_out(problem: Problem) -> ErrorSums:
     return ErrorSums(left_out, path.centring_of(basis), absolute=False)
 
 
+def _by_classes(problem: Problem) -> tuple[LeftOut, Centring, Coding]:
+    """Take the first target, cut to whole numbers, for labels."""
+    rows = problem.rows
+    labels = OneHotRows(rows.y.read(0, rows.n_rows)[:, 0].to(torch.int64), CLASSES, torch.float64)
+    coded = replace(rows, y=labels)
+    path = PathTable(coded, label_scan(coded, labels), bias=True, kernel=False)
+    basis = path.basis(None)
+    centring = path.centring_of(basis)
+    return LeftOut(basis, torch.logspace(-2, 2, 4, dtype=torch.float64)), centring, Coding.of(labels, centring)
+
+
+def _label_errors(problem: Problem) -> LabelErrors:
+    left_out, centring, coding = _by_classes(problem)
+    return LabelErrors(left_out, centring, coding, nodes_of(left_out.basis, left_out))
+
+
 def _of_folds(problem: Problem) -> TrianglesOfFolds:
     return TrianglesOfFolds(problem.columns, _empty(problem), torch.arange(problem.rows.n_rows) % 3, 3)
 
@@ -107,6 +128,9 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     Means: lambda p: Means(P - 1, 0.5, torch.full((K,), 0.25, dtype=torch.float64)),
     CentredSums: lambda p: CentredSums(_path(p).centring, P - 1),
     ErrorSums: _left_out,
+    ClassWeights: lambda p: ClassWeights(CLASSES, p.rows.device),
+    LabelMoments: lambda p: LabelMoments(_by_classes(p)[1], P - 1, CLASSES),
+    LabelErrors: _label_errors,
     TrianglesOfFolds: _of_folds,
     CertificateSums: lambda p: CertificateSums(p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), (range(K),)),
     _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
@@ -157,8 +181,10 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
         return R.T @ R, R.T @ C, triangle.residual_squares
     if isinstance(fold, TrianglesOfFolds):
         return tuple(part for one in fold.triangles for part in (one.R.T @ one.R, one.R.T @ one.C))
-    if isinstance(fold, CentredSums):
-        return fold.gram.triu(), fold.cross, fold.squares
+    if isinstance(fold, CentredSums | LabelMoments):
+        return fold.sums()[0].triu(), *fold.sums()[1:]
+    if isinstance(fold, LabelErrors):
+        return (fold.errors()[0],)
     state = fold.state()
     if kind in COUNTED:
         state = state[:-1]

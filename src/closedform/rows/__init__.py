@@ -4,8 +4,21 @@ from closedform.rows.block import Block
 from closedform.rows.design import Design
 from closedform.rows.fold import Fold, SumFold
 from closedform.rows.norms import Scan, scan
+from closedform.rows.one_hot import OneHotRows
 from closedform.rows.source import Source
 from closedform.rows.table import Rows, as_rows
 from closedform.rows.tensors import TensorSource
 
-__all__ = ["Block", "Design", "Fold", "Rows", "Scan", "Source", "SumFold", "TensorSource", "as_rows", "scan"]
+__all__ = [
+    "Block",
+    "Design",
+    "Fold",
+    "OneHotRows",
+    "Rows",
+    "Scan",
+    "Source",
+    "SumFold",
+    "TensorSource",
+    "as_rows",
+    "scan",
+]

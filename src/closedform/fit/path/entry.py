@@ -13,13 +13,14 @@ from closedform.engine.tracing import untraced
 from closedform.files import open_problem
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.path.folds import check_folds
+from closedform.fit.path.labels import label_scan
 from closedform.fit.path.leave_one_out import LeftOut, left_out_of
 from closedform.fit.path.result import RidgePath
 from closedform.fit.path.search import Search, Selection
 from closedform.fit.path.strengths import check_strengths
 from closedform.fit.path.table import PathTable
 from closedform.fit.request import Request, Watcher
-from closedform.rows import Rows, as_rows, scan
+from closedform.rows import OneHotRows, Rows, as_rows, scan
 from closedform.words.errors import InputError
 from closedform.words.progress import Progress
 
@@ -107,7 +108,7 @@ def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selecti
     started = time.perf_counter()
     with Progress(request.progress) as report:
         watched = rows.watched(report)
-        scanned = scan(watched)
+        scanned = label_scan(watched, rows.y) if isinstance(rows.y, OneHotRows) else scan(watched)
         table = PathTable(watched, scanned, bias=request.bias, kernel=request.kernel)
         found = Search(table, selection).run(strengths)
         chosen = replace(request, strengths=tuple(found.l2.tolist()), progress=False)

@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.path.basis import Basis
-from closedform.fit.path.tall import Centring, block_rows
+from closedform.fit.path.centring import Centring, block_rows
 from closedform.rows import Block, Fold
 from closedform.rows.block import Extent
 
@@ -70,6 +70,15 @@ class LeftOut:
         """Return which rows are met exactly by a fit without a ridge, ``(rows,)``."""
         return leftovers <= self._tolerance
 
+    def remaining(self, squares: Tensor, leftovers: Tensor) -> Tensor:
+        """Return ``1 - h``, ``(strengths, rows)``.
+
+        Args:
+            squares: Squares of the coordinates of the rows, ``(rows, rank)``.
+            leftovers: What no direction explains of them, ``(rows,)``.
+        """
+        return self._given.T @ squares.T + leftovers
+
     def residuals(self, U: Tensor, B: Tensor, leftovers: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Yield leave-one-out residuals of some targets at a time, ``(those targets, strengths, rows)``, weighted.
 
@@ -79,7 +88,7 @@ class LeftOut:
             leftovers: What :meth:`leftovers` returned for them.
         """
         squares = U.square()
-        remaining = self._given.T @ squares.T + leftovers
+        remaining = self.remaining(squares, leftovers)
         exact, doubtful = self.interpolated(leftovers), None
         if bool(exact.any()):
             chosen = exact.nonzero().squeeze(1)
@@ -178,7 +187,7 @@ class ErrorSums(Fold):
         A, root = self._centring.features(block)
         self.add_rows(A @ basis.map, self._centring.targets(block, root), block.weight, block.start)
 
-    def add_rows(self, U: Tensor, B: Tensor, weight: Tensor | None, start: int) -> None:
+    def add_rows(self, U: Tensor, B: Tensor, weight: Tensor | None, start: int, numbers: Tensor | None = None) -> None:
         """Add rows in the coordinates of the basis, weighted.
 
         Args:
@@ -186,12 +195,13 @@ class ErrorSums(Fold):
             B: ``(rows, targets)``.
             weight: ``(rows,)`` or None.
             start: Number of the first row in the table.
+            numbers: Where the rows stand after that one, ``(rows,)``; None where they follow each other.
         """
         basis, left_out = self._left_out.basis, self._left_out
         ones = U.new_ones(U.shape[0])
         share = (ones if weight is None else weight) / basis.weight_sum if basis.bias else 0.0
         leftovers = left_out.leftovers(U, share)
-        self._note(left_out.interpolated(leftovers) & (True if weight is None else weight > 0), start)
+        self._note(left_out.interpolated(leftovers) & (True if weight is None else weight > 0), start, numbers)
 
         for part, E in left_out.residuals(U, B, leftovers):
             losses = self._losses(E, weight)
@@ -207,8 +217,8 @@ class ErrorSums(Fold):
         E.abs_()
         return E if weight is None else E.mul_(weight.sqrt())
 
-    def _note(self, interpolated: Tensor, start: int) -> None:
-        rows = interpolated.nonzero().squeeze(1)
+    def _note(self, interpolated: Tensor, start: int, numbers: Tensor | None) -> None:
+        rows = interpolated.nonzero().squeeze(1) if numbers is None else numbers[interpolated]
         room = max(0, _NAMED - self._interpolated)
         named = [start + int(row) for row in rows[:room]]
         self._named[self._interpolated : self._interpolated + len(named)] = named

@@ -10,16 +10,21 @@ from torch import Tensor
 
 from closedform.fit.path.folds import TrianglesOfFolds, fold_errors
 from closedform.fit.path.generalized import generalized_errors
+from closedform.fit.path.label_errors import LabelErrors, nodes_of
+from closedform.fit.path.labels import Coding, labelled
 from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
 from closedform.fit.path.strengths import default_grid, further
 from closedform.fit.path.table import PathTable
 from closedform.numerics.triangle import Triangle
+from closedform.rows import OneHotRows
 from closedform.words.numbers import plural, short
 
 __all__ = ["Found", "Search", "Selection"]
 
 #: Rows in the coordinates of an explicit basis that are taken at a time.
 _ROWS = 1024
+#: Classes from which sums over them are cheaper than residuals of each row.
+_CLASSES = 16
 #: Times that a grid is extended at each end, at most.
 _EXTENSIONS = 3
 
@@ -162,6 +167,9 @@ class Search:
         table, absolute = self._table, self._selection.scoring == "mae"
         basis = table.basis(float(strengths.min()))
         left_out = LeftOut(basis, strengths)
+        found = self._by_classes(left_out) if isinstance(table.rows.y, OneHotRows) and not absolute else None
+        if found is not None:
+            return found
         if basis.U is None:
             sums = table.rows.walk(ErrorSums(left_out, table.centring_of(basis), absolute=absolute))
         else:
@@ -173,6 +181,21 @@ class Search:
         result = sums.result()
         self._interpolated, self._named = result.interpolated, result.named
         return result.errors, result.standard_errors
+
+    def _by_classes(self, left_out: LeftOut) -> tuple[Tensor, Tensor] | None:
+        """Return the errors of labels by sums over the classes; None where rows have to be taken one by one."""
+        table, labels, basis = self._table, self._table.rows.y, left_out.basis
+        if basis.U is not None or not isinstance(labels, OneHotRows) or labels.shape[1] < _CLASSES:
+            return None
+        centring = table.centring_of(basis)
+        fold = LabelErrors(left_out, centring, Coding.of(labels, centring), nodes_of(basis, left_out))
+        sums = labelled(table.rows, labels).walk(fold)
+        errors, cancelled = sums.errors()
+        if cancelled:
+            return None
+        apart = sums.apart.result()
+        self._interpolated, self._named = apart.interpolated, apart.named
+        return errors, torch.full_like(errors, torch.nan)
 
     def _folds(self) -> list[Triangle]:
         if self._triangles is None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from closedform.fit.kernels import check_kernel, weighted_kernel
 from closedform.fit.path.basis import Basis, explicit_basis, kernel_basis
-from closedform.fit.path.tall import Centring, Means, basis_by_gram, basis_of_triangle, uniform_exponent
+from closedform.fit.path.centring import Centring
+from closedform.fit.path.tall import basis_by_gram, basis_of_triangle, centring_by_means, uniform_exponent
 from closedform.numerics.scaling import power_of_two_exponents
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Design, Rows, Scan
@@ -69,7 +70,7 @@ class PathTable:
             return self._wide()
         if self._small:
             return basis_of_triangle(self.design.triangle, self.exponent)
-        return basis_by_gram(self.design)
+        return basis_by_gram(self.design, self.centring)
 
     def _empty(self, exponent: int, target_exponents: Tensor) -> Basis:
         zeros = target_exponents.new_zeros(0, dtype=torch.float64)
@@ -97,12 +98,7 @@ class PathTable:
     @cached_property
     def centring(self) -> Centring:
         """How rows are brought to coordinates, where there is a triangle or all rows are at hand."""
-        x_scale, y_scale = math.ldexp(1.0, -self.exponent), self.design.columns.target_scale
-        if not self.bias:
-            return Centring(x_scale, y_scale, None, None)
-        means = self.rows.walk(Means(self.rows.n_features, x_scale, y_scale))
-        total = self.scanned.weight_sum
-        return Centring(x_scale, y_scale, means.features / total, means.targets / total)
+        return centring_by_means(self.design)
 
     def _wide(self) -> Basis:
         A, root = self.centring.features(self._counted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Self, final
 
 import torch
@@ -12,99 +11,16 @@ from typing_extensions import override
 
 from closedform.engine.choice import engine_for
 from closedform.fit.path.basis import Basis, kept_values
+from closedform.fit.path.centring import Centring, Means, block_rows
+from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments, labelled
 from closedform.numerics.symmetric import mirror
 from closedform.numerics.triangle import Triangle
-from closedform.rows import Block, Design, SumFold
+from closedform.rows import Block, Design, OneHotRows, SumFold
 from closedform.rows.block import Extent
 
-__all__ = ["CentredSums", "Centring", "Means", "basis_by_gram", "basis_of_triangle", "uniform_exponent"]
+__all__ = ["CentredSums", "basis_by_gram", "basis_of_triangle", "centring_by_means", "uniform_exponent"]
 
 _EPS = sys.float_info.epsilon
-#: Rows of a block, at least: their product with the columns is bound by arithmetic then.
-_FEWEST_ROWS = 1024
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Centring:
-    """How rows are brought to coordinates: divided by powers of two, less their means, times the roots of the weights.
-
-    Attributes:
-        x_scale: Power of two that X is multiplied by.
-        y_scale: Powers of two that the targets are multiplied by, ``(targets,)``.
-        mean: ``(features,)`` in that scale, or None.
-        target_mean: ``(targets,)`` in that scale, or None.
-    """
-
-    x_scale: float
-    y_scale: Tensor
-    mean: Tensor | None
-    target_mean: Tensor | None
-
-    def features(self, block: Block) -> tuple[Tensor, Tensor | None]:
-        """Return the centred and weighted features of a block, new, and the roots of the weights or None."""
-        A = block.X.to(torch.float64) * self.x_scale
-        if self.mean is not None:
-            A -= self.mean
-        if block.weight is None:
-            return A, None
-        root = block.weight.sqrt()
-        A *= root.unsqueeze(1)
-        return A, root
-
-    def targets(self, block: Block, root: Tensor | None) -> Tensor:
-        """Return the centred and weighted targets of a block, new."""
-        B = block.Y.to(torch.float64) * self.y_scale
-        if self.target_mean is not None:
-            B -= self.target_mean
-        return B if root is None else B.mul_(root.unsqueeze(1))
-
-
-def block_rows(extent: Extent) -> int:
-    """Return how many rows are brought to coordinates at a time."""
-    return max(_FEWEST_ROWS, extent.cached_rows())
-
-
-@final
-class Means(SumFold):
-    """Weighted sums of the columns of X and Y.
-
-    Args:
-        n_features: Columns of X.
-        y_scale: Powers of two that the targets are multiplied by, ``(targets,)``.
-        x_scale: Power of two that X is multiplied by.
-    """
-
-    label = "factoring"
-
-    def __init__(self, n_features: int, x_scale: float, y_scale: Tensor) -> None:
-        self._arguments = (n_features, x_scale, y_scale)
-        self._x_scale = y_scale.new_full((n_features,), x_scale)
-        self._x, self._y = y_scale.new_zeros(2, n_features), y_scale.new_zeros(2, y_scale.shape[0])
-
-    @property
-    def features(self) -> Tensor:
-        """Sums of the features, ``(features,)``."""
-        return self._x[1]
-
-    @property
-    def targets(self) -> Tensor:
-        """Sums of the targets, ``(targets,)``."""
-        return self._y[1]
-
-    @override
-    def add(self, block: Block) -> None:
-        x_scale, y_scale = self._x_scale, self._arguments[2]
-        block.engine.spread_squares_(self._x, block.X, x_scale, torch.zeros_like(x_scale), block.weight)
-        engine_for(block.Y).spread_squares_(self._y, block.Y, y_scale, torch.zeros_like(y_scale), block.weight)
-
-    @override
-    def fresh(self) -> Self:
-        return type(self)(*self._arguments)
-
-    @override
-    def sums(self) -> tuple[Tensor, ...]:
-        return self._x, self._y
 
 
 @final
@@ -151,36 +67,61 @@ def uniform_exponent(design: Design) -> int:
     return int(design.exponents[int(design.bias) :].max())
 
 
-def basis_by_gram(design: Design) -> Basis:
-    """Return the basis from the eigenvectors of the centred Gram matrix; its ``error`` grows with the squares."""
-    exponent, device = uniform_exponent(design), design.rows.device
-    scanned, n = design.scanned, design.rows.n_features
-    x_scale, y_scale = 2.0**-exponent, design.columns.target_scale
-    centring = Centring(x_scale, y_scale, None, None)
-    if design.bias:
-        means = design.rows.walk(Means(n, x_scale, y_scale))
-        total = scanned.weight_sum
-        centring = Centring(x_scale, y_scale, means.features / total, means.targets / total)
-    sums = design.rows.walk(CentredSums(centring, n))
+def centring_by_means(design: Design) -> Centring:
+    """Return how rows are brought to coordinates, with means by a pass over the rows where there is a bias."""
+    x_scale, y_scale = 2.0 ** -uniform_exponent(design), design.columns.target_scale
+    if not design.bias:
+        return Centring(x_scale, y_scale, None, None)
+    rows, total = design.rows, design.scanned.weight_sum
+    if isinstance(rows.y, OneHotRows):
+        plain = labelled(rows, rows.y)
+        features = plain.walk(Means(rows.n_features, x_scale, y_scale.new_ones(1))).features
+        weights = plain.walk(ClassWeights(rows.n_targets, rows.device)).weights
+        means = rows.y.off + (1 - rows.y.off) * weights / total
+        return Centring(x_scale, y_scale, features / total, means * y_scale)
+    sums = rows.walk(Means(rows.n_features, x_scale, y_scale))
+    return Centring(x_scale, y_scale, sums.features / total, sums.targets / total)
 
-    values, vectors = torch.linalg.eigh(mirror(sums.gram))
+
+def _moments(design: Design, centring: Centring) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``A'A``, its upper triangle, ``A'B`` and the squares of B of centred rows."""
+    rows = design.rows
+    if isinstance(rows.y, OneHotRows):
+        coding = Coding.of(rows.y, centring)
+        sums = labelled(rows, rows.y).walk(LabelMoments(centring, rows.n_features, rows.n_targets))
+        cross = coding.sums(sums.classes.T)
+        return sums.gram, cross, coding.squares(sums.weights)
+    moments = rows.walk(CentredSums(centring, rows.n_features))
+    return moments.gram, moments.cross, moments.squares
+
+
+def basis_by_gram(design: Design, centring: Centring) -> Basis:
+    """Return the basis from the eigenvectors of the centred Gram matrix; its ``error`` grows with the squares.
+
+    Args:
+        design: The rows.
+        centring: How they are centred.
+    """
+    scanned, n, device = design.scanned, design.rows.n_features, design.rows.device
+    gram, cross, squares = _moments(design, centring)
+    values, vectors = torch.linalg.eigh(mirror(gram))
     values, vectors = values.flip(0), vectors.flip(1)
     kept = kept_values(values, scanned.positive_rows, n)
     values, vectors = values[:kept], vectors[:, :kept]
     map_ = vectors / values.sqrt()
-    coordinates = map_.T @ sums.cross
+    coordinates = map_.T @ cross
     return Basis(
         squares=values,
         coordinates=coordinates,
-        residual_squares=(sums.squares - coordinates.square().sum(0)).clamp(min=0.0),
+        residual_squares=(squares - coordinates.square().sum(0)).clamp(min=0.0),
         rows=scanned.positive_rows,
         weight_sum=scanned.weight_sum,
         bias=design.bias,
-        x_exponent=exponent,
+        x_exponent=uniform_exponent(design),
         target_exponents=design.target_exponents,
         map=map_,
         mean=centring.mean if centring.mean is not None else torch.zeros(n, dtype=torch.float64, device=device),
-        target_mean=centring.target_mean if centring.target_mean is not None else torch.zeros_like(y_scale),
+        target_mean=centring.target_mean if centring.target_mean is not None else torch.zeros_like(squares),
         error=_EPS * float(values[0] / values[-1]) if kept else _EPS,
     )
 
