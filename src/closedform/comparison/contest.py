@@ -14,7 +14,7 @@ from torch.optim import SGD
 
 from closedform.comparison.causes import EXCESS, cause
 from closedform.comparison.contenders import Contender, Outlook
-from closedform.comparison.direct import direct_row, exact_solution, fit_scikit_learn, timed_solve
+from closedform.comparison.direct import direct_row, exact_solution, fit_kernel_ridge, fit_scikit_learn, timed_solve
 from closedform.comparison.methods import MethodResult
 from closedform.comparison.obstacles import obstacle
 from closedform.comparison.overlay import with_measured_runs
@@ -83,6 +83,8 @@ class Contest:
             trained = [] if blocked else self._train(problem, spectral, report)
         with self._timed("scikit-learn"):
             scikit_learn = fit_scikit_learn(self.rows, self.bias, problem, self.clock)
+        with self._timed("kernel ridge"):
+            kernel_ridge = fit_kernel_ridge(self.rows, self.bias, problem, self.clock)
         with self._timed("the diagnosis"), self._alone():
             record = with_measured_runs(record, spectral, self._start(), trained)
 
@@ -98,7 +100,7 @@ class Contest:
             obstacle=blocked,
         )
         return Comparison(
-            methods=(closed_form, *trained, *scikit_learn),
+            methods=(closed_form, *trained, *scikit_learn, *kernel_ridge),
             condition=spectral.condition,
             rank=solution.certificate.rank,
             learning_rate_limit=spectral.learning_rate_limit,

@@ -1,4 +1,4 @@
-"""The direct methods: the closed form, and scikit-learn's ``LinearRegression`` where it is installed."""
+"""The direct methods: the closed form, scikit-learn's ``LinearRegression`` where it is installed, and kernel ridge."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from closedform.comparison.methods import MethodResult
 from closedform.comparison.problem import Measurement, Problem, Weights, failure
+from closedform.fit.kernels import looks_like_kernel
 from closedform.fit.orchestrator import solve_rows
+from closedform.fit.path.entry import path_of_rows
+from closedform.fit.path.search import Selection
 from closedform.fit.request import Request
 from closedform.fit.solution import Solution
 from closedform.rows import Rows, Scan
+from closedform.words.errors import InputError
+from closedform.words.numbers import short
 
-__all__ = ["direct_row", "exact_solution", "fit_scikit_learn", "timed_solve"]
+__all__ = ["direct_row", "exact_solution", "fit_kernel_ridge", "fit_scikit_learn", "timed_solve"]
 
 _SCIKIT_LEARN = "sklearn LinearRegression"
+_KERNEL_RIDGE = "kernel ridge, l2 by leave-one-out"
 #: Seconds below which a solve is timed three times and the median taken.
 _FAST = 0.5
 
@@ -90,6 +97,33 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
     tolerance = model.get_params().get("tol")
     reason = "done" if tolerance is None else f"done; singular values below its tol={tolerance:g} are cut"
     return (direct_row(_SCIKIT_LEARN, seconds, found.on(problem.X.device), problem, reason),)
+
+
+def fit_kernel_ridge(rows: Rows, bias: bool, problem: Problem, clock: Callable[[], float]) -> tuple[MethodResult, ...]:
+    """Return the row of kernel ridge where the features are a kernel matrix between the rows, else nothing.
+
+    That is what fits such a matrix with an eye to rows that are not among it.
+
+    Args:
+        rows: The rows.
+        bias: Whether the layer has one, which a kernel has not.
+        problem: Measures the weights.
+        clock: Tells the seconds.
+    """
+    if bias or not looks_like_kernel(rows):
+        return ()
+    start = clock()
+    request = Request.checked(rows, kernel=True, dtype=torch.float64, progress=False)
+    try:
+        path = path_of_rows(rows, request, None, Selection("loo", None, True, "density"))
+    except InputError:  # a matrix that only looked like a kernel
+        return ()
+    chosen = sorted({float(value) for value in path.l2})
+    strengths = short(chosen[0]) if len(chosen) == 1 else f"{short(chosen[0])} to {short(chosen[-1])}"
+    found = Weights(path.solution.weight, None)
+    ending = str(path.solution.outcome).split(":")[0]
+    row = direct_row(_KERNEL_RIDGE, clock() - start, found.on(problem.X.device), problem, ending)
+    return (replace(row, settings=f"l2 = {strengths}"),)
 
 
 def _failed_row(seconds: float, problem: Problem, reason: str) -> MethodResult:

@@ -17,7 +17,7 @@ _PLOT = (330.0, 14.0)
 #: Height of the drawing, its axis included.
 _HEIGHT = 372.0
 #: Symbols of the direct methods, which are points in the ink of the text: the closed form first.
-_DIRECT = ("star", "cross")
+_DIRECT = ("star", "cross", "plus")
 
 
 def methods_table(methods: Sequence[MethodResult], floor: float) -> Table:

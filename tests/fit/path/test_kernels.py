@@ -77,6 +77,26 @@ def test_the_path_of_a_kernel_finds_the_strength_that_is_best_left_out() -> None
     assert path.solution.predict(kernel[80:, :80]).numpy() == pytest.approx(peer.predict(kernel[80:, :80]), rel=1e-9)
 
 
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_the_density_is_that_of_gaussian_predictions(weight: np.ndarray | None) -> None:
+    strengths = np.logspace(-4, 1, 25)
+    path = cf.ridge_path(K, Y, l2=strengths, kernel=True, sample_weight=weight)
+    w = np.ones(40) if weight is None else weight
+    likely = np.empty((25, 2))
+    for place, l2 in enumerate(strengths):
+        # The variance of a row given the others, of a Gaussian process with noise l2 / w.
+        inverse = np.linalg.inv(K + l2 * np.diag(1 / w))
+        residual, variance = inverse @ Y / inverse.diagonal()[:, None], 1 / inverse.diagonal()
+        scale = (residual**2 / variance[:, None]).mean(0)
+        likely[place] = -0.5 * (np.log(scale) + np.log(variance).mean())
+        np.testing.assert_allclose(path.errors[place].numpy(), w @ residual**2 / w.sum(), rtol=1e-9)
+    assert path.l2.tolist() == strengths[likely.argmax(0)].tolist()
+    assert path.scoring == "density"
+    squared = cf.ridge_path(K, Y, l2=strengths, kernel=True, sample_weight=weight, scoring="mse")
+    assert squared.l2.tolist() == strengths[squared.errors.argmin(0)].tolist()
+    assert torch.equal(squared.errors, path.errors)
+
+
 def test_a_ridge_on_a_kernel_is_noted() -> None:
     assert any("kernel=True" in note for note in cf.solve(K, Y, l2=0.1).notes)
     for X, options in ((K, {}), (np.eye(40), {"l2": 0.1}), (RNG.standard_normal((40, 40)), {"l2": 0.1})):
@@ -96,6 +116,21 @@ def test_a_ridge_on_a_kernel_is_noted() -> None:
 def test_what_is_refused(X: np.ndarray, options: dict[str, Any], message: str) -> None:
     with pytest.raises(cf.ClosedformError, match=message):
         cf.solve(X, Y, **({"l2": 0.1, "kernel": True} | options))
+
+
+def test_a_comparison_on_a_kernel_has_a_row_of_kernel_ridge() -> None:
+    points = np.random.default_rng(3).uniform(-1, 1, (90, 2))
+    kernel = np.exp(-((points[:, None] - points[None]) ** 2).sum(-1) / 0.5)
+    y = np.sin(3 * points[:, 0]) + 0.3 * np.random.default_rng(4).standard_normal(90)
+    found = cf.compare(kernel[:60, :60], y[:60], kernel[60:, :60], y[60:], optimizers=["sgd"], budget=0.05)
+    row = found["kernel ridge, l2 by leave-one-out"]
+    path = cf.ridge_path(kernel[:60, :60], y[:60], kernel=True)
+    expected = np.abs(path.solution.predict(kernel[60:, :60]).numpy() - y[60:]).mean()
+    assert row.test_mae == pytest.approx(expected, rel=1e-9)
+    assert row.test_mae < found["closed form"].test_mae
+    assert "l2 = " in row.settings
+    plain = cf.compare(POINTS, Y[:, 0], optimizers=["sgd"], budget=0.05)
+    assert not any("kernel" in method.name for method in plain.methods)
 
 
 def test_an_indefinite_matrix_is_no_kernel() -> None:

@@ -27,7 +27,7 @@ from closedform.words.progress import Progress
 __all__ = ["left_out_residuals", "path_of_rows", "ridge_path"]
 
 #: What ``scoring=`` takes.
-_SCORINGS = ("mse", "mae")
+_SCORINGS = ("mse", "mae", "density")
 
 
 @untraced
@@ -41,7 +41,7 @@ def ridge_path(
     select: Any = "loo",
     per_target: bool = True,
     kernel: bool = False,
-    scoring: str = "mse",
+    scoring: str | None = None,
     progress: Watcher = None,
 ) -> RidgePath:
     r"""Return the error of every ridge strength on rows it has not seen, from one factor, and the fit at the best one.
@@ -63,7 +63,11 @@ def ridge_path(
             of folds, a splitter such as scikit-learn's ``KFold``, or the number of the fold of each row, ``(rows,)``.
         per_target: Whether each target has a strength of its own; else one minimises the mean over the targets.
         kernel: Whether X is a symmetric kernel matrix: ``(K + l2 I) a = y``. Only with ``select="loo"`` or ``"gcv"``.
-        scoring: ``"mse"``, or with leave-one-out ``"mae"`` (mean absolute error).
+        scoring: What the choice makes least. ``"mse"``: the mean squared error; with leave-one-out also ``"mae"``, the
+            mean absolute error, which ``errors`` then are; and for kernels ``"density"``: the other rows predict a row
+            with a variance of its own, and the strength is taken under which the rows are most likely (Sundararajan and
+            Keerthi 2001), while ``errors`` stay mean squares. None is ``"density"`` for the leave-one-out of a kernel,
+            whose rows differ much in how well others predict them, and else ``"mse"``.
         progress: As for :func:`closedform.solve`.
 
     Returns:
@@ -182,6 +186,8 @@ def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any
     """
     if not isinstance(per_target, bool):
         raise InputError(f"per_target={per_target!r} must be True or False: whether each target has its own strength.")
+    if scoring is None:
+        scoring = "density" if kernel is True and isinstance(select, str) and select == "loo" else "mse"
     if scoring not in _SCORINGS:
         raise InputError(f"scoring={scoring!r}; choose from {', '.join(map(repr, _SCORINGS))}.")
     named = isinstance(select, str)
@@ -190,8 +196,10 @@ def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any
             f"select={select!r}; choose 'loo', 'gcv', a number of folds, a splitter such as sklearn's KFold, or give "
             "the number of the fold of each row."
         )
-    if scoring != "mse" and select != "loo":
+    if scoring != "mse" and not (named and select == "loo"):
         raise InputError(f"scoring={scoring!r} needs the residual of each row: use it with select='loo'.")
+    if scoring == "density" and kernel is not True:
+        raise InputError("scoring='density' is for kernels: use it with kernel=True.")
     if kernel is True and not named:
         raise InputError("folds of a kernel are not available; use select='loo', which is exact and faster.")
     if named:

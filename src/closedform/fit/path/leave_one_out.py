@@ -79,6 +79,17 @@ class LeftOut:
         """
         return self._given.T @ squares.T + leftovers
 
+    def precisions(self, U: Tensor, leftovers: Tensor) -> Tensor:
+        """Return how sharply the other rows predict each row, up to a factor for each strength, ``(strengths, rows)``.
+
+        Args:
+            U: Coordinates of the rows, ``(rows, rank)``.
+            leftovers: What :meth:`leftovers` returned for them.
+        """
+        if self.basis.interpolates:
+            return self._inverses.T @ U.square().T
+        return self.remaining(U.square(), leftovers)
+
     def residuals(self, U: Tensor, B: Tensor, leftovers: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Yield leave-one-out residuals of some targets at a time, ``(those targets, strengths, rows)``, weighted.
 
@@ -148,12 +159,16 @@ class LeftOutErrors:
         standard_errors: Standard errors of those means, ``(strengths, targets)``.
         interpolated: Number of rows with leverage 1.
         named: The first of them.
+        density: Where it was asked for: the mean squared residual with each row's weighed by the variance it is
+            predicted with, over their geometric mean, ``(strengths, targets)``; least where the predictive density is
+            largest.
     """
 
     errors: Tensor
     standard_errors: Tensor
     interpolated: int
     named: tuple[int, ...]
+    density: Tensor | None = None
 
 
 @final
@@ -164,14 +179,16 @@ class ErrorSums(Fold):
         left_out: What makes the residuals.
         centring: How rows are brought to the coordinates of its basis; None where they are given in them.
         absolute: Whether absolute residuals are summed, not squares.
+        density: Whether their predictive density is summed as well.
     """
 
     label = "leaving rows out"
 
-    def __init__(self, left_out: LeftOut, centring: Centring | None, *, absolute: bool) -> None:
-        self._left_out, self._centring, self._absolute = left_out, centring, absolute
+    def __init__(self, left_out: LeftOut, centring: Centring | None, *, absolute: bool, density: bool = False) -> None:
+        self._left_out, self._centring, self._absolute, self._density = left_out, centring, absolute, density
         basis, count = left_out.basis, left_out.strengths.shape[0]
         self._sums = basis.squares.new_zeros(3, basis.targets, count)
+        self._precise, self._logarithms = torch.zeros_like(self._sums[0]), basis.squares.new_zeros(count)
         self._weights = basis.squares.new_zeros(1)
         self._interpolated, self._named = 0, [-1] * _NAMED
 
@@ -203,7 +220,13 @@ class ErrorSums(Fold):
         leftovers = left_out.leftovers(U, share)
         self._note(left_out.interpolated(leftovers) & (True if weight is None else weight > 0), start, numbers)
 
+        precisions = left_out.precisions(U, leftovers) if self._density else None
+        if precisions is not None:
+            self._logarithms += precisions.log().sum(1)
+
         for part, E in left_out.residuals(U, B, leftovers):
+            if precisions is not None:
+                self._precise[part] += torch.einsum("klr,klr,lr->kl", E, E, precisions)
             losses = self._losses(E, weight)
             self._sums[0, part] += losses @ ones
             self._sums[2, part] += losses @ (ones if weight is None else weight)
@@ -237,11 +260,17 @@ class ErrorSums(Fold):
         scale = torch.ldexp(torch.ones_like(basis.residual_squares), basis.target_exponents).unsqueeze(1)
         factor = scale if self._absolute else scale.square()
         named = tuple(self._named[: min(self._interpolated, _NAMED)])
-        return LeftOutErrors((mean * factor).T, (deviation * factor).T, self._interpolated, named)
+        density = None
+        if self._density:
+            density = self._precise / count * (-self._logarithms / count).exp() * scale.square()
+            density = torch.where(torch.isnan(density), torch.inf, density).T
+        return LeftOutErrors((mean * factor).T, (deviation * factor).T, self._interpolated, named, density)
 
     @override
     def merge(self, other: Self) -> None:
         self._sums += other._sums
+        self._precise += other._precise
+        self._logarithms += other._logarithms
         self._weights += other._weights
         room = max(0, _NAMED - self._interpolated)
         named = [row for row in other._named if row >= 0][:room]
@@ -250,18 +279,18 @@ class ErrorSums(Fold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._left_out, self._centring, absolute=self._absolute)
+        return type(self)(self._left_out, self._centring, absolute=self._absolute, density=self._density)
 
     @override
     def state(self) -> tuple[Tensor, ...]:
         rows = torch.tensor([self._interpolated, *self._named], dtype=torch.float64, device="cpu")
-        return self._sums, self._weights, rows
+        return self._sums, self._precise, self._logarithms, self._weights, rows
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
-        self._sums.copy_(state[0])
-        self._weights.copy_(state[1])
-        self._interpolated, *self._named = (int(value) for value in state[2])
+        for mine, theirs in zip((self._sums, self._precise, self._logarithms, self._weights), state, strict=False):
+            mine.copy_(theirs)
+        self._interpolated, *self._named = (int(value) for value in state[4])
 
 
 def left_out_of(left_out: LeftOut, U: Tensor, B: Tensor, weight: Tensor | None) -> Tensor:

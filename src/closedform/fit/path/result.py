@@ -38,7 +38,7 @@ _WAYS = {
     "gcv": "generalized cross-validation",
     "k-fold": "cross-validation by folds",
 }
-_LOSSES = {"mse": "mean squared error", "mae": "mean absolute error"}
+_LOSSES = {"mse": "mean squared error", "mae": "mean absolute error", "density": "mean squared error"}
 
 
 @final
@@ -55,7 +55,7 @@ class RidgePath(Report):
         l2: The strength chosen for each target, ``(targets,)``.
         solution: The certified fit at these strengths.
         select: ``"loo"``, ``"gcv"`` or ``"k-fold"``.
-        scoring: ``"mse"`` or ``"mae"``.
+        scoring: What is least at the chosen strengths: ``"mse"``, ``"mae"``, or of kernels ``"density"``.
         interpolated_rows: Number of rows with leverage 1 as the strength goes to zero.
         notes: What the user should know of the choice.
         seconds: Wall time.
@@ -215,7 +215,8 @@ def _blocks(path: RidgePath, most: int) -> tuple[Block, ...]:
 def _headline(path: RidgePath) -> str:
     values = sorted(set(path.l2.tolist()))
     chosen = short(values[0]) if len(values) == 1 else f"{short(values[0])} to {short(values[-1])}"
-    return f"l2 = {chosen} by {_WAYS[path.select]}, of {plural(path.strengths.shape[0], 'strength')}"
+    way = _WAYS[path.select] + " predictive density" * (path.scoring == "density")
+    return f"l2 = {chosen} by {way}, of {plural(path.strengths.shape[0], 'strength')}"
 
 
 def _summary_of(path: RidgePath) -> Document:

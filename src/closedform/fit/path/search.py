@@ -38,7 +38,7 @@ class Selection:
         name: ``"loo"``, ``"gcv"`` or ``"k-fold"``.
         folds: The fold of each row, ``(rows,)``, or None.
         per_target: Whether each target has a strength of its own.
-        scoring: ``"mse"`` or ``"mae"``.
+        scoring: ``"mse"``, ``"mae"`` or ``"density"``.
     """
 
     name: str
@@ -82,35 +82,33 @@ class Search:
         device = self._table.rows.device
         if strengths is not None:
             strengths = strengths.to(device)
-            errors, deviations = self._errors(strengths)
-            return self._found(strengths, errors, deviations, given=True)
+            return self._found(strengths, *self._errors(strengths), given=True)
 
         strengths = default_grid(self._table.basis(None)).to(device)
-        errors, deviations = self._errors(strengths)
+        errors, deviations, criterion = self._errors(strengths)
         added = 0
         for up in (False, True):
             for _ in range(_EXTENSIONS):
                 end = strengths.shape[0] - 1 if up else 0
-                if not bool((self._best(strengths, errors) == end).any()):
+                if not bool((self._best(strengths, criterion) == end).any()):
                     break
                 more = further(self._table.basis(None), strengths, up=up)
                 if more is None:
                     break
                 more = more.to(device)
-                more_errors, more_deviations = self._errors(more)
                 added += more.shape[0]
-                order = 1 if up else -1
-                strengths = torch.cat([strengths, more][::order])
-                errors = torch.cat([errors, more_errors][::order])
-                deviations = torch.cat([deviations, more_deviations][::order])
+                pairs = zip((strengths, errors, deviations, criterion), (more, *self._errors(more)), strict=True)
+                strengths, errors, deviations, criterion = (
+                    torch.cat([one, other] if up else [other, one]) for one, other in pairs
+                )
         if added:
             self._notes.append(
                 f"the best strength was at an end of the grid, which was extended by {plural(added, 'strength')}"
             )
-        return self._found(strengths, errors, deviations, given=False)
+        return self._found(strengths, errors, deviations, criterion, given=False)
 
-    def _found(self, strengths: Tensor, errors: Tensor, deviations: Tensor, *, given: bool) -> Found:
-        best = self._best(strengths, errors)
+    def _found(self, strengths: Tensor, errors: Tensor, deviations: Tensor, criterion: Tensor, *, given: bool) -> Found:
+        best = self._best(strengths, criterion)
         chosen = strengths[best]
         self._say_ends(strengths, chosen, given)
 
@@ -133,12 +131,16 @@ class Search:
             notes=tuple(self._notes),
         )
 
-    def _best(self, strengths: Tensor, errors: Tensor) -> Tensor:
+    def _best(self, strengths: Tensor, criterion: Tensor) -> Tensor:
         """Return the place of the best strength of each target, ``(targets,)``; of equal ones the largest is best."""
-        values = errors if self._selection.per_target else errors.mean(1, keepdim=True)
+        values = criterion
+        if not self._selection.per_target:
+            # Densities of targets multiply, errors add up.
+            shared = criterion.log() if self._selection.scoring == "density" else criterion
+            values = shared.mean(1, keepdim=True)
         values = torch.where(torch.isnan(values), torch.inf, values)
         order = strengths.argsort(descending=True, stable=True)
-        return order[values[order].argmin(0)].expand(errors.shape[1])
+        return order[values[order].argmin(0)].expand(criterion.shape[1])
 
     def _say_ends(self, strengths: Tensor, chosen: Tensor, given: bool) -> None:
         if not bool(strengths.min() < strengths.max()):
@@ -151,36 +153,42 @@ class Search:
             who = "" if chosen.shape[0] == 1 else f" for {plural(count, 'target')}"
             self._notes.append(f"the best is the {word} strength, {short(float(value))}{who}: {advice}")
 
-    def _errors(self, strengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return errors and their standard errors, ``(strengths, targets)``; equal strengths are tried once."""
+    def _errors(self, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return errors, their standard errors and what is least at the best strength, ``(strengths, targets)`` each.
+
+        Equal strengths are tried once.
+        """
         distinct, places = torch.unique(strengths, return_inverse=True)
         if self._selection.name == "loo":
-            errors, deviations = self._left_out(distinct)
-        elif self._selection.name == "gcv":
+            errors, deviations, criterion = self._left_out(distinct)
+            return errors[places], deviations[places], criterion[places]
+        if self._selection.name == "gcv":
             errors = generalized_errors(self._table.basis(float(distinct.min())), distinct)
             deviations = torch.full_like(errors, torch.nan)
         else:
             errors, deviations = fold_errors(self._folds(), self._table.exponent, distinct)
-        return errors[places], deviations[places]
+        return errors[places], deviations[places], errors[places]
 
-    def _left_out(self, strengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _left_out(self, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         table, absolute = self._table, self._selection.scoring == "mae"
         basis = table.basis(float(strengths.min()))
         left_out = LeftOut(basis, strengths)
         found = self._by_classes(left_out) if isinstance(table.rows.y, OneHotRows) and not absolute else None
         if found is not None:
-            return found
+            return *found, found[0]
         if basis.U is None:
             sums = table.rows.walk(ErrorSums(left_out, table.centring_of(basis), absolute=absolute))
         else:
-            sums = ErrorSums(left_out, None, absolute=absolute)
+            density = self._selection.scoring == "density"
+            sums = ErrorSums(left_out, None, absolute=absolute, density=density)
             _, U, B = table.coordinates(basis)
             for start in range(0, U.shape[0], _ROWS):
                 part = slice(start, start + _ROWS)
                 sums.add_rows(U[part], B[part], None if table.weight is None else table.weight[part], start)
         result = sums.result()
         self._interpolated, self._named = result.interpolated, result.named
-        return result.errors, result.standard_errors
+        criterion = result.errors if result.density is None else result.density
+        return result.errors, result.standard_errors, criterion
 
     def _by_classes(self, left_out: LeftOut) -> tuple[Tensor, Tensor] | None:
         """Return the errors of labels by sums over the classes; None where rows have to be taken one by one."""
