@@ -88,7 +88,7 @@ class MiniBatch:
     def _falling(self, steps: float) -> float:
         if steps > _RESOLVED:
             logs = torch.log1p(-self._shrink.clamp(max=1 - 1e-16))
-            return self.noise_floor + float((self._weights * self._start * torch.exp(steps * logs)).sum())
+            return self.noise_floor + float((self._weights * self._start * torch.exp(float(steps) * logs)).sum())
         values, vectors = self._modes
         offset = vectors.T @ (self._start - self._settled)
         left = (vectors.T @ self._weights) * offset * values.clamp(min=0.0).pow(steps)
