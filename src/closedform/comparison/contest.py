@@ -88,7 +88,7 @@ class Contest:
         with self._timed("the diagnosis"), self._alone():
             record = with_measured_runs(record, spectral, self._start(), trained)
 
-        floor = self._rounding_floor(problem, closed_form, trained, scikit_learn)
+        floor = self._rounding_floor(problem, closed_form, [*trained, *kernel_ridge], scikit_learn)
         dtype, steps_needed = str(self.rows.dtype).removeprefix("torch."), _steps_needed(spectral)
         sentence = cause(
             spectral.condition,

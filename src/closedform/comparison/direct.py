@@ -113,7 +113,7 @@ def fit_kernel_ridge(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
     if bias or not looks_like_kernel(rows):
         return ()
     start = clock()
-    request = Request.checked(rows, kernel=True, dtype=torch.float64, progress=False)
+    request = Request.checked(rows, kernel=True, progress=False)
     try:
         path = path_of_rows(rows, request, None, Selection("loo", None, True, "density"))
     except InputError:  # a matrix that only looked like a kernel

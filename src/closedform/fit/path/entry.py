@@ -186,11 +186,12 @@ def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any
     """
     if not isinstance(per_target, bool):
         raise InputError(f"per_target={per_target!r} must be True or False: whether each target has its own strength.")
+
+    named = isinstance(select, str)
     if scoring is None:
-        scoring = "density" if kernel is True and isinstance(select, str) and select == "loo" else "mse"
+        scoring = "density" if kernel is True and named and select == "loo" else "mse"
     if scoring not in _SCORINGS:
         raise InputError(f"scoring={scoring!r}; choose from {', '.join(map(repr, _SCORINGS))}.")
-    named = isinstance(select, str)
     if named and select not in ("loo", "gcv"):
         raise InputError(
             f"select={select!r}; choose 'loo', 'gcv', a number of folds, a splitter such as sklearn's KFold, or give "
@@ -202,6 +203,7 @@ def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any
         raise InputError("scoring='density' is for kernels: use it with kernel=True.")
     if kernel is True and not named:
         raise InputError("folds of a kernel are not available; use select='loo', which is exact and faster.")
+
     if named:
         return Selection(select, None, per_target, scoring)
     return Selection("k-fold", check_folds(select, rows.n_rows), per_target, scoring)
