@@ -52,10 +52,10 @@ class _ConvexEstimator(BaseEstimator, ABC):
     def _outputs(self, X: Any) -> Tensor:
         check_is_fitted(self)
         x = read_features(self, X)
-        coefficients = torch.as_tensor(self.coef_).to(x.device)
+        coefficients = torch.as_tensor(self.coef_, device=x.device)
         kind = torch.promote_types(x.dtype, coefficients.dtype)
         outputs = x.to(kind) @ coefficients.T.to(kind) if coefficients.ndim == 2 else x.to(kind) @ coefficients.to(kind)
-        return outputs + torch.as_tensor(self.intercept_).to(outputs)
+        return outputs + torch.as_tensor(self.intercept_, device=x.device).to(outputs.dtype)
 
 
 def _strength(value: Any, name: str, *, positive: bool = False) -> float:
