@@ -272,3 +272,41 @@ def test_whoever_is_killed_while_saving_leaves_a_whole_file(tmp_path: Path, monk
     loaded = cf.Accumulator.load(path)
     assert len(loaded) == 50
     assert torch.equal(loaded.solve().weight, first.solve().weight)
+
+
+def train(opt: cf.optim.RecursiveLeastSquares, layer: torch.nn.Linear, X: Tensor, Y: Tensor) -> None:
+    for x, y in zip(X.split(9), Y.split(9), strict=True):
+        opt.zero_grad()
+        torch.nn.functional.mse_loss(layer(x), y).backward()
+        opt.step()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("l2", [0.0, 2.0])
+@pytest.mark.parametrize("before", [3, 60])
+def test_the_optimizer_starts_from_one(bias: bool, l2: float, before: int) -> None:
+    X, Y = gaussian(100, 4) + 1, gaussian(100, 2, seed=1)
+    acc = folded(X[:before], Y[:before], bias=bias)
+    layer = torch.nn.Linear(4, 2, bias=bias).double()
+    opt = cf.optim.RecursiveLeastSquares(layer, l2=l2, accumulator=acc)
+    train(opt, layer, X[before:], Y[before:])
+    whole = cf.solve(X, Y, bias=bias, l2=l2)
+    assert relative(layer.weight.detach(), whole.weight) <= 1e-12
+    if bias:
+        assert relative(layer.bias.detach(), whole.bias) <= 1e-12
+    with pytest.raises(InputError, match="but this is an Accumulator"):
+        cf.optim.RecursiveLeastSquares(torch.nn.Linear(4, 3, bias=bias), accumulator=acc)
+
+
+@pytest.mark.parametrize("rows", [0, 3, 100])
+def test_the_optimizer_gives_one(rows: int) -> None:
+    X, Y = gaussian(100, 4) + 1, gaussian(100, 2, seed=1)
+    layer = torch.nn.Linear(4, 2).double()
+    opt = cf.optim.RecursiveLeastSquares(layer)
+    if rows:
+        train(opt, layer, X[:rows], Y[:rows])
+    assert len(opt.accumulator) == rows
+    sol = opt.accumulator.fold(X[rows:], Y[rows:]).solve() if rows < 100 else opt.accumulator.solve()
+    same_weights(sol, cf.solve(X, Y, bias=True))
+    with pytest.raises(InputError, match="holds no accumulator"):
+        _ = cf.optim.RecursiveLeastSquares(torch.nn.Linear(4, 2), l2=1.0).accumulator

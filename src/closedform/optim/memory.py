@@ -25,7 +25,7 @@ from closedform.numerics.triangle import Triangle
 from closedform.optim.few_rows import FewRows, are_met
 from closedform.rows import as_rows
 
-__all__ = ["Memory", "init", "update"]
+__all__ = ["Memory", "going_on", "init", "update"]
 
 #: Roundings in a triangle beside those that grow with its columns and, slowly, with the rows folded into it.
 _ROUNDINGS = 8
@@ -70,6 +70,21 @@ def init(weights: Tensor, l2: float, bias: bool) -> Memory:
         return Memory(weights, FewRows.empty(n, k, dtype=weights.dtype, device=weights.device))
     empty = Triangle.empty(n, k, dtype=weights.dtype, device=weights.device)
     return Memory(weights, empty.padded().with_ridge(_ridge(weights, l2, bias)))
+
+
+def going_on(weights: Tensor, l2: float, bias: bool, triangle: Triangle) -> Memory:
+    """Return the memory of rows that were folded before, elsewhere; the layer is not at their solution yet.
+
+    Args:
+        weights: Those of the layer, ``(n, k)``.
+        l2: Ridge strength.
+        bias: Whether row 0 is the bias.
+        triangle: The triangle of the rows, in their units, ``(n, n)``.
+    """
+    held = triangle.unscaled().padded()
+    held = replace(held, R=held.R.to(weights), C=held.C.to(weights), has_ones=False)
+    held = replace(held, residual_squares=held.residual_squares.to(weights))
+    return Memory(weights, held.with_ridge(_ridge(weights, l2, bias)) if l2 > 0 else held, settled=False)
 
 
 def _ridge(weights: Tensor, l2: float, bias: bool) -> Tensor:

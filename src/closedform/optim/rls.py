@@ -23,13 +23,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from closedform.fit.accumulator import Accumulator
 from closedform.fit.layers import round_to, write
 from closedform.optim.batch import Batch, separate_weights, to_batch
 from closedform.optim.call import Call
+from closedform.optim.few_rows import FewRows
 from closedform.optim.following import NOT_FOLLOWED
 from closedform.optim.forward_hook import ForwardHook
 from closedform.optim.layer import find_linear
-from closedform.optim.memory import Memory, init, update
+from closedform.optim.memory import Memory, going_on, init, update
 from closedform.optim.processes import find_peers, share_batches
 from closedform.optim.settings import check_group, check_precision, check_strength, to_number
 from closedform.optim.state import of_memory, portable, restored, to_memory
@@ -65,6 +67,7 @@ class RecursiveLeastSquares(Optimizer):
         lr: Part of the way to the solution that a step goes; not the rate of SGD or Adam. Leave it at 1, without a
             scheduler: with 1e-3 the layer crawls. The first step with another one warns.
         dtype: Precision of the state and of all work, ``torch.float64`` or ``torch.float32``.
+        accumulator: Rows that were folded before, which count with those to come, or None.
         group: The group of ``torch.distributed`` whose processes train together; default: all, where it is initialised.
 
     Raises:
@@ -106,6 +109,7 @@ class RecursiveLeastSquares(Optimizer):
         lr: float = 1.0,
         dtype: torch.dtype = torch.float64,
         group: Any = None,
+        accumulator: Accumulator | None = None,
     ) -> None:
         layer = find_linear(module)
         find_peers(group)
@@ -121,7 +125,48 @@ class RecursiveLeastSquares(Optimizer):
         self.l2 = strength
         self._group = group
         super().__init__(parameters, defaults)
+        if accumulator is not None:
+            self._go_on(accumulator)
         self._attach()
+
+    def _go_on(self, accumulator: Accumulator) -> None:
+        """Start from rows that were folded before.
+
+        Raises:
+            InputError: they are not of this layer.
+        """
+        layer, bias = self.layer, self.layer.bias is not None
+        if (accumulator.n_features, accumulator.n_targets, accumulator.bias) != (
+            layer.in_features,
+            layer.out_features,
+            bias,
+        ):
+            raise InputError(f"the layer is {layer}, but this is an {accumulator}.")
+        memory = going_on(self._present(), self.l2, bias, accumulator.triangle)
+        self.state[layer.weight] = {**self._fresh(), **of_memory(memory)}
+
+    @property
+    def accumulator(self) -> Accumulator:
+        """The rows seen so far as a :class:`closedform.Accumulator`, to be solved, merged and saved.
+
+        Raises:
+            InputError: the layer has no bias, so that the means of the rows are not known; or with l2 or forgetting,
+                where the triangle holds more than the rows.
+        """
+        layer, forgetting = self.layer, to_number("forgetting", self.param_groups[0]["forgetting"])
+        if layer.bias is None or self.l2 > 0 or forgetting < 1:
+            raise InputError(
+                "this optimizer holds no accumulator: the layer needs a bias, l2 must be 0 (pass it to "
+                "accumulator.solve) and forgetting 1. Fold the batches into a cf.Accumulator beside it."
+            )
+        held = to_memory(self.state.get(layer.weight) or self._fresh()).held
+        triangle = held.triangle() if isinstance(held, FewRows) else held
+        triangle = replace(triangle, weight_sum=float(triangle.R[:1, :1].square().sum()), has_ones=True).padded()
+        state = {name: value.double() for name, value in triangle.state_dict().items()}
+        for name in ("exponents", "target_exponents"):
+            state[name] = triangle.state_dict()[name]
+        made = Accumulator(layer.in_features, layer.out_features, bias=True, device=layer.weight.device)
+        return made.load_state_dict({**state, "bias": torch.tensor(True, device="cpu")})
 
     def _attach(self) -> None:
         self._pending: list[Batch | ClosedformError] = []
