@@ -104,12 +104,14 @@ def basis_by_gram(design: Design, centring: Centring) -> Basis:
     """
     scanned, n, device = design.scanned, design.rows.n_features, design.rows.device
     gram, cross, squares = _moments(design, centring)
+
     values, vectors = torch.linalg.eigh(mirror(gram))
     values, vectors = values.flip(0), vectors.flip(1)
     kept = kept_values(values, scanned.positive_rows, n)
     values, vectors = values[:kept], vectors[:, :kept]
     map_ = vectors / values.sqrt()
     coordinates = map_.T @ cross
+
     return Basis(
         squares=values,
         coordinates=coordinates,
