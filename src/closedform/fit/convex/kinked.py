@@ -38,7 +38,7 @@ _CROWD = 8
 #: Relative difference of objectives, and of residuals, that counts as none.
 _LEVEL = 1e-12
 #: Relative gap at which no narrower smoothing is tried.
-_CLOSED = 1e-13
+_CLOSED = 1e-12
 _EPS = torch.finfo(torch.float64).eps
 
 

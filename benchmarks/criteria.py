@@ -1,0 +1,134 @@
+"""Convex criteria beside scikit-learn: ``python benchmarks/criteria.py [--scale 1.0] [--repeats 3] [--json F]``.
+
+Each row is one problem: the seconds of ``closedform.solve`` and its proven relative gap; and for each peer its seconds,
+how many times as long it takes, and by how much (relative) its objective is above ours. ``--scale 0.05`` tries it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn import linear_model
+from torch import Tensor, nn
+
+import closedform as cf
+
+Peer = tuple[str, Callable[[], Any]]
+
+
+def features(rows: int, columns: int, decades: float = 0.0) -> Tensor:
+    """Gaussian rows whose covariance has a spectrum over so many decades, turned at random."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, columns, dtype=torch.float64, generator=generator)
+    X *= torch.logspace(0, -decades, columns, dtype=torch.float64)
+    return X @ torch.linalg.qr(torch.randn(columns, columns, dtype=torch.float64, generator=generator))[0]
+
+
+def labels(X: Tensor, classes: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    W = torch.randn(X.shape[1], classes, dtype=torch.float64, generator=generator) * 2 / X.shape[1] ** 0.5
+    noise = torch.rand(X.shape[0], classes, dtype=torch.float64, generator=generator).clamp(1e-9, 1 - 1e-9)
+    return (X @ W - (-noise.log()).log()).argmax(1)
+
+
+def logistic(solver: str, tol: float, X: Tensor, y: Tensor) -> Peer:
+    model = linear_model.LogisticRegression(C=1.0, solver=solver, tol=tol, max_iter=10000, fit_intercept=False)
+    return f"{solver} {tol:g}", lambda: torch.tensor(model.fit(X.numpy(), y.numpy()).coef_)
+
+
+def problems(scale: float) -> Any:
+    """Yield a name, the criterion, the features, the targets, the ridge strength and the peers."""
+
+    def rows(count: int) -> int:
+        return max(400, int(count * scale))
+
+    for classes, tols in ((10, (1e-4, 1e-8)), (100, (1e-8,))):
+        X = features(rows(20_000), 384, 2.0) * 10
+        y = labels(X, classes)
+        peers = [logistic("lbfgs", tol, X, y) for tol in tols]
+        if classes == 10:
+            peers.append(logistic("newton-cholesky", 1e-8, X, y))
+        yield f"cross-entropy, {classes} classes", nn.CrossEntropyLoss(reduction="sum"), X, y, 1.0, peers
+    X = features(rows(100_000), 100)
+    y = labels(X, 2)
+    peers = [logistic("newton-cholesky", 1e-10, X, y), logistic("lbfgs", 1e-10, X, y)]
+    yield "binary", nn.BCEWithLogitsLoss(reduction="sum"), X, y.double(), 1.0, peers
+    counts = torch.poisson(torch.exp(0.3 * X[:, 0]), generator=torch.Generator().manual_seed(2))
+    model = linear_model.PoissonRegressor(
+        alpha=1.0 / X.shape[0], solver="newton-cholesky", tol=1e-10, fit_intercept=False
+    )
+    peer: Peer = ("newton-cholesky", lambda: torch.tensor(model.fit(X.numpy(), counts.numpy()).coef_)[None])
+    yield "Poisson", nn.PoissonNLLLoss(reduction="sum"), X, counts, 1.0, [peer]
+    for size, columns in ((20_000, 50), (100_000, 20)):
+        X = features(rows(size), columns)
+        noise = torch.from_numpy(np.random.default_rng(0).standard_t(2, X.shape[0]))
+        y = X.sum(1) + noise
+        for quantile in (0.1, 0.5, 0.9):
+            model = linear_model.QuantileRegressor(quantile=quantile, alpha=0.0, fit_intercept=False, solver="highs")
+            peer = ("HiGHS", lambda model=model, X=X, y=y: torch.tensor(model.fit(X.numpy(), y.numpy()).coef_)[None])
+            criterion = cf.losses.PinballLoss(quantile, reduction="sum")
+            yield f"quantile {quantile}, {size}x{columns}", criterion, X, y, 0.0, [peer]
+
+
+def median_seconds(action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    seconds, result = [], None
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        result = action()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds), result
+
+
+def main() -> int:
+    """Run, print a line a peer, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the rows")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="problems whose name holds this")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+
+    records: list[dict[str, Any]] = []
+    for name, criterion, X, y, l2, peers in problems(arguments.scale):
+        if arguments.only not in name:
+            continue
+
+        def objective(
+            weight: Tensor, criterion: Any = criterion, X: Tensor = X, y: Tensor = y, l2: float = l2
+        ) -> float:
+            outputs = X @ weight.T
+            loss = criterion(outputs[:, 0] if outputs.shape[1] == 1 else outputs, y)
+            return float(loss) + l2 / 2 * float(weight.square().sum())
+
+        def ours(criterion: Any = criterion, X: Tensor = X, y: Tensor = y, l2: float = l2) -> Any:
+            return cf.solve(X, y, l2=l2, criterion=criterion, progress=False)
+
+        seconds, solution = median_seconds(ours, arguments.repeats)
+        best = objective(solution.weight)
+        gap = solution.certificate.relative_gap
+        print(f"{name}: {seconds:.3f} s, proven relative gap {gap:.1e}, {solution.outcome.name}", flush=True)
+        record: dict[str, Any] = {"problem": name, "seconds": seconds, "relative_gap": gap, "peers": []}
+        for peer, fit in peers:
+            theirs, weight = median_seconds(fit, 1)
+            above = (objective(weight) - best) / abs(best)
+            print(f"    {peer}: {theirs:.3f} s, {theirs / seconds:.1f} times as long, {above:.1e} above", flush=True)
+            record["peers"].append({"name": peer, "seconds": theirs, "ratio": theirs / seconds, "above": above})
+        records.append(record)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
