@@ -42,8 +42,8 @@ class Case:
     """A named problem.
 
     Tags: ``low`` X is narrower than float64; ``ambiguous`` singular values run through the cut-off without
-    a gap, so the rank is nobody's fact; ``deficient`` the minimiser is not unique; ``raw`` badly scaled
-    columns; ``overflow`` the loss itself is beyond float64.
+    a gap, so the rank is nobody's fact; ``in doubt`` no factor in double precision can tell the rank; ``deficient``
+    the minimiser is not unique; ``raw`` badly scaled columns; ``overflow`` the loss itself is beyond float64.
     """
 
     name: str
@@ -293,14 +293,14 @@ CASES: tuple[Case, ...] = (
             f"{shape} condition {condition:.0e} {residual} residual",
             _spectrum(*SHAPES[shape], condition, noise, k=2),
             *(["deficient"] if shape == "wide" else []),
-            *(["ambiguous"] if condition > 1e14 else []),
+            *(["in doubt"] if condition > 1e14 else []),
         )
         for shape in SHAPES
         for condition in CONDITIONS
         for residual, noise in (("small", 1e-10), ("large", 1.0))
     ),
     _case("kernel", _kernel(20, 0.7)),
-    _case("kernel, condition near the limit", _kernel(24, 3.0), "ambiguous"),
+    _case("kernel, condition near the limit", _kernel(24, 3.0), "in doubt"),
     _case("symmetric indefinite", _indefinite),
     _case("duplicate columns", _duplicate_columns, "deficient"),
     _case("zero columns", _zero_columns, "deficient"),

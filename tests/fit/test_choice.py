@@ -39,7 +39,7 @@ def table(method: str, *, wide: bool, graded: bool) -> tuple[Tensor, Tensor]:
 
 def fitted(
     method: str, X: Tensor, Y: Tensor, *, bias: bool, near: Weights | None
-) -> tuple[Problem, Weights, Claims, Tensor | None]:
+) -> tuple[Problem, Weights, Claims, Tensor | None, Tensor | None]:
     rows = as_rows(X, Y)
     problem = Problem(Design(rows, scan(rows), bias=bias), 0.0)
     facts = Facts(
@@ -61,7 +61,7 @@ def fitted(
     (chosen,) = [each for each in METHODS if each.name == method]
     factor, right = chosen.factor(problem, facts)
     refined = factor.refinement.refine(problem, factor.start(right, nearest), nearest)
-    return problem, problem.to_weights(refined.Z), factor.claims, nearest
+    return problem, problem.to_weights(refined.Z), factor.claims, nearest, refined.multipliers
 
 
 def null_step(X: Tensor, *, bias: bool) -> Weights:
@@ -88,8 +88,8 @@ def test_the_right_choice_is_accepted_and_a_wrong_one_refused(
     # Weights whose predictions are about as large as the targets.
     sizes = gaussian(2, X.shape[1], seed=3) / X.norm(dim=0) * X.shape[0] ** 0.5
     to = Weights(sizes, gaussian(2, seed=4) if bias else None) if near else None
-    problem, weights, claims, nearest = fitted(method, X, Y, bias=bias, near=to)
-    right = certify(problem, weights, claims, nearest)
+    problem, weights, claims, nearest, multipliers = fitted(method, X, Y, bias=bias, near=to)
+    right = certify(problem, weights, claims, nearest, multipliers)
     assert right.accepted
     assert right.least_norm_error is not None
     assert right.least_norm_error <= 1e-10
@@ -97,7 +97,7 @@ def test_the_right_choice_is_accepted_and_a_wrong_one_refused(
     step = null_step(X, bias=bias)
     size = 1e-3 * max(weights.norm(), 0.0 if to is None else to.norm())
     shift = None if weights.bias is None or step.bias is None else weights.bias + size * step.bias
-    wrong = certify(problem, Weights(weights.weight + size * step.weight, shift), claims, nearest)
+    wrong = certify(problem, Weights(weights.weight + size * step.weight, shift), claims, nearest, multipliers)
     assert wrong.backward_error <= wrong.tolerance, "the residual cannot see the step"
     assert wrong.least_norm_error is not None
     assert wrong.least_norm_error > CHOICE_TOLERANCE
@@ -108,7 +108,7 @@ def test_the_right_choice_is_accepted_and_a_wrong_one_refused(
 def test_a_solver_that_is_not_the_one_of_least_norm_is_seen() -> None:
     # A generalised inverse that meets the equations, but with another choice: its own weights come back from it.
     X, Y = table("dual", wide=True, graded=False)
-    problem, _, claims, _ = fitted("dual", X, Y, bias=False, near=None)
+    problem, _, claims, _, _ = fitted("dual", X, Y, bias=False, near=None)
     first = torch.linalg.inv(X[:, :12])
 
     def basic(right: Tensor) -> Tensor:

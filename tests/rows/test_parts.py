@@ -30,7 +30,7 @@ def solve_in_parts(case: Case, count: int, method: str = "auto", digits: int | N
 def test_the_cases_are_solved_in_parts(case: Case, count: int) -> None:
     sol = solve_in_parts(case, count)
     assert sol.certificate.accepted == solution_of(case).certificate.accepted
-    if "ambiguous" not in case.tags:
+    if not {"ambiguous", "in doubt"} & case.tags:
         assert sol.certificate.rank == exact_of(case).rank
         assert_weights(case, sol)
 

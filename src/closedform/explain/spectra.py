@@ -201,7 +201,7 @@ def spectrum_of(triangle: Triangle) -> Spectrum:
     # Where one power of two scales all columns, it scales the singular values as well.
     alike = bool((exponents == exponents[0]).all())
     scaled = torch.ldexp(values, -exponents[0]) if alike else torch.linalg.svdvals(torch.ldexp(R, -exponents))
-    rank = decide_rank(scaled, p, default_rcond(triangle.rows, p))
+    rank = decide_rank(scaled, p, default_rcond(triangle.rows, min(triangle.rows, p)))
 
     components = U.T @ triangle.C
     if rank.full and float(values[-1]) < _ILL_CONDITIONED * float(values[0]):

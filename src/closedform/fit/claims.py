@@ -12,7 +12,32 @@ from closedform.numerics.extremes import Extremes
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import Root
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "RowClaims"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RowClaims:
+    """What a factor of a wide system says of the rows of ``A = diag(sqrt(weight)) [1 | X]``, its columns as they came.
+
+    Attributes:
+        norms: Euclidean norms of the rows of X, ``(rows,)``.
+        gram_product: Maps ``(kept rows, k)`` to ``A A'`` times that.
+        gram_solve: Maps ``(kept rows, k)`` to the inverse of ``A A'`` times that.
+        solve: Maps right-hand sides ``(rows, k)`` to multipliers of the rows, with a last row for a bias outside the
+        norm;
+            None where least norm is not had from multipliers.
+        kept: Mask of the rows of positive weight, ``(rows,)``, or None for all.
+        multipliers: Maps coordinates of least norm to the multipliers of the rows that they are a combination of, where
+            refinement keeps no account of them.
+    """
+
+    norms: Tensor
+    gram_product: Callable[[Tensor], Tensor]
+    gram_solve: Callable[[Tensor], Tensor]
+    solve: Callable[[Tensor], Tensor] | None = None
+    kept: Tensor | None = None
+    multipliers: Callable[[Tensor], Tensor] | None = None
 
 
 @final
@@ -23,7 +48,8 @@ class Claims:
     Attributes:
         rank: The numerical rank it found or relies on.
         root: S with ``S'S ~ A'A``, checked against the rows by random probes; None for a dual factor of a wide matrix.
-        extremes: Largest and smallest singular value of A, where the factor measured them.
+        extremes: Largest and smallest singular value of A, where the factor measured them; of its rows on a par, in the
+            units of the features, where it is one of a wide system without a ridge.
         row_space: Orthonormal rows that span the row space of A, ``(rank, columns)``, where the rank is lower than the
             columns; None at full rank and for wide systems, whose row space is spanned by their rows.
         involved: How much each column takes part in the undetermined directions, ``(directions, columns)``: null
@@ -33,6 +59,7 @@ class Claims:
         dual_solve: Solver with ``X X' + l2 I``, for wide systems with a ridge.
         least_norm_solve: Maps right-hand sides ``(rows, k)`` to the coordinates of least norm that meet them,
             ``(columns, k)``, for wide systems without a ridge.
+        rows: What it says of the rows of such a system.
     """
 
     rank: Rank
@@ -43,3 +70,4 @@ class Claims:
     restricted: bool = False
     dual_solve: Callable[[Tensor], Tensor] | None = None
     least_norm_solve: Callable[[Tensor], Tensor] | None = None
+    rows: RowClaims | None = None

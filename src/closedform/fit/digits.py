@@ -24,6 +24,8 @@ __all__ = ["extend_best", "with_digits"]
 
 #: What is asked of the bound, as a part of what the user asks.
 _MARGIN = 0.1
+#: Digits of every weight that are proven where only the rank is in question: rank and weights are then beyond doubt.
+_PROVEN_DIGITS = 9
 #: Relative size at which a pair of doubles holds what it is asked to hold in a small table.
 _ALL = 2.0**-70
 #: More than the rounding of the sums that make a bound.
@@ -36,8 +38,15 @@ _GRID = 2e-323
 _SMALL = 1e-270
 
 
-def extend_best(problem: Problem, facts: Facts, best: Fitted, digits: int) -> tuple[Extended, Attempt]:
-    """Refine the best weights in extended precision; a bound that holds also proves that the rank is full."""
+def extend_best(problem: Problem, facts: Facts, best: Fitted, digits: int | None) -> tuple[Extended, Attempt]:
+    """Refine the best weights in extended precision; a bound that holds also proves that the rank is full.
+
+    Args:
+        problem: The problem.
+        facts: Its facts.
+        best: What to start from.
+        digits: Correct digits asked for in every weight; None where only the rank is in question.
+    """
     begun = time.perf_counter()
     certificate = best.certificate
     start = problem.from_weights(best.weights)
@@ -46,12 +55,13 @@ def extend_best(problem: Problem, facts: Facts, best: Fitted, digits: int) -> tu
         start = _uncut(problem, start)
 
     # A pass over a small table costs next to nothing: there the pair gets all the digits it can hold.
-    small = problem.rows.n_rows * problem.n_columns <= _SMALL_TABLE
+    small = digits is not None and problem.rows.n_rows * problem.n_columns <= _SMALL_TABLE
+    goal = _ALL if small else _MARGIN * 10.0 ** -(_PROVEN_DIGITS if digits is None else digits)
     root = best.factor.claims.root
     triangle = root.R if isinstance(root, TriangularRoot) else None
     if triangle is not None and triangle.shape[0] < triangle.shape[1]:
         triangle = None
-    extension = extend(problem, start, _ALL if small else _MARGIN * 10.0**-digits, measured=small, root=triangle)
+    extension = extend(problem, start, goal, measured=small, root=triangle)
 
     if not extension.delta < 1:
         reason = f"nothing could be proven: |T'A'A T - I| is at most {extension.delta:.1e}, which has to be less than 1"
@@ -62,7 +72,8 @@ def extend_best(problem: Problem, facts: Facts, best: Fitted, digits: int) -> tu
     root = None if extension.R is None else TriangularRoot(extension.R)
     checked = certify(problem, problem.to_weights(extension.high), Claims(rank, root))
     checked = replace(checked, forward_bound=_relative_bound(extension))
-    reason = f"every weight within {checked.forward_bound:.1e} (relative), {digits} digits asked"
+    asked = "which proves the rank" if digits is None else f"{digits} digits asked"
+    reason = f"every weight within {checked.forward_bound:.1e} (relative), {asked}"
     return extension, Attempt("extended", time.perf_counter() - begun, extension.passes, reason, checked)
 
 

@@ -35,7 +35,7 @@ from closedform.fit.sharing import agreed_request, open_rows, traffic_note
 from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
 from closedform.fit.storage import measure_stored
-from closedform.numerics.rank import default_rcond
+from closedform.numerics.rank import RESOLVED, default_rcond
 from closedform.rows import Design, Rows, Scan, scan
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
@@ -44,6 +44,10 @@ __all__ = ["solve", "solve_rows"]
 
 #: Seconds of predicted work from which the choice of a method is worth measuring the machine, which takes less.
 _WORTH_MEASURING = 1.0
+#: Entries of the largest table whose rank is proven where it is in doubt; that takes some tens of seconds there.
+_PROVABLE = 2**26
+#: Columns of the widest table: products in extended precision take so many times longer than a fit.
+_PROVABLE_COLUMNS = 500
 
 
 @overload
@@ -141,7 +145,8 @@ def solve(
             with its own rows, any number of them, also none (``X`` of shape ``(0, features)``). All return the same.
         method: ``"auto"``, or the name of a method to use it alone.
         rcond: Singular values of the column-scaled matrix at or below ``rcond`` times the largest are cut. Default:
-            eps of float64 times the larger dimension, and nothing is cut that the residual can see.
+            a few times what the factor rounds, which grows with the root of the columns and the logarithm of the rows;
+            nothing is cut that the residual can see, and where the factor cannot tell the rank, a proof decides.
         progress: ``None`` shows progress on interactive terminals after two seconds; ``False`` never; a function is
             called with a label and the part done, from 0 to 1.
 
@@ -304,6 +309,9 @@ def _climb(problem: Problem, request: Request) -> Solution:
         raise InputError(f"no method could factor this problem ({reasons}).")
 
     if request.digits is None:
+        if _doubtful(problem, facts, best, asked=request.method != "auto"):
+            best, attempt = _settled(problem, facts, best)
+            attempts.append(attempt)
         return _solution(problem, plan, best, tuple(attempts), request.dtype)
     extension, attempt = extend_best(problem, facts, best, request.digits)
     if attempt.certificate is None:
@@ -312,6 +320,30 @@ def _climb(problem: Problem, request: Request) -> Solution:
         best = replace(best, weights=problem.to_weights(extension.high), certificate=attempt.certificate)
     solution = _solution(problem, plan, best, (*attempts, attempt), request.dtype)
     return with_digits(solution, problem, extension, request.digits)
+
+
+def _doubtful(problem: Problem, facts: Facts, best: Fitted, *, asked: bool) -> bool:
+    """Whether the factor cannot tell the rank, and a proof can, at a cost of some passes over the rows."""
+    if asked or facts.rcond_given or facts.nearest or facts.ridge:
+        return False
+    provable = problem.n_columns <= _PROVABLE_COLUMNS and problem.rows.n_rows * problem.n_columns <= _PROVABLE
+    return provable and best.factor.claims.rank.in_doubt
+
+
+def _settled(problem: Problem, facts: Facts, best: Fitted) -> tuple[Fitted, Attempt]:
+    """Prove that the rank is full, which makes the weights those of the proof; else leave what was found."""
+    extension, attempt = extend_best(problem, facts, best, None)
+    found = attempt.certificate
+    if found is None or not found.accepted:
+        return best, attempt
+    if found.scaled_condition > 1 / RESOLVED:
+        return best, replace(attempt, reason=f"condition {found.scaled_condition:.1e}: rounding of the data decides")
+    return replace(best, weights=problem.to_weights(extension.high), certificate=found), attempt
+
+
+def _usual_cut(problem: Problem) -> float:
+    n_rows = problem.rows.triangle_of or problem.rows.n_rows
+    return default_rcond(n_rows, min(n_rows, problem.n_columns))
 
 
 def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
@@ -324,7 +356,7 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         bias=problem.bias,
         ridge=problem.l2 > 0,
         weighted=rows.weight is not None,
-        rcond=default_rcond(rows.triangle_of or rows.n_rows, problem.n_columns) if rcond is None else rcond,
+        rcond=_usual_cut(problem) if rcond is None else rcond,
         rcond_given=rcond is not None,
         nearest=request.nearest_to is not None,
         in_memory=rows.in_memory,
@@ -368,9 +400,14 @@ def _attempt(
         refined = factor.refinement.refine(problem, start, nearest)
         weights = problem.to_weights(refined.Z)
         check_range(refined.Z, weights.weight, weights.bias)
-        certificate = certify(problem, weights, factor.claims, nearest)
+        certificate = certify(problem, weights, factor.claims, nearest, refined.multipliers)
     attempt = Attempt(method.name, time.perf_counter() - begun, refined.passes, certificate.verdict, certificate)
-    return Fitted(weights, certificate, factor), attempt, certificate.scaled_condition
+    # A factor of the rows is chosen by their condition when they are on a par, which is what it has measured.
+    claims = factor.claims
+    measured = (
+        certificate.scaled_condition if claims.rows is None or claims.extremes is None else claims.extremes.condition
+    )
+    return Fitted(weights, certificate, factor), attempt, measured
 
 
 def _solution(

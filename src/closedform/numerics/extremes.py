@@ -13,7 +13,7 @@ from torch import Tensor
 
 from closedform.numerics.root import Root
 
-__all__ = ["Extremes", "extreme_singular_values"]
+__all__ = ["Extremes", "dominant_pair", "extreme_singular_values"]
 
 #: Up to this many columns all singular values cost less than a few of them.
 SMALL = 96
@@ -95,8 +95,8 @@ def extreme_singular_values(
     def inverse_squared(V: Tensor) -> Tensor:
         return D * root.solve(root.adjoint_solve(D * V))
 
-    largest, dominant = _dominant(squared, first * D)
-    inverse, recessive = _dominant(inverse_squared, last * D)
+    largest, dominant = dominant_pair(squared, first * D)
+    inverse, recessive = dominant_pair(inverse_squared, last * D)
     smallest = 1.0 / math.sqrt(inverse) if inverse > 0 else 0.0
     if 0 < inverse < math.inf:
         # The start vector stands in the Krylov space; once more through the inverse rids the vector of what is left of
@@ -105,7 +105,7 @@ def extreme_singular_values(
     return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant / D, recessive / D)
 
 
-def _dominant(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float, Tensor]:
+def dominant_pair(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float, Tensor]:
     """Return the largest eigenvalue of a symmetric positive operator, from below, or inf; and its vector.
 
     Lanczos with full reorthogonalisation, stopped when the value no longer grows.

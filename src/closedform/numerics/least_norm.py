@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -63,6 +64,31 @@ class LeastNorm:
             w = torch.cat([(first - self.pivot_row.unsqueeze(0) @ w) / norm, w])
         return w
 
+    def multipliers(self, w: Tensor) -> Tensor:
+        """Return the u with ``M u = w`` for a w of least norm; at a free entry with ``M_0' u = 0``."""
+        rest = w[1:] if self.free_first else w
+        rest = rest if self.order is None else rest[self.order]
+        turned = torch.ormqr(self.reflectors, self.tau, rest, left=True, transpose=True) if self.tau.numel() else rest
+        u = torch.linalg.solve_triangular(self.R, turned[: self.R.shape[0]], upper=True)
+        return _reflect(torch.cat([w.new_zeros(1, w.shape[1]), u]), self.reflector) if self.free_first else u
+
+    def whole_gram(self, free_unit: float) -> WholeGram:
+        """Return M'M with the row of the free entry in it, times ``free_unit``."""
+        if not self.free_first:
+            return WholeGram(self.R, None, self.R.new_zeros(0), 1.0)
+        pivot = self.pivot_row if self.order is None else self.pivot_row[self.order]
+        turned = pivot.unsqueeze(1)
+        if self.tau.numel():
+            turned = torch.ormqr(self.reflectors, self.tau, turned, left=True, transpose=True)
+        r = self.R.shape[0]
+        rest = float(torch.linalg.vector_norm(turned[r:]))
+        return WholeGram(
+            self.R,
+            self.reflector,
+            turned[:r],
+            math.hypot(free_unit * float(torch.linalg.vector_norm(self.pivot)), rest),
+        )
+
     def gram_solve(self, v: Tensor) -> Tensor:
         """Return ``(M'M)^-1 v``, or with a free entry the same on the constraints that do not hold it."""
         u = _reflect(v, self.reflector) if self.free_first else v
@@ -70,6 +96,40 @@ class LeastNorm:
         half = torch.linalg.solve_triangular(self.R.T, rest, upper=False)
         whole = torch.linalg.solve_triangular(self.R, half, upper=True)
         return _reflect(torch.cat([torch.zeros_like(u[:1]), whole]), self.reflector) if self.free_first else whole
+
+
+@final
+class WholeGram:
+    """``H [[pivot^2 + q'q, q'R], [R'q, R'R]] H`` for a reflection H, or R'R without one.
+
+    Args:
+        R: Upper triangular, ``(r, r)``.
+        reflector: That of H, ``(r + 1,)``, or None.
+        row: q, ``(r, 1)``.
+        pivot: What is left of the first row.
+    """
+
+    def __init__(self, R: Tensor, reflector: Tensor | None, row: Tensor, pivot: float) -> None:
+        self.R, self.reflector, self.row, self.pivot = R, reflector, row, pivot
+
+    def product(self, v: Tensor) -> Tensor:
+        """Return its product with v, ``(rows, k)``."""
+        if self.reflector is None:
+            return self.R.T @ (self.R @ v)
+        v = _reflect(v, self.reflector)
+        inner = self.row * v[:1] + self.R @ v[1:]
+        return _reflect(torch.cat([self.pivot**2 * v[:1] + self.row.T @ inner, self.R.T @ inner]), self.reflector)
+
+    def solve(self, v: Tensor) -> Tensor:
+        """Return its inverse times v, ``(rows, k)``."""
+        if self.reflector is None:
+            half = torch.linalg.solve_triangular(self.R.T, v, upper=False)
+            return torch.linalg.solve_triangular(self.R, half, upper=True)
+        v = _reflect(v, self.reflector)
+        half = torch.linalg.solve_triangular(self.R.T, v[1:], upper=False)
+        first = (v[:1] - self.row.T @ half) / self.pivot**2
+        rest = torch.linalg.solve_triangular(self.R, half - self.row * first, upper=True)
+        return _reflect(torch.cat([first, rest]), self.reflector)
 
 
 def _reflector(v: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ __all__ = ["Triangle"]
 _UPDATE_ROWS = 1024
 #: Columns of a panel of that update, as LAPACK's own default.
 _PANEL = 16
+#: Rows that are factored at once at least: sums of fewer terms round less, and calls of LAPACK cost something.
+_LEAF_ROWS = 256
+#: Rows for each column of such a part at least, so that factoring their triangles costs little beside.
+_LEAF_RATIO = 8
 
 
 @final
@@ -335,7 +339,12 @@ class Triangle:
 
 
 def _refactored(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return R and C of the stacked rows, and what is left of the targets, by an ordinary QR."""
+    """Return R and C of the stacked rows, and what is left of the targets, by a tree of ordinary QRs.
+
+    LAPACK adds up a column from its first row to its last, and what that rounds grows with the rows; in a tree of short
+    parts it grows with their logarithm (Demmel, Grigori, Hoemmen and Langou 2012).
+    """
+    A, B, squares = _leaves(A, B)
     (r, p), (m, k) = R.shape, B.shape
     if k <= p:
         # Few targets are columns of the same factorization, laid out as LAPACK wants it.
@@ -343,14 +352,34 @@ def _refactored(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Ten
         whole[:r, :p], whole[:r, p:], whole[r:, :p], whole[r:, p:] = R, C, A, B
         triangle = torch.geqrf(whole)[0][: p + k].triu()
         size = min(p, r + m)
-        return triangle[:size, :p].contiguous(), triangle[:size, p:].contiguous(), triangle[size:, p:].square().sum(0)
+        rest = triangle[size:, p:].square().sum(0)
+        return triangle[:size, :p].contiguous(), triangle[:size, p:].contiguous(), squares + rest
 
     if r:
         A, B = torch.cat([R, A]), torch.cat([C, B])
-    reflectors, tau = torch.geqrf(A)
     size = min(A.shape)
+    R, C, rest = _factored(A, B, size)
+    return R, C, squares + rest
+
+
+def _leaves(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Factor many rows in parts, and the triangles of those again until few are left."""
+    p, squares = A.shape[1], B.new_zeros(B.shape[1])
+    leaf = max(_LEAF_RATIO * p, _LEAF_ROWS)
+    while p and A.shape[0] >= 2 * leaf:
+        count = A.shape[0] // leaf
+        whole = count * leaf
+        R, C, rest = _factored(A[:whole].reshape(count, leaf, p), B[:whole].reshape(count, leaf, -1), p)
+        squares = squares + rest.sum(0)
+        A, B = torch.cat([R.reshape(-1, p), A[whole:]]), torch.cat([C.reshape(count * p, -1), B[whole:]])
+    return A, B, squares
+
+
+def _factored(A: Tensor, B: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return R and C of a matrix or a batch of them, and the squares of what is left of the targets."""
+    reflectors, tau = torch.geqrf(A)
     rotated = torch.ormqr(reflectors, tau, B, left=True, transpose=True) if size else B
-    return reflectors[:size].triu(), rotated[:size].clone(), rotated[size:].square().sum(0)
+    return reflectors[..., :size, :].triu(), rotated[..., :size, :].clone(), rotated[..., size:, :].square().sum(-2)
 
 
 def _updated(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:

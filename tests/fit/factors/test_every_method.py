@@ -126,7 +126,7 @@ DEPENDENT_ROWS = {
 ZERO_PIVOT = {
     *("zero columns", "constant column 1 and bias", "constant column 0.1 and bias", "X = 0", "X = 0 with bias"),
 }
-LEAVE_THE_SAMPLE = {"duplicate columns", "identical rows, tall, bias", "offset of 1e8"}
+LEAVE_THE_SAMPLE = {"offset of 1e8"}
 
 #: What breaks down when the numbers are seen: a pattern of the reason, and the cases.
 BREAKS: dict[str, dict[str, set[str]]] = {
@@ -245,7 +245,7 @@ def test_what_a_method_takes_it_gets_right(method: str, case: Case) -> None:
     limit = 1e-14 if sol.weight.dtype is torch.float64 else 4 * unit_roundoff(sol)
     for part, weight, bias in per_strength(problem, sol.weight, sol.bias):
         assert backward_error_each(part, weight, bias).max() <= limit
-    if "ambiguous" not in case.tags:
+    if not {"ambiguous", "in doubt"} & case.tags:
         assert sol.outcome is not cf.Outcome.AMBIGUOUS_RANK
         assert sol.certificate.rank == exact.rank
         assert_weights(case, sol)
@@ -261,7 +261,7 @@ def test_a_method_that_is_in_no_table_says_why_not_or_is_right(method: str) -> N
             reasons.append(str(error))
             continue
         taken += 1
-        if sol.certificate.accepted and "ambiguous" not in case.tags:
+        if sol.certificate.accepted and not {"ambiguous", "in doubt"} & case.tags:
             assert sol.certificate.rank == exact_of(case).rank, case.name
             assert_weights(case, sol)
     assert taken > 0

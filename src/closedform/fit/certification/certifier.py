@@ -14,6 +14,7 @@ from closedform.fit.certification.certificate import TOLERANCE, Certificate
 from closedform.fit.certification.choice import CHOICE_TOLERANCE, least_norm_error
 from closedform.fit.certification.conditions import condition_numbers
 from closedform.fit.certification.sums import CertificateSums
+from closedform.fit.certification.wide import WideEvidence, wide_evidence
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
 from closedform.fit.statistics import r_squared, r_squared_about_zero, residual_std
@@ -46,7 +47,13 @@ _ROUNDING = 1e-12
 _NAMED = 32
 
 
-def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor | None = None) -> Certificate:
+def certify(
+    problem: Problem,
+    weights: Weights,
+    claims: Claims,
+    nearest: Tensor | None = None,
+    multipliers: Tensor | None = None,
+) -> Certificate:
     """Check weights against the rows.
 
     Args:
@@ -54,6 +61,7 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         weights: The weights, in float64.
         claims: What the factor that they came from says of the matrix. It is checked here, not trusted.
         nearest: Coordinates that the weights are to be near to where they are not unique, or None for least norm.
+        multipliers: Of the rows that the weights are a combination of, as refinement kept them, or None.
     """
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
@@ -81,11 +89,13 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
     joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, penalised)
 
     rank = claims.rank
-    scaled, raw = condition_numbers(problem, claims, factor_error)
-    forward = _forward_error(problem, Z, squares.sqrt(), scaled.smallest, error)
-    if rank.ambiguous or rank.rank == 0:
-        forward = math.inf
-    choice = least_norm_error(problem, claims, Z, nearest)
+    if claims.rows is not None:
+        seen = wide_evidence(problem, claims, Z, nearest, multipliers)
+        forward = max(error, _EPS) * seen.effect
+    else:
+        seen = WideEvidence(*condition_numbers(problem, claims, factor_error))
+        forward = _forward_error(problem, Z, squares.sqrt(), seen.scaled.smallest, error)
+    choice = least_norm_error(problem, claims, Z, nearest, seen.no_combination)
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
 
     unscaled = sums.squares.sqrt() / problem.target_scale
@@ -96,9 +106,9 @@ def certify(problem: Problem, weights: Weights, claims: Claims, nearest: Tensor 
         backward_error=error,
         joint_backward_error=joint,
         tolerance=TOLERANCE,
-        forward_error=forward,
-        condition=raw.condition,
-        scaled_condition=scaled.condition,
+        forward_error=math.inf if rank.ambiguous or rank.rank == 0 else forward,
+        condition=seen.raw.condition,
+        scaled_condition=seen.scaled.condition,
         rank=rank.rank,
         columns=rank.columns,
         rank_cut=rank.cut,

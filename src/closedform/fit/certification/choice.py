@@ -8,6 +8,7 @@ import sys
 import torch
 from torch import Tensor
 
+from closedform.fit.certification.wide import usual_length
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
 
@@ -23,20 +24,24 @@ _SETTLED = 1e-10
 _SEED = 31
 
 
-def least_norm_error(problem: Problem, claims: Claims, Z: Tensor, nearest: Tensor | None) -> float | None:
+def least_norm_error(
+    problem: Problem, claims: Claims, Z: Tensor, nearest: Tensor | None, no_combination: float | None = None
+) -> float | None:
     """Return how far the weights are from those of least norm among all that fit as well, relative to their norm.
 
     The weights of least norm have no part in the null space. With orthonormal rows V' of the row space in the
     coordinates of the problem, ``w = D z`` are the shortest if the gradient of ``|D z|^2 / 2``, which is ``D^2 z``, is
     orthogonal to the null space: ``(I - V V') D^2 z = 0``, where D is zero for a bias, which is outside the norm.
-    A wide system has the row space of its rows; there the weights, and random combinations of rows, must come back
-    from their own products.
+    A wide system has the row space of its rows: with multipliers u the weights are of least norm if they are ``X'u``
+    (with ``1'u = 0`` where a bias is outside the norm). Where there are none, or none that are accurate, weights and
+    random combinations of rows must come back from their own products.
 
     Args:
         problem: The problem.
         claims: What the factor says of the row space.
         Z: Coordinates of the weights, ``(columns, targets)``.
         nearest: Coordinates that they are to be near to, bias and all, or None for least norm.
+        no_combination: How far the weights are from the combination of rows that multipliers say, where there are some.
 
     Returns:
         The worst of the targets; None where the minimiser is unique, or where the factor says nothing to check it by.
@@ -45,6 +50,8 @@ def least_norm_error(problem: Problem, claims: Claims, Z: Tensor, nearest: Tenso
         return None
     if claims.row_space is not None:
         return _outside_row_space(problem, claims.row_space, Z, nearest)
+    if no_combination is not None and no_combination <= CHOICE_TOLERANCE:
+        return no_combination
     if claims.least_norm_solve is not None:
         return _not_given_back(problem, claims, Z, nearest)
     return None
@@ -58,7 +65,7 @@ def _outside_row_space(problem: Problem, row_space: Tensor, Z: Tensor, nearest: 
     # In the middle of their range, so that no square is lost.
     squares = squares / squares.max()
     gradient = squares * (Z if nearest is None else Z - nearest)
-    size = torch.linalg.vector_norm(squares * Z, dim=0) + _usual(problem)
+    size = torch.linalg.vector_norm(squares * Z, dim=0) + usual_length(problem)
     if nearest is not None:
         size = size + torch.linalg.vector_norm(squares * nearest, dim=0)
     rest = gradient - row_space.T @ (row_space @ gradient)
@@ -85,7 +92,7 @@ def _not_given_back(problem: Problem, claims: Claims, Z: Tensor, nearest: Tensor
     if problem.bias and nearest is None:
         unscale[0] = 0.0
     size = torch.linalg.vector_norm(unscale * torch.cat([probe, Z], 1), dim=0)
-    size[1:] += unscale.max() * _usual(problem)
+    size[1:] += unscale.max() * usual_length(problem)
     if nearest is not None:
         size = size + torch.linalg.vector_norm(unscale * torch.cat([probe, nearest], 1), dim=0)
     assert claims.least_norm_solve is not None
@@ -96,11 +103,6 @@ def _not_given_back(problem: Problem, claims: Claims, Z: Tensor, nearest: Tensor
         if worst <= _SETTLED:
             break
     return worst
-
-
-def _usual(problem: Problem) -> Tensor:
-    """Return the length of coordinates that reach the targets, ``(targets,)``: weights far below it are rounding."""
-    return problem.target_norms / (problem.frobenius_norm or 1.0)
 
 
 def _worst(rest: Tensor, size: Tensor) -> float:

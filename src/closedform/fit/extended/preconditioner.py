@@ -13,6 +13,8 @@ from typing_extensions import override
 from closedform.engine.products import gram_
 from closedform.fit.extended.arithmetic import SLACK, SlicedBlock, U
 from closedform.fit.extended.operand import Operand, OperandFold
+from closedform.numerics.expansion import two_sum
+from closedform.numerics.rank import RESOLVED
 from closedform.numerics.slices import LENGTH, exponents_of, limbs, scaled
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block
@@ -23,6 +25,8 @@ __all__ = ["Preconditioner", "from_gram", "from_root", "from_triangle"]
 _GRAM_REACH = 1e9
 #: A preconditioner at least this good is not sought any better.
 _GOOD = 0.02
+#: Times that T is multiplied by what makes ``A T`` more nearly orthonormal; each costs a pass.
+_POLISHES = 4
 # A rest is at most half a unit of its slice, and rows may be graded.
 _REST = 2.1 * 2.0**-31
 
@@ -30,10 +34,10 @@ _REST = 2.1 * 2.0**-31
 @final
 @dataclass(frozen=True, eq=False)
 class Preconditioner:
-    """T, with a bound on ``|T'(A'A + P'P)T - I|``.
+    """T, with a bound on ``|T'(A'A + P'P)T - I|``; T here may have a low part, of no more than U of each entry.
 
     Attributes:
-        T: Upper triangular, ``(columns, columns)``.
+        T: Upper triangular, ``(columns, columns)``, without its low part.
         R: Its inverse, rounded.
         delta: The bound; 1 or more means that T is of no use.
     """
@@ -44,11 +48,34 @@ class Preconditioner:
 
 
 def from_triangle(operand: Operand, R: Tensor) -> Preconditioner:
-    """Invert a triangle of A."""
+    """Invert a triangle of A, and repair what rounding in it left: Rump (2009) for inverses as sums of doubles.
+
+    At condition numbers near 1 / eps a triangle in double precision is off by as much as it holds, and so would its
+    product with what repairs it be: T is held as two doubles there.
+    """
     T = _inverse(R)
+    low = torch.zeros_like(T)
+    best = Preconditioner(T, R, torch.inf)
     if not bool(torch.isfinite(T).all()):
-        return Preconditioner(T, R, torch.inf)
-    return Preconditioner(T, R, _Products.of(operand, T).defect())
+        return best
+
+    # Beyond, the smallest direction is what rounding of the data leaves of it.
+    repairable = float(torch.linalg.matrix_norm(T)) * float(torch.linalg.svdvals(R)[0]) < 1 / RESOLVED
+    for _ in range(_POLISHES):
+        products = _Products.of(operand, T, low)
+        found = Preconditioner(T, R, products.defect())
+        if not found.delta < best.delta:
+            break
+        best = found
+
+        second = None if best.delta < _GOOD or not repairable else _inverse_of_root(products.gram)
+        if second is None:
+            break
+
+        change = second.T - torch.eye(T.shape[0], dtype=T.dtype, device=T.device)
+        T, low = two_sum(T, T @ change + low)
+        R = second.R @ R
+    return best
 
 
 def from_gram(operand: Operand) -> Preconditioner | None:
@@ -134,15 +161,16 @@ class _Products:
         return _Products._of(operand, None, operand.gram(None) or _summed(_RoundedGram(operand, None)), 0.0, 0.0)
 
     @staticmethod
-    def of(operand: Operand, T: Tensor) -> _Products:
+    def of(operand: Operand, T: Tensor, low: Tensor | None = None) -> _Products:
         """Multiply in double precision where that is enough, else with the first bits of both exactly."""
         p = T.shape[0]
         reach = operand.frobenius_norm * float(torch.linalg.matrix_norm(T)) * SLACK
-        error = (p + 5) * U * reach
+        # One more for the low part.
+        error = (p + 6) * U * reach
         if error < _GOOD:
             summed = operand.gram(T) or _summed(_RoundedGram(operand, T))
         else:
-            careful = _CarefulProducts(operand, T)
+            careful = _CarefulProducts(operand, T, torch.zeros_like(T) if low is None else low)
             error, summed = careful.error, _summed(_CarefulGram(careful))
         return _Products._of(operand, T, summed, error, reach)
 
@@ -251,23 +279,25 @@ class _CarefulProducts:
     """``A T`` whose leading products are exact, so that only what is left of T and A counts in the rounding.
 
     With a slice ``A = A_1 + rest`` and c limbs ``T = T_1 + .. + T_c + tail``, ``A_1 T_1 + .. + A_1 T_c`` are sums of
-    exact products and ``A_1 tail + rest T`` is small. What the sums of the exact products round is measured.
+    exact products and ``A_1 tail + rest T`` is small. What the sums of the exact products round is measured. The low
+    part of T is added to the tail.
     """
 
-    def __init__(self, operand: Operand, T: Tensor) -> None:
+    def __init__(self, operand: Operand, T: Tensor, low: Tensor) -> None:
         p = T.shape[0]
         self.operand = operand
         exponents = exponents_of(T.abs().amax(0))
         down = scaled(T, -exponents)
         for count in (1, 3):
             self.limbs = list(limbs(down.unsqueeze(0), count))
-            self.tail = down - sum(self.limbs)
+            self.tail = (down - sum(self.limbs)) + scaled(low, -exponents)
             self.exponents, self.T = exponents, down
             rest = (operand.rows * p) ** 0.5 * _REST
             tail = float(torch.linalg.matrix_norm(scaled(self.tail, exponents)))
             size = float(torch.linalg.matrix_norm(T))
             left = operand.frobenius_norm + rest
-            self.error = (p + 8) * U * (left * tail + rest * size) * SLACK
+            # Two more for the low part: of the sum that the tail is, and of its product with the rest.
+            self.error = (p + 10) * U * (left * tail + rest * size) * SLACK
             # A slice of 30 bits and a limb of 10 leave room for 2**13 terms; sums of several products are rounded.
             sums = (p if p > 4 * LENGTH else 0) * size + (count > 1) * 2.0**-9 * p**0.5 * size
             self.error += 2 * U * left * sums * SLACK

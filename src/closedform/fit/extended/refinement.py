@@ -17,6 +17,11 @@ __all__ = ["Refined", "refine"]
 
 #: Passes after which a bound that still shrinks is taken as it is.
 _MAX_PASSES = 60
+#: Passes in a row that do not halve the bound after which no more are made: near 1 / eps the rounding of a step may
+#: spoil one of them.
+_PATIENCE = 4
+#: Relative size of a bound that has begun to shrink.
+_FEW = 1e-6
 # Relative size of what a pair of doubles cannot hold.
 _PAIR = 2.0**-108
 # Relative rounding of expansions of three doubles, and far more.
@@ -64,6 +69,7 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
         return best
     lengths = torch.linalg.vector_norm(T, dim=1).unsqueeze(1) * SLACK
     slices = _slices(operand, T, start, goal, measured=measured)
+    stalled = 0
 
     for passes in range(1, _MAX_PASSES + 1):
         projected, missing = _projected(operand, T, z, delta, slices)
@@ -72,8 +78,9 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
         accumulate_(stepped, T @ projected)
         stepped = renormalise(stepped)
 
-        # z* - z is T M^-1 T'g; the step takes T T'g of it away, as far as T'g is known and but for its rounding.
-        left = size if measured else size * (delta + (1 - delta) * (T.shape[0] + 3) * U)
+        # z* - z is T M^-1 T'g; the step takes T T'g of it away, as far as T'g is known and but for its rounding and
+        # the low part of T.
+        left = size if measured else size * (delta + (1 - delta) * (T.shape[0] + 4) * U)
         reach = (left + missing) / (1 - delta) * SLACK
         found = z if measured else stepped
         better = reach < best.reach
@@ -88,10 +95,11 @@ def refine(operand: Operand, start: Tensor, T: Tensor, delta: float, goal: float
 
         if bool((best.bound <= goal * _sizes(best.z[0])).all()):
             break
-        if not halved:
-            if slices == MAX_SLICES:
-                break
+        stalled = 0 if halved else stalled + 1
+        if stalled and slices < MAX_SLICES:
             slices = slices + 1 if slices else _BEYOND_EXPANSIONS
+        elif stalled == _PATIENCE or (stalled and bool((best.bound <= _FEW * _sizes(best.z[0])).all())):
+            break
         z = stepped
     return best
 
@@ -118,7 +126,7 @@ def _sizes(z: Tensor) -> Tensor:
 def _projected(operand: Operand, T: Tensor, z: Tensor, delta: float, slices: int) -> tuple[Tensor, Tensor]:
     """Return ``T'g`` and a bound on the Euclidean norm of its error for each target."""
     g = gradient(operand, z, slices) if slices else Gradient(*operand.gradient_in_expansions(z))
-    # Rounding of the product, of g to double, and what is missing from g; A'e for an error e of the residual is bounded
-    # through |A T| <= sqrt(1 + delta), which keeps the condition number out of it.
-    missing = T.abs().T @ (rounding(T.shape[0]) * g.value.abs() + g.error)
+    # Rounding of the product, of g to double, the low part of T, and what is missing from g; A'e for an error e of the
+    # residual is bounded through |A T| <= sqrt(1 + delta), which keeps the condition number out of it.
+    missing = T.abs().T @ ((rounding(T.shape[0]) + U) * g.value.abs() + (1 + U) * g.error)
     return T.T @ g.value, (torch.linalg.vector_norm(missing, dim=0) + (1 + delta) ** 0.5 * g.residual_error) * SLACK

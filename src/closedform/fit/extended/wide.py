@@ -128,7 +128,7 @@ def least_norm(problem: Problem) -> tuple[Tensor, Tensor, float, int]:
     # The bias is what is left of the last equation, so the rest is refined as far as it goes.
     refined = refine(operand, start, T, delta, 0.0, measured=True)
     # x* - x = B T v.
-    slack = (m + 5) * U * float(torch.linalg.matrix_norm(T))
+    slack = (m + 6) * U * float(torch.linalg.matrix_norm(T))
     lengths = torch.linalg.vector_norm(rounded @ T, dim=1) + slack * torch.linalg.vector_norm(rounded, dim=1)
     u = coefficients(refined.z, operand.peaks, operand.graded, MAX_SLICES)
     x, bound = _weights(operand, u, lengths, refined.reach)

@@ -68,6 +68,11 @@ class Facts:
         return self.rates.memory if self.in_memory else min(self.rates.memory, _FROM_FILE)
 
     @property
+    def smaller(self) -> int:
+        """The smaller dimension of the design matrix."""
+        return min(self.n_rows, self.n_columns)
+
+    @property
     def wide(self) -> bool:
         """Whether there are fewer equations than unknowns, so that residuals vanish and least norm decides."""
         return self.n_rows < self.n_columns

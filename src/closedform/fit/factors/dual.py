@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.fit.claims import Claims
+from closedform.fit.claims import Claims, RowClaims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.factors.rank_check import require_full_rank
 from closedform.fit.problem import Problem
@@ -23,6 +24,9 @@ from closedform.numerics.scaling import power_of_two_exponents
 from closedform.words.errors import FactorBreakdown
 
 __all__ = ["Dual"]
+
+#: Features whose sums may round by one more unit.
+_UNROUNDED = 512
 
 
 @final
@@ -59,11 +63,9 @@ class Dual(Method):
                 "a row depends exactly on the others: the equations may contradict each other", math.inf
             )
         size = float(torch.linalg.vector_norm(equations.M, dim=0).max())
-        row_rank, found = require_full_rank(TriangularRoot(least_norm.R), facts, reference=size)
-        # In the measure of the design, whose Frobenius norm the certificate refers to.
-        unit = problem.frobenius_norm / float(torch.linalg.matrix_norm(equations.M))
-        smallest = min(found.smallest, problem.l2**0.5) if facts.ridge else found.smallest
-        extremes = Extremes(found.largest * unit, smallest * unit)
+        # LAPACK adds up a row from its first feature to its last.
+        rounding = sys.float_info.epsilon * (1.0 + facts.n_columns / _UNROUNDED)
+        row_rank, found = require_full_rank(TriangularRoot(least_norm.R), facts, size, rounding)
         p, unscale = problem.n_columns, problem.scale.unsqueeze(1)
 
         def coordinates(right: Tensor) -> Tensor:
@@ -80,6 +82,7 @@ class Dual(Method):
 
         if facts.ridge:
             rank = Rank(p, p, facts.rcond, float("inf"), ambiguous=False)
+            extremes = Extremes(found.largest, min(found.smallest, problem.l2**0.5))
             claims = Claims(rank, extremes=extremes, dual_solve=least_norm.gram_solve)
             return Factor(start, Unrefined(), claims), problem.gathered_targets
 
@@ -90,8 +93,34 @@ class Dual(Method):
             return coordinates(torch.where(weight > 0, residual / weight, 0.0))
 
         rank = replace(row_rank, rank=equations.M.shape[1], columns=p)
-        claims = Claims(rank, extremes=extremes, least_norm_solve=correct)
+        claims = Claims(
+            rank, extremes=found, least_norm_solve=correct, rows=_row_claims(problem, equations, least_norm)
+        )
         return Factor(start, ByResidual(correct), claims), problem.gathered_targets
+
+
+def _row_claims(problem: Problem, equations: _Equations, least_norm: LeastNorm) -> RowClaims:
+    rows, unit, first = problem.gathered, equations.feature_unit, int(problem.bias)
+    gram = least_norm.whole_gram(unit)
+    # Of [1 | X] with the roots of the weights, from equations on a par and features times a unit.
+    scale = 1 / equations.row_scale.unsqueeze(1)
+    if rows.weight is not None:
+        scale = scale * rows.weight[equations.kept].sqrt().unsqueeze(1)
+
+    def multipliers(Z: Tensor) -> Tensor:
+        weights = Z * problem.scale.unsqueeze(1)
+        weights[first:] /= unit
+        u = Z.new_zeros(equations.kept.shape[0], Z.shape[1])
+        u[equations.kept] = equations.row_scale.unsqueeze(1) * least_norm.multipliers(weights) * unit
+        return u
+
+    return RowClaims(
+        norms=torch.linalg.vector_norm(rows.X, dim=1, dtype=torch.float64),
+        gram_product=lambda v: scale * gram.product(scale * v) / unit**2,
+        gram_solve=lambda v: gram.solve(v / scale) / scale * unit**2,
+        kept=equations.kept,
+        multipliers=multipliers,
+    )
 
 
 @final

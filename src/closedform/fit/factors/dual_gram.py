@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.sums import pass_sums
-from closedform.fit.claims import Claims
+from closedform.fit.claims import Claims, RowClaims
 from closedform.fit.factors.base import Cost, Factor, Facts, cost
 from closedform.fit.factors.gram import GramMethod
 from closedform.fit.problem import Problem
-from closedform.fit.refinement import ByResidual
-from closedform.numerics.extremes import Extremes
-from closedform.numerics.matrix_product import product
+from closedform.fit.refinement import ByMultipliers
+from closedform.fit.row_space import adjoint_product
 from closedform.numerics.rank import Rank
+from closedform.numerics.root import TriangularRoot
 from closedform.numerics.scaling import power_of_two_exponents
 
 __all__ = ["DualGram32", "DualGram64"]
@@ -63,33 +62,68 @@ class _DualGram(GramMethod, ABC):
             gram += torch.outer(row_scale, row_scale).to(self.dtype)
         root, found = self.root(gram, torch.ones_like(row_scale), "row", "the Gram matrix of the rows")
 
-        ones, unscale = row_scale.unsqueeze(1), problem.scale.unsqueeze(1)
-        border = root.solve(root.adjoint_solve(ones))
-
-        def correct(residual: Tensor) -> Tensor:
-            right = residual * ones
-            u = root.solve(root.adjoint_solve(right))
-            offset = (border.T @ right) / (border.T @ ones) if bordered else u.new_zeros(1, u.shape[1])
-            u = (u - border * offset) * ones
-            sums = pass_sums(X.shape[1], u.shape[1], u.device)
-            engine.residual_sums_(sums, X, u, u.new_zeros(X.shape[1], u.shape[1]))
-            weights = sums.features
-            if problem.bias:
-                weights = torch.cat([offset if bordered else sums.ones.unsqueeze(0), weights])
-            return weights / unscale
+        equations = _Equations(problem, root, row_scale, bordered=bordered)
 
         def start(right: Tensor, nearest: Tensor | None) -> Tensor:
-            if nearest is None:
-                return correct(right)
-            V, v0 = problem.columns.raw(nearest)
-            predicted = product(X.to(torch.float64), V) + (0.0 if v0 is None else v0)
-            return nearest + correct(right - predicted)
+            return right.new_zeros(p, right.shape[1]) if nearest is None else nearest
 
-        unit = problem.frobenius_norm / float(torch.linalg.vector_norm(row_scale * peaks))
-        extremes = Extremes(found.largest * unit, found.smallest * unit)
-        rank = Rank(m, p, facts.rcond, 1 / (found.condition * facts.rcond), ambiguous=False)
-        claims = Claims(rank, extremes=extremes, least_norm_solve=correct)
-        return Factor(start, ByResidual(correct), claims), problem.gathered_targets
+        claims = Claims(
+            Rank(m, p, facts.rcond, 1 / (found.condition * facts.rcond), ambiguous=False),
+            extremes=found,
+            least_norm_solve=lambda right: equations.lift(equations.solve(right)),
+            rows=RowClaims(peaks, equations.gram_product, equations.gram_solve, equations.solve),
+        )
+        return Factor(start, ByMultipliers(equations.solve, equations.lift), claims), problem.gathered_targets
+
+
+@final
+class _Equations:
+    """The equations ``X X' u + 1 b = y``, ``1' u = 0`` in a root of the Gram matrix of the rows.
+
+    Args:
+        problem: The problem.
+        root: S with ``S'S`` near ``F X X' F``, where F scales the rows; near that of ``[1 | X]`` where the bias
+        counts as
+            a weight.
+        row_scale: Diagonal of F, powers of two.
+        bordered: Whether there is a bias outside the norm.
+    """
+
+    def __init__(self, problem: Problem, root: TriangularRoot, row_scale: Tensor, *, bordered: bool) -> None:
+        self._problem, self._root, self._bordered = problem, root, bordered
+        self._scale = row_scale.unsqueeze(1)
+        self._border = root.solve(root.adjoint_solve(self._scale))
+        self._pivot = self._border.T @ self._scale
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return u, with a bias outside the norm as its last row, ``(rows or rows + 1, k)``."""
+        scaled = right * self._scale
+        u = self._root.solve(self._root.adjoint_solve(scaled))
+        if not self._bordered:
+            return u * self._scale
+        offset = (self._border.T @ scaled) / self._pivot
+        return torch.cat([(u - self._border * offset) * self._scale, offset])
+
+    def lift(self, u: Tensor) -> Tensor:
+        """Return the coordinates ``(columns, k)`` of multipliers."""
+        X = self._problem.gathered.X
+        weights, ones = adjoint_product(self._problem.gathered, u[: X.shape[0]])
+        if self._problem.bias:
+            weights = torch.cat([u[-1:] if self._bordered else ones.unsqueeze(0), weights])
+        return weights / self._problem.scale.unsqueeze(1)
+
+    def gram_product(self, v: Tensor) -> Tensor:
+        """Return ``A A' v`` about, for A with its column of ones and without any scaling of columns."""
+        product = self._root.adjoint_product(self._root.product(v / self._scale)) / self._scale
+        return product + v.sum(0) if self._bordered else product
+
+    def gram_solve(self, v: Tensor) -> Tensor:
+        """Return ``(A A')^-1 v`` about; with a border by the formula of Sherman and Morrison (1950)."""
+        u = self._root.solve(self._root.adjoint_solve(v * self._scale)) * self._scale
+        if not self._bordered:
+            return u
+        border = self._border * self._scale
+        return u - border * (u.sum(0) / (1.0 + border.sum()))
 
 
 @final

@@ -13,6 +13,7 @@ from closedform.engine.threads import PROJECTION_BY_ONE, cholesky_of, one_thread
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.factors.gram import with_ridge
+from closedform.fit.factors.rank_check import rounding_seen
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import ByGradient, WithinRowSpace
 from closedform.numerics.extremes import Extremes, extreme_singular_values
@@ -81,8 +82,10 @@ class ProjectedGram64(Method):
 
     def _factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
         V, size = _row_space(problem)
-        dropped = _left_outside(problem, V)
-        if not dropped <= facts.rcond * size:
+        seen = _left_outside(problem, V)
+        # The norm of A outside that space is less than this in all but one case of a million.
+        dropped = _LUCK * (problem.n_columns - V.shape[1]) ** 0.5 * seen
+        if not seen <= rounding_seen(problem, size):
             raise FactorBreakdown(f"the rows leave the row space of a sample, which has {V.shape[1]} dimensions")
 
         sums, cross = problem.design.normal_equations(torch.float64)
@@ -95,8 +98,8 @@ class ProjectedGram64(Method):
         found = extreme_singular_values(root.inner)
         if not found.condition <= _CONDITION:
             raise FactorBreakdown(f"condition number about {found.condition:.1e} in the row space of a sample")
-        if not dropped <= facts.rcond * found.largest:
-            raise FactorBreakdown(f"the rows leave the row space of a sample by {dropped / found.largest:.1e}")
+        if not seen <= rounding_seen(problem, found.largest):
+            raise FactorBreakdown(f"the rows leave the row space of a sample by {seen / found.largest:.1e}")
 
         assert found.dominant is not None
         assert found.recessive is not None
@@ -152,11 +155,11 @@ def _row_space(problem: Problem) -> tuple[Tensor, float]:
 
 
 def _left_outside(problem: Problem, V: Tensor) -> float:
-    """Return a bound on the norm of A outside the space of V that holds in all but one case of a million."""
+    """Return the longest image of a few random unit vectors orthogonal to the space of V."""
     generator = torch.Generator().manual_seed(_SEED)
-    p, rank = V.shape
+    p = V.shape[0]
     probes = torch.randn(p, _PROBES, dtype=torch.float64, device="cpu", generator=generator).to(V.device)
     for _ in range(2):
         probes = probes - V @ (V.T @ probes)
     probes = probes / torch.linalg.vector_norm(probes, dim=0)
-    return _LUCK * (p - rank) ** 0.5 * float(problem.image_norms(probes).max())
+    return float(problem.image_norms(probes).max())

@@ -6,6 +6,7 @@ Either by conjugate gradients, or at once by the Gram matrix of the rows whitene
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from typing import final
 
@@ -19,7 +20,7 @@ from closedform.engine.threads import cholesky_of, spectrum_of
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.fit.factors.gram import Gram64
-from closedform.fit.factors.rank_check import require_full_rank
+from closedform.fit.factors.rank_check import require_full_rank, rounding_seen
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import ByGradient, WithinRowSpace
 from closedform.numerics.embedding import NONZEROS
@@ -37,6 +38,8 @@ _RATIOS = (3, 4, 6, 8, 12, 16)
 _DIGITS = 16.0
 #: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
 _CLEAR = 1e3
+#: Null vectors of a sketch that are held against the rows, or random combinations of more of them.
+_PROBES = 4
 #: Seed of the embedding; any serves.
 _SEED = 7
 #: Passes over the rows once they are whitened, that one included.
@@ -80,13 +83,20 @@ class Sketched(Method):
     @override
     def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
         _, ratio, whiten = _cheapest(facts)
-        root, C = _triangle(*_sketch(problem, ratio * problem.n_columns), facts)
+        sketch_rows = ratio * problem.n_columns
+        root, C = _triangle(*_sketch(problem, sketch_rows), facts)
+        # A row of the sketch is a sum of so many rows with random signs.
+        rounding = sys.float_info.epsilon * (1.0 + NONZEROS * facts.n_rows / sketch_rows) ** 0.5
+
         if not bool((root.R.diagonal() != 0).all()):
-            return _deficient(problem, facts, root), C
+            return _deficient(problem, facts, root, rounding), C
         try:
-            rank, extremes = require_full_rank(root, facts)
+            rank, extremes = require_full_rank(root, facts, rounding=rounding)
         except FactorBreakdown:
-            return _deficient(problem, facts, root), C
+            return _deficient(problem, facts, root, rounding), C
+        if rank.ambiguous:
+            raise FactorBreakdown("a sketch rounds more than the smallest singular value is clear of the cut")
+
         better = _whitened(problem, root, rank) if whiten else None
         if better is not None:
             return better
@@ -143,16 +153,16 @@ def _whitened(problem: Problem, sketched: TriangularRoot, rank: Rank) -> tuple[F
     return whitened, sums.cross
 
 
-def _deficient(problem: Problem, facts: Facts, root: TriangularRoot) -> Factor:
+def _deficient(problem: Problem, facts: Facts, root: TriangularRoot, rounding: float) -> Factor:
     """A sketch has the null space of the rows, so where its singular values have a clear gap it tells the rank.
 
     Raises:
-        FactorBreakdown: they have none.
+        FactorBreakdown: they have none, or the rows do not agree.
     """
     if not bool(torch.isfinite(root.R).all()):
         raise FactorBreakdown("numbers left the range of float64 on the way; scale X by a constant")
     values, vectors = spectrum_of(root)
-    rank = decide_rank(values, facts.n_columns, facts.rcond)
+    rank = decide_rank(values, facts.n_columns, max(facts.rcond, rounding))
     if rank.ambiguous or rank.rank == 0 or rank.gap < _CLEAR:
         raise FactorBreakdown(
             f"numerical rank about {rank.rank} of {rank.columns} in a sketch, with a gap of only {rank.gap:.1e} at the "
@@ -160,11 +170,31 @@ def _deficient(problem: Problem, facts: Facts, root: TriangularRoot) -> Factor:
             condition=1 / facts.rcond,
         )
     kept = SpectralRoot(values[: rank.rank], vectors[: rank.rank])
+    if not _agree(problem, kept, vectors[rank.rank :].T):
+        raise FactorBreakdown(f"the rows leave the row space of a sketch, which has {rank.rank} dimensions")
+    rank = replace(rank, dropped=0.0)
     return Factor(
         start=lambda right, nearest: kept.solve(kept.adjoint_solve(root.adjoint_product(right))),
         refinement=WithinRowSpace(ByGradient(kept, contraction=1.0), kept.vectors),
         claims=Claims(rank, kept, row_space=kept.vectors, involved=vectors[rank.rank :]),
     )
+
+
+def _agree(problem: Problem, kept: SpectralRoot, null: Tensor) -> bool:
+    """Whether the images of null vectors of the sketch are rounding, at once or when the rows have corrected them."""
+    if null.shape[1] > _PROBES:
+        generator = torch.Generator().manual_seed(_SEED)
+        mix = torch.randn(null.shape[1], _PROBES, dtype=torch.float64, device="cpu", generator=generator)
+        null = null @ mix.to(null.device)
+    limit = rounding_seen(problem, float(kept.values[0]))
+    for corrected in (False, True):
+        if corrected:
+            # What rounding in the sketch left of the row space in them.
+            null = null - kept.solve(kept.adjoint_solve(problem.normal_product(null)))
+        null = null / torch.linalg.vector_norm(null, dim=0)
+        if float(problem.image_norms(null).max()) <= limit:
+            return True
+    return False
 
 
 def _ratios(facts: Facts) -> tuple[int, ...]:

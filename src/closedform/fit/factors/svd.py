@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import ClassVar, final
@@ -17,7 +16,7 @@ from closedform.fit.least_norm import least_norm_coordinates
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import ByGradient, Unrefined
 from closedform.numerics.extremes import Extremes
-from closedform.numerics.rank import Rank, decide_rank, default_rcond
+from closedform.numerics.rank import Rank, decide_rank, default_rcond, factor_rounding
 from closedform.numerics.root import SpectralRoot
 from closedform.words.errors import FactorBreakdown
 
@@ -88,7 +87,7 @@ def _loses(values: Tensor, rank: Rank, facts: Facts) -> bool:
     """Whether a cut that was asked for drops directions that are more than rounding."""
     if not facts.rcond_given or rank.rank == values.numel():
         return False
-    return bool(values[rank.rank] > default_rcond(facts.n_rows, facts.n_columns) * values[0])
+    return bool(values[rank.rank] > default_rcond(facts.n_rows, facts.smaller) * values[0])
 
 
 @final
@@ -116,7 +115,7 @@ class SvdAtPrecision(_Svd):
 
     @override
     def decide(self, values: Tensor, facts: Facts) -> Rank:
-        rank = decide_rank(values, facts.n_columns, sys.float_info.epsilon)
+        rank = decide_rank(values, facts.n_columns, factor_rounding(facts.n_rows, facts.smaller))
         usual = decide_rank(values, facts.n_columns, facts.rcond)
-        # Directions between the usual cut and rounding: the rows see them, the usual rule does not.
+        # Directions between the usual cut and what the factor rounds: the rows see them, the usual rule does not.
         return replace(rank, ambiguous=rank.ambiguous or rank.rank > usual.rank)

@@ -28,10 +28,14 @@ class Refined:
     Attributes:
         Z: ``(columns, targets)``.
         passes: Passes over the rows that they took.
+        multipliers: Of the rows of a wide system, of which the features' part of Z (less that of the coordinates it is
+            to be near to) is a combination, ``(rows, targets)``, with a last row for a free bias, which is the
+            multiplier of the condition that the others sum to zero; None where no account of them was kept.
     """
 
     Z: Tensor
     passes: int
+    multipliers: Tensor | None = None
 
 
 class Refinement(ABC):
