@@ -70,7 +70,10 @@ def extend_best(problem: Problem, facts: Facts, best: Fitted, digits: int | None
         min(facts.n_rows, facts.n_columns) if wide else facts.n_columns, facts.n_columns, facts.rcond, math.inf, False
     )
     root = None if extension.R is None else TriangularRoot(extension.R)
-    checked = certify(problem, problem.to_weights(extension.high), Claims(rank, root))
+    found = best.factor.claims
+    # What a factor says of the rows of a wide system holds for any weights.
+    claims = replace(found, rank=rank) if wide and found.rows is not None else Claims(rank, root)
+    checked = certify(problem, problem.to_weights(extension.high), claims)
     checked = replace(checked, forward_bound=_relative_bound(extension))
     asked = "which proves the rank" if digits is None else f"{digits} digits asked"
     reason = f"every weight within {checked.forward_bound:.1e} (relative), {asked}"

@@ -72,29 +72,13 @@ def certify(
         gradient = claims.row_space.T @ (claims.row_space @ gradient)
     factor_error, least = _compare(problem, root, probes, sums.probe_products)
 
-    evidence = Evidence(
-        Z=Z,
-        gradient=gradient,
-        matrix_norm=problem.frobenius_norm,
-        target_norms=problem.target_norms,
-        root=root,
-        spectrum=None if root is None else lambda: spectrum_of(root),
-        factor_error=factor_error,
-        least=least,
-        parts=_dual_parts(problem, gradient, claims),
-        good_enough=TOLERANCE / 4,
-    )
+    evidence = _evidence(problem, claims, Z, gradient, (factor_error, least))
     squares = sums.squares + penalised.square().sum(0)
     error = backward_error(evidence, squares)
     joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, penalised)
 
     rank = claims.rank
-    if claims.rows is not None:
-        seen = wide_evidence(problem, claims, Z, nearest, multipliers)
-        forward = max(error, _EPS) * seen.effect
-    else:
-        seen = WideEvidence(*condition_numbers(problem, claims, factor_error))
-        forward = _forward_error(problem, Z, squares.sqrt(), seen.scaled.smallest, error)
+    seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
     choice = least_norm_error(problem, claims, Z, nearest, seen.no_combination)
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
 
@@ -106,7 +90,7 @@ def certify(
         backward_error=error,
         joint_backward_error=joint,
         tolerance=TOLERANCE,
-        forward_error=math.inf if rank.ambiguous or rank.rank == 0 else forward,
+        forward_error=_forward_error(problem, claims, Z, squares.sqrt(), seen, error),
         condition=seen.raw.condition,
         scaled_condition=seen.scaled.condition,
         rank=rank.rank,
@@ -220,6 +204,36 @@ def _undetermined(problem: Problem, claims: Claims) -> tuple[int, ...]:
     return tuple(column - int(problem.bias) for column in involved)
 
 
+def _evidence(problem: Problem, claims: Claims, Z: Tensor, gradient: Tensor, compared: tuple[float, float]) -> Evidence:
+    root = claims.root
+    return Evidence(
+        Z=Z,
+        gradient=gradient,
+        matrix_norm=problem.frobenius_norm,
+        target_norms=problem.target_norms,
+        root=root,
+        spectrum=None if root is None else lambda: spectrum_of(root),
+        factor_error=compared[0],
+        least=compared[1],
+        parts=_dual_parts(problem, gradient, claims),
+        good_enough=TOLERANCE / 4,
+    )
+
+
+def _seen(
+    problem: Problem,
+    claims: Claims,
+    Z: Tensor,
+    nearest: Tensor | None,
+    multipliers: Tensor | None,
+    factor_error: float,
+) -> WideEvidence:
+    """Return the condition numbers, and what else there is to see of a wide system."""
+    if claims.rows is None:
+        return WideEvidence(*condition_numbers(problem, claims, factor_error))
+    return wide_evidence(problem, claims, Z, nearest, multipliers)
+
+
 def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
     if not grams:
         return math.nan
@@ -257,8 +271,16 @@ def _dual_parts(problem: Problem, gradient: Tensor, claims: Claims) -> tuple[Ten
     return torch.cat([t, rest[first:] / math.sqrt(problem.l2)]), left
 
 
-def _forward_error(problem: Problem, Z: Tensor, residual: Tensor, smallest: float, error: float) -> float:
-    """First-order bound from the backward error: Wedin (1973); Higham (2002), theorem 20.1."""
+def _forward_error(
+    problem: Problem, claims: Claims, Z: Tensor, residual: Tensor, seen: WideEvidence, error: float
+) -> float:
+    """First-order bound from the backward error: Wedin (1973); Higham (2002), theorem 20.1; as measured where wide."""
+    smallest = seen.scaled.smallest
+    if claims.rank.ambiguous or claims.rank.rank == 0:
+        return math.inf
+    if claims.rows is not None:
+        return max(error, _EPS) * seen.effect
+
     size = torch.linalg.vector_norm(Z, dim=0)
     determined = size > 0
     if not bool(determined.any()):

@@ -35,7 +35,8 @@ def condition_numbers(problem: Problem, claims: Claims, factor_error: float) -> 
         factor_error: How far its root is from the matrix, as probed; nan without a root.
     """
     if claims.root is None:
-        return dense_conditions(problem, claims.rank.rank) if direct(problem) else _of_a_ridge(problem, claims)
+        large_ridge = problem.l2 > 0 and not direct(problem)
+        return _of_a_ridge(problem, claims) if large_ridge else dense_conditions(problem, claims.rank.rank)
     scaled, raw = _claimed(problem, claims)
     return _measured(problem, scaled, raw) if factor_error > _CLOSE else (scaled, raw)
 
