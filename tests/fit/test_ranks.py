@@ -1,4 +1,4 @@
-"""Rank, condition numbers and digits held against exact arithmetic: what is determined is said to be, and what is not."""
+"""Rank, conditions and digits held against exact arithmetic: what is determined is said to be, what is not is not."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def decide_rank(values: Tensor, columns: int, cut: float) -> Rank:
 
     Example:
         >>> import torch
-        >>> decide_rank(torch.tensor([1.0, 0.5, 1e-17]), 3, 1e-15)
+        >>> decide_rank(torch.tensor([1.0, 0.5, 1e-17], dtype=torch.float64), 3, 1e-15)
         Rank(rank=2, columns=3, cut=1e-15, gap=2251799813685248.0, ambiguous=False, dropped=1e-17)
     """
     largest = float(values[0]) if values.numel() else 0.0
