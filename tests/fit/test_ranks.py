@@ -93,3 +93,22 @@ def test_conditions_of_large_wide_problems(options: dict[str, object]) -> None:
     for claim, matrix in ((certificate.condition, A), (certificate.scaled_condition, A * 2.0 ** -np.frexp(norms)[1])):
         true = np.linalg.cond(matrix)
         assert true / 1.5 <= claim <= 1.5 * true
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e3, 1e-3])
+def test_a_cut_that_is_asked_for_does_not_depend_on_units(unit: float) -> None:
+    z = np.random.default_rng(0).standard_normal((200, 2))
+    first, second = z[:, 0], 0.9 * z[:, 0] + 0.19**0.5 * z[:, 1]
+    sol = cf.solve(np.stack([first, second * unit], 1), first + second, rcond=0.3)
+    assert sol.outcome is cf.Outcome.TRUNCATED
+    assert sol.r_squared[0] > 0.998
+
+
+def test_what_leaves_the_range_is_refused_or_said() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 3))
+    with pytest.raises(cf.ClosedformError, match="multiply the weights"):
+        cf.solve(X, X @ [1.0, 2.0, 3.0] * 1e-200, sample_weight=np.full(20, 1e-300))
+    sol = cf.solve(X, rng.standard_normal((20, 3)) * 1e200, l2=[1.0, 2.0, 3.0])
+    assert sol.outcome is cf.Outcome.CERTIFIED
+    assert np.isfinite(sol.certificate.residual_norm)

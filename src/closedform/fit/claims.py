@@ -56,6 +56,8 @@ class Claims:
             vectors, or in one row the length that each column has in the null space; None at full rank.
         restricted: Whether an rcond that was asked for cut directions that are more than rounding, so that the problem
             is the one within the row space.
+        fixed_space: Orthonormal rows ``(directions, columns)`` in which such a cut leaves nothing to be chosen: the row
+            space and what was cut though it is not null; None where that is the row space.
         dual_solve: Solver with ``X X' + l2 I``, for wide systems with a ridge.
         least_norm_solve: Maps right-hand sides ``(rows, k)`` to the coordinates of least norm that meet them,
             ``(columns, k)``, for wide systems without a ridge.
@@ -68,6 +70,7 @@ class Claims:
     row_space: Tensor | None = None
     involved: Tensor | None = None
     restricted: bool = False
+    fixed_space: Tensor | None = None
     dual_solve: Callable[[Tensor], Tensor] | None = None
     least_norm_solve: Callable[[Tensor], Tensor] | None = None
     rows: RowClaims | None = None

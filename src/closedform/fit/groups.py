@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -77,8 +78,8 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
         loss_with_bias=None
         if (left := [c.loss_with_bias for c in certificates]).count(None)
         else sum((value or 0.0) * part for value, part in zip(left, share, strict=True)),
-        gradient_norm=sum((c.gradient_norm * part) ** 2 for c, part in zip(certificates, share, strict=True)) ** 0.5,
-        residual_norm=sum(c.residual_norm**2 for c in certificates) ** 0.5,
+        gradient_norm=math.hypot(*(c.gradient_norm * part for c, part in zip(certificates, share, strict=True))),
+        residual_norm=math.hypot(*(c.residual_norm for c in certificates)),
         r_squared=per_target("r_squared"),
         residual_std=per_target("residual_std"),
         r_squared_about_zero=per_target("r_squared_about_zero"),

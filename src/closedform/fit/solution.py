@@ -317,9 +317,16 @@ class Solution:
             "notes": list(self.notes),
         }
 
+    def _best_attempt(self) -> Attempt:
+        """Return the attempt that the weights come from: not the last one where that was worse than one before it."""
+        error = self.certificate.backward_error
+        found = (a for a in reversed(self.attempts) if a.certificate and a.certificate.backward_error == error)
+        return next(found, self.attempts[-1])
+
     def __str__(self) -> str:
-        lines = [self.headline, f"{self.seconds:.3g} s by {self.attempts[-1].method}", str(self.certificate)]
-        lines += dict.fromkeys(f"tried {a.method}: {a.reason}" for a in self.attempts[:-1])
+        best = self._best_attempt()
+        lines = [self.headline, f"{self.seconds:.3g} s by {best.method}", str(self.certificate)]
+        lines += dict.fromkeys(f"tried {a.method}: {a.reason}" for a in self.attempts if a is not best)
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 

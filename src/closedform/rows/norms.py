@@ -155,11 +155,25 @@ def _roots(squares: Tensor) -> Tensor:
 
 
 def _careful_norms(rows: Rows) -> Tensor:
-    """Norms where squares over- or underflow, or are zero; and the error message where a number is not finite."""
+    """Norms where squares over- or underflow, or are zero; and the error message where a number is not finite.
+
+    Raises:
+        InputError: a column that is not zero has a norm of zero, because of the weights.
+    """
     peaks = rows.walk(_Peaks(rows.n_features + rows.n_targets, rows.device, (rows.feature_names, rows.target_names)))
     exponents, heaviest = power_of_two_exponents(peaks.columns), peaks.heaviest
     scaled = rows.walk(_ScaledSquares(exponents, heaviest))
-    return torch.ldexp(scaled.squares.sqrt() * heaviest, exponents)
+    norms = torch.ldexp(scaled.squares.sqrt() * heaviest, exponents)
+
+    lost = (norms == 0) & (peaks.columns > 0)
+    if bool(lost.any()):
+        column = int(lost.nonzero()[0])
+        name = f"column {column} of X" if column < rows.n_features else f"target {column - rows.n_features}"
+        raise InputError(
+            f"{name}, at most {float(peaks.columns[column]):.3g}, times the root of sample_weight, at most "
+            f"{heaviest:.3g}, is below the range of float64; multiply the weights by a constant."
+        )
+    return norms
 
 
 #: What the columns of a table are called, or None.

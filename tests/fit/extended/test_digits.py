@@ -203,7 +203,10 @@ def test_what_is_claimed_of_a_preconditioner_is_true(condition: float, weighted:
     A = [[a * Fraction(float(s)) for a, s in zip(row, problem.scale, strict=True)] for row in A]
     W = [Fraction(1)] * 30 if weight is None else [Fraction(w) for w in weight]
     for preconditioner in [item for item in found if item is not None]:
-        T = [[Fraction(t) for t in column] for column in preconditioner.T.T.tolist()]
+        high = preconditioner.T
+        low = torch.zeros_like(high) if preconditioner.low is None else preconditioner.low
+        pairs = zip(high.T.tolist(), low.T.tolist(), strict=True)
+        T = [[Fraction(t) + Fraction(u) for t, u in zip(*column, strict=True)] for column in pairs]
         products = [[sum(a * t for a, t in zip(row, column, strict=True)) for column in T] for row in A]
         off = Fraction(0)
         for i in range(7):

@@ -48,8 +48,9 @@ def least_norm_error(
     """
     if claims.rank.full:
         return None
-    if claims.row_space is not None:
-        return _outside_row_space(problem, claims.row_space, Z, nearest)
+    space = claims.row_space if claims.fixed_space is None else claims.fixed_space
+    if space is not None:
+        return None if space.shape[0] == space.shape[1] else _outside_row_space(problem, space, Z, nearest)
     if no_combination is not None and no_combination <= CHOICE_TOLERANCE:
         return no_combination
     if claims.least_norm_solve is not None:

@@ -40,11 +40,13 @@ class Preconditioner:
         T: Upper triangular, ``(columns, columns)``, without its low part.
         R: Its inverse, rounded.
         delta: The bound; 1 or more means that T is of no use.
+        low: The low part of T, or None for zeros.
     """
 
     T: Tensor
     R: Tensor
     delta: float
+    low: Tensor | None = None
 
 
 def from_triangle(operand: Operand, R: Tensor) -> Preconditioner:
@@ -63,7 +65,7 @@ def from_triangle(operand: Operand, R: Tensor) -> Preconditioner:
     repairable = float(torch.linalg.matrix_norm(T)) * float(torch.linalg.svdvals(R)[0]) < 1 / RESOLVED
     for _ in range(_POLISHES):
         products = _Products.of(operand, T, low)
-        found = Preconditioner(T, R, products.defect())
+        found = Preconditioner(T, R, products.defect(), low)
         if not found.delta < best.delta:
             break
         best = found

@@ -23,6 +23,11 @@ from closedform.words.errors import FactorBreakdown
 __all__ = ["Svd", "SvdAtPrecision"]
 
 
+#: Singular value, relative to the largest, of directions along which least norm may move weights that rcond has cut: a
+#: step there is not seen in the fit.
+_MOVABLE = 2.0**-26
+
+
 class _Svd(Method, ABC):
     """Keep the singular directions above a cut; among the weights that agree on them, take those of least norm.
 
@@ -55,12 +60,18 @@ class _Svd(Method, ABC):
         rank = self.decide(values, facts)
         r = rank.rank
         root = SpectralRoot(values[:r], vectors[:r])
+        restricted = _loses(values, rank, facts)
+        seen = max(r, decide_rank(values, facts.n_columns, _MOVABLE).rank) if restricted else r
 
         def start(right: Tensor, nearest: Tensor | None) -> Tensor:
             fixed = (U[:, :r].T @ right) / values[:r].unsqueeze(1)
-            if rank.full:
-                return root.vectors.T @ fixed
-            return least_norm_coordinates(problem, root.vectors, fixed, nearest)
+            # What rcond cuts though the fit sees it stays as it is; least norm is no reason to move there.
+            cut = vectors[r:seen]
+            still = fixed.new_zeros(cut.shape[0], fixed.shape[1]) if nearest is None else cut @ nearest
+            fixed = torch.cat([fixed, still])
+            if seen == facts.n_columns:
+                return vectors.T @ fixed
+            return least_norm_coordinates(problem, vectors[:seen], fixed, nearest)
 
         extremes = Extremes(0.0, 0.0)
         if r:
@@ -76,7 +87,8 @@ class _Svd(Method, ABC):
                 extremes,
                 row_space=None if rank.full else root.vectors,
                 involved=None if rank.full else vectors[r:],
-                restricted=_loses(values, rank, facts),
+                restricted=restricted,
+                fixed_space=vectors[:seen] if restricted else None,
             ),
             accuracy=contraction,
         )
