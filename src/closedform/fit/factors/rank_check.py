@@ -65,8 +65,8 @@ def require_full_rank(root: Root, facts: Facts, reference: float = 0.0, rounding
     rank = decide_rank(values, columns, cut)
     if not rank.full:
         raise FactorBreakdown(
-            f"numerical rank {rank.rank} of {columns}: {plural(columns - rank.rank, 'singular value')} at or below "
-            f"{cut:.1e} of the largest",
+            f"numerical rank {rank.rank} of {columns}: {plural(columns - rank.rank, 'singular value')} "
+            f"{'lies' if columns - rank.rank == 1 else 'lie'} at or below {cut:.1e} of the largest",
             condition=1 / cut if cut else math.inf,
         )
     return rank, replace(extremes, largest=float(values[0]), smallest=float(values[-1]))
