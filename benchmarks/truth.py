@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import math
 import random
+import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +35,24 @@ STEPS = (50, 3000)
 GONE = 1e6
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+Make = Callable[[Any], torch.optim.Optimizer]
+Scheduler = Callable[[torch.optim.Optimizer], Any]
+
+#: What goes wrong in loops, and the words of the title that names it; None where no name is to be had.
+SLIPS = (
+    "never zeroed",
+    "uphill",
+    "nothing moves",
+    "half the rate",
+    "summed",
+    "clipped",
+    "scheduler not passed",
+    "other rows",
+    "random layer",
+)
+
+
 @dataclass
 class Setup:
     """One training set-up, as a user would write it."""
@@ -41,19 +61,50 @@ class Setup:
     X: Tensor
     Y: Tensor
     model: nn.Module
-    make: Callable[[Any], torch.optim.Optimizer]
-    schedule: Callable[[torch.optim.Optimizer], Any] | None
-    criterion: Callable[[Tensor, Tensor], Tensor]
+    make: Make
+    schedule: Scheduler | None
+    criterion: Loss
     steps: int
     batch_size: int | None
     slip: str
-    record: list[float] = field(default_factory=list)
+    by_epochs: bool = False
+    every: int = 1
 
 
 def draw(seed: int) -> Setup:
-    """Draw a set-up: data, model, optimizer, schedule, criterion, slip."""
+    """Draw a set-up: data, model, criterion, optimizer, schedule, batches, slip."""
     dice, g = random.Random(seed), torch.Generator().manual_seed(seed)
     dtype = dice.choice([torch.float64, torch.float64, torch.float32])
+    kind, X, Y = draw_data(dice, g)
+    X, Y = X.to(dtype), Y.to(dtype)
+    rows, targets = Y.shape
+
+    torch.manual_seed(seed)
+    layer = nn.Linear(X.shape[1], targets, bias=dice.random() < 0.6, dtype=dtype)
+    limit = cf.diagnose(X, Y, bias=layer.bias is not None).learning_rate_limit
+    wrap, model, Y = draw_model(dice, layer, Y)
+    which, criterion, factor = draw_criterion(dice, rows, targets)
+    steps = int(math.exp(dice.uniform(*map(math.log, STEPS))))
+    settings = SGD(dice, limit / factor)
+    optimizer, make = draw_optimizer(dice, settings)
+    if optimizer == "lbfgs":
+        steps = min(steps, dice.choice([1, 3, 20]))
+    schedule = None
+    if optimizer != "lbfgs" and dice.random() < 0.25:
+        schedule = draw_schedule(dice, steps, settings.lr if optimizer == "sgd" else 0.01)
+    batch, by_epochs = None, False
+    if optimizer == "sgd" and dice.random() < 0.3:
+        batch, by_epochs = dice.choice([1, 4, rows // 2]), dice.random() < 0.3
+    slip = "none"
+    if batch is None and optimizer != "lbfgs" and dice.random() < 0.3:
+        slip = dice.choice(SLIPS)
+    every = dice.choice([1, 1, 5])
+    name = f"{seed}: {kind} {rows}x{X.shape[1]}x{targets} {str(dtype)[6:]} {wrap} {optimizer} {which} {slip}"
+    return Setup(name, X, Y, model, make, schedule, criterion, steps, batch, slip, by_epochs=by_epochs, every=every)
+
+
+def draw_data(dice: random.Random, g: torch.Generator) -> tuple[str, Tensor, Tensor]:
+    """Draw features and targets."""
     rows, features, targets = dice.choice([20, 60, 200]), dice.choice([1, 2, 5, 12]), dice.choice([1, 1, 3])
     kind = dice.choice(["gauss", "uniform", "lognormal", "scaled", "offset", "collinear"])
     X = torch.randn(rows, features, dtype=torch.float64, generator=g)
@@ -70,64 +121,119 @@ def draw(seed: int) -> Setup:
     truth = torch.randn(features, targets, dtype=torch.float64, generator=g) * 10.0 ** dice.choice([0, 0, 2])
     noise = dice.choice([0.0, 0.1, 1.0])
     Y = X @ truth + noise * torch.randn(rows, targets, dtype=torch.float64, generator=g) + dice.choice([0.0, 0.0, 3.0])
-    X, Y = X.to(dtype), Y.to(dtype)
+    return kind, X, Y
 
-    torch.manual_seed(seed)
-    layer = nn.Linear(features, targets, bias=dice.random() < 0.6, dtype=dtype)
-    wrap = dice.choice(["plain", "plain", "sequential", "flat" if targets == 1 else "plain"])
-    model: nn.Module = layer
+
+class Head(nn.Module):
+    """A layer under a name of its own, as users wrap it."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.head = layer
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the layer's output."""
+        output: Tensor = self.head(rows)
+        return output
+
+
+def draw_model(dice: random.Random, layer: nn.Linear, Y: Tensor) -> tuple[str, nn.Module, Tensor]:
+    """Wrap the layer; some wrappers drop the dimension of a single target."""
+    wrap = dice.choice(["plain", "plain", "sequential", "head", "dropout off", "flat" if Y.shape[1] == 1 else "plain"])
     if wrap == "sequential":
-        model = nn.Sequential(nn.Identity(), layer)
-    elif wrap == "flat":
-        model, Y = nn.Sequential(layer, nn.Flatten(0)), Y.reshape(-1)
-    bias = layer.bias is not None
-    limit = cf.diagnose(X, Y, bias=bias).learning_rate_limit
-    steps = int(math.exp(dice.uniform(*map(math.log, STEPS))))
-    criterion: Callable[[Tensor, Tensor], Tensor] = nn.MSELoss()
-    factor = 1.0
-    which = dice.choice(["mse", "mse", "mse", "sum", "half"])
-    if which == "sum":
-        criterion, factor = nn.MSELoss(reduction="sum"), float(rows * targets)
-    elif which == "half":
-        criterion, factor = (lambda output, target: ((output - target) ** 2).mean() / 2), 0.5
+        return wrap, nn.Sequential(nn.Identity(), layer), Y
+    if wrap == "head":
+        return wrap, Head(layer), Y
+    if wrap == "dropout off":
+        return wrap, nn.Sequential(nn.Dropout(0.0), layer), Y
+    if wrap == "flat":
+        return wrap, nn.Sequential(layer, nn.Flatten(0)), Y.reshape(-1)
+    return wrap, layer, Y
 
-    share = dice.choice([0.01, 0.3, 0.9, 0.98, 1.05, 1.5])
-    momentum, nesterov = dice.choice([(0.0, False)] * 3 + [(0.9, False), (0.9, True), (0.5, False)])
-    decay = dice.choice([0.0, 0.0, 0.0, 0.01])
-    lr = share * limit / factor
-    adaptive = 10.0 ** dice.choice([-3, -2, -1])
-    optimizer, make = dice.choice(
+
+def draw_criterion(dice: random.Random, rows: int, targets: int) -> tuple[str, Loss, float]:
+    """Draw a multiple of the squared error, and by what it is multiplied; or some other loss."""
+    which = dice.choice(["mse", "mse", "mse", "sum", "half", "per row", "function", "l1", "huber"])
+    losses: dict[str, tuple[Loss, float]] = {
+        "mse": (nn.MSELoss(), 1.0),
+        "sum": (nn.MSELoss(reduction="sum"), float(rows * targets)),
+        "half": (lambda output, target: ((output - target) ** 2).mean() / 2, 0.5),
+        "per row": (lambda output, target: ((output - target) ** 2).reshape(len(output), -1).sum(1).mean(), targets),
+        "function": (nn.functional.mse_loss, 1.0),
+        "l1": (nn.L1Loss(), 1.0),
+        "huber": (nn.HuberLoss(), 0.5),
+    }
+    return (which, *losses[which])
+
+
+class SGD:
+    """Settings of SGD, as a share of the largest stable step."""
+
+    def __init__(self, dice: random.Random, limit: float) -> None:
+        self.lr = dice.choice([0.01, 0.3, 0.9, 0.98, 1.05, 1.5]) * limit
+        self.momentum, self.nesterov = dice.choice([(0.0, False)] * 3 + [(0.9, False), (0.9, True), (0.5, False)])
+        self.decay = dice.choice([0.0, 0.0, 0.0, 0.01])
+        self.dampening = dice.choice([0.0, 0.0, 0.3]) if self.momentum and not self.nesterov else 0.0
+
+    def __call__(self, parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.decay,
+            dampening=self.dampening,
+        )
+
+
+def draw_optimizer(dice: random.Random, sgd: SGD) -> tuple[str, Make]:
+    """Draw an optimizer with its settings."""
+    lr, decay, o = 10.0 ** dice.choice([-3, -2, -1]), dice.choice([0.01, 0.1, 1.0]), torch.optim
+    found: list[tuple[str, Make]] = [("sgd", sgd)] * 5
+    found += [("sgd", lambda p: o.SGD(p, lr=sgd.lr))] * 5
+    found += [("adam", lambda p: o.Adam(p, lr=lr))] * 3 + [("rmsprop", lambda p: o.RMSprop(p, lr=lr))] * 2
+    found += [
+        ("adam, amsgrad", lambda p: o.Adam(p, lr=lr, amsgrad=True)),
+        ("adam, foreach", lambda p: o.Adam(p, lr=lr, foreach=True)),
+        ("adam, fused", lambda p: o.Adam(p, lr=lr, fused=True)),
+        ("adam, differentiable", lambda p: o.Adam(p, lr=lr, betas=(0.5, 0.9))),
+        ("adam, decay", lambda p: o.Adam(p, lr=lr, weight_decay=0.01)),
+        ("adamw", lambda p: o.AdamW(p, lr=lr, weight_decay=decay)),
+        ("adamw", lambda p: o.AdamW(p, lr=lr)),
+        ("adamax", lambda p: o.Adamax(p, lr=lr)),
+        ("nadam", lambda p: o.NAdam(p, lr=lr)),
+        ("radam", lambda p: o.RAdam(p, lr=lr)),
+        ("rmsprop, momentum", lambda p: o.RMSprop(p, lr=lr, momentum=0.9)),
+        ("rmsprop, centered", lambda p: o.RMSprop(p, lr=lr, centered=True)),
+        ("adagrad", lambda p: o.Adagrad(p, lr=10 * lr)),
+        ("adadelta", lambda p: o.Adadelta(p, lr=1.0)),
+        ("rprop", lambda p: o.Rprop(p, lr=lr)),
+        ("asgd", lambda p: o.ASGD(p, lr=sgd.lr)),
+        ("lbfgs", lambda p: o.LBFGS(p)),
+        ("lbfgs", lambda p: o.LBFGS(p, max_iter=50, line_search_fn="strong_wolfe")),
+    ]
+    return dice.choice(found)
+
+
+def draw_schedule(dice: random.Random, steps: int, lr: float) -> Scheduler:
+    """Draw a schedule that is stepped once a step."""
+    kinds = torch.optim.lr_scheduler
+    return dice.choice(
         [
-            ("sgd", lambda p: torch.optim.SGD(p, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay)),
-            ("sgd", lambda p: torch.optim.SGD(p, lr=lr, momentum=momentum, nesterov=nesterov)),
-            ("sgd", lambda p: torch.optim.SGD(p, lr=lr)),
-            ("adam", lambda p: torch.optim.Adam(p, lr=adaptive)),
-            ("adamw", lambda p: torch.optim.AdamW(p, lr=adaptive, weight_decay=dice_decay)),
-            ("rmsprop", lambda p: torch.optim.RMSprop(p, lr=adaptive)),
-            ("adagrad", lambda p: torch.optim.Adagrad(p, lr=10 * adaptive)),
-            ("lbfgs", lambda p: torch.optim.LBFGS(p)),
+            lambda o: kinds.StepLR(o, max(1, steps // 4), 0.3),
+            lambda o: kinds.LinearLR(o, 0.05, 1.0, max(1, steps // 3)),
+            lambda o: kinds.CosineAnnealingLR(o, steps),
+            lambda o: kinds.ExponentialLR(o, 0.5 ** (4 / steps)),
+            lambda o: kinds.LambdaLR(o, lambda step: 1 / (1 + 10 * step / steps)),
+            lambda o: kinds.OneCycleLR(o, max_lr=lr, total_steps=steps + 1, cycle_momentum=False),
+            lambda o: kinds.CyclicLR(o, lr / 10, lr, max(1, steps // 10), cycle_momentum=False),
+            lambda o: kinds.SequentialLR(
+                o,
+                [kinds.LinearLR(o, 0.1, 1.0, max(1, steps // 10)), kinds.CosineAnnealingLR(o, steps)],
+                [max(1, steps // 10)],
+            ),
         ]
     )
-    dice_decay = dice.choice([0.01, 0.1, 1.0])
-    if optimizer == "lbfgs":
-        steps = min(steps, dice.choice([1, 3, 20]))
-    schedule = None
-    if optimizer not in ("lbfgs",) and dice.random() < 0.25:
-        schedule = dice.choice(
-            [
-                lambda o: torch.optim.lr_scheduler.StepLR(o, max(1, steps // 4), 0.3),
-                lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.05, 1.0, max(1, steps // 3)),
-                lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, steps),
-            ]
-        )
-    batch = None
-    if optimizer == "sgd" and schedule is None and momentum == 0 and decay == 0 and dice.random() < 0.3:
-        batch = dice.choice([1, 4, rows // 2])
-    slip = "none"
-    if batch is None and optimizer != "lbfgs" and dice.random() < 0.25:
-        slip = dice.choice(["never zeroed", "uphill", "nothing moves", "half the rate"])
-    name = f"{seed}: {kind} {rows}x{features}x{targets} {str(dtype)[6:]} {wrap} {optimizer} {which} {slip}"
-    return Setup(name, X, Y, model, make, schedule, criterion, steps, batch, slip)
 
 
 def train(setup: Setup, seed: int = 0) -> tuple[list[float], float]:
@@ -135,26 +241,30 @@ def train(setup: Setup, seed: int = 0) -> tuple[list[float], float]:
     model = copy.deepcopy(setup.model)
     optimizer = setup.make(model.parameters())
     scheduler = None if setup.schedule is None else setup.schedule(optimizer)
+    if setup.slip == "scheduler not passed":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, max(1, setup.steps // 10), 0.5)
     if setup.slip == "half the rate":
         for group in optimizer.param_groups:
             group["lr"] /= 2
-    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     rows = setup.X.shape[0]
-    order: list[int] = []
-    losses = []
-    for _ in range(setup.steps):
-        X, Y = setup.X, setup.Y
-        if setup.batch_size is not None:
-            picked = torch.randint(rows, (setup.batch_size,)) if setup.batch_size == 1 else None
-            if picked is None:
-                picked = torch.randperm(rows)[: setup.batch_size]
-            X, Y = X[picked], Y[picked]
+    factor = {"uphill": -1.0, "summed": float(setup.Y.numel())}.get(setup.slip, 1.0)
+    losses: list[float] = []
+    longest = 0.05 * first_gradient(setup, model)
+    for picked in batches(setup, rows, generator):
+        X, Y = (setup.X, setup.Y) if picked is None else (setup.X[picked], setup.Y[picked])
+        if setup.slip == "other rows":
+            X = X * 2
+        elif setup.slip == "random layer":
+            X = nn.functional.dropout(X, 0.3)
 
         def closure(X: Tensor = X, Y: Tensor = Y) -> Tensor:
             if setup.slip != "never zeroed":
                 optimizer.zero_grad()
-            loss = setup.criterion(model(X), Y) * (-1 if setup.slip == "uphill" else 1)
+            loss = setup.criterion(model(X), Y) * factor
             loss.backward()
+            if setup.slip == "clipped":
+                nn.utils.clip_grad_norm_(model.parameters(), longest)
             return loss
 
         if isinstance(optimizer, torch.optim.LBFGS):
@@ -163,13 +273,31 @@ def train(setup: Setup, seed: int = 0) -> tuple[list[float], float]:
             loss = closure()
             if setup.slip != "nothing moves":
                 optimizer.step()
-        losses.append(abs(float(loss.detach())))
+        losses.append(abs(float(loss.detach()) / factor))
         if scheduler is not None:
             scheduler.step()
         if not math.isfinite(losses[-1]) or (scheduler is None and losses[-1] > 1e30):
             break
-    del order
     return losses, excess_of(setup, model)
+
+
+def first_gradient(setup: Setup, model: nn.Module) -> float:
+    """Length of the gradient at the start."""
+    gradients = torch.autograd.grad(setup.criterion(model(setup.X), setup.Y), list(model.parameters()))
+    return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+
+
+def batches(setup: Setup, rows: int, generator: torch.Generator) -> Iterator[Tensor | None]:
+    """Yield the rows of each step: all, drawn anew, or one part after another of a shuffled table."""
+    if setup.batch_size is None:
+        yield from itertools.repeat(None, setup.steps)
+        return
+    made = 0
+    while made < setup.steps:
+        order = torch.randperm(rows, generator=generator)
+        parts = order.split(setup.batch_size) if setup.by_epochs else (order[: setup.batch_size],)
+        yield from parts[: setup.steps - made]
+        made += len(parts)
 
 
 def excess_of(setup: Setup, model: nn.Module) -> float:
@@ -185,6 +313,32 @@ def excess_of(setup: Setup, model: nn.Module) -> float:
     return value if math.isfinite(value) else math.inf
 
 
+#: Words of the titles that name each slip.
+NAMED = {
+    "never zeroed": ("never zeroed",),
+    "uphill": ("uphill", "maximize"),
+    "nothing moves": ("Nothing moves",),
+    "half the rate": ("learning rate of", "half of the one"),
+    "summed": ("summed", "learning rate of"),
+    "clipped": ("clips", "learning rate"),
+    "scheduler not passed": ("learning rate of the recorded run changes",),
+    "other rows": ("record starts at", "The record is"),
+    "random layer": ("record starts at",),
+}
+
+
+def judge_slip(setup: Setup, history: Any, note: str, score: Score) -> None:
+    """Score what is said of a record."""
+    if setup.slip == "none":
+        score.add("no slip is claimed", history is None, note)
+        return
+    said = None if history is None else any(words in history.title for words in NAMED[setup.slip])
+    if history is not None and history.title.startswith("The record is not"):
+        # It is another run, and what it is is left open.
+        said = None
+    score.add(f"slip: {setup.slip}", said, f"{note}; said {history.title if history else ''}")
+
+
 class Score:
     """True, false and silent, per claim."""
 
@@ -198,6 +352,7 @@ class Score:
         self.counts[claim][word] += 1
         if word == "false":
             self.false.append(f"{claim}: {note}")
+            print(self.false[-1], file=sys.stderr, flush=True)
 
     def table(self) -> str:
         """Return the table as markdown."""
@@ -216,7 +371,7 @@ def judge(setup: Setup, score: Score) -> None:
     scheduler = None if setup.schedule is None else setup.schedule(optimizer)
     options: dict[str, Any] = {"steps": setup.steps, "batch_size": setup.batch_size, "scheduler": scheduler}
     if setup.slip != "none":
-        options["history"] = record
+        options["history"] = record[:: setup.every]
     try:
         d = cf.diagnose(setup.X, setup.Y, model=setup.model, optimizer=optimizer, criterion=setup.criterion, **options)
         verdict = d.verdict
@@ -230,6 +385,10 @@ def judge(setup: Setup, score: Score) -> None:
     note = (
         f"{setup.name} | {setup.steps} steps, verdict {verdict.name}: {verdict.title}, end {end:.3g}, goal {goal:.3g}"
     )
+    if not training.setting.squared:
+        least = excess_of(setup, setup.model)
+        score.add("another loss is named", "other_loss" in found, f"{note}, start {least:.3g}")
+        return
     reached, course = training.reaches_goal, training.course
     floor = d.case.training.rounding_excess * 100 + 1e-14 * d.case.spectrum.optimal_loss
     if setup.batch_size is None:
@@ -245,16 +404,19 @@ def judge(setup: Setup, score: Score) -> None:
         ends = sorted(train(clean, seed)[1] for seed in range(5))
         if course is not None and math.isfinite(course.left):
             middle = sum(ends) / len(ends)
-            about = course.left / 6 - floor <= middle <= 6 * course.left + floor
+            about = course.least / 6 - floor <= middle <= 6 * course.most + floor
             score.add("left, in expectation", about, f"{note}, said {course.left:.3g}, five runs {ends}")
     if course is not None and setup.batch_size is None:
         left = course.left
-        if course.how == "extrapolated":
+        if course.most > ABOUT * course.least and course.how != "extrapolated":
+            within = course.least / ABOUT - floor <= end <= ABOUT * course.most + floor
+            score.add(
+                f"left, {course.how}, within bounds", within, f"{note}, said {course.least:.3g} to {course.most:.3g}"
+            )
+        elif course.how == "extrapolated":
             score.add("left, extrapolated", abs(math.log10((left + floor + goal) / (end + floor + goal))) < 1, note)
         elif not math.isfinite(left) or left > GONE * start:
             score.add("left, diverged", not end < GONE / 100 * start, note)
-        elif course.least != course.most and course.how == "forecast":
-            score.add("left, forecast", None, note)
         elif setup.X.dtype == torch.float64 and course.how == "forecast":
             score.add("left, forecast", abs(left - end) <= SAME * max(left, end) + floor, f"{note}, said {left:.6g}")
         elif setup.X.dtype == torch.float64 and "adaptive_blow_up" not in found:
@@ -266,20 +428,7 @@ def judge(setup: Setup, score: Score) -> None:
         if growth is not None and growth > 1.001:
             long.steps = min(20_000, setup.steps + int(60 / math.log(growth)))
             score.add("lr above the limit diverges", not train(long)[1] < 100 * start, note)
-    named = {
-        "never zeroed": "never zeroed",
-        "uphill": "uphill",
-        "nothing moves": "Nothing moves",
-        "half the rate": "learning rate",
-    }
-    history = found.get("history_differs")
-    if setup.slip == "none":
-        score.add("no slip is claimed", history is None, note)
-    else:
-        said = None if history is None else named[setup.slip] in history.title or "half of the one" in history.title
-        if history is not None and history.title.startswith("The record is not"):
-            said = None
-        score.add(f"slip: {setup.slip}", said, f"{note}; said {history.title if history else ''}")
+    judge_slip(setup, found.get("history_differs"), note, score)
     if verdict.name == "nothing_wrong" and setup.slip == "none" and setup.batch_size is None:
         score.add("nothing wrong", end <= max(2 * goal, floor), note)
     for finding in d.findings:

@@ -146,3 +146,25 @@ def test_numpy_makes_the_steps_of_torch() -> None:
         assert run is not None
         assert run.excess is not None  # it was NumPy that went on
         assert float(run.excess[-1]) == pytest.approx(left, rel=1e-6, abs=1e-13)
+
+
+def test_lbfgs_in_float32_is_not_promised_what_its_line_search_cannot_see() -> None:
+    """R11: a rehearsal, even in float32, rounds otherwise than the rows do; this run stops just short of the goal."""
+    X = gaussian(200, 6, seed=12) * torch.logspace(0, -3, 6, dtype=F64)
+    Y = X @ gaussian(6, 1, seed=13) + 0.1 * gaussian(200, 1, seed=14)
+    X, Y = X.float(), Y.float()
+    torch.manual_seed(12)
+    model = nn.Linear(6, 1, bias=False)
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=1000, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=5)
+    assert d.case.training.stage.narrow is not None
+    assert d.case.training.reaches_goal is None
+    assert d.verdict.name == "lbfgs_stopped"
+    assert "may stop at the last digits of the loss" in d.verdict.title
+    even = nn.Linear(6, 1, bias=False)
+    optimizer = torch.optim.LBFGS(even.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+    X = gaussian(200, 6, seed=12).float()
+    d = diagnose(X, X.sum(1, keepdim=True), model=even, optimizer=optimizer, steps=5)
+    assert d.verdict.name == "nothing_wrong"

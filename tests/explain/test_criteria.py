@@ -79,6 +79,9 @@ def test_criteria_that_return_no_number_say_so() -> None:
     for criterion, text in (
         (nn.MSELoss(reduction="none"), "returns a tensor of shape"),
         (nn.NLLLoss(), "cannot be called on real outputs"),
+        (lambda output, target: float((output - target).square().mean()), "returns a float and no tensor"),
+        (lambda output, target: output.sum() / 0 if target.missing else 0, "cannot be called on real outputs"),
+        (lambda output, target: 1 / 0, "division by zero"),
     ):
         d = diagnose(X, Y, model=column(), criterion=criterion)
         assert d.verdict.name == "other_loss"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -125,3 +126,24 @@ def test_a_record_with_nan_is_held_against_the_forecast_all_the_same() -> None:
     found = next(finding for finding in d.findings if finding.name == "history_differs")
     assert found.evidence["first_difference"] == 6
     str(d)
+
+
+@pytest.mark.parametrize("every", [3, 10])
+@pytest.mark.parametrize("slip", ["none", "after"])
+def test_a_record_of_every_so_manyth_step_may_begin_with_the_last_of_a_stride(every: int, slip: str) -> None:
+    X, Y = problem(F64, 1)
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    history = record(X, Y, copy.deepcopy(model), SGD, slip)[every - 1 :: every]
+    settings: dict[str, Any] = {"model": model, "optimizer": SGD(model.parameters()), "criterion": nn.MSELoss()}
+    found = diagnose(X, Y, steps=60 if slip == "none" else None, history=history, **settings).findings
+    assert "history_differs" not in [finding.name for finding in found]
+
+
+def test_a_record_that_ends_in_infinity_is_not_one_of_the_same_rate() -> None:
+    X, Y = problem(F64, 1)
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    history = [*record(X, Y, copy.deepcopy(model), SGD, "none")[:10], math.inf]
+    d = diagnose(X, Y, model=model, optimizer=SGD(model.parameters()), criterion=nn.MSELoss(), history=history)
+    assert d.findings[0].title == "The record is not of the run that was given"

@@ -18,7 +18,7 @@ from closedform.comparison.direct import direct_row, exact_solution, fit_kernel_
 from closedform.comparison.methods import MethodResult
 from closedform.comparison.obstacles import obstacle
 from closedform.comparison.overlay import with_measured_runs
-from closedform.comparison.problem import Problem, Weights
+from closedform.comparison.problem import Problem
 from closedform.comparison.races import INTERRUPTED, Lane, race
 from closedform.comparison.results import Comparison, Elapsed
 from closedform.comparison.tables import casts, make_problem
@@ -28,6 +28,7 @@ from closedform.explain.forecasts import forecast
 from closedform.explain.records import DiagnosisRecord
 from closedform.explain.spectra import Spectrum
 from closedform.fit.solution import Solution
+from closedform.fit.weights import Weights
 from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows import Rows, Scan, scan
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from closedform.comparison.methods import MethodResult
-from closedform.comparison.problem import Measurement, Problem, Weights, failure
+from closedform.comparison.problem import Measurement, Problem, failure
 from closedform.fit.kernels import looks_like_kernel
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.path.entry import path_of_rows
 from closedform.fit.path.search import Selection
 from closedform.fit.request import Request
 from closedform.fit.solution import Solution
+from closedform.fit.weights import Weights
 from closedform.rows import Rows, Scan
 from closedform.words.errors import InputError
 from closedform.words.numbers import short
@@ -96,7 +97,7 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
     )
     tolerance = model.get_params().get("tol")
     reason = "done" if tolerance is None else f"done; singular values below its tol={tolerance:g} are cut"
-    return (direct_row(_SCIKIT_LEARN, seconds, found.on(problem.X.device), problem, reason),)
+    return (direct_row(_SCIKIT_LEARN, seconds, found.to(problem.X.device), problem, reason),)
 
 
 def fit_kernel_ridge(rows: Rows, bias: bool, problem: Problem, clock: Callable[[], float]) -> tuple[MethodResult, ...]:

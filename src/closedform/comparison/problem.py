@@ -10,59 +10,14 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Measurement", "Problem", "Weights", "failure"]
+from closedform.fit.weights import Weights
+
+__all__ = ["Measurement", "Problem", "failure"]
 
 #: Rows per block where a product is summed up block by block instead of held whole.
 _BLOCK = 4096
 #: Times the excess loss that rounding of residuals alone makes: momentum keeps on jittering there.
 _JITTER = 16
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Weights of a linear layer: ``weight`` (targets, features), ``bias`` (targets,) or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    @staticmethod
-    def of(layer: nn.Linear) -> Weights:
-        """Return a detached float64 copy of a layer's weights."""
-        bias = None if layer.bias is None else layer.bias.detach().to(torch.float64, copy=True)
-        return Weights(layer.weight.detach().to(torch.float64, copy=True), bias)
-
-    def to(self, dtype: torch.dtype) -> Weights:
-        """Return the weights in another dtype."""
-        return Weights(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
-
-    def on(self, device: torch.device) -> Weights:
-        """Return the weights on another device."""
-        return Weights(self.weight.to(device), None if self.bias is None else self.bias.to(device))
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Return the outputs of a layer with these weights, ``(rows, targets)``."""
-        return nn.functional.linear(X, self.weight, self.bias)
-
-    def minus(self, other: Weights) -> Weights:
-        """Return the difference to other weights."""
-        bias = None if self.bias is None or other.bias is None else self.bias - other.bias
-        return Weights(self.weight - other.weight, bias)
-
-    def abs(self) -> Weights:
-        """Return the sizes of the weights."""
-        return Weights(self.weight.abs(), None if self.bias is None else self.bias.abs())
-
-    def norm(self) -> float:
-        """Return the Frobenius norm of weight and bias together."""
-        parts = [self.weight] if self.bias is None else [self.weight, self.bias]
-        return math.hypot(*(_norm(part) for part in parts))
-
-
-def _norm(values: Tensor) -> float:
-    """Euclidean norm, also where the squares would overflow or underflow."""
-    peak = float(values.abs().max())
-    return peak * float(torch.linalg.vector_norm(values / peak)) if 0 < peak < math.inf else peak
 
 
 def failure(error: Exception) -> str:
@@ -123,7 +78,7 @@ class Problem:
 
     def _magnitude(self, weights: Weights) -> float:
         """Mean square of what is added up to a residual, ``|x| |w| + |y|``."""
-        size = weights.abs()
+        size = weights.map(torch.abs)
         return self._mean_square(lambda X, Y: size.predict(X.abs()) + Y.abs())
 
     def rounding_floor(self, weights: Weights) -> float:
@@ -136,7 +91,7 @@ class Problem:
         if self.dtype in (torch.float32, torch.float64):
             return _JITTER * eps**2 * self._magnitude(weights)
         # Products of half precision are summed in float32: what is lost is in the weights, an ulp in each.
-        squares = Weights(weights.weight.square(), None if weights.bias is None else weights.bias.square())
+        squares = weights.map(torch.square)
         return self._mean_square(lambda X, Y: eps * squares.predict(X.square()).sqrt())
 
     def loss(self, layer: nn.Linear) -> Tensor:

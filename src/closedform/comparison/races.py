@@ -13,8 +13,9 @@ from torch.optim import LBFGS
 
 from closedform.comparison.contenders import Contender, Outlook, Setting
 from closedform.comparison.methods import CurvePoint, MethodResult
-from closedform.comparison.problem import Problem, Weights, failure
+from closedform.comparison.problem import Problem, failure
 from closedform.engine.threads import one_thread
+from closedform.fit.weights import Weights
 from closedform.words.errors import ClosedformError
 from closedform.words.numbers import momentum_text
 
@@ -109,7 +110,7 @@ class _Run:
         self._next_tick = 0.0
         self._steps_of_last_call = 0
         self._worst_loss = math.inf
-        self._seen = Weights.of(layer)
+        self._seen = Weights.of_layer(layer)
 
     def train(self, until: float) -> None:
         """Train until ``until`` seconds of training are billed in all, or until there is a reason to stop."""
@@ -139,7 +140,7 @@ class _Run:
             spent: Seconds that were billed to other settings of the same method before.
             stopped_because: Why it stopped.
         """
-        measured = self.problem.measure(Weights.of(self.layer))
+        measured = self.problem.measure(Weights.of_layer(self.layer))
         group = self.optimizer.param_groups[0]
         return MethodResult(
             name=self.contender.name,
@@ -159,7 +160,7 @@ class _Run:
         if self.contender.line_search:
             self._look()
         steps_before = self.steps
-        before = Weights.of(self.layer) if self.contender.line_search else None
+        before = Weights.of_layer(self.layer) if self.contender.line_search else None
         try:
             self.optimizer.step(self._closure)  # type: ignore[arg-type]  # torch wants a float, LBFGS a Tensor
         except (_Stop, KeyboardInterrupt):
@@ -212,16 +213,20 @@ class _Run:
     def _record(self) -> None:
         # Few numbers: a team of threads on a busy machine would be waited for many times as long as they take.
         with one_thread(self.problem.X.shape[1], self.problem.X.device):
-            point = CurvePoint(self.steps, self.clock.billed, *self.problem.losses(Weights.of(self.layer)))
+            point = CurvePoint(
+                self.steps,
+                self.clock.billed,
+                *self.problem.losses(Weights.of_layer(self.layer)),
+            )
         if self.curve and self.curve[-1].steps == self.steps:
             self.curve.pop()
         self.curve.append(point)
 
     def _is_rounding(self) -> bool:
-        return self.curve[-1].excess_loss <= self.problem.rounding_floor(Weights.of(self.layer))
+        return self.curve[-1].excess_loss <= self.problem.rounding_floor(Weights.of_layer(self.layer))
 
     def _check_for_change(self) -> None:
-        weights = Weights.of(self.layer)
+        weights = Weights.of_layer(self.layer)
         if weights.minus(self._seen).norm() == 0:
             raise _Stop(self._stuck())
         self._seen = weights
@@ -229,7 +234,7 @@ class _Run:
 
     def _leave_trial_point(self, before: Weights) -> None:
         """Go back to the last iterate if the line search was left at a point that is worse."""
-        if self.problem.train_mse(Weights.of(self.layer)) <= self.problem.train_mse(before):
+        if self.problem.train_mse(Weights.of_layer(self.layer)) <= self.problem.train_mse(before):
             return
         with torch.no_grad():
             self.layer.weight.copy_(before.weight)

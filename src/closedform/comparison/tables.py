@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closedform.comparison.problem import Problem, Weights
+from closedform.comparison.problem import Problem
 from closedform.files import open_data
 from closedform.fit.solution import Solution
+from closedform.fit.weights import Weights
 from closedform.rows import Rows, Source, TensorSource, as_rows
 from closedform.rows.labels import check_alignment
 from closedform.rows.tensors import as_tensor

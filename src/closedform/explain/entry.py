@@ -181,6 +181,7 @@ def diagnose_for(
 
 def _survey(rows: Rows, setting: Setting, exact_up_to: int, scanned: Scan | None) -> Landscape:
     """Read the rows for what this setting asks of them."""
+    criterion = setting.criterion
     return survey(
         rows,
         bias=setting.bias,
@@ -188,7 +189,7 @@ def _survey(rows: Rows, setting: Setting, exact_up_to: int, scanned: Scan | None
         exact_up_to=exact_up_to,
         batches=not setting.full_batch,
         crosses=setting.broadcasts,
-        criterion=None if setting.squared or setting.criterion is None else setting.criterion.function,
+        criterion=None if setting.squared or criterion is None or criterion.problem else criterion.function,
         scanned=scanned,
     )
 

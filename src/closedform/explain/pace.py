@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from closedform.explain.case import Case
+from closedform.explain.readers.schedules import FOLLOWED
 
 __all__ = ["box_of", "farthest", "reach"]
 
@@ -31,7 +32,7 @@ def reach(case: Case) -> float:
         return math.inf
     steps = setting.patience
     if setting.schedule is not None:
-        rates = [float(groups[0].get("lr", optimizer.lr)) for groups in setting.schedule.follow(min(steps, 20_000))]
+        rates = [float(groups[0].get("lr", optimizer.lr)) for groups in setting.schedule.follow(min(steps, FOLLOWED))]
         total = math.fsum(rates) + (steps - len(rates)) * rates[-1]
         squares = math.fsum(rate * rate for rate in rates) + (steps - len(rates)) * rates[-1] ** 2
     else:

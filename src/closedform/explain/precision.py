@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from closedform.explain.spectra import Spectrum
 
-__all__ = ["Precision", "excess_floor", "tf32_in_use"]
+__all__ = ["Precision", "excess_floor", "rounding_of", "tf32_in_use", "with_rounding"]
 
 # TF32 keeps ten bits after the leading one of the numbers that it multiplies; sums and weights stay float32.
 _TF32_EPS = 2.0**-10
@@ -56,6 +57,26 @@ def tf32_in_use(device: torch.device) -> bool:
     if hasattr(matmul, "fp32_precision"):
         return bool(matmul.fp32_precision == "tf32")
     return bool(matmul.allow_tf32)
+
+
+def rounding_of(targets: np.ndarray, eps: float) -> float:
+    """Return about what rounding leaves of a residual along a direction.
+
+    Args:
+        targets: Coordinates of the targets along the directions, ``(rank, targets)``.
+        eps: Relative rounding of the arithmetic that is trained in.
+    """
+    return eps * float(np.abs(targets).max(initial=0.0)) / 4
+
+
+def with_rounding(residual: np.ndarray, noise: float) -> np.ndarray:
+    """Return residuals along the directions with none smaller than what rounding leaves of it.
+
+    Example:
+        >>> with_rounding(np.array([1.0, -1e-20, 0.0]), 1e-16)
+        array([ 1.e+00, -1.e-16,  1.e-16])
+    """
+    return np.where(np.abs(residual) < noise, np.where(residual < 0, -noise, noise), residual)
 
 
 def excess_floor(spectrum: Spectrum, start: Tensor, precision: Precision, lr: float) -> float:

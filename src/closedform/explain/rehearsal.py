@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from closedform.numerics.triangle import Triangle
 from closedform.words.errors import InputError
+from closedform.words.numbers import count
 from closedform.words.progress import Progress
 
 __all__ = ["AS_USUAL", "Loop", "Rehearsal", "TriangleLoss", "rehearse"]
 
 #: Weights are written down so many times, evenly over the steps.
 _WAYPOINTS = 16
+#: Evaluations of the loss from one word of progress to the next.
+_TOLD = 32
 
 
 @final
@@ -244,6 +247,7 @@ class _Course:
         self._left = math.inf if evaluations is None else evaluations
         self._progress = progress
         self._fresh = True
+        self._part, self._evaluated = 0.0, 0
         self.curve: list[float] = []
         self.waypoints: list[int] = []
         self.path: list[Tensor] = []
@@ -264,7 +268,7 @@ class _Course:
             if self._left <= 0:
                 stopped = "it was rehearsed no further"
                 break
-            self._fresh = True
+            self._fresh, self._part = True, step / steps
             try:
                 step_with(self._closure)
             except _Ended as end:
@@ -280,8 +284,6 @@ class _Course:
                 )
             if after_step is not None:
                 after_step(self._optimizer)
-            if step % _WAYPOINTS == 0:
-                self._progress(f"rehearsing {type(self._optimizer).__name__}", step / steps)
 
         if not stopped.startswith("the loss"):
             with torch.no_grad():
@@ -300,6 +302,13 @@ class _Course:
         if self._loop.zeroes:
             self._optimizer.zero_grad()
         value = self._loss.add_gradients_()
+        self._evaluated += 1
+
+        if self._evaluated % _TOLD == 0:
+            # A single call of step() may evaluate the loss a thousand times.
+            name = type(self._optimizer).__name__
+            self._progress(f"rehearsing {name}, {count(float(self._evaluated))} evaluations", self._part)
+
         if self._fresh:
             self._fresh = False
             self.curve.append(float(value))
@@ -308,6 +317,7 @@ class _Course:
         elif self._left <= 0:
             # In the midst of a step, of LBFGS say: the weights are where its line search has brought them.
             raise _Ended("it was rehearsed no further")
+
         self._left -= 1
         if self._loop.max_norm is not None:
             nn.utils.clip_grad_norm_(self._loss.parameters, self._loop.max_norm)

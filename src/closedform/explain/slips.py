@@ -23,8 +23,6 @@ _SAME = 1e-3
 _POINTS = 200
 #: Steps that a simulation makes for them.
 _STEPS = 2_000
-#: A record counts as one after the step, or before it.
-_OFFSETS = (0, 1)
 #: Points that have to fit before a slip is named.
 _ENOUGH = 4
 
@@ -82,7 +80,7 @@ def compare_with_record(case: Case) -> Comparison | None:
     recorded = (history / (sign * setting.loss_factor))[:_POINTS]
     best: Comparison | None = None
     for every in _strides(case, recorded, curve):
-        for offset in _OFFSETS:
+        for offset in _offsets(every):
             found = _compare(case, recorded, curve, every, offset)
             if found is not None and (best is None or found.differs_at > best.differs_at):
                 best = found
@@ -98,7 +96,7 @@ def _expected(case: Case) -> Tensor | None:
         return training.forecast.excess_at(torch.arange(_STEPS + 1, device="cpu")) + training.forecast.optimal_loss
     if training.rehearsal is not None:
         return training.rehearsal.loss
-    run = training.rehearse_as(_STEPS)
+    run = training.stage.run(_STEPS)
     return None if run is None else run.loss
 
 
@@ -108,9 +106,16 @@ def _strides(case: Case, recorded: Tensor, curve: Tensor) -> Iterator[int]:
     points = 0 if case.setting.history is None else case.setting.history.numel()
     if case.setting.steps is not None and points > 1:
         yield from {max(1, round(case.setting.steps / n)) for n in (points, points - 1)} - {1}
-    below = (curve <= float(recorded[1]) * (1 + _SAME)).nonzero()
-    if below.numel() and int(below[0]) > 1:
-        yield int(below[0])
+    first, second = ((curve <= float(value) * (1 + _SAME)).nonzero() for value in recorded[:2])
+    if second.numel() and int(second[0]) > 1:
+        yield int(second[0])
+    if first.numel() and second.numel() and int(second[0]) - int(first[0]) > 1:
+        yield int(second[0]) - int(first[0])
+
+
+def _offsets(every: int) -> tuple[int, ...]:
+    """Steps of the first point: it is written down before the step or after it, first or when the stride is over."""
+    return (0, 1) if every == 1 else (0, 1, every - 1, every)
 
 
 def _tolerance(case: Case, expected: Tensor) -> Tensor:
@@ -149,11 +154,11 @@ def explain_record(case: Case, found: Comparison) -> Slip | None:
 
 def _fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0) -> bool:
     """Whether a run with such a loop has the losses that were recorded."""
-    run = case.training.rehearse_as(min(_STEPS, found.recorded.numel() * found.every + 1), loop, factor)
+    run = case.training.stage.run(min(_STEPS, found.recorded.numel() * found.every + 1), loop, factor)
     if run is None:
         return False
     losses = run.loss
-    for offset in _OFFSETS:
+    for offset in _offsets(found.every):
         other = _compare(case, found.recorded, losses, found.every, offset)
         if other is not None and other.agrees and other.recorded.numel() >= _ENOUGH:
             return True
@@ -216,7 +221,9 @@ def _first_rate(case: Case, found: Comparison) -> float | None:
 
 def _other_rate(case: Case, found: Comparison) -> Slip | None:
     ratio, optimizer = _first_rate(case, found), case.setting.optimizer
-    if ratio is None or optimizer is None or ratio <= 0 or not _fits(case, found, Loop(), ratio):
+    if ratio is None or optimizer is None or ratio <= 0 or math.isclose(ratio, 1.0, rel_tol=0.01):
+        return None
+    if not _fits(case, found, Loop(), ratio):
         return None
 
     rows, targets = case.setting.table.n_rows, case.setting.table.n_targets

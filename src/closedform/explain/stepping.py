@@ -6,6 +6,7 @@ A continuation is only used where it makes the same steps as torch did on a stre
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from closedform.explain.precision import rounding_of, with_rounding
 from closedform.explain.rehearsal import Rehearsal
 from closedform.explain.spectra import Spectrum
+from closedform.words.progress import Progress
 
 __all__ = ["can_continue", "continued"]
 
@@ -23,6 +26,8 @@ __all__ = ["can_continue", "continued"]
 _LEFT_TO_TORCH = ("amsgrad", "centered", "maximize")
 #: Weights are written down so many times over the steps.
 _WAYPOINTS = 16
+#: Steps from one word of progress to the next.
+_TOLD = 1024
 
 State = dict[str, Any]
 Update = Callable[[State, Mapping[str, Any], np.ndarray, np.ndarray, float], np.ndarray]
@@ -88,10 +93,19 @@ def can_continue(run: Rehearsal) -> bool:
     return not any(groups[0].get(name) for name in _LEFT_TO_TORCH)
 
 
-def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rates: Sequence[float] = ()) -> Rehearsal:
+def continued(
+    spectrum: Spectrum,
+    run: Rehearsal,
+    steps: int,
+    factor: float,
+    rates: Sequence[float] = (),
+    rounding: float = sys.float_info.epsilon,
+) -> Rehearsal:
     """Return a rehearsal with more steps.
 
     It is computed along the singular directions, where residuals and gradients are those of all rows, to rounding.
+    Along them residuals can vanish to all digits, which those of rows do not: what rounding leaves of each is put back,
+    since steps that are divided by the size of the gradient make something of it.
 
     Args:
         spectrum: The spectrum of the fit.
@@ -99,6 +113,7 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
         steps: Steps in all.
         factor: What ``MSELoss()`` is multiplied by in training.
         rates: Learning rate of each step from the start of the run, where a schedule sets them; the last one goes on.
+        rounding: Relative rounding of the arithmetic that is trained in.
     """
     group, update = run.optimizer.param_groups[0], _UPDATES[type(run.optimizer).__name__]
     made, rank = run.loss.numel() - 1, spectrum.rank
@@ -118,10 +133,13 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
     every = max(1, steps // _WAYPOINTS)
     waypoints, path = list(run.waypoints), list(run.path)
     optimal, ended = spectrum.optimal_loss, ""
-    with np.errstate(over="ignore", invalid="ignore"):
+    noise = rounding_of(targets, rounding)
+    with np.errstate(over="ignore", invalid="ignore"), Progress(None) as progress:
         for step in range(made, steps):
+            if step % _TOLD == 0:
+                progress(f"rehearsing {type(run.optimizer).__name__}", step / steps)
             lr = float(rates[min(step, len(rates) - 1)]) if len(rates) else float(group["lr"])
-            gradient = (transposed @ residual) * scale
+            gradient = (transposed @ with_rounding(residual, noise)) * scale
             if decay and decoupled:
                 weights = weights * (1 - lr * decay)
             elif decay:
@@ -137,21 +155,22 @@ def continued(spectrum: Spectrum, run: Rehearsal, steps: int, factor: float, rat
                 waypoints.append(step + 1)
                 path.append(torch.from_numpy(weights.copy()))
 
-    end = torch.from_numpy(weights.copy())
     waypoints.append(made + excess.size)
-    path.append(end)
-    biased = run.bias is not None
+    path.append(torch.from_numpy(weights.copy()))
+    run = replace(run, waypoints=tuple(waypoints), path=tuple(path), stopped=ended)
+    return _joined(run, torch.from_numpy(excess.copy()), optimal)
 
+
+def _joined(run: Rehearsal, excess: Tensor, optimal_loss: float) -> Rehearsal:
+    """A rehearsal that ends where its path does, with the excess losses of the steps on the way there."""
+    end, biased = run.path[-1], run.bias is not None
     return replace(
         run,
-        steps=torch.arange(made + excess.size + 1, device="cpu"),
-        loss=torch.cat([run.loss, torch.from_numpy(excess.copy()) + optimal]),
-        excess=torch.cat([(run.loss - optimal).clamp(min=0.0), torch.from_numpy(excess.copy()).clamp(min=0.0)]),
+        steps=torch.arange(run.loss.numel() + excess.numel(), device="cpu"),
+        loss=torch.cat([run.loss, excess + optimal_loss]),
+        excess=torch.cat([(run.loss - optimal_loss).clamp(min=0.0), excess.clamp(min=0.0)]),
         weight=(end[1:] if biased else end).T,
         bias=end[0] if biased else None,
-        stopped=ended,
-        waypoints=tuple(waypoints),
-        path=tuple(path),
     )
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from closedform.explain.course import (
+    Course,
+    expected_course,
+    extrapolated_course,
+    forecast_course,
+    rehearsed_course,
+    scheduled_course,
+)
 from closedform.explain.extrapolation import Outlook, outlook
 from closedform.explain.forecasts import (
     Forecast,
@@ -26,74 +33,22 @@ from closedform.explain.forecasts import (
 )
 from closedform.explain.landscape import Landscape
 from closedform.explain.precision import Precision, excess_floor
-from closedform.explain.readers.schedules import replay
-from closedform.explain.rehearsal import AS_USUAL, Loop, Rehearsal, rehearse
+from closedform.explain.readers.schedules import FOLLOWED
+from closedform.explain.rehearsal import Rehearsal
 from closedform.explain.setting import Setting
-from closedform.explain.stepping import can_continue, continued
+from closedform.explain.stage import Stage
 from closedform.explain.wording import plural
 
-__all__ = ["SAFETY", "Course", "Training"]
+__all__ = ["SAFETY", "Training"]
 
 #: Share of the largest stable learning rate that is taken as the best of plain gradient descent.
 SAFETY = 0.9
-#: A schedule is followed for so many steps, which is plain Python.
-_FOLLOW = 20_000
-#: Seconds that a rehearsal inside a diagnosis may take, about.
-_SECONDS = 0.8
-#: Seconds of a step of an optimizer of torch, as measured on one core.
-_STEP = 2.0e-4
-#: Seconds of an operation in a product with the triangle, as measured on one core.
-_FLOP = 2e-10
-#: Steps that torch makes before NumPy goes on.
-_WARM = 60
-#: How many of them NumPy makes as well, to be checked.
-_CHECKED = 20
-#: Seconds for a rehearsal in NumPy.
-_NUMPY_SECONDS = 2.0
-#: Seconds of a step in NumPy, as measured.
-_NUMPY_STEP = 1.8e-5
-#: Calls of LBFGS that are rehearsed where no steps were given.
-_LBFGS_CALLS = 20
-#: Share of the last steps that all have to be at the goal for a rehearsed run to count as there.
-_WINDOW = 0.02
-#: Share of those steps that have to.
-_MOSTLY = 0.9
-#: Relative change of weights that lie at a fixed point, to see whether it holds a run: rounding does as much.
-_NUDGE = 1e-6
-#: Growth of the excess loss from which on rounding decides what is left of it in the end.
-_FAR = 1e4
+#: Roundings of the loss within which line searches in float32 were seen to stop, in the first 60 runs tried: 450.
+_UNSEEN = 1000.0
+#: A condition number from which on the gradient alone does not bring LBFGS the rest of the way.
+_UNEVEN = 100.0
 #: Numbers that a schedule with momentum may move in all, one step after the other.
 _MOVED = 2e9
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Course:
-    """The user's own run, whatever the optimizer.
-
-    Attributes:
-        steps: Steps at which the curve is given, ``(points,)``, int64.
-        excess: Excess loss there, ``(points,)``.
-        left: Excess loss at the end of the run.
-        least, most: What it may be at the least and at the most; equal to ``left`` unless it is extrapolated.
-        how: ``forecast``, ``expected`` (over the draws of mini-batches), ``rehearsed`` or ``extrapolated``.
-        made: Steps that were forecast or made.
-    """
-
-    steps: Tensor
-    excess: Tensor
-    left: float
-    least: float
-    most: float
-    how: str
-    made: int
-
-    @property
-    def known(self) -> str:
-        """How it is known, in words."""
-        if self.how == "extrapolated":
-            return f"extrapolated from step {self.made:,} of a rehearsal on these data"
-        return {"expected": "forecast in expectation", "rehearsed": "rehearsed on these data"}.get(self.how, self.how)
 
 
 @final
@@ -244,7 +199,7 @@ class Training:
                 weight_decay=float(groups[0].get("weight_decay", optimizer.weight_decay)) / factor,
                 nesterov=optimizer.nesterov,
             )
-            for groups in setting.schedule.follow(min(setting.patience, _FOLLOW))
+            for groups in setting.schedule.follow(min(setting.patience, FOLLOWED))
         )
 
     @cached_property
@@ -254,7 +209,15 @@ class Training:
 
     @cached_property
     def scheduled(self) -> ScheduledRun | None:
-        """The full-batch SGD run under the user's schedule."""
+        """The full-batch SGD run under the user's schedule, in the user's arithmetic."""
+        return self._scheduled(self.setting.precision.product_eps)
+
+    @cached_property
+    def scheduled_exactly(self) -> ScheduledRun | None:
+        """The same without rounding; it differs where steps above the limit grow out of rounding alone."""
+        return self.scheduled if self.scheduled is None or not self.scheduled.above else self._scheduled(0.0)
+
+    def _scheduled(self, rounding: float) -> ScheduledRun | None:
         setting, spectrum = self.setting, self.landscape.spectrum
         if setting.schedule is None or not self._plain or not setting.full_batch or spectrum.rank == 0:
             return None
@@ -271,7 +234,7 @@ class Training:
             setting.start_matrix,
             self._momentum_held(),
             limits,
-            setting.precision.product_eps,
+            rounding,
             float(torch.finfo(setting.precision.dtype).max),
         )
 
@@ -307,129 +270,14 @@ class Training:
         return setting.loss_factor * setting.batch_size / setting.table.n_rows
 
     @cached_property
-    def rehearsal(self) -> Rehearsal | None:
-        """The optimizer on the triangle, from the model's weights, for as many steps as are cheap."""
-        optimizer = self.setting.optimizer
-        if optimizer is None or not self._can_rehearse or self.landscape.triangle is None:
-            return None
-        calls = self.setting.patience
-        if optimizer.kind == "lbfgs" and self.setting.steps is None:
-            calls = min(calls, _LBFGS_CALLS)
-        if calls > _WARM and optimizer.kind == "adam":
-            return self._in_numpy(calls) or self.rehearse_as(calls)
-        return self.rehearse_as(calls)
-
-    def _in_numpy(self, steps: int) -> Rehearsal | None:
-        """The rehearsal, begun by torch and continued in NumPy; None where the two do not make the same steps."""
-        spectrum, setting = self.landscape.spectrum, self.setting
-        first, more = self.rehearse_as(_WARM - _CHECKED), self.rehearse_as(_WARM)
-        if first is None or more is None or more.stopped or not can_continue(more):
-            return None
-        cost = _NUMPY_STEP + 8 * spectrum.directions.shape[1] ** 2 * spectrum.n_targets * _FLOP
-        steps = min(steps, max(_WARM, int(_NUMPY_SECONDS / cost)))
-        rates: tuple[float, ...] = ()
-        if setting.schedule is not None:
-            coming = setting.schedule.follow(min(steps, _FOLLOW))
-            if any(set(groups[0]) - {"lr"} and groups[0] | {"lr": 0} != coming[0][0] | {"lr": 0} for groups in coming):
-                return None
-            rates = tuple(float(groups[0]["lr"]) for groups in coming)
-        sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
-        factor = sign * setting.loss_factor
-        checked = continued(spectrum, first, _WARM, factor, rates)
-        rounding = 1e-9 * float(more.loss[0]) + self.rounding_excess
-        if bool(((checked.loss - more.loss).abs() > 1e-6 * more.loss + 1e-6 * rounding).any()):
-            return None
-        return continued(spectrum, more, steps, factor, rates)
-
-    def rehearse_as(self, steps: int, loop: Loop = AS_USUAL, factor: float = 1.0, **options: Any) -> Rehearsal | None:
-        """Rehearse the user's optimizer as the user's loop, or another one, would drive it.
-
-        Args:
-            steps: Steps to make, if they are cheap enough.
-            loop: What becomes of gradients.
-            factor: What the user's loss is multiplied by.
-            options: Passed on to :func:`closedform.explain.rehearsal.rehearse`.
-        """
-        setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
-        if optimizer is None or triangle is None or not self._can_rehearse:
-            return None
-
-        weight, bias = setting.start
-        if optimizer.kind == "sgd" and self.start_excess <= self.goal_excess:
-            weight = weight * (1 + _NUDGE)
-        cost = _STEP + 6 * triangle.columns**2 * triangle.targets * _FLOP
-        # LBFGS makes its directions of the last hundred gradients, which costs about as much again.
-        evaluations = max(10, int(_SECONDS / cost / (2 if optimizer.kind == "lbfgs" else 1)))
-        if optimizer.kind != "lbfgs":
-            steps = min(steps, evaluations)
-        after_step = None if setting.schedule is None else replay(setting.schedule.follow(min(steps, evaluations)))
-        sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
-
-        return rehearse(
-            triangle,
-            optimizer.make,
-            steps=steps,
-            weight=weight,
-            bias=bias,
-            factor=sign * setting.loss_factor * factor,
-            after_step=after_step,
-            evaluations=evaluations,
-            loop=loop,
-            **options,
-        )
-
-    def rehearse_changed(self, steps: int, changed: Mapping[str, float], *, falling: bool = False) -> Rehearsal | None:
-        """Rehearse the user's optimizer with some of its settings changed.
-
-        Args:
-            steps: Steps to make.
-            changed: Settings by name.
-            falling: Whether the learning rate falls to zero over the steps, evenly.
-        """
-        setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
-        if optimizer is None or triangle is None or not self._can_rehearse:
-            return None
-        make, rates = optimizer.make, iter(range(steps - 1, -1, -1))
-        lr = float(changed.get("lr", optimizer.lr))
-
-        def other(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            twin = make(parameters)
-            for group in twin.param_groups:
-                group.update(changed)
-            return twin
-
-        def fall(twin: torch.optim.Optimizer) -> None:
-            left = next(rates, 0)
-            for group in twin.param_groups:
-                group["lr"] = lr * left / steps
-
-        weight, bias = setting.start
-        return rehearse(
-            triangle,
-            other,
-            steps=steps,
-            weight=weight,
-            bias=bias,
-            factor=setting.loss_factor,
-            after_step=fall if falling else None,
-        )
+    def stage(self) -> Stage:
+        """Where the user's optimizer is rehearsed."""
+        return Stage(self.setting, self.landscape, self.rounding_excess, self.start_excess <= self.goal_excess)
 
     @property
-    def _can_rehearse(self) -> bool:
-        optimizer, setting = self.setting.optimizer, self.setting
-        if optimizer is None or optimizer.kind == "other" or optimizer.frozen:
-            return False
-        return setting.squared and setting.full_batch and self.landscape.spectrum.in_range
-
-    @cached_property
-    def narrow_rehearsal(self) -> Rehearsal | None:
-        """LBFGS again in float32, where that is trained in: its line searches live by the last digits of the loss."""
-        optimizer = self.setting.optimizer
-        if optimizer is None or optimizer.kind != "lbfgs" or self.setting.precision.dtype == torch.float64:
-            return None
-        if self.rehearsal is None:
-            return None
-        return self.rehearse_as(max(1, int(self.rehearsal.steps[-1])), dtype=torch.float32)
+    def rehearsal(self) -> Rehearsal | None:
+        """The optimizer on the triangle, from the model's weights, for as many steps as are cheap."""
+        return self.stage.own
 
     @property
     def rehearsed_in_full(self) -> bool:
@@ -444,18 +292,7 @@ class Training:
         """Excess losses of the rehearsal, ``(points,)``; rounding of the loss is taken for zero."""
         if self.rehearsal is None:
             return torch.empty(0, dtype=torch.float64, device="cpu")
-        return self.excess_of(self.rehearsal)
-
-    def excess_of(self, run: Rehearsal) -> Tensor:
-        """Return the excess losses of a rehearsal, ``(points,)``; rounding of the loss is taken for zero."""
-        if run.excess is not None:
-            return torch.nan_to_num(run.excess, nan=math.inf, posinf=math.inf)
-        excess = torch.nan_to_num(run.loss, nan=math.inf, posinf=math.inf) - self.landscape.spectrum.optimal_loss
-        excess = excess.clamp(min=0.0)
-        if excess.numel() and math.isfinite(float(excess[-1])):
-            # The end is known from the weights, without cancellation.
-            excess[-1] = float(self.landscape.spectrum.gaps(run.end).sum())
-        return excess
+        return self.stage.excess_of(self.rehearsal)
 
     @cached_property
     def outlook(self) -> Outlook | None:
@@ -469,40 +306,18 @@ class Training:
         """The user's own run, by whatever way it is known; None where it is not."""
         patience = self.setting.patience
         if self.scheduled is not None:
-            run, left = self.scheduled, self.scheduled.left
-            # A run that grows that far comes back with rounding of what it was; how much, no forecast knows.
-            sure = run.peak <= _FAR * self.start_excess or left >= self.start_excess
-            least, most = (left, left) if sure else (0.0, math.inf)
-            return Course(run.steps, run.excess, left, least, most, "forecast", patience)
+            return scheduled_course(self.scheduled, self.scheduled_exactly, patience, self.start_excess)
         if self.batches is not None:
-            left = self.batches.excess_at(patience)
-            points = torch.unique(torch.logspace(0, math.log10(patience), 60, device="cpu").round().to(torch.int64))
-            points = torch.cat([torch.tensor([0], device="cpu"), points.clamp(max=patience)])
-            curve = torch.tensor(
-                [self.batches.excess_at(int(step)) for step in points], dtype=torch.float64, device="cpu"
-            )
-            return Course(points, curve, left, left, left, "expected", patience)
+            return expected_course(self.batches, patience)
         if self.forecast is not None and self.setting.full_batch:
-            left = float(self.forecast.excess_at([patience]))
-            return Course(self.forecast.steps, self.forecast.excess, left, left, left, "forecast", patience)
-        return self._rehearsed_course
-
-    @property
-    def _rehearsed_course(self) -> Course | None:
-        run, excess = self.rehearsal, self.rehearsed_excess
-        if run is None or excess.numel() == 0:
+            return forecast_course(self.forecast, patience)
+        if self.rehearsal is None or self.rehearsed_excess.numel() == 0:
             return None
-        made = int(run.steps[-1])
-        if self.rehearsed_in_full or self.outlook is None:
-            window = excess[-max(1, int(_WINDOW * excess.numel())) :]
-            left = float(excess[-1])
-            # Adam's late jumps pass; what most of the last steps keep to is what a user will find.
-            most = max(left, float(torch.quantile(window, _MOSTLY))) if math.isfinite(left) else left
-            return Course(run.steps, excess, left, left, most, "rehearsed", made)
-        found = self.outlook
-        steps = torch.cat([run.steps, torch.tensor([self.setting.patience], device="cpu")])
-        curve = torch.cat([excess, torch.tensor([found.left], dtype=torch.float64, device="cpu")])
-        return Course(steps, curve, found.left, found.least, found.most, "extrapolated", made)
+        if not self.rehearsed_in_full and self.outlook is not None:
+            return extrapolated_course(self.rehearsal, self.rehearsed_excess, self.outlook, patience)
+        twin = self.stage.twin
+        other = None if twin is None else self.stage.excess_of(twin)
+        return rehearsed_course(self.rehearsal, self.rehearsed_excess, other, self.rounding_excess)
 
     @property
     def not_judged(self) -> str:
@@ -524,6 +339,19 @@ class Training:
         given = f"of {setting.steps:,}" if setting.steps is not None else "were rehearsed, and no steps= given"
         return f"{why}, and only {rehearsed} {given}" + (" were rehearsed" if setting.steps is not None else "")
 
+    @property
+    def seen_in_float32(self) -> bool:
+        """Whether line searches that compare losses in float32 bring LBFGS to the goal, rehearsed so.
+
+        Where the curvature is uneven they stop at differences that the sum over all rows rounds away, and no triangle
+        rounds like the rows.
+        """
+        narrow, spectrum = self.stage.narrow, self.landscape.spectrum
+        if narrow is None or float(self.stage.excess_of(narrow)[-1]) > self.goal_excess:
+            return False
+        unseen = _UNSEEN * self.setting.precision.eps * spectrum.optimal_loss
+        return spectrum.condition < _UNEVEN or unseen <= self.goal_excess
+
     @cached_property
     def reaches_goal(self) -> bool | None:
         """Whether the run comes to the goal in its steps; None where that is not known."""
@@ -534,7 +362,7 @@ class Training:
             return True if self.setting.optimizer is None and self.start_excess <= goal else None
         if self.forecast is not None and not self.forecast.stable:
             return False
-        if self.narrow_rehearsal is not None and float(self.excess_of(self.narrow_rehearsal)[-1]) > goal:
+        if self.stage.narrow is not None and not self.seen_in_float32:
             return None if course.left <= goal else False
         if course.most <= goal:
             return True

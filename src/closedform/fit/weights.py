@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -27,8 +28,9 @@ class Weights:
     bias: Tensor | None
 
     @staticmethod
-    def of_layer(layer: nn.Linear, device: torch.device) -> Weights:
-        """Return copies of a layer's weight and bias in float64."""
+    def of_layer(layer: nn.Linear, device: torch.device | None = None) -> Weights:
+        """Return copies of a layer's weight and bias in float64, on its own device if none is given."""
+        device = layer.weight.device if device is None else device
         weight = layer.weight.detach().to(dtype=torch.float64, device=device, copy=True)
         bias = None if layer.bias is None else layer.bias.detach().to(dtype=torch.float64, device=device, copy=True)
         return Weights(weight, bias)
@@ -47,9 +49,17 @@ class Weights:
         """Return the weights of some of the targets."""
         return Weights(self.weight[targets], None if self.bias is None else self.bias[targets])
 
-    def to(self, dtype: torch.dtype) -> Weights:
-        """Return the weights in another dtype."""
-        return Weights(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+    def map(self, function: Callable[[Tensor], Tensor]) -> Weights:
+        """Return the weights with a function applied to weight and bias, ``torch.abs`` say."""
+        return Weights(function(self.weight), None if self.bias is None else function(self.bias))
+
+    def to(self, target: torch.dtype | torch.device) -> Weights:
+        """Return the weights in another dtype or on another device."""
+        return self.map(lambda part: part.to(target))
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Return the outputs of a layer with these weights, ``(rows, targets)``."""
+        return nn.functional.linear(X, self.weight, self.bias)
 
     def minus(self, other: Weights) -> Weights:
         """Return the difference of two weights that both have a bias, or both none."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
+from closedform.explain.course import Course
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form, optimizer_code
 from closedform.explain.findings.step import severity_of, shortfall
 from closedform.explain.pace import box_of, farthest, reach
 from closedform.explain.rehearsal import Rehearsal
-from closedform.explain.training import Course
 from closedform.explain.wording import count, plural, short
 
 __all__ = ["adaptive_blow_up", "adaptive_short", "adaptive_unsettled", "lbfgs_stopped"]
@@ -45,7 +45,7 @@ def lbfgs_stopped(case: Case) -> Finding | None:
     if optimizer is None or run is None or course is None or training.reaches_goal is True:
         return None
 
-    narrow = training.narrow_rehearsal
+    narrow = training.stage.narrow
     left = float(training.rehearsed_excess[-1])
     if left <= max(training.goal_excess, 1e-14 * case.landscape.spectrum.optimal_loss):
         return None if narrow is None else _lbfgs_in_float32(case, narrow)
@@ -118,18 +118,21 @@ def _same_as_before(run: Rehearsal) -> bool:
 def _lbfgs_in_float32(case: Case, narrow: Rehearsal) -> Finding | None:
     """LBFGS that comes to the goal in float64 and, rehearsed again in float32, does not."""
     training, precision = case.training, case.setting.precision
-    left = float(training.excess_of(narrow)[-1])
-    if left <= training.goal_excess:
+    left = float(training.stage.excess_of(narrow)[-1])
+    if training.seen_in_float32:
         return None
+
+    stops = left > training.goal_excess
     return Finding(
         name="lbfgs_stopped",
         severity=Severity.WARNING,
-        title=f"LBFGS in {precision} stops at the last digits of the loss",
+        title=f"LBFGS in {precision} {'stops' if stops else 'may stop'} at the last digits of the loss",
         evidence={"excess_loss_left": left, "share_left": training.share(left), "eps": precision.eps},
         consequence=(
             f"Rehearsed in float64 it comes within {short(case.setting.goal)} of the minimum; rehearsed in float32 it "
-            f"leaves {short(training.share(left))} of {training.share_of}, because its line search compares losses "
-            "that differ by less than their rounding."
+            f"leaves {short(training.share(left))} of {training.share_of}"
+            + (", because its line search compares " if stops else ", but near there its line search compares ")
+            + "losses that differ by less than their rounding."
         ),
         remedy="model, X, Y = model.double(), X.double(), Y.double()\n"
         "optimizer = torch.optim.LBFGS(model.parameters(), max_iter=1000, tolerance_grad=0, tolerance_change=0)\n"
@@ -340,8 +343,8 @@ def _mended(case: Case, *, falling: bool = False, **changed: float) -> float:
     whole = training.rehearsal is not None and int(training.rehearsal.steps[-1]) >= steps
     if optimizer is None or not whole or steps > _MENDED or case.setting.schedule is not None:
         return math.nan
-    run = training.rehearse_changed(steps, changed, falling=falling)
-    return math.nan if run is None else float(training.excess_of(run)[-1])
+    run = training.stage.changed(steps, changed, falling=falling)
+    return math.nan if run is None else float(training.stage.excess_of(run)[-1])
 
 
 def adaptive_blow_up(case: Case) -> Finding | None:
@@ -422,11 +425,13 @@ def adaptive_unsettled(case: Case) -> Finding | None:
 
     if case.training.start_excess <= case.training.goal_excess and case.setting.model is not None:
         weights, excess = case.setting.start_matrix, case.training.start_excess
-        where = "The model's weights"
+        where, seen = "The model's weights", _VISIBLE
     elif case.training.rehearsed_in_full and case.training.rehearsal is not None:
         run = case.training.rehearsal
         weights = run.weight.T if run.bias is None else torch.cat([run.bias.unsqueeze(0), run.weight.T])
         excess, where = float(case.training.rehearsed_excess[-1]), "In the rehearsal the weights"
+        # So far from the minimiser are the weights of any run that is just at the goal, were the curvature even.
+        seen = max(_VISIBLE, math.sqrt(case.setting.goal))
     else:
         return None
 
@@ -437,7 +442,7 @@ def adaptive_unsettled(case: Case) -> Finding | None:
 
     return Finding(
         name="adaptive_unsettled",
-        severity=Severity.WARNING if distance > _VISIBLE else Severity.INFO,
+        severity=Severity.WARNING if distance > seen else Severity.INFO,
         title=f"{optimizer.name} has come near the minimiser but not to it",
         evidence={
             "weight_distance": distance,

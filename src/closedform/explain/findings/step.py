@@ -147,13 +147,15 @@ def _schedule_above_limit(case: Case) -> Finding | None:
     if run.peak <= (_BUMP if reached else 2) * training.start_excess and (reached or run.left < training.start_excess):
         return None
 
-    factor = setting.loss_factor
+    factor, exact = setting.loss_factor, training.scheduled_exactly
     limit = run.highest_lr / run.highest_share
     share = "beyond float64" if math.isinf(run.peak) else f"{short(training.share(run.peak))} times {training.share_of}"
+    # Out of nothing but rounding it grows in some runs and not in others, which come to rest to the last digit.
+    by_chance = exact is not None and exact.left <= training.goal_excess
 
     return Finding(
         name="lr_above_limit",
-        severity=Severity.WARNING if reached else Severity.ERROR,
+        severity=Severity.WARNING if reached or by_chance else Severity.ERROR,
         title=(
             f"The schedule takes lr to {run.highest_lr / factor:.6g}, above the largest stable step, "
             f"{limit / factor:.6g}"
@@ -167,8 +169,12 @@ def _schedule_above_limit(case: Case) -> Finding | None:
             "excess_loss_left": run.left,
         },
         consequence=(
-            f"It stays there for {plural(run.above, 'step')} of {setting.patience_text}: the excess loss grows to "
-            f"{share}" + (f" and ends at {short(run.left)}." if math.isfinite(run.left) else ": the run diverges.")
+            f"It stays there for {plural(run.above, 'step')} of {setting.patience_text}"
+            + (", and has come to the minimum before: out of rounding " if by_chance else ": ")
+            + f"the excess loss {'may grow' if by_chance else 'grows'} to {share}"
+            + (f" and {'end' if by_chance else 'ends'} at {short(run.left)}." if math.isfinite(run.left) else "")
+            + ("" if math.isfinite(run.left) else "." if by_chance else ": the run diverges.")
+            + (" Whether it does is decided by the last digits of the weights." if by_chance else "")
         ),
         remedy="# a peak below the limit, with the same schedule around it:\n"
         + sgd_code(case, SAFETY * limit / factor, optimizer.momentum, optimizer.nesterov, optimizer.dampening),

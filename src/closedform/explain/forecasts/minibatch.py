@@ -16,7 +16,7 @@ from closedform.explain.moments import GaussianMoments, Moments
 from closedform.explain.spectra import Spectrum
 from closedform.words.errors import InputError
 
-__all__ = ["MiniBatch", "mini_batch"]
+__all__ = ["MiniBatch", "mini_batch", "share_by_epochs"]
 
 #: Steps beyond which eigenvalues of a step cannot be told from 1.
 _RESOLVED = 2.0**30
@@ -24,6 +24,8 @@ _RESOLVED = 2.0**30
 _PASSES = 100
 #: Relative accuracy at which they end: far below the spread of any run.
 _ACCURACY = 1e-4
+#: Places within one pass over the rows that an average over it is taken of.
+_PLACES = 1000
 
 
 @final
@@ -34,7 +36,10 @@ class MiniBatch:
     Attributes:
         lr: Learning rate on the mean loss of a batch.
         batch_size: Rows in a batch.
-        noise_floor: Expected excess loss at which it stops; inf where it diverges, 0 where every row can be fitted.
+        noise_floor: Expected excess loss at which it stops where rows are drawn anew for each batch; inf where it
+            diverges, 0 where every row can be fitted.
+        noise_floor_by_epochs: The same for one shuffled pass over the rows after another, as a ``DataLoader`` makes
+            them, averaged over a pass.
         feedback: The learning rate as a share of the largest stable one; it diverges from 1 on.
         lr_limit: The largest learning rate at which the expected loss stays bounded.
         optimal_loss: The smallest loss there is.
@@ -43,6 +48,7 @@ class MiniBatch:
     lr: float
     batch_size: int
     noise_floor: float
+    noise_floor_by_epochs: float
     feedback: float
     lr_limit: float
     optimal_loss: float
@@ -122,6 +128,11 @@ def mini_batch(
     moments of the rows: the limit is where ``H S + S H = lr (...)`` has a solution, the floor the fixed point.
     What directions pass on to each other on the way there is followed along the diagonal of S.
 
+    In one pass after another the noise of a batch is made up for by the others of the same pass: any two of its m
+    batches have gradients of covariance -1/(m - 1), and passes are independent. Along a direction that shrinks by a
+    step to a of itself this makes of the floor what is left of the sums of such noise (Gurbuzbalaban, Ozdaglar and
+    Parrilo 2021 for its order).
+
     Args:
         spectrum: The spectrum of the fit.
         lr: Learning rate on the mean loss of a batch.
@@ -159,11 +170,14 @@ def mini_batch(
     gap = spectrum.directions[:rank] @ start_coordinates(spectrum, start)
     gap = gap - spectrum.target_components[:rank] / spectrum.singular_values[:rank].unsqueeze(1)
     moved = lr * eigenvalues
+    floors = eigenvalues * settled.diagonal() / 2
+    by_epochs = floors * share_by_epochs(moved, math.ceil(row_count / batch_size))
 
     return MiniBatch(
         lr=lr,
         batch_size=batch_size,
-        noise_floor=float((eigenvalues * settled.diagonal()).sum()) / 2 if feedback < 1 else math.inf,
+        noise_floor=float(floors.sum()) if feedback < 1 else math.inf,
+        noise_floor_by_epochs=float(by_epochs.sum()) if feedback < 1 else math.inf,
         feedback=feedback,
         lr_limit=limit,
         optimal_loss=spectrum.optimal_loss,
@@ -175,6 +189,29 @@ def mini_batch(
         _start=gap.square().sum(1),
         _settled=settled.diagonal(),
     )
+
+
+def share_by_epochs(moved: Tensor, batches: int) -> Tensor:
+    """Return what shuffled passes leave of the noise floor along each direction, ``(rank,)``; 1 is all of it.
+
+    Args:
+        moved: Learning rate times eigenvalue.
+        batches: Batches of a pass.
+    """
+    if batches < 2:
+        return torch.ones_like(moved)
+    kept = (1 - moved).clamp(-1 + 1e-12, 1 - 1e-12)
+    places = (
+        torch.unique(torch.linspace(1, batches, _PLACES, dtype=torch.float64, device="cpu").round())
+        .unsqueeze(1)
+        .to(moved)
+    )
+    powers = kept.pow(places)
+    sums, squares = (1 - powers) / (1 - kept), (1 - powers.square()) / (1 - kept.square())
+    # Within the pass so far, and what the passes before it have left.
+    within = squares - (sums.square() - squares) / (batches - 1)
+    before = within[-1].clamp(min=0.0) / (1 - powers[-1].square())
+    return ((within + powers.square() * before).mean(0) * (1 - kept.square())).clamp(min=0.0)
 
 
 @final

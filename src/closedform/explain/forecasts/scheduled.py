@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from closedform.explain.precision import rounding_of, with_rounding
 from closedform.explain.spectra import Spectrum
 
 __all__ = ["ScheduledRun", "StepSettings", "scheduled_run"]
@@ -90,7 +91,8 @@ def scheduled_run(
         start: Where it starts, ``(columns, targets)``.
         buffer: Momentum that it holds already, ``(columns, targets)``, or None.
         limits: The largest stable learning rate for the settings of each step.
-        rounding: Relative rounding of the arithmetic that is trained in, which a step above the limit has to grow from.
+        rounding: Relative rounding of the arithmetic that is trained in, which a step above the limit may grow from;
+            0 for exact arithmetic.
         largest: The largest number of that arithmetic: losses beyond it are infinite and stay so.
 
     Example:
@@ -105,7 +107,7 @@ def scheduled_run(
     targets = spectrum.target_components[:rank].cpu().numpy()
     residual = spectrum.residuals(start).cpu().numpy().copy()
     count = spectrum.n_rows * spectrum.n_targets
-    floor = rounding * float(np.abs(targets).max(initial=0.0)) / 4
+    floor = rounding_of(targets, rounding)
     held = None
     if buffer is not None:
         held = (spectrum.singular_values[:rank].unsqueeze(1) * (spectrum.directions[:rank] @ buffer)).cpu().numpy()
@@ -121,8 +123,7 @@ def scheduled_run(
                 break
             if now.lr >= limits[min(step, len(settings) - 1)]:
                 # However small exact arithmetic would have made it, rounding of the largest leaves this much of each.
-                noise = max(floor, rounding * float(np.abs(residual).max(initial=0.0)) / 4)
-                residual = np.where(np.abs(residual) < noise, np.where(residual < 0, -noise, noise), residual)
+                residual = with_rounding(residual, max(floor, rounding_of(residual, rounding)))
             gradient = h * residual + (now.weight_decay * (residual + targets) if now.weight_decay else 0.0)
             moved = gradient
             if now.momentum:
@@ -140,10 +141,13 @@ def scheduled_run(
     highest = max(range(len(shares)), key=shares.__getitem__)
     above = sum(share >= 1 for share in shares) + (steps - len(shares) if shares[-1] >= 1 else 0)
 
+    with np.errstate(over="ignore", invalid="ignore"):
+        along = np.nan_to_num(np.square(residual).sum(1), nan=math.inf) / count
+
     return ScheduledRun(
         steps=torch.tensor(sorted(found), device="cpu"),
         excess=torch.tensor([found[step] for step in sorted(found)], dtype=torch.float64, device="cpu"),
-        along=torch.from_numpy(np.nan_to_num(np.square(residual).sum(1), nan=math.inf)) / count,
+        along=torch.from_numpy(along),
         peak=max(peak, found[steps]),
         above=above,
         highest_share=shares[highest],

@@ -155,9 +155,16 @@ def _try_out(criterion: Criterion, rows: int, seed: int, shapes: Pairing) -> _Dr
             value: Any = criterion(output, target)
             if isinstance(value, Tensor) and value.numel() != 1:
                 return f"it returns a tensor of shape {tuple(value.shape)} and no number; reduce it, say by mean()"
+            if not isinstance(value, Tensor):
+                return f"it returns a {type(value).__name__} and no tensor, from which backward() could start"
             return _Draw(output, target, float(value))
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        return f"it cannot be called on real outputs and targets: {str(error).strip().splitlines()[0]}"
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
+        return f"it cannot be called on real outputs and targets: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _MEASURES: dict[str, Callable[[Tensor], float]] = {

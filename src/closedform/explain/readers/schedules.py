@@ -12,8 +12,10 @@ import torch
 
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["Schedule", "Settings", "read_schedule", "replay"]
+__all__ = ["FOLLOWED", "Schedule", "Settings", "read_schedule", "replay"]
 
+#: A schedule is followed for so many steps, which is plain Python; the last settings go on from there.
+FOLLOWED = 20_000
 #: The settings that schedules change, for each parameter group.
 Settings = list[dict[str, Any]]
 _SCHEDULED = ("lr", "momentum", "betas", "weight_decay")

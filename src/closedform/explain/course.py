@@ -1,0 +1,139 @@
+"""The user's own run, by whatever way it is known: forecast, expected, rehearsed to its end, or extrapolated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.explain.extrapolation import Outlook
+from closedform.explain.forecasts import Forecast, MiniBatch, ScheduledRun
+from closedform.explain.rehearsal import Rehearsal
+
+__all__ = [
+    "Course",
+    "expected_course",
+    "extrapolated_course",
+    "forecast_course",
+    "rehearsed_course",
+    "scheduled_course",
+]
+
+#: Share of the last steps that all have to be at the goal for a rehearsed run to count as there.
+_WINDOW = 0.02
+#: Share of those steps that have to.
+_MOSTLY = 0.9
+#: Growth of the excess loss from which on rounding decides what is left of it in the end.
+_FAR = 1e4
+#: Losses of two runs that differ by less than this share are those of any other run of the same settings.
+_ALIKE = 0.01
+#: Share of the last steps that show what losses runs have whose path rounding decides.
+_AROUND = 0.2
+#: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
+_POINTS = 60
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The user's own run, whatever the optimizer.
+
+    Attributes:
+        steps: Steps at which the curve is given, ``(points,)``, int64.
+        excess: Excess loss there, ``(points,)``.
+        left: Excess loss at the end of the run.
+        least, most: What it may be at the least and at the most; equal to ``left`` unless it is extrapolated.
+        how: ``forecast``, ``expected`` (over the draws of mini-batches), ``rehearsed`` or ``extrapolated``.
+        made: Steps that were forecast or made.
+    """
+
+    steps: Tensor
+    excess: Tensor
+    left: float
+    least: float
+    most: float
+    how: str
+    made: int
+
+    @property
+    def known(self) -> str:
+        """How it is known, in words."""
+        if self.how == "extrapolated":
+            return f"extrapolated from step {self.made:,} of a rehearsal on these data"
+        return {"expected": "forecast in expectation", "rehearsed": "rehearsed on these data"}.get(self.how, self.how)
+
+
+def scheduled_course(run: ScheduledRun, exact: ScheduledRun | None, steps: int, start_excess: float) -> Course:
+    """Return the course of a run under a schedule.
+
+    Args:
+        run: In the user's arithmetic.
+        exact: Without rounding.
+        steps: Steps of the run.
+        start_excess: Excess loss at its start.
+    """
+    ends = [run.left] if exact is None else [run.left, exact.left]
+    # A run that grows that far comes back with rounding of what it was; how much, no forecast knows.
+    if run.peak > _FAR * start_excess and run.left < start_excess:
+        ends = [0.0, math.inf]
+    # Steps above the limit that grow out of rounding alone: a run that has come to rest, to the last digit, stays.
+    apart = max(ends) > _FAR * min(ends)
+    least, most = (min(ends), max(ends)) if apart else (run.left, run.left)
+    return Course(run.steps, run.excess, run.left, least, most, "forecast", steps)
+
+
+def expected_course(batches: MiniBatch, steps: int) -> Course:
+    """Return the course of mini-batches, in expectation over their draws: anew for each, or at the least by epochs."""
+    left = batches.excess_at(steps)
+    points = torch.unique(torch.logspace(0, math.log10(steps), _POINTS, device="cpu").round().to(torch.int64))
+    points = torch.cat([torch.tensor([0], device="cpu"), points.clamp(max=steps)])
+    curve = torch.tensor([batches.excess_at(int(step)) for step in points], dtype=torch.float64, device="cpu")
+    balanced = batches.noise_floor - batches.noise_floor_by_epochs if batches.stable else 0.0
+    return Course(points, curve, left, max(0.0, left - balanced), left, "expected", steps)
+
+
+def forecast_course(run: Forecast, steps: int) -> Course:
+    """Return the course of SGD at a constant learning rate."""
+    left = float(run.excess_at([steps]))
+    return Course(run.steps, run.excess, left, left, left, "forecast", steps)
+
+
+def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, rounding: float) -> Course:
+    """Return the course of a run that was rehearsed to its end.
+
+    Args:
+        run: The rehearsal.
+        excess: Its excess losses, ``(points,)``.
+        twin: Those of the same run from weights a few roundings away, or None.
+        rounding: Excess losses that are rounding.
+    """
+    left, window = float(excess[-1]), _last(excess, _WINDOW)
+    # Adam's late jumps pass; what most of the last steps keep to is what a user will find.
+    least, most = left, max(left, float(torch.quantile(window, _MOSTLY))) if math.isfinite(left) else left
+    if twin is not None and math.isfinite(left) and _part(_last(excess, _AROUND), _last(twin, _AROUND), rounding):
+        # Every run goes its own way, among losses like those of the two.
+        both = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
+        least = min(left, float(torch.quantile(both, 1 - _MOSTLY)))
+        most = max(most, float(torch.quantile(both, _MOSTLY)))
+    return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]))
+
+
+def _part(one: Tensor, other: Tensor, rounding: float) -> bool:
+    """Whether two runs differ by more than rounding does."""
+    if one.shape != other.shape:
+        return True
+    return bool(((one - other).abs() > _ALIKE * torch.maximum(one, other) + rounding).any())
+
+
+def _last(excess: Tensor, share: float) -> Tensor:
+    return excess[-max(1, int(share * excess.numel())) :]
+
+
+def extrapolated_course(run: Rehearsal, excess: Tensor, found: Outlook, steps: int) -> Course:
+    """Return the course of a run whose rehearsal was cut short, and what follows from its end."""
+    points = torch.cat([run.steps, torch.tensor([steps], device="cpu")])
+    curve = torch.cat([excess, torch.tensor([found.left], dtype=torch.float64, device="cpu")])
+    return Course(points, curve, found.left, found.least, found.most, "extrapolated", int(run.steps[-1]))
