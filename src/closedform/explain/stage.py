@@ -96,14 +96,17 @@ class Stage:
         first, more = self.run(_WARM - _CHECKED, nudge=nudge), self.run(_WARM, nudge=nudge)
         if first is None or more is None or more.stopped or not can_continue(more):
             return None
+
         cost = _NUMPY_STEP + 8 * spectrum.directions.shape[1] ** 2 * spectrum.n_targets * _FLOP
         steps = min(steps, max(_WARM, int(_NUMPY_SECONDS / cost)))
+
         rates: tuple[float, ...] = ()
         if setting.schedule is not None:
             coming = setting.schedule.follow(min(steps, FOLLOWED))
             if any(set(groups[0]) - {"lr"} and groups[0] | {"lr": 0} != coming[0][0] | {"lr": 0} for groups in coming):
                 return None
             rates = tuple(float(groups[0]["lr"]) for groups in coming)
+
         sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
         factor = sign * setting.loss_factor
         rounding = setting.precision.product_eps
@@ -111,6 +114,7 @@ class Stage:
         nothing = 1e-9 * float(more.loss[0]) + self.rounding_excess
         if bool(((checked.loss - more.loss).abs() > 1e-6 * more.loss + 1e-6 * nothing).any()):
             return None
+
         return continued(spectrum, more, steps, factor, rates, rounding)
 
     def run(
