@@ -149,7 +149,7 @@ def test_numpy_makes_the_steps_of_torch() -> None:
 
 
 def test_lbfgs_in_float32_is_not_promised_what_its_line_search_cannot_see() -> None:
-    """R11: a rehearsal, even in float32, rounds otherwise than the rows do; this run stops just short of the goal."""
+    """R11: a rehearsal, even in float32, rounds otherwise than the rows do, so the goal is not promised."""
     X = gaussian(200, 6, seed=12) * torch.logspace(0, -3, 6, dtype=F64)
     Y = X @ gaussian(6, 1, seed=13) + 0.1 * gaussian(200, 1, seed=14)
     X, Y = X.float(), Y.float()

@@ -43,7 +43,7 @@ __all__ = ["SAFETY", "Training"]
 
 #: Share of the largest stable learning rate that is taken as the best of plain gradient descent.
 SAFETY = 0.9
-#: Roundings of the loss within which line searches in float32 were seen to stop, in the first 60 runs tried: 450.
+#: Roundings of the loss within which line searches in float32 may stop; set above the one run seen to do so, at 450.
 _UNSEEN = 1000.0
 #: A condition number from which on the gradient alone does not bring LBFGS the rest of the way.
 _UNEVEN = 100.0
