@@ -123,7 +123,7 @@ def fit_kernel_ridge(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
     strengths = short(chosen[0]) if len(chosen) == 1 else f"{short(chosen[0])} to {short(chosen[-1])}"
     found = Weights(path.solution.weight, None)
     ending = str(path.solution.outcome).split(":")[0]
-    row = direct_row(_KERNEL_RIDGE, clock() - start, found.on(problem.X.device), problem, ending)
+    row = direct_row(_KERNEL_RIDGE, clock() - start, found.to(problem.X.device), problem, ending)
     return (replace(row, settings=f"l2 = {strengths}"),)
 
 
