@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import benchmark
 import links
 import snippets
 from closedform.files import example
@@ -81,3 +83,28 @@ def test_broken_links_and_foreign_files_of_a_site_are_seen(tmp_path: Path) -> No
         "a.html: #nowhere is a page without that place",
         "s.css: loads something from elsewhere",
     ]
+
+
+def test_the_benchmark_is_read_from_its_record(tmp_path: Path) -> None:
+    measured = [
+        {"peer": "closedform", "seconds": 0.002, "verdict": "ok"},
+        {"peer": "fast", "seconds": 0.001, "verdict": "wrong"},
+        {"peer": "right", "seconds": 0.006, "verdict": "ok"},
+        {"peer": "absent", "failed": "not installed"},
+    ]
+    record = {
+        "date": "2026-01-02T03:04:05",
+        "processor": "a processor",
+        "threads": 2,
+        "bars": [{"bar": "a bar", "problem": "all", "needed": "2", "measured": "3", "met": True}],
+        "results": [{"problem": "9x3, 1", "dtype": "float64", "floor": {"seconds": 0.001}, "results": measured}],
+        "sweeps": [{"along": "rows", "exponents": {"closedform": 0.9}}],
+    }
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps(record))
+    told = benchmark.tables(file)
+    assert "Measured on 2026-01-02, a processor, 2 threads: 1 of 1 bars are met." in told
+    assert "| 9x3, 1, float64 | 2 ms | 2 | right | 6 ms | 3 |" in told
+    assert "| a bar | all | 2 | 3 | yes |" in told
+    assert "| closedform | 0.90 |" in told
+    assert "make bench" in benchmark.tables(tmp_path / "none.json")
