@@ -10,6 +10,7 @@ __all__ = [
     "L2",
     "Bias",
     "Budget",
+    "CriterionName",
     "Features",
     "Files",
     "JsonFile",
@@ -53,6 +54,16 @@ TestTargets = Annotated[str | None, typer.Option("--y-test", metavar="KEY", help
 Weight = Annotated[str | None, typer.Option("--weight", metavar="KEY", help=f"Sample weights: {_TABLE}.")]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="Whether the layer has a bias.")]
 L2 = Annotated[float, typer.Option("--l2", metavar="NUMBER", help="Ridge: sum of squared errors + l2 * ||weight||^2.")]
+CriterionName = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        metavar="NAME",
+        help="What is minimised instead of squared error: cross-entropy, binary-cross-entropy, absolute (l1), huber, "
+        "smooth-l1, quantile:0.9, poisson, hinge, squared-hinge, soft-margin, multilabel-soft-margin. With --l2 the "
+        "sum of the row losses + l2 / 2 * ||weight||^2.",
+    ),
+]
 Budget = Annotated[float, typer.Option("--budget", metavar="SECONDS", help="Training time, shared equally.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the starting weights.", callback=_checked_seed)]
 PlotFile = Annotated[

@@ -20,6 +20,8 @@ from closedform.words.json_values import json_text
 from closedform.words.text import printable
 
 if TYPE_CHECKING:
+    from closedform.fit.convex import ConvexSolution
+    from closedform.fit.solution import Solution
     from closedform.report.document import Document
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "json_output",
     "print_wrapped",
     "refuse_overwriting",
+    "write_weights",
 ]
 
 
@@ -213,6 +216,24 @@ class Screen:
         output.write(data)
         if isinstance(output, OutputFile):
             self.aside(f"wrote {printable(str(output.path))}")
+
+
+def write_weights(solution: Solution | ConvexSolution, output: OutputFile, screen: Screen) -> None:
+    """Write weights as safetensors, with the keys of ``nn.Linear``, and say where they went.
+
+    Args:
+        solution: The weights and how the fit ended.
+        output: Where they go.
+        screen: Where it is said.
+    """
+    from safetensors.torch import save
+
+    tensors = {"weight": solution.weight.contiguous().cpu()}
+    if solution.bias is not None:
+        tensors["bias"] = solution.bias.contiguous().cpu()
+    outcome = solution.outcome
+    metadata = {"format": "pt", "outcome": outcome.name.lower(), "certified": str(outcome.certified).lower()}
+    screen.write(output, save(tensors, metadata=metadata))
 
 
 def print_wrapped(text: str, *, err: bool = False) -> None:

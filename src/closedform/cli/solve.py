@@ -11,6 +11,7 @@ import typer
 from closedform.cli.options import (
     L2,
     Bias,
+    CriterionName,
     Features,
     Files,
     JsonFile,
@@ -22,7 +23,7 @@ from closedform.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from closedform.cli.output import OutputFile, Screen
+    from closedform.cli.output import Screen
     from closedform.cli.sources import Tables
     from closedform.fit.solution import Solution
     from closedform.fit.summary import Summary
@@ -64,6 +65,7 @@ def solve_command(
     weight: Weight = None,
     bias: Bias = False,
     l2: L2 = 0.0,
+    criterion: CriterionName = None,
     digits: _Digits = None,
     json: JsonFile = None,
     quiet: Quiet = False,
@@ -72,12 +74,15 @@ def solve_command(
 
     The keys are found in FILE where they are not given. Exit status 0 only if certified, as stored.
     """  # noqa: DOC501  # typer prints it as the help of the command
-    from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
+    from closedform.cli.criteria import checked_criterion, finish_by_criterion
+    from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting, write_weights
     from closedform.cli.record import json_record
     from closedform.cli.sources import named_files, open_tables
+    from closedform.fit.convex import ConvexSolution
     from closedform.fit.orchestrator import solve
     from closedform.words.errors import MissingExtraError
 
+    criterion = checked_criterion(criterion)
     file = named_files(files)
     weights = None if out is None else OutputFile(out, "--out", (".safetensors",))
     data = json_output(json)
@@ -94,8 +99,12 @@ def solve_command(
         l2=l2,
         sample_weight=tables.weight,
         digits=digits,
+        criterion=criterion,
         progress=False if quiet else None,
     )
+    if isinstance(solution, ConvexSolution):
+        finish_by_criterion(solution, tables, context, screen, weights=weights, data=data)
+
     screen.say(str(solution))
     screen.line()
     screen.show(_summary(solution, tables).body(_LINES))
@@ -107,7 +116,7 @@ def solve_command(
         _print_digits(solution, screen)
 
     if weights is not None:
-        _write_weights(solution, weights, screen)
+        write_weights(solution, weights, screen)
         _say_narrower(solution, tables, l2, screen)
     elif digits is None:
         screen.say("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
@@ -135,16 +144,6 @@ def _print_digits(solution: Solution, screen: Screen) -> None:
     rest = sum(1 for _ in lines)
     if rest:
         screen.line(f"... and {rest:,} more")
-
-
-def _write_weights(solution: Solution, output: OutputFile, screen: Screen) -> None:
-    from safetensors.torch import save
-
-    tensors = {"weight": solution.weight.contiguous().cpu()}
-    if solution.bias is not None:
-        tensors["bias"] = solution.bias.contiguous().cpu()
-    metadata = {"format": "pt", "outcome": solution.outcome.name.lower(), "certified": str(solution.certified).lower()}
-    screen.write(output, save(tensors, metadata=metadata))
 
 
 def _say_narrower(solution: Solution, tables: Tables, l2: float, screen: Screen) -> None:

@@ -24,7 +24,9 @@ __all__ = ["CRITERIA", "Targets", "criterion_by_name", "is_squared_error", "read
 #: Names of criteria on the command line and for probes, with the module each stands for.
 CRITERIA: dict[str, Callable[[], nn.Module]] = {
     "squared": nn.MSELoss,
+    "mse": nn.MSELoss,
     "absolute": nn.L1Loss,
+    "l1": nn.L1Loss,
     "huber": nn.HuberLoss,
     "smooth-l1": nn.SmoothL1Loss,
     "cross-entropy": nn.CrossEntropyLoss,

@@ -2,8 +2,9 @@
 
 from closedform.fit.convex.certificate import GapCertificate
 from closedform.fit.convex.excess import excess_over
+from closedform.fit.convex.measuring import loss_at
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.convex.solving import solve_criterion
 
-__all__ = ["ConvexRequest", "ConvexSolution", "GapCertificate", "excess_over", "solve_criterion"]
+__all__ = ["ConvexRequest", "ConvexSolution", "GapCertificate", "excess_over", "loss_at", "solve_criterion"]

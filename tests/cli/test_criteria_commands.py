@@ -1,0 +1,96 @@
+"""``--criterion`` on the command line: scikit-learn's and HiGHS's minimisers, exit status, what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.optimize import linprog
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner, Result
+
+from closedform.cli.app import app
+
+runner = CliRunner()
+
+
+def run(*args: object) -> Result:
+    return runner.invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    X = random.standard_normal((90, 3))
+    y = (X @ random.standard_normal((3, 3)) + 2 * random.standard_normal((90, 3))).argmax(1)
+    path = tmp_path / "classes.npz"
+    np.savez(path, X_train=X[:70], y_train=y[:70], X_test=X[70:], y_test=y[70:])
+    return path
+
+
+def test_solve_by_cross_entropy_is_scikit_learns(classes: Path, tmp_path: Path) -> None:
+    out, js = tmp_path / "layer.safetensors", tmp_path / "out.json"
+    options = ["--criterion", "cross-entropy", "--bias", "--l2", 0.5, "--out", out, "--json", js]
+    result = run("solve", classes, *options)
+    assert result.exit_code == 0, result.output
+    data, record, layer = np.load(classes), json.loads(js.read_text()), load_file(out)
+    peer = LogisticRegression(C=2.0, tol=1e-12, max_iter=10000).fit(data["X_train"], data["y_train"])
+    np.testing.assert_allclose(layer["weight"].numpy(), peer.coef_, atol=1e-6)
+
+    logits = torch.from_numpy(data["X_test"]) @ layer["weight"].T + layer["bias"]
+    labels = torch.from_numpy(data["y_test"])
+    loss = float(torch.nn.functional.cross_entropy(logits, labels))
+    assert record["test"]["loss"] == pytest.approx(loss, rel=1e-13)
+    assert record["test"]["accuracy"] == float((logits.argmax(1) == labels).double().mean())
+    assert record["criterion"] == "CrossEntropyLoss"
+    assert record["options"]["criterion"] == "cross-entropy"
+    assert record["certificate"]["relative_gap"] < 1e-12
+    assert f"test loss {loss:.6g}" in result.stdout
+
+
+def test_solve_by_absolute_error_is_the_linear_program(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    X, y = random.standard_normal((40, 3)), random.standard_normal(40)
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    result = run("solve", tmp_path / "d.npz", "--criterion", "l1", "--json", "-")
+    assert result.exit_code == 0, result.output
+    A = np.hstack([X, -X, np.eye(40), -np.eye(40)])
+    program = linprog([0] * 6 + [1] * 80, A_eq=A, b_eq=y, method="highs")
+    assert json.loads(result.stdout)["certificate"]["objective"] == pytest.approx(program.fun, rel=1e-12)
+
+
+def test_solve_without_a_minimiser_writes_no_weights_and_is_status_one(tmp_path: Path) -> None:
+    X = np.array([[-2.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [2.0, -1.0]])
+    np.savez(tmp_path / "d.npz", X=X, y=np.array([0, 0, 1, 1]))
+    out = tmp_path / "layer.safetensors"
+    result = run("solve", tmp_path / "d.npz", "--criterion", "cross-entropy", "--out", out, "--json", "-")
+    assert result.exit_code == 1
+    weight = np.array(json.loads(result.stdout)["direction"]["weight"])
+    assert (np.array([-1, -1, 1, 1]) * (X @ (weight[1] - weight[0])) >= 0).all()
+    assert not out.exists()
+    assert "was not written" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--criterion", "crossentropy"], "is not known"),
+        (["--criterion", "quantile:2"], "between 0 and 1"),
+        (["--criterion", "cross-entropy", "--digits", "3"], "digits= is for squared error"),
+        (["--criterion", "hinge"], "must be -1 or 1"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_status_two(options: list[str], words: str, classes: Path) -> None:
+    result = run("solve", classes, *options)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_the_name_of_squared_error_is_least_squares(classes: Path, tmp_path: Path) -> None:
+    one, other = (run("solve", classes, *options) for options in (["--criterion", "mse"], []))
+    assert one.exit_code == other.exit_code == 0
+    assert "backward error" in one.stdout
