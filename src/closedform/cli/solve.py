@@ -105,13 +105,8 @@ def solve_command(
     if isinstance(solution, ConvexSolution):
         finish_by_criterion(solution, tables, context, screen, weights=weights, data=data)
 
-    screen.say(str(solution))
-    screen.line()
-    screen.show(_summary(solution, tables).body(_LINES))
-    screen.line()
     test = _test_errors(solution, tables)
-    if test is not None:
-        screen.say(f"test MSE {test['mse']:.6g}, test MAE {test['mae']:.6g} on {test['rows']:,} rows")
+    _print_solution(solution, tables, test, screen)
     if digits is not None:
         _print_digits(solution, screen)
 
@@ -123,6 +118,15 @@ def solve_command(
     if data is not None:
         screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
     raise typer.Exit(0 if solution.certified else 1)
+
+
+def _print_solution(solution: Solution, tables: Tables, test: dict[str, float] | None, screen: Screen) -> None:
+    screen.say(str(solution))
+    screen.line()
+    screen.show(_summary(solution, tables).body(_LINES))
+    screen.line()
+    if test is not None:
+        screen.say(f"test MSE {test['mse']:.6g}, test MAE {test['mae']:.6g} on {test['rows']:,} rows")
 
 
 def _summary(solution: Solution, tables: Tables) -> Summary:
