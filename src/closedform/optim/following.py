@@ -153,8 +153,10 @@ class Followed(Tensor):
             return result
 
 
-# A compiled function that is given a followed tensor runs it function by function, uncompiled, and is followed.
-torch._dynamo.config.nontraceable_tensor_subclasses.add(Followed)
+# A compiled function that is given a followed tensor runs it function by function, uncompiled, and is followed. Torch
+# before 2.7 traces only the subclasses that are named to it, and has no list of the others.
+if hasattr(torch._dynamo.config, "nontraceable_tensor_subclasses"):
+    torch._dynamo.config.nontraceable_tensor_subclasses.add(Followed)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
