@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from closedform.files import memory
+from closedform.engine import capacity
+from closedform.engine.capacity import available_memory
 from closedform.files.discovery import discover
-from closedform.files.memory import available_memory
 from closedform.files.opening import list_keys, open_source
 from closedform.files.paths import check_memory
 from closedform.words.errors import SourceError
@@ -158,8 +158,8 @@ def test_containers_of_a_pt_file_in_circles_and_diamonds(tmp_path: Path, monkeyp
 def test_limits_of_control_groups_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, files: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "process")
+    monkeypatch.setattr(capacity, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(capacity, "_PROCESS", tmp_path / "process")
     (tmp_path / "process").mkdir()
     (tmp_path / "process" / "cgroup").write_text(cgroup)
     for name, text in files.items():
@@ -174,7 +174,7 @@ def test_a_limit_of_the_process_counts() -> None:
         pytest.skip("needs /proc")
     code = (
         "import resource\n"
-        "from closedform.files.memory import available_memory\n"
+        "from closedform.engine.capacity import available_memory\n"
         "free = available_memory()\n"
         "pages = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (pages + 500_000_000, resource.RLIM_INFINITY))\n"

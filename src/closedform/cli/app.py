@@ -65,7 +65,7 @@ def _fail(message: str) -> int:
 
 
 def _memory_failed() -> int:
-    from closedform.files.memory import available_memory
+    from closedform.engine.capacity import available_memory
 
     return _fail(
         f"the memory ran out ({available_memory() / 1e9:.2f} GB are left now); use fewer rows or columns, or a machine "

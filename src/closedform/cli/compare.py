@@ -12,6 +12,7 @@ from closedform.cli.options import (
     Features,
     Files,
     JsonFile,
+    Memory,
     PageFile,
     PlotFile,
     Quiet,
@@ -53,6 +54,7 @@ def compare_command(
     seed: Seed = 0,
     plot: PlotFile = None,
     html: PageFile = None,
+    memory: Memory = None,
     json: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:

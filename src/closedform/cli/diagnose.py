@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from closedform.cli.options import L2, Bias, Features, Files, JsonFile, PageFile, Quiet, Seed, Targets, Weight
+from closedform.cli.options import L2, Bias, Features, Files, JsonFile, Memory, PageFile, Quiet, Seed, Targets, Weight
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +69,7 @@ def diagnose_command(
     seed: Seed = 0,
     fail_on: _FailOn = None,
     html: PageFile = None,
+    memory: Memory = None,
     json: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -87,8 +88,7 @@ def diagnose_command(
     from closedform.explain.setting import Command
 
     file = named_files(files)
-    page = page_output(html)
-    data = json_output(json)
+    page, data = page_output(html), json_output(json)
     refuse_overwriting((file, x, y, weight), page, data)
     name = _optimizer_name(optimizer, lr, momentum, nesterov)
     screen = Screen.of(quiet, data)

@@ -40,8 +40,8 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from closedform.engine import compiled
+    from closedform.engine.capacity import available_memory
     from closedform.engine.rates import cache_file, known_rates
-    from closedform.files.memory import available_memory
 
     cpu = torch.device("cpu")
     rates = asdict(known_rates(cpu))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
+
+from closedform.engine.capacity import limited_memory
 
 __all__ = [
     "L2",
@@ -14,6 +17,7 @@ __all__ = [
     "Features",
     "Files",
     "JsonFile",
+    "Memory",
     "PageFile",
     "PlotFile",
     "Quiet",
@@ -35,6 +39,22 @@ def _checked_seed(seed: int) -> int:
     if not _SMALLEST_SEED <= seed <= _LARGEST_SEED:
         raise typer.BadParameter(f"{seed} is not in the range of torch.manual_seed, -2**63 to 2**64 - 1.")
     return seed
+
+
+def _limit_memory(context: typer.Context, size: str | None) -> str | None:
+    """Hold the command to so much memory for as long as it runs.
+
+    Raises:
+        BadParameter: this is no size.
+    """
+    if size is None or context.resilient_parsing:
+        return size
+    match = re.fullmatch(r"(\d+\.?\d*) ?([KMGT]?)(I?)B?", size.strip().upper())
+    if match is None or (match[3] and not match[2]):
+        raise typer.BadParameter(f"{size} is no size of memory; give one as 800MB, 1.5GB or 2GiB.")
+    unit = (1024 if match[3] else 1000) ** " KMGT".index(match[2] or " ")
+    context.with_resource(limited_memory(int(float(match[1]) * unit)))
+    return size
 
 
 Files = Annotated[
@@ -73,5 +93,15 @@ PageFile = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Wr
 JsonFile = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for the standard output, alone."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Memory for all of it, as 1.5GB: larger tables are read by blocks. By default each may take a quarter of "
+        "what is available here or in this container.",
+        callback=_limit_memory,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and JSON with --json -.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from closedform.cli.options import JsonFile, PageFile, Quiet, Weight
+from closedform.cli.options import JsonFile, Memory, PageFile, Quiet, Weight
 
 if TYPE_CHECKING:
     from closedform.cli.output import OutputFile, Screen
@@ -81,6 +81,7 @@ def probe_command(
     out: _Layer = None,
     plot: _Plot = None,
     html: PageFile = None,
+    memory: Memory = None,
     json: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:

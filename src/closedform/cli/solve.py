@@ -15,6 +15,7 @@ from closedform.cli.options import (
     Features,
     Files,
     JsonFile,
+    Memory,
     Quiet,
     Targets,
     TestFeatures,
@@ -67,6 +68,7 @@ def solve_command(
     l2: L2 = 0.0,
     criterion: CriterionName = None,
     digits: _Digits = None,
+    memory: Memory = None,
     json: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.capacity import available_memory
 from closedform.files.columns import ArrowFormat, ParquetFormat
 from closedform.files.csv_files import CsvFormat, looks_like_table
 from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, describe, key_error, sniff
 from closedform.files.hdf5 import Hdf5Format
 from closedform.files.matlab import MatlabFormat
-from closedform.files.memory import available_memory
 from closedform.files.numpy_files import NpyFormat, NpzFormat
 from closedform.files.selection import SelectedSource, TransposedSource, column_positions, split_selection
 from closedform.files.shards import (

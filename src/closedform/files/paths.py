@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, final
 
+from closedform.engine.capacity import available_memory
 from closedform.files.discovery import discover
-from closedform.files.memory import available_memory
 from closedform.files.opening import join_files, known_endings, open_source, split_spec
 from closedform.rows.source import Source
 from closedform.words.errors import SourceError

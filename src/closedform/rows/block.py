@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import final
 
@@ -98,6 +99,21 @@ class Readable(ABC):
             as_stored: Leave X and Y in their own dtype, for passes that convert as they read; else float64.
             unweighted: Hand out rows of weight zero as they are, not as zeros.
         """
+
+    def blocks(self, size: int, *, as_stored: bool = False, unweighted: bool = False) -> Generator[Block]:
+        """Return all rows in order, as :meth:`block` does, so many at a time; close it where it is not read to its end.
+
+        Args:
+            size: Rows of a block; the last may have fewer.
+            as_stored: As for :meth:`block`.
+            unweighted: Likewise.
+
+        Yields:
+            The blocks.
+        """
+        n_rows = self.extent.n_rows
+        for start in range(0, n_rows, size):
+            yield self.block(start, min(start + size, n_rows), as_stored=as_stored, unweighted=unweighted)
 
     @abstractmethod
     def report(self, label: str, part: float) -> None:

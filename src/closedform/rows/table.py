@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +16,7 @@ from typing_extensions import override
 from closedform.engine.choice import engine_for
 from closedform.engine.contract import Engine
 from closedform.engine.threads import all_threads
+from closedform.rows.ahead import read_ahead
 from closedform.rows.block import Block, Extent, Readable
 from closedform.rows.labels import check_alignment, column_names
 from closedform.rows.source import Source
@@ -25,6 +27,9 @@ from closedform.words.errors import InputError
 from closedform.words.text import printable
 
 __all__ = ["Rows", "as_rows"]
+
+#: Features, targets and weights (or None) of some rows, as they are stored.
+_Part = tuple[Tensor, Tensor, Tensor | None]
 
 
 @final
@@ -148,13 +153,34 @@ class Rows(Readable):
 
     @override
     def block(self, start: int, stop: int, *, as_stored: bool = False, unweighted: bool = False) -> Block:
+        return self._to_block(start, self._read(start, stop), as_stored=as_stored, unweighted=unweighted)
+
+    @override
+    def blocks(self, size: int, *, as_stored: bool = False, unweighted: bool = False) -> Generator[Block]:
+        if self.in_memory:
+            yield from super().blocks(size, as_stored=as_stored, unweighted=unweighted)
+            return
+        n_rows = self.extent.n_rows
+        _ = self.engine  # It reads a row, which must not be while another thread reads.
+        starts = range(0, n_rows, size)
+        reads = [partial(self._read, start, min(start + size, n_rows)) for start in starts]
+        with closing(read_ahead(reads)) as parts:
+            for start, part in zip(starts, parts, strict=True):
+                yield self._to_block(start, part, as_stored=as_stored, unweighted=unweighted)
+
+    def _read(self, start: int, stop: int) -> _Part:
+        """Read rows as they are stored."""
+        weight = None if self.weight is None else self.weight.read(start, stop)
+        return self.x.read(start, stop), self.y.read(start, stop), weight
+
+    def _to_block(self, start: int, part: _Part, *, as_stored: bool, unweighted: bool) -> Block:
         # Float64 tables in memory are handed out as views, never copied.
-        X, Y = self.x.read(start, stop), self.y.read(start, stop)
+        X, Y, weight = part
         if not as_stored and not X.dtype == Y.dtype == torch.float64:
             with all_threads():
                 X, Y = X.to(torch.float64), Y.to(torch.float64)
 
-        weight = None if self.weight is None else self.weight.read(start, stop).to(torch.float64)
+        weight = None if weight is None else weight.to(torch.float64)
         if weight is not None and not unweighted and not bool(weight.all()):
             # Whatever stands in rows of weight zero, scaled by what suits the others, could leave the range of float64.
             with all_threads():

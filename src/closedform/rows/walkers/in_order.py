@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import final
 
 from typing_extensions import override
 
+from closedform.engine.capacity import available_memory
 from closedform.rows.block import Block, Readable
 from closedform.rows.walkers.walker import AnyFold, Walker
+from closedform.words.errors import InputError
 
 __all__ = ["InOrder"]
 
@@ -18,14 +21,22 @@ class InOrder(Walker):
 
     @override
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
-        extent = table.extent
+        extent, done = table.extent, 0
         size = fold.rows_at_a_time(extent)
-        for start in range(0, extent.n_rows, size):
-            stop = min(start + size, extent.n_rows)
-            fold.add(table.block(start, stop, as_stored=fold.as_stored, unweighted=fold.unweighted))
-            table.report(fold.label, stop / extent.n_rows)
+        with closing(table.blocks(size, as_stored=fold.as_stored, unweighted=fold.unweighted)) as blocks:
+            for block in blocks:
+                fold.add(block)
+                done += block.X.shape[0]
+                table.report(fold.label, done / extent.n_rows)
         return fold
 
     @override
     def gather(self, table: Readable, *, as_stored: bool, unweighted: bool = False) -> Block:
-        return table.block(0, table.extent.n_rows, as_stored=as_stored, unweighted=unweighted)
+        extent = table.extent
+        needed, available = 8 * extent.n_rows * (extent.n_features + extent.n_targets), available_memory()
+        if not extent.in_memory and needed > available:
+            raise InputError(
+                f"all {extent.n_rows:,} rows of the file are needed at once for this fit: {needed / 1e9:.2f} GB in "
+                f"float64, and {available / 1e9:.2f} GB are available. Use fewer rows or a machine with more memory."
+            )
+        return table.block(0, extent.n_rows, as_stored=as_stored, unweighted=unweighted)

@@ -1,12 +1,15 @@
-"""How much memory a table may take before it is read by blocks of rows instead."""
+"""How much memory there is: on this machine, in this container, for this process, and as the user wants it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import final
 
-__all__ = ["available_memory"]
+__all__ = ["available_memory", "limited_memory"]
 
 #: Where the kernel mounts its control groups.
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -15,17 +18,58 @@ _PROCESS = Path("/proc/self")
 #: Limit and use of a control group, in version 2 and version 1.
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
+#: Bytes that the whole process may take, where the user said so.
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
+
 
 def available_memory() -> int:
     """Return the bytes of memory that a new allocation can take without swapping.
 
     The limits of the control groups (a container's memory limit, versions 1 and 2, of every group that this process
-    is in) and of the process (``ulimit -v``) count where they are lower than the machine's.
+    is in) and of the process (``ulimit -v``) count where they are lower than the machine's, and so does what
+    :func:`limited_memory` says.
 
     Example:
         >>> available_memory() > 0
         True
     """
+    limit = _limit.get()
+    available = _on_this_machine()
+    return available if limit is None else max(min(available, limit - _resident()), 0)
+
+
+@contextmanager
+def limited_memory(limit: int) -> Iterator[None]:
+    """Plan as if the process could not take more than so many bytes, what it holds already included.
+
+    Tables in files that would go beyond are read by blocks of rows.
+
+    Example:
+        >>> with limited_memory(1):
+        ...     available_memory()
+        0
+    """
+    token = _limit.set(limit)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process holds, or the most that it held where that is all there is."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    try:
+        return int((_PROCESS / "statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def _on_this_machine() -> int:
     if sys.platform == "win32":
         return _available_on_windows()
     meminfo = Path("/proc/meminfo")
