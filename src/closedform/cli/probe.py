@@ -98,8 +98,7 @@ def probe_command(
 
     layer = None if out is None else OutputFile(out, "--out", (".safetensors",))
     image = None if plot is None else OutputFile(plot, "--plot", _IMAGES)
-    page = page_output(html)
-    data = json_output(json)
+    page, data = page_output(html), json_output(json)
     read = (*features, labels, *(test_features or ()), test_labels, weight)
     refuse_overwriting(read, layer, image, page, data)
     if layer is not None and find_spec("safetensors") is None:
