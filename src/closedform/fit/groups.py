@@ -83,6 +83,9 @@ def join(groups: list[tuple[Tensor, Solution]]) -> Solution:
         r_squared=per_target("r_squared"),
         residual_std=per_target("residual_std"),
         r_squared_about_zero=per_target("r_squared_about_zero"),
+        rounding_error=max(errors)
+        if (errors := [c.rounding_error for c in certificates if c.rounding_error is not None])
+        else None,
         forward_bound=max(bounds)
         if (bounds := [c.forward_bound for c in certificates if c.forward_bound is not None])
         else None,

@@ -65,6 +65,10 @@ class Certificate:
             measured.
         triangle_of: Where the rows were read once and only their triangle is kept (:class:`closedform.Accumulator`),
             how many they were. All measures are then of the triangle, which has the same minimiser; else None.
+        rounding_error: For X or Y narrower than float64: about how far the weights of any target would move if each
+            number were rounded once more to its dtype, relative, in scaled columns; never less than that rounding
+            itself. None for float64 and integers, and where the rank is lower than rows and columns.
+        rounded_to: What that dtype is called, the coarser one of X and Y; or None.
     """
 
     accepted: bool
@@ -92,12 +96,18 @@ class Certificate:
     r_squared_about_zero: tuple[float, ...] = ()
     loss_with_bias: float | None = None
     triangle_of: int | None = None
+    rounding_error: float | None = None
+    rounded_to: str | None = None
 
     @property
     def digits(self) -> int:
         """Decimal digits of the weights that are determined: proven where a bound was asked for, else estimated."""
-        error = self.forward_error if self.forward_bound is None else self.forward_bound
-        return 0 if not error < 1 else min(15, int(-math.log10(max(error, 1e-16))))
+        return _digits(self.forward_error if self.forward_bound is None else self.forward_bound)
+
+    @property
+    def rounded_digits(self) -> int | None:
+        """The same for data rounded to their dtype, where that is narrower than float64; None where it is not."""
+        return None if self.rounding_error is None else _digits(self.rounding_error)
 
     @property
     def verdict(self) -> str:
@@ -110,7 +120,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain numbers, lists and strings for JSON; what is not finite becomes None."""
-        return plain(self) | {"digits": self.digits}
+        return plain(self) | {"digits": self.digits, "rounded_digits": self.rounded_digits}
 
     def __str__(self) -> str:
         rank = f"rank {self.rank} of {self.columns}" + (" (ambiguous)" if self.ambiguous_rank else "")
@@ -122,12 +132,23 @@ class Certificate:
         if self.forward_bound is not None:
             proven = math.isfinite(self.forward_bound)
             error = f"proven error at most {self.forward_bound:.1e}" if proven else "no error bound could be proven"
+
+        rounded = ""
+        if self.rounded_digits is not None:
+            about = f"about {self.rounded_digits}" if self.rounded_digits else "none"
+            rounded = f" for the data as stored, {about} for data rounded to {self.rounded_to}"
+
         once = "" if self.triangle_of is None else f", of the triangle of {self.triangle_of:,} rows, read once"
         return (
             f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}{once}\n"
             f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
-            f"determined ({error})\n"
+            f"determined ({error}){rounded}\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"
         )
 
     __repr__ = __str__
+
+
+def _digits(error: float) -> int:
+    """Return the decimal digits that a relative error leaves."""
+    return 0 if not error < 1 else min(15, int(-math.log10(max(error, 1e-16))))

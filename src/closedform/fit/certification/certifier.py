@@ -13,6 +13,7 @@ from closedform.engine.threads import spectrum_of
 from closedform.fit.certification.certificate import TOLERANCE, Certificate
 from closedform.fit.certification.choice import CHOICE_TOLERANCE, least_norm_error
 from closedform.fit.certification.conditions import condition_numbers
+from closedform.fit.certification.rounding import rounding_error
 from closedform.fit.certification.sums import CertificateSums
 from closedform.fit.certification.wide import WideEvidence, wide_evidence
 from closedform.fit.claims import Claims
@@ -81,6 +82,7 @@ def certify(
     seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
     choice = least_norm_error(problem, claims, Z, nearest, seen.no_combination)
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
+    rounded, dtype = rounding_error(problem, claims, Z, squares.sqrt(), seen, probes)
 
     unscaled = sums.squares.sqrt() / problem.target_scale
     residual_norm = safe_norm(unscaled)
@@ -110,6 +112,8 @@ def certify(
         r_squared_about_zero=r_squared_about_zero(problem, sums.squares),
         loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error),
         triangle_of=problem.rows.triangle_of,
+        rounding_error=rounded,
+        rounded_to=dtype,
     )
 
 
