@@ -49,3 +49,15 @@ def test_optim_is_there_and_loaded_only_when_asked_for() -> None:
     )
     done = fresh.run(code, warnings=("error",))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_solve_loads_nothing_that_it_does_not_use() -> None:
+    code = (
+        "import sys, torch, closedform as cf\n"
+        "before = set(sys.modules)\n"
+        "cf.solve(torch.eye(3), torch.ones(3))\n"
+        "slow = {'scipy.optimize', 'scipy.special', 'scipy.sparse', 'pandas', 'sklearn', 'h5py', 'rich', 'dask'}\n"
+        "assert not slow & (set(sys.modules) - before), slow & set(sys.modules)\n"
+    )
+    done = fresh.run(code, warnings=("error",))
+    assert done.returncode == 0, done.stderr

@@ -17,7 +17,6 @@ from closedform.fit.convex.newton import Descent, descend
 from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
-from closedform.fit.convex.separation import find_separation
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
@@ -96,6 +95,9 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
 
     direction = far
     if not accepted and direction is None and min(strengths) == 0:
+        # SciPy's linear programs take longer to import than most fits take.
+        from closedform.fit.convex.separation import find_separation
+
         found = find_separation(problem)
         direction = None if found is None else Weights.from_stacked(found, bias=request.bias)
     gradient = proof.gradient / design.columns.scale.unsqueeze(1)
