@@ -23,6 +23,19 @@ def test_what_is_claimed_of_random_problems_holds(kind: str) -> None:
     assert failures == []
 
 
+@pytest.mark.parametrize("place", [100, 172, 375])
+def test_the_error_of_a_ridge_with_a_bias_is_that_of_its_weights(place: int) -> None:
+    """Weights that are small beside the offset, so that the error of both together tells little of theirs."""
+    *_, each = ranks.problems("ridge", place + 1, seed=7)
+    assert ranks.claims_that_fail(each) == []
+
+
+def test_weights_of_a_constant_target_keep_their_digits() -> None:
+    X = np.random.default_rng(0).standard_normal((50, 5)) + 3
+    certificate = cf.solve(X, np.full(50, 0.1), bias=True, l2=1.0).certificate
+    assert certificate.forward_error <= 1e-13
+
+
 def test_what_is_determined_is_said_to_be_and_what_is_not_is_not() -> None:
     wrong = [
         f"{name}: {found}"

@@ -294,4 +294,8 @@ def _forward_error(
     change = max(error, _EPS) * problem.frobenius_norm
     of_targets = change / smallest * (1 + problem.target_norms / (problem.frobenius_norm * size))
     per_target = of_targets + change * residual / (smallest**2 * size)
+    if problem.bias:
+        # A small error beside a large offset may be a large one of the weights; those of a constant target are zeros.
+        features = torch.linalg.vector_norm(Z[1:], dim=0)
+        per_target = per_target * torch.where(features > _EPS * size, size / features, 1.0)
     return float(per_target[determined].max())
