@@ -38,7 +38,7 @@ from closedform.losses.poisson import Poisson
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, OneHotRows, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
-from closedform.rows.folds import NormalEquations, ResidualSums, RowSpace, SketchedRows, TriangleOfRows
+from closedform.rows.folds import NormalEquations, ResidualSums, RowsApart, RowSpace, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
 from walkers import Parts
 
@@ -132,6 +132,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     LabelMoments: lambda p: LabelMoments(_by_classes(p)[1], P - 1, CLASSES),
     LabelErrors: _label_errors,
     TrianglesOfFolds: _of_folds,
+    RowsApart: lambda problem: RowsApart(problem.columns, _empty(problem), torch.tensor([3, 250, 499])),
     CertificateSums: lambda p: CertificateSums(p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), (range(K),)),
     _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
     _CompiledGram: lambda p: _CompiledGram(p, None),
@@ -179,6 +180,9 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
         triangle = fold.whole() if isinstance(fold, Accumulated) else fold.triangle
         R, C = triangle.R, triangle.C
         return R.T @ R, R.T @ C, triangle.residual_squares
+    if isinstance(fold, RowsApart):
+        R, C = fold.triangle.R, fold.triangle.C
+        return fold.A, fold.B, fold.weight, R.T @ R, R.T @ C, fold.triangle.residual_squares
     if isinstance(fold, TrianglesOfFolds):
         return tuple(part for one in fold.triangles for part in (one.R.T @ one.R, one.R.T @ one.C))
     if isinstance(fold, CentredSums | LabelMoments):

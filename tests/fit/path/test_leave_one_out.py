@@ -8,8 +8,9 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 import closedform as cf
+import oracle
 from closedform.fit.path import left_out_residuals
-from closedform.rows import as_rows
+from closedform.rows import OneHotRows, as_rows
 
 STRENGTHS = [0.0, 1e-3, 0.1, 10.0, 1e3]
 
@@ -96,6 +97,54 @@ def test_a_large_table_is_taken_by_its_gram_matrix_and_gives_the_same() -> None:
         left = 1 - 1 / 12000 - (centred @ inverse * centred).sum(1, keepdim=True)
         residual = (targets - centred @ (inverse @ (centred.T @ targets))) / left
         torch.testing.assert_close(path.errors[place], residual.square().mean(0), rtol=1e-10, atol=0)
+
+
+def near_one(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
+    """Return a problem with rows of leverage near 1: few rows for its columns, or rows far from all others.
+
+    In every third the columns are in very different units.
+    """
+    rng = np.random.default_rng(1000 + number)
+    n, bias = int(rng.integers(2, 10)), bool(number % 2)
+    m = n + bias + 1 + int(rng.integers(0, 2)) if number % 4 < 2 else 3 * n
+    X, Y = rng.standard_normal((m, n)), rng.standard_normal((m, 1 + number % 2))
+    if number % 4 >= 2:
+        X[rng.integers(m), rng.integers(n)] = 10.0 ** rng.uniform(3, 7)
+    if number % 3 == 0:
+        X *= 10.0 ** rng.uniform(-9, 9, n)
+    weight = rng.uniform(0.5, 2.0, m) if number % 5 < 2 else None
+    return X, Y, weight, bias
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_leverages_near_one_cost_no_digits(number: int) -> None:
+    X, Y, weight, bias = near_one(number)
+    strengths = [0.0, 1e-8, 1e-2]
+    residuals = left_out_residuals(X, Y, l2=strengths, bias=bias, sample_weight=weight).numpy()
+    path = cf.ridge_path(X, Y, l2=strengths, bias=bias, sample_weight=weight)
+    w = np.ones(len(X)) if weight is None else weight
+
+    for place, l2 in enumerate(strengths):
+        expected = np.empty_like(Y)
+        for row in range(len(X)):
+            others = np.arange(len(X)) != row
+            fit = oracle.minimise(X[others], Y[others], bias=bias, l2=l2, sample_weight=w[others])
+            expected[row] = Y[row] - fit.weight @ X[row] - (0.0 if fit.bias is None else fit.bias)
+        assert np.abs(residuals[place] - expected).max() < 1e-10 * np.abs(expected).max()
+        np.testing.assert_allclose(path.errors[place].numpy(), w @ expected**2 / w.sum(), rtol=2e-10)
+
+
+def test_labels_and_absolute_errors_of_leverages_near_one() -> None:
+    rng = np.random.default_rng(4)
+    X, codes = rng.standard_normal((90, 4)), torch.from_numpy(rng.integers(0, 20, 90))
+    X[7, 2], X[50, 0] = 1e5, 1e6
+    labels = OneHotRows(codes, 20, torch.float64)
+    Y = torch.nn.functional.one_hot(codes, 20).double()
+    residuals = left_out_residuals(X, Y, l2=[0.0, 1.0], bias=True)
+    by_class = cf.ridge_path(X, labels, l2=[0.0, 1.0], bias=True)
+    torch.testing.assert_close(by_class.errors, residuals.square().mean(1), rtol=1e-10, atol=0)
+    absolute = cf.ridge_path(X, Y, l2=[0.0, 1.0], bias=True, scoring="mae")
+    torch.testing.assert_close(absolute.errors, residuals.abs().mean(1), rtol=1e-12, atol=0)
 
 
 def test_absolute_errors() -> None:

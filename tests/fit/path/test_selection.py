@@ -12,6 +12,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, ShuffleSplit
 
 import closedform as cf
+from closedform.fit.path import left_out_residuals
+from closedform.words.errors import InputError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 6))
@@ -131,6 +133,17 @@ def test_a_best_strength_at_an_end_of_those_given_is_said() -> None:
 def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(cf.ClosedformError, match=message.replace("(", r"\(").replace(")", r"\)")):
         cf.ridge_path(X, Y, **arguments)
+
+
+@pytest.mark.parametrize("select", ["loo", "gcv", 2])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_single_row_that_counts_is_refused(rows: int, select: Any) -> None:
+    weight = [0.0] * (rows - 1) + [1.0]
+    message = "1 row of positive weight|at most as many as rows"
+    with pytest.raises(InputError, match=message):
+        cf.ridge_path(X[:rows], Y[:rows], sample_weight=weight, select=select)
+    with pytest.raises(InputError, match="1 row of positive weight"):
+        left_out_residuals(X[:rows], Y[:rows], l2=[1.0], sample_weight=weight)
 
 
 def test_folds_without_rows_that_count_are_refused() -> None:

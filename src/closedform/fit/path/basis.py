@@ -12,11 +12,15 @@ from torch import Tensor
 
 from closedform.words.errors import InputError
 
-__all__ = ["Basis", "explicit_basis", "kept_values", "kernel_basis"]
+__all__ = ["Basis", "explicit_basis", "kept_values", "kernel_basis", "singular_vectors"]
 
 _EPS = sys.float_info.epsilon
 #: Eigenvalues of a kernel as far below zero, in units of its own rounding and rows, are rounding.
 _NEGATIVE = 10.0
+#: Ratio of the longest column to the shortest from which their units could decide a rank.
+_UNEQUAL = 1e4
+#: LAPACK's number for "accurate for both graded rows and graded columns".
+_GRADED = 2
 
 
 @final
@@ -41,6 +45,9 @@ class Basis:
         target_mean: Means of the targets, in their scale, ``(targets,)``; zeros without a bias.
         U: ``(rows, rank)`` where it is at hand: wide tables and kernels, without rows of weight zero.
         error: How far, about, U is from orthonormal.
+        leftovers: What no direction explains of each row, ``(rows,)``, where U is at hand: squares of coordinates in
+            its complement, so that nothing cancels; None where they are one less what U and the mean explain.
+        rest: What no weights explain of the targets, ``(rows, targets)``, likewise.
     """
 
     squares: Tensor
@@ -56,6 +63,8 @@ class Basis:
     target_mean: Tensor | None = None
     U: Tensor | None = None
     error: float = _EPS
+    leftovers: Tensor | None = None
+    rest: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -99,6 +108,10 @@ class Basis:
         """Return the trace of the map from targets to fits, ``(strengths,)``, the bias included."""
         return self.shrinkage(strengths).sum(0) + int(self.bias)
 
+    def in_units(self, values: Tensor) -> Tensor:
+        """Return residuals ``(..., targets)`` in the units of the targets."""
+        return torch.ldexp(values, self.target_exponents)
+
     def unscaled(self, squares: Tensor) -> Tensor:
         """Return squares ``(..., targets)`` of residuals in the units of the targets."""
         return torch.ldexp(torch.ldexp(squares, self.target_exponents), self.target_exponents)
@@ -111,20 +124,96 @@ def kept_values(values: Tensor, rows: int, columns: int) -> int:
     return int((values > _EPS * max(rows, columns) * values[0]).sum())
 
 
-def explicit_basis(A: Tensor, B: Tensor, basis: Basis) -> Basis:
-    """Return the basis of a wide table: its left singular vectors themselves.
+def singular_vectors(A: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return the singular vectors of a matrix whose values are more than rounding, and how they come from it.
+
+    Where its columns are of very different lengths, their units do not decide which values those are: they are counted
+    with columns of about the same length, and what is left is decomposed by one-sided Jacobi rotations, which are
+    accurate to the smallest value of such a matrix (Drmac and Veselic 2008).
+
+    Args:
+        A: ``(rows of A, columns)``.
+        rows: Rows of the table that it stands for.
+
+    Returns:
+        All left vectors, square, those kept first; the values kept, descending; what A is multiplied by from the right
+        for the vectors kept, ``(columns, rank)``; how far, about, the vectors are from exact.
+    """
+    lengths = torch.linalg.vector_norm(A, dim=0)
+    positive = lengths[lengths > 0]
+    if not positive.numel() or float(positive.max()) <= _UNEQUAL * float(positive.min()):
+        wide = A.shape[1] > A.shape[0]
+        # A' = Q R, so that A = R'Q' has the left singular vectors of R', which is small.
+        Q, R = torch.linalg.qr(A.T) if wide else (None, A.T)
+        U, values, right = torch.linalg.svd(R.T, full_matrices=A.shape[0] > A.shape[1])
+        kept = kept_values(values, rows, A.shape[1])
+        V = right[:kept].T if Q is None else Q @ right[:kept].T
+        error = _EPS * float(values[0] / values[kept - 1]) if kept else _EPS
+        return U, values[:kept], V / values[:kept], error
+
+    units = torch.ldexp(torch.ones_like(lengths), torch.where(lengths > 0, torch.frexp(lengths).exponent, 0))
+    U, values, right = torch.linalg.svd(A / units, full_matrices=A.shape[0] > A.shape[1])
+    kept = kept_values(values, rows, A.shape[1])
+    V, error = right[:kept].T, _EPS * float(values[0] / values[kept - 1])
+    own, turn = _jacobi(units.unsqueeze(1) * V * values[:kept])
+    U = torch.cat([U[:, :kept] @ turn, U[:, kept:]], 1)
+    return U, own, (V / values[:kept]) @ turn / units.unsqueeze(1), error
+
+
+def _jacobi(M: Tensor) -> tuple[Tensor, Tensor]:
+    """Return singular values and right vectors of a tall ``D1 C D2``, C well conditioned, D1 and D2 diagonal.
+
+    Raises:
+        ArithmeticError: they did not converge.
+    """
+    from scipy.linalg.lapack import dgejsv
+
+    values, _, right, scaling, _, status = dgejsv(M.cpu().numpy(), joba=_GRADED, jobu=0, jobv=0, jobr=0)
+    if status:
+        raise ArithmeticError(f"the rotations of Jacobi did not converge (LAPACK's dgejsv said {status})")
+    values = values * (scaling[0] / scaling[1])
+    return torch.from_numpy(values).to(M), torch.from_numpy(right.copy()).to(M)
+
+
+def explicit_basis(A: Tensor, B: Tensor, basis: Basis, ones: Tensor | None) -> Basis:
+    """Return the basis of a table with few more rows than columns or fewer: its left singular vectors themselves.
 
     Args:
         A: Centred and weighted rows, those of weight zero left out, ``(rows, features)``.
         B: Their targets, ``(rows, targets)``.
         basis: All that does not depend on them.
+        ones: With a bias the column of ones, weighted, as a unit vector, ``(rows,)``, else None.
     """
-    # A' = Q R, so that A = R'Q' has the left singular vectors of R', which is small.
-    R = torch.linalg.qr(A.T, mode="r").R if A.shape[1] > A.shape[0] else None
-    U, values, _ = torch.linalg.svd(A if R is None else R.T, full_matrices=False)
-    kept = kept_values(values, *A.shape)
-    error = _EPS * float(values[0] / values[kept - 1]) if kept else _EPS
-    return _with_vectors(U[:, :kept], values[:kept].square(), B, basis, error)
+    U, values, _, error = singular_vectors(A, A.shape[0])
+    kept = values.shape[0]
+    complement = U[:, kept:]
+    if ones is not None:
+        complement = _without(complement, ones)
+    over = complement.T @ B
+    return replace(
+        basis,
+        squares=values.square(),
+        coordinates=U[:, :kept].T @ B,
+        residual_squares=over.square().sum(0),
+        U=U[:, :kept],
+        error=error,
+        leftovers=complement.square().sum(1),
+        rest=complement @ over,
+    )
+
+
+def _without(vectors: Tensor, direction: Tensor) -> Tensor:
+    """Return an orthonormal basis of what orthonormal vectors span but for a unit vector among it.
+
+    A reflection of Householder (1958) makes that the first of them.
+    """
+    if not vectors.shape[1]:
+        return vectors
+    mirror = vectors.T @ direction
+    mirror = mirror / torch.linalg.vector_norm(mirror)
+    mirror[0] += torch.where(mirror[0] < 0, -1.0, 1.0)
+    mirror = mirror / torch.linalg.vector_norm(mirror)
+    return (vectors - 2 * torch.outer(vectors @ mirror, mirror))[:, 1:]
 
 
 def kernel_basis(K: Tensor, B: Tensor, basis: Basis, epsilon: float) -> Basis:

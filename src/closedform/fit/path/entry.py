@@ -172,10 +172,27 @@ def left_out_residuals(
     weight, counted = whole.weight, torch.ones(rows.n_rows, dtype=torch.bool, device=rows.device)
     if weight is not None:
         counted, weight = weight > 0, weight[weight > 0]
-    residuals = left_out_of(LeftOut(basis, strengths), U, B, weight)
+    residuals = _left_out(table, LeftOut(basis, strengths), U, B, weight)
     result = residuals.new_full((strengths.shape[0], rows.n_rows, rows.n_targets), torch.nan)
     result[:, counted] = residuals
     return result
+
+
+def _left_out(table: PathTable, left_out: LeftOut, U: Tensor, B: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the residuals of the rows that count; of those of which rounding would show, from a table of their own."""
+    residuals = left_out_of(left_out, U, B, weight)
+    share = (U.new_ones(U.shape[0]) if weight is None else weight) / table.scanned.weight_sum if table.bias else 0.0
+    doubtful = left_out.doubtful(U, left_out.leftovers(U, share))
+    if doubtful is None:
+        return residuals
+    chosen = doubtful.nonzero().squeeze(1)
+    everyone = table.rows.gather().weight
+    numbers = chosen if everyone is None else (everyone > 0).nonzero().squeeze(1)[chosen]
+    held = table.held(numbers.cpu())
+    for rows, E, _ in held.residuals(left_out.strengths):
+        root = 1.0 if held.weight is None else held.weight[rows].sqrt().unsqueeze(1)
+        residuals[:, chosen[rows]] = left_out.basis.in_units(E.permute(1, 2, 0) / root)
+    return residuals
 
 
 def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any) -> Selection:

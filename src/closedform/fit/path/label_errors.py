@@ -130,7 +130,7 @@ class LabelErrors(Fold):
         if root is not None:
             B *= root[chosen].unsqueeze(1)
         weight = None if block.weight is None else block.weight[chosen]
-        self._others.add_rows(U[chosen], B, weight, block.start, numbers=chosen)
+        self._others.add_rows(U[chosen], B, weight, block.before + block.start, numbers=chosen)
 
     def errors(self) -> tuple[Tensor, bool]:
         """Return the mean squared errors in the units of the targets, and whether too much has cancelled in one.

@@ -38,8 +38,18 @@ _CANCELLED = 1e3
 _NEGLIGIBLE = 1e-15
 #: Fewer functions than this part of the strengths are worth going through them.
 _WORTH = 0.6
+#: What is left of a row, in units of the rounding of its coordinates, below which its digits are found another way.
+_DOUBTFUL = 1e12
+#: More than this is always enough of a row, so that few are put apart: leverages add up to the rank.
+_ENOUGH = 0.5
+#: Rows above the most that can have so little left, which rounding may add.
+_SPARE = 8
 #: Interpolated rows that are named at most.
 _NAMED = 8
+
+
+#: Rows as they come.
+_ALL = slice(None)
 
 
 @final
@@ -56,11 +66,23 @@ class LeftOut:
         self._inverses = basis.inverses(strengths)
         self._kept = basis.squares.unsqueeze(1) * self._inverses
         self._given = basis.scaled(strengths) * self._inverses
+        self._smallest = int(strengths.argmin())
         self._tolerance = _INTERPOLATED * max(basis.error, _EPS)
+        #: Of a complement the coordinates themselves are known to rounding, not their squares.
+        self._least = self._tolerance if basis.leftovers is None else self._tolerance**2
         self._functions, self._expansion = _compressed(self._kept)
 
-    def leftovers(self, U: Tensor, share: Tensor | float) -> Tensor:
-        """Return what no direction explains of each row, ``(rows,)``; ``share`` is what the mean explains."""
+    def leftovers(self, U: Tensor, share: Tensor | float, part: slice = _ALL) -> Tensor:
+        """Return what no direction explains of each row, ``(rows,)``.
+
+        Args:
+            U: Coordinates of the rows, ``(rows, rank)``.
+            share: What the mean explains.
+            part: Which rows of the basis they are, where it has them.
+        """
+        if self.basis.leftovers is not None:
+            found = self.basis.leftovers[part]
+            return torch.where(found <= self._least, 0.0, found)
         if self.basis.interpolates:
             return U.new_zeros(U.shape[0])
         left = 1 - U.square().sum(1) - share
@@ -68,7 +90,15 @@ class LeftOut:
 
     def interpolated(self, leftovers: Tensor) -> Tensor:
         """Return which rows are met exactly by a fit without a ridge, ``(rows,)``."""
-        return leftovers <= self._tolerance
+        return leftovers <= self._least
+
+    def doubtful(self, U: Tensor, leftovers: Tensor) -> Tensor | None:
+        """Return of which rows so little is left that rounding shows in it, ``(rows,)``; None for none."""
+        if self.basis.U is not None:
+            return None
+        remaining = leftovers + U.square() @ self._given[:, self._smallest]
+        found = remaining < min(_ENOUGH, _DOUBTFUL * max(self.basis.error, _EPS))
+        return found if bool(found.any()) else None
 
     def remaining(self, squares: Tensor, leftovers: Tensor) -> Tensor:
         """Return ``1 - h``, ``(strengths, rows)``.
@@ -90,14 +120,16 @@ class LeftOut:
             return self._inverses.T @ U.square().T
         return self.remaining(U.square(), leftovers)
 
-    def residuals(self, U: Tensor, B: Tensor, leftovers: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def residuals(self, U: Tensor, B: Tensor, leftovers: Tensor, rows: slice = _ALL) -> Iterator[tuple[slice, Tensor]]:
         """Yield leave-one-out residuals of some targets at a time, ``(those targets, strengths, rows)``, weighted.
 
         Args:
             U: Coordinates of the rows, ``(rows, rank)``.
             B: Their centred and weighted targets, ``(rows, targets)``.
             leftovers: What :meth:`leftovers` returned for them.
+            rows: Which rows of the basis they are, where it has them.
         """
+        rest = None if self.basis.rest is None else self.basis.rest[rows].masked_fill((leftovers == 0).unsqueeze(1), 0)
         squares = U.square()
         remaining = self.remaining(squares, leftovers)
         exact, doubtful = self.interpolated(leftovers), None
@@ -106,14 +138,14 @@ class LeftOut:
             share = self._inverses.T @ squares[chosen].T
             # Where the strength alone leaves enough of the row, the usual quotient is as good or better.
             limit = remaining[:, chosen] <= _CANCELLED * self._tolerance
-            limit |= leftovers[chosen] <= _INTERPOLATED * _EPS
+            limit |= (leftovers[chosen] <= _INTERPOLATED * _EPS) | (rest is not None)
             doubtful = (chosen, share, limit)
         inverse = 1 / remaining
 
         size = max(1, _CHUNK_BYTES // (8 * U.shape[0] * max(1, self.strengths.shape[0])))
         for start in range(0, self.basis.targets, size):
             part = slice(start, min(start + size, self.basis.targets))
-            E = self._usual(U, B[:, part], part)
+            E = self._usual(U, B[:, part], part) if rest is None else self._summed(U, rest[:, part], part)
             E *= inverse
             if doubtful is not None:
                 chosen, share, limit = doubtful
@@ -121,6 +153,12 @@ class LeftOut:
                 other = torch.einsum("knl,rn->klr", D, U[chosen]) / share
                 E[:, :, chosen] = torch.where(limit, other, E[:, :, chosen])
             yield part, E
+
+    def _summed(self, U: Tensor, rest: Tensor, part: slice) -> Tensor:
+        """Return residuals of rows that are in, ``(targets, strengths, rows)``, from what no weights explain."""
+        D = self.basis.coordinates[:, part].T.unsqueeze(2) * self._given
+        P = (D.transpose(1, 2).reshape(-1, self.basis.rank) @ U.T).view(rest.shape[1], -1, U.shape[0])
+        return P.add_(rest.T.unsqueeze(1))
 
     def _usual(self, U: Tensor, B: Tensor, part: slice) -> Tensor:
         """Return residuals of rows that are in, ``(targets, strengths, rows)``."""
@@ -191,6 +229,13 @@ class ErrorSums(Fold):
         self._precise, self._logarithms = torch.zeros_like(self._sums[0]), basis.squares.new_zeros(count)
         self._weights = basis.squares.new_zeros(1)
         self._interpolated, self._named = 0, [-1] * _NAMED
+        # Leverages of a half and more are of no more rows than twice the rank, and a few by rounding.
+        self._doubtful = torch.full((2 * (basis.rank + 1) + _SPARE,), -1, dtype=torch.int64, device="cpu")
+
+    @property
+    def doubtful(self) -> Tensor:
+        """Numbers of the rows that were left out of all sums, since rounding shows in what is left of them, int64."""
+        return self._doubtful[self._doubtful >= 0]
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
@@ -202,9 +247,17 @@ class ErrorSums(Fold):
         basis = self._left_out.basis
         assert basis.map is not None
         A, root = self._centring.features(block)
-        self.add_rows(A @ basis.map, self._centring.targets(block, root), block.weight, block.start)
+        self.add_rows(A @ basis.map, self._centring.targets(block, root), block.weight, block.before + block.start)
 
-    def add_rows(self, U: Tensor, B: Tensor, weight: Tensor | None, start: int, numbers: Tensor | None = None) -> None:
+    def add_rows(
+        self,
+        U: Tensor,
+        B: Tensor,
+        weight: Tensor | None,
+        start: int,
+        numbers: Tensor | None = None,
+        among: slice = _ALL,
+    ) -> None:
         """Add rows in the coordinates of the basis, weighted.
 
         Args:
@@ -213,25 +266,61 @@ class ErrorSums(Fold):
             weight: ``(rows,)`` or None.
             start: Number of the first row in the table.
             numbers: Where the rows stand after that one, ``(rows,)``; None where they follow each other.
+            among: Which rows of the basis they are, where it has them.
         """
         basis, left_out = self._left_out.basis, self._left_out
         ones = U.new_ones(U.shape[0])
         share = (ones if weight is None else weight) / basis.weight_sum if basis.bias else 0.0
-        leftovers = left_out.leftovers(U, share)
-        self._note(left_out.interpolated(leftovers) & (True if weight is None else weight > 0), start, numbers)
+        leftovers = left_out.leftovers(U, share, among)
+        doubtful = left_out.doubtful(U, leftovers)
+        if doubtful is not None and self._put_apart(doubtful, start, numbers):
+            left = (~doubtful).nonzero().squeeze(1)
+            weight = None if weight is None else weight[left]
+            numbers = left if numbers is None else numbers[left]
+            U, B, leftovers, ones = U[left], B[left], leftovers[left], ones[left]
+        rows = (left_out.interpolated(leftovers) & (True if weight is None else weight > 0)).nonzero().squeeze(1)
+        self._note((rows if numbers is None else numbers[rows]) + start)
 
         precisions = left_out.precisions(U, leftovers) if self._density else None
         if precisions is not None:
             self._logarithms += precisions.log().sum(1)
 
-        for part, E in left_out.residuals(U, B, leftovers):
+        for part, E in left_out.residuals(U, B, leftovers, among):
             if precisions is not None:
                 self._precise[part] += torch.einsum("klr,klr,lr->kl", E, E, precisions)
-            losses = self._losses(E, weight)
-            self._sums[0, part] += losses @ ones
-            self._sums[2, part] += losses @ (ones if weight is None else weight)
-            self._sums[1, part] += losses.square_() @ ones
+            self._sum(part, E, weight)
         self._weights += (ones if weight is None else weight.square()).sum()
+
+    def add_residuals(self, E: Tensor, weight: Tensor | None, interpolated: Tensor) -> None:
+        """Add rows whose residuals are known.
+
+        Args:
+            E: Leave-one-out residuals, weighted, ``(targets, strengths, rows)``; they are overwritten.
+            weight: ``(rows,)`` or None.
+            interpolated: Numbers of those among them that are interpolated.
+        """
+        self._note(interpolated)
+        self._weights += E.shape[2] if weight is None else weight.square().sum()
+        self._sum(_ALL, E, weight)
+
+    def _sum(self, part: slice, E: Tensor, weight: Tensor | None) -> None:
+        """Sum residuals of some targets, ``(those targets, strengths, rows)``, which are overwritten."""
+        losses, ones = self._losses(E, weight), E.new_ones(E.shape[2])
+        self._sums[0, part] += losses @ ones
+        self._sums[2, part] += losses @ (ones if weight is None else weight)
+        self._sums[1, part] += losses.square_() @ ones
+
+    def _put_apart(self, doubtful: Tensor, start: int, numbers: Tensor | None) -> bool:
+        """Note rows that are not summed here; return whether there was room for them."""
+        rows = doubtful.nonzero().squeeze(1) if numbers is None else numbers[doubtful]
+        return self._keep(rows.cpu() + start)
+
+    def _keep(self, rows: Tensor) -> bool:
+        free = (self._doubtful < 0).nonzero().squeeze(1)[: rows.shape[0]]
+        if free.shape[0] < rows.shape[0]:
+            return False
+        self._doubtful[free] = rows
+        return True
 
     def _losses(self, E: Tensor, weight: Tensor | None) -> Tensor:
         """Turn weighted residuals into weighted losses."""
@@ -240,10 +329,9 @@ class ErrorSums(Fold):
         E.abs_()
         return E if weight is None else E.mul_(weight.sqrt())
 
-    def _note(self, interpolated: Tensor, start: int, numbers: Tensor | None) -> None:
-        rows = interpolated.nonzero().squeeze(1) if numbers is None else numbers[interpolated]
+    def _note(self, rows: Tensor) -> None:
         room = max(0, _NAMED - self._interpolated)
-        named = [start + int(row) for row in rows[:room]]
+        named = [int(row) for row in rows[:room]]
         self._named[self._interpolated : self._interpolated + len(named)] = named
         self._interpolated += rows.shape[0]
 
@@ -276,6 +364,8 @@ class ErrorSums(Fold):
         named = [row for row in other._named if row >= 0][:room]
         self._named[self._interpolated : self._interpolated + len(named)] = named
         self._interpolated += other._interpolated
+        if not self._keep(other.doubtful):
+            raise ArithmeticError("more rows have a leverage of a half than leverages can add up to")
 
     @override
     def fresh(self) -> Self:
@@ -284,13 +374,14 @@ class ErrorSums(Fold):
     @override
     def state(self) -> tuple[Tensor, ...]:
         rows = torch.tensor([self._interpolated, *self._named], dtype=torch.float64, device="cpu")
-        return self._sums, self._precise, self._logarithms, self._weights, rows
+        return self._sums, self._precise, self._logarithms, self._weights, rows, self._doubtful
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
         for mine, theirs in zip((self._sums, self._precise, self._logarithms, self._weights), state, strict=False):
             mine.copy_(theirs)
         self._interpolated, *self._named = (int(value) for value in state[4])
+        self._doubtful.copy_(state[5])
 
 
 def left_out_of(left_out: LeftOut, U: Tensor, B: Tensor, weight: Tensor | None) -> Tensor:
@@ -298,5 +389,5 @@ def left_out_of(left_out: LeftOut, U: Tensor, B: Tensor, weight: Tensor | None) 
     basis = left_out.basis
     share = (U.new_ones(U.shape[0]) if weight is None else weight) / basis.weight_sum if basis.bias else 0.0
     parts = [E.permute(1, 2, 0) for _, E in left_out.residuals(U, B, left_out.leftovers(U, share))]
-    whole = torch.ldexp(torch.cat(parts, 2), basis.target_exponents)
+    whole = basis.in_units(torch.cat(parts, 2))
     return whole if weight is None else whole / weight.sqrt().unsqueeze(1)

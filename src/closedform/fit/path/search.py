@@ -178,17 +178,30 @@ class Search:
             return *found, found[0]
         if basis.U is None:
             sums = table.rows.walk(ErrorSums(left_out, table.centring_of(basis), absolute=absolute))
+            self._add_apart(sums, strengths)
+
         else:
             density = self._selection.scoring == "density"
             sums = ErrorSums(left_out, None, absolute=absolute, density=density)
             _, U, B = table.coordinates(basis)
             for start in range(0, U.shape[0], _ROWS):
                 part = slice(start, start + _ROWS)
-                sums.add_rows(U[part], B[part], None if table.weight is None else table.weight[part], start)
+                weight = None if table.weight is None else table.weight[part]
+                sums.add_rows(U[part], B[part], weight, start, among=part)
+
         result = sums.result()
         self._interpolated, self._named = result.interpolated, result.named
         criterion = result.errors if result.density is None else result.density
         return result.errors, result.standard_errors, criterion
+
+    def _add_apart(self, sums: ErrorSums, strengths: Tensor) -> None:
+        """Add the rows of which too little is left where their digits are not lost."""
+        numbers = sums.doubtful
+        if not numbers.shape[0]:
+            return
+        held = self._table.held(numbers)
+        for rows, E, interpolated in held.residuals(strengths):
+            sums.add_residuals(E, None if held.weight is None else held.weight[rows], numbers[rows][interpolated.cpu()])
 
     def _by_classes(self, left_out: LeftOut) -> tuple[Tensor, Tensor] | None:
         """Return the errors of labels by sums over the classes; None where rows have to be taken one by one."""
@@ -198,6 +211,7 @@ class Search:
         centring = table.centring_of(basis)
         fold = LabelErrors(left_out, centring, Coding.of(labels, centring), nodes_of(basis, left_out))
         sums = labelled(table.rows, labels).walk(fold)
+        self._add_apart(sums.apart, left_out.strengths)
         errors, cancelled = sums.errors()
         if cancelled:
             return None

@@ -12,10 +12,14 @@ from torch import Tensor
 from closedform.fit.kernels import check_kernel, weighted_kernel
 from closedform.fit.path.basis import Basis, explicit_basis, kernel_basis
 from closedform.fit.path.centring import Centring
+from closedform.fit.path.held import HeldRows
 from closedform.fit.path.tall import basis_by_gram, basis_of_triangle, centring_by_means, uniform_exponent
-from closedform.numerics.scaling import power_of_two_exponents
+from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Design, Rows, Scan
+from closedform.rows.folds import RowsApart
+from closedform.words.errors import InputError
+from closedform.words.numbers import plural
 
 __all__ = ["PathTable"]
 
@@ -34,9 +38,17 @@ class PathTable:
         scanned: Their norms and weights.
         bias: Whether there is a bias.
         kernel: Whether the features are a kernel matrix.
+
+    Raises:
+        InputError: fewer than two rows count.
     """
 
     def __init__(self, rows: Rows, scanned: Scan, *, bias: bool, kernel: bool) -> None:
+        if scanned.positive_rows < 2:
+            raise InputError(
+                f"{plural(scanned.positive_rows, 'row')} of positive weight: a strength is chosen by rows that are "
+                "left out, so at least 2 must count. With a strength that you choose, closedform.solve takes one row."
+            )
         self.rows, self.scanned, self.bias, self.kernel = rows, scanned, bias, kernel
         self.design = Design(rows, scanned, bias=bias)
         #: Whether all rows are taken at once.
@@ -103,7 +115,30 @@ class PathTable:
     def _wide(self) -> Basis:
         A, root = self.centring.features(self._counted)
         B = self.centring.targets(self._counted, root)
-        return explicit_basis(A, B, self._empty(self.exponent, self.design.target_exponents))
+        weight = self._counted.weight
+        ones = (A.new_ones(A.shape[0]) if weight is None else weight).div(self.scanned.weight_sum).sqrt_()
+        basis = self._empty(self.exponent, self.design.target_exponents)
+        return explicit_basis(A, B, basis, ones if self.bias else None)
+
+    def held(self, numbers: Tensor) -> HeldRows:
+        """Return a short table that says what all rows say and holds some of them as they are.
+
+        Leverages and residuals of these rows are those they have among all rows: the others come as their triangle.
+
+        Args:
+            numbers: Which rows are held, ``(kept,)`` int64.
+        """
+        found = self.rows.walk(RowsApart(self.design.columns, self.empty_triangle(), numbers))
+        others, exponents = found.triangle, self.design.exponents
+        A, B = torch.cat([found.A, others.R]), torch.cat([found.B, others.C])
+        uniform = torch.full_like(exponents, self.exponent)
+        A, ones = times_power_of_two(A, exponents - uniform), None
+        centred, targets = A, B
+        if self.bias:
+            ones, A = times_power_of_two(A[:, 0], uniform[0]) / self.scanned.weight_sum**0.5, A[:, 1:]
+            centred, targets = (part - torch.outer(ones, ones @ part) for part in (A, B))
+        basis = explicit_basis(centred, targets, self._empty(self.exponent, self.design.target_exponents), ones)
+        return HeldRows(numbers, A, B, ones, basis, None if self.rows.weight is None else found.weight)
 
     def _kernel(self) -> Basis:
         K, B = weighted_kernel(self._counted)

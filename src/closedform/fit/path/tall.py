@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.choice import engine_for
-from closedform.fit.path.basis import Basis, kept_values
+from closedform.fit.path.basis import Basis, kept_values, singular_vectors
 from closedform.fit.path.centring import Centring, Means, block_rows
 from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments, labelled
 from closedform.numerics.symmetric import mirror
@@ -146,12 +146,12 @@ def basis_of_triangle(triangle: Triangle, exponent: int) -> Basis:
         target_mean = centred.C[0] / torch.ldexp(corner, uniform[0])
         centred = centred.centred()
 
-    U, values, vectors = torch.linalg.svd(centred.R, full_matrices=False)
-    kept = kept_values(values, triangle.rows, n)
+    U, values, map_, error = singular_vectors(centred.R, triangle.rows)
+    kept = values.shape[0]
     coordinates = U.T @ centred.C
     left = coordinates[kept:].square().sum(0)
     return Basis(
-        squares=values[:kept].square(),
+        squares=values.square(),
         coordinates=coordinates[:kept],
         residual_squares=triangle.residual_squares + left,
         rows=triangle.rows,
@@ -159,8 +159,8 @@ def basis_of_triangle(triangle: Triangle, exponent: int) -> Basis:
         bias=bias,
         x_exponent=exponent,
         target_exponents=triangle.target_exponents,
-        map=vectors[:kept].T / values[:kept],
+        map=map_,
         mean=mean,
         target_mean=target_mean,
-        error=_EPS * float(values[0] / values[kept - 1]) if kept else _EPS,
+        error=error,
     )
