@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from closedform import losses, optim
     from closedform.batched import BatchedSolution, solve_batched
+    from closedform.comparison.criteria.results import CriterionComparison
     from closedform.comparison.entry import compare
     from closedform.comparison.results import Comparison
     from closedform.explain.diagnosis import Diagnosis
@@ -34,6 +35,7 @@ __all__ = [
     "ClosedformError",
     "Comparison",
     "ConvexSolution",
+    "CriterionComparison",
     "Diagnosis",
     "Gap",
     "GapCertificate",
@@ -63,6 +65,7 @@ _HOMES = {
     "ClosedformError": "words.errors",
     "Comparison": "comparison.results",
     "ConvexSolution": "fit.convex",
+    "CriterionComparison": "comparison.criteria.results",
     "Diagnosis": "explain.diagnosis",
     "Gap": "layer",
     "GapCertificate": "fit.convex",

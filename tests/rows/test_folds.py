@@ -16,6 +16,7 @@ from closedform.explain.moments import _TurnedRows
 from closedform.explain.spectra import spectrum_of_rows
 from closedform.fit.certification.sums import CertificateSums, Spread
 from closedform.fit.convex.certificate import _ProofSums
+from closedform.fit.convex.curvature import HessianSums
 from closedform.fit.convex.excess import _ExcessSums
 from closedform.fit.convex.passes import CurvatureGram, HessianProduct, LossSums, StartSums, TargetCounts
 from closedform.fit.convex.solving import _MostOutputs
@@ -147,6 +148,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     StartSums: lambda p: StartSums(Poisson(full=False, averages=True), p.columns, K),
     _ProofSums: lambda p: _ProofSums(HUBER, p.columns, gaussian(P, K), K),
     _ExcessSums: lambda p: _ExcessSums(HUBER, _layer(0), _layer(1), _layer(2)),
+    HessianSums: lambda p: HessianSums(HUBER, _layer(0)),
     _MostOutputs: lambda p: _MostOutputs(HUBER),
     _Largest: lambda p: _Largest(),
     _TurnedRows: lambda p: _TurnedRows(p.rows, spectrum_of_rows(p.rows, bias=True, l2=0.0)),

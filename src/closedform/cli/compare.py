@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from closedform.cli.options import (
+    L2,
     Bias,
     Budget,
+    CriterionName,
     Features,
     Files,
     JsonFile,
@@ -25,11 +27,22 @@ from closedform.cli.options import (
 
 if TYPE_CHECKING:
     from closedform.cli.output import OutputFile, Screen
+    from closedform.comparison.criteria.results import CriterionComparison
     from closedform.comparison.results import Comparison
 
 __all__ = ["compare_command", "finish", "plot_output"]
 
 _IMAGES = (".png", ".svg", ".pdf")
+
+_Optimizers = Annotated[
+    str | None,
+    typer.Option(
+        "--optimizers",
+        metavar="A,B",
+        help="Out of sgd, momentum, nesterov, adam, lbfgs, lbfgs strong wolfe, rls, separated by commas; all of "
+        "them by default.",
+    ),
+]
 
 
 def compare_command(
@@ -41,15 +54,9 @@ def compare_command(
     y_test: TestTargets = None,
     weight: Weight = None,
     bias: Bias = False,
-    optimizers: Annotated[
-        str | None,
-        typer.Option(
-            "--optimizers",
-            metavar="A,B",
-            help="Out of sgd, momentum, nesterov, adam, lbfgs, lbfgs strong wolfe, rls, separated by commas; all of "
-            "them by default.",
-        ),
-    ] = None,
+    criterion: CriterionName = None,
+    l2: L2 = 0.0,
+    optimizers: _Optimizers = None,
     budget: Budget = 30.0,
     seed: Seed = 0,
     plot: PlotFile = None,
@@ -61,22 +68,20 @@ def compare_command(
     """Train the layer with real optimizers, and set what they reach beside the closed form.
 
     The keys are found in FILE where they are not given. Ctrl-C while training prints what there is.
-    """  # noqa: DOC501  # typer prints it as the help of the command
+    """
+    from closedform.cli.criteria import checked_criterion
     from closedform.cli.output import Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
     from closedform.cli.sources import named_files, open_tables
-    from closedform.comparison.entry import OPTIMIZERS, compare
-    from closedform.words.errors import InputError
+    from closedform.comparison.entry import compare
 
     file = named_files(files)
     image = plot_output(plot)
     page = page_output(html)
     data = json_output(json)
     refuse_overwriting((file, x, y, x_test, y_test, weight), image, page, data)
-    names = OPTIMIZERS if optimizers is None else tuple(filter(None, map(str.strip, optimizers.split(","))))
-    if not names:
-        raise InputError(f"--optimizers names none; choose from: {', '.join(OPTIMIZERS)}.")
+    names = _named(optimizers)
 
     screen = Screen.of(quiet, data)
     tables = open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
@@ -87,6 +92,8 @@ def compare_command(
         tables.Y_test,
         bias=bias,
         sample_weight=tables.weight,
+        criterion=checked_criterion(criterion),
+        l2=l2,
         optimizers=names,
         budget=budget,
         seed=seed,
@@ -98,6 +105,21 @@ def compare_command(
     if data is not None:
         screen.write(data, json_record(context, comparison.to_dict(), tables=tables))
     finish(comparison, image, screen)
+
+
+def _named(optimizers: str | None) -> tuple[str, ...]:
+    """Return the optimizers that ``--optimizers`` names, all of them without it.
+
+    Raises:
+        InputError: it names none.
+    """
+    from closedform.comparison.entry import OPTIMIZERS
+    from closedform.words.errors import InputError
+
+    names = OPTIMIZERS if optimizers is None else tuple(filter(None, map(str.strip, optimizers.split(","))))
+    if not names:
+        raise InputError(f"--optimizers names none; choose from: {', '.join(OPTIMIZERS)}.")
+    return names
 
 
 def plot_output(path: str | None) -> OutputFile | None:
@@ -120,7 +142,7 @@ def plot_output(path: str | None) -> OutputFile | None:
     return output
 
 
-def finish(comparison: Comparison, image: OutputFile | None, screen: Screen) -> None:
+def finish(comparison: Comparison | CriterionComparison, image: OutputFile | None, screen: Screen) -> None:
     """Write the plot and exit: 0 certified, 1 not certified, 130 interrupted.
 
     Raises:

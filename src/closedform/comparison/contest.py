@@ -225,10 +225,19 @@ def _steps_needed(spectrum: Spectrum) -> float:
     return course.steps_to(EXCESS * scaled.excess_at_zero)
 
 
-def fresh_layer(rows: Rows, bias: bool, start: nn.Linear | None, seed: int) -> nn.Linear:
-    """Return a new layer; its own generator leaves the global one alone and draws the same numbers."""
+def fresh_layer(rows: Rows, bias: bool, start: nn.Linear | None, seed: int, n_outputs: int | None = None) -> nn.Linear:
+    """Return a new layer; its own generator leaves the global one alone and draws the same numbers.
+
+    Args:
+        rows: What it is for.
+        bias: Whether it has a bias.
+        start: A layer to take the weights from, or None.
+        seed: Of the weights else.
+        n_outputs: Its outputs; None for as many as there are targets.
+    """
+    outputs = rows.n_targets if n_outputs is None else n_outputs
     # Made on the meta device, where nothing is drawn from the global generator.
-    layer = nn.Linear(rows.n_features, rows.n_targets, bias=bias, dtype=rows.dtype, device="meta")
+    layer = nn.Linear(rows.n_features, outputs, bias=bias, dtype=rows.dtype, device="meta")
     layer.to_empty(device="cpu")
     with torch.no_grad():
         if start is not None:

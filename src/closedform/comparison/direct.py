@@ -25,7 +25,7 @@ from closedform.rows import Rows, Scan
 from closedform.words.errors import InputError
 from closedform.words.numbers import short
 
-__all__ = ["direct_row", "exact_solution", "fit_kernel_ridge", "fit_scikit_learn", "timed_solve"]
+__all__ = ["direct_row", "exact_solution", "fit_kernel_ridge", "fit_scikit_learn", "measured_row", "timed_solve"]
 
 _SCIKIT_LEARN = "sklearn LinearRegression"
 _KERNEL_RIDGE = "kernel ridge, l2 by leave-one-out"
@@ -56,10 +56,11 @@ def _solve(rows: Rows, scanned: Scan, bias: bool, dtype: torch.dtype) -> Solutio
 
 def direct_row(name: str, seconds: float, weights: Weights, problem: Problem, stopped_because: str) -> MethodResult:
     """Measure the weights of a direct method."""
-    return _row(name, seconds, problem.measure(weights.to(torch.float64)), stopped_because)
+    return measured_row(name, seconds, problem.measure(weights.to(torch.float64)), stopped_because)
 
 
-def _row(name: str, seconds: float, measured: Measurement, stopped_because: str) -> MethodResult:
+def measured_row(name: str, seconds: float, measured: Measurement, stopped_because: str) -> MethodResult:
+    """Return the row of a direct method whose weights were measured."""
     return MethodResult(
         name=name,
         settings="",
@@ -129,7 +130,7 @@ def fit_kernel_ridge(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
 
 def _failed_row(seconds: float, problem: Problem, reason: str) -> MethodResult:
     nothing = Measurement(math.inf, math.inf, math.inf, None if problem.test is None else math.inf)
-    return _row(_SCIKIT_LEARN, seconds, nothing, reason)
+    return measured_row(_SCIKIT_LEARN, seconds, nothing, reason)
 
 
 def _array(table: Tensor) -> object:

@@ -7,18 +7,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
 
 from closedform.comparison.contenders import CONTENDERS, Contender
 from closedform.comparison.contest import Contest, fresh_layer
+from closedform.comparison.criteria.contest import CriterionContest, contenders_for
+from closedform.comparison.criteria.problem import Tables
+from closedform.comparison.criteria.results import CriterionComparison
 from closedform.comparison.results import Comparison
-from closedform.comparison.tables import held_out_rows
+from closedform.comparison.tables import held_out_rows, held_out_table
 from closedform.engine.tracing import untraced
 from closedform.files import open_problem
+from closedform.fit.convex import ConvexRequest
 from closedform.fit.layers import check_finite, check_linear
+from closedform.fit.request import check_ridge
 from closedform.rows import Rows, as_rows
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
@@ -32,6 +37,46 @@ OPTIMIZERS = tuple(contender.name for contender in CONTENDERS)
 _SEEDS = (-(2**63), 2**64 - 1)
 
 
+@overload
+def compare(
+    X: Any,
+    Y: Any,
+    X_test: Any = ...,
+    Y_test: Any = ...,
+    *,
+    bias: bool = ...,
+    sample_weight: Any = ...,
+    criterion: None = ...,
+    l2: float = ...,
+    optimizers: Sequence[str] = ...,
+    budget: float = ...,
+    layer: nn.Linear | None = ...,
+    seed: int = ...,
+    progress: Callable[[str, float], None] | bool | None = ...,
+    clock: Callable[[], float] = ...,
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    X: Any,
+    Y: Any,
+    X_test: Any = ...,
+    Y_test: Any = ...,
+    *,
+    bias: bool = ...,
+    sample_weight: Any = ...,
+    criterion: nn.Module | str | None,
+    l2: float = ...,
+    optimizers: Sequence[str] = ...,
+    budget: float = ...,
+    layer: nn.Linear | None = ...,
+    seed: int = ...,
+    progress: Callable[[str, float], None] | bool | None = ...,
+    clock: Callable[[], float] = ...,
+) -> Comparison | CriterionComparison: ...
+
+
 @untraced
 def compare(
     X: Any,
@@ -41,13 +86,15 @@ def compare(
     *,
     bias: bool = False,
     sample_weight: Any = None,
+    criterion: nn.Module | str | None = None,
+    l2: float = 0.0,
     optimizers: Sequence[str] = OPTIMIZERS,
     budget: float = 30.0,
     layer: nn.Linear | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] | bool | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Comparison:
+) -> Comparison | CriterionComparison:
     """Train ``nn.Linear`` with real optimizers and set what they reach beside the closed form.
 
     Every optimizer gets its own fresh layer with the same starting weights, the whole table as one batch,
@@ -67,6 +114,9 @@ def compare(
         Y_test: Their targets, or None.
         bias: Whether the layer has a bias.
         sample_weight: One non-negative weight per row, or None; the loss is then the weighted mean.
+        criterion: A convex loss, as for :func:`closedform.solve`: the optimizers are trained on it, and measured
+            against its exact minimiser, with a proven bound on the excess. None for squared error.
+        l2: Ridge strength beside a criterion, trained as well: ``l2 / 2 * |W|^2`` over what its mean divides by.
         optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``,
             ``rls`` (:class:`closedform.optim.RecursiveLeastSquares`).
         budget: Seconds for all training and measuring, shared by the optimizers. Each makes at least one step.
@@ -78,7 +128,8 @@ def compare(
 
     Returns:
         A :class:`Comparison`: the closed form first, then the optimizers, then scikit-learn's ``LinearRegression`` if
-        it is installed. Print it, ``.plot()`` it, or write it with ``.to_html()``.
+        it is installed. Print it, ``.plot()`` it, or write it with ``.to_html()``. With a criterion a
+        :class:`closedform.CriterionComparison`; where no minimiser exists, no optimizer is run.
 
     Raises:
         InputError: shapes that do not belong together, an unknown optimizer, a budget that is not positive, a seed
@@ -99,15 +150,45 @@ def compare(
         raise InputError(f"budget is {budget}; it is the number of seconds to train for and must be positive.")
     if not _SEEDS[0] <= seed <= _SEEDS[1]:
         raise InputError(f"seed is {seed}; torch takes integers from -2**63 to 2**64 - 1.")
+
     with torch.inference_mode(False), torch.no_grad():
         opened = open_problem(X, Y, sample_weight)
         rows = as_rows(opened.X, opened.Y, opened.sample_weight).loaded()
+        convex = _by_criterion(criterion, l2, bias, layer)
+        if convex is not None:
+            tables = Tables(rows, held_out_table(X_test, Y_test, rows))
+            make_layer = partial(fresh_layer, rows, bias, layer, seed)
+            by_criterion = CriterionContest(tables, convex, contenders_for(contenders), budget, make_layer, clock)
+
+            with _plain_training(rows.device), Progress(progress) as report:
+                return by_criterion.run(report)
         if layer is not None:
             _check_layer(layer, rows)
         test = held_out_rows(X_test, Y_test, rows)
     contest = Contest(rows, test, bias, contenders, budget, partial(fresh_layer, rows, bias, layer, seed), clock)
     with _plain_training(rows.device), Progress(progress) as report:
         return contest.run(report)
+
+
+def _by_criterion(
+    criterion: nn.Module | str | None, l2: float, bias: bool, layer: nn.Linear | None
+) -> ConvexRequest | None:
+    """Return what is asked of the exact fit by a criterion, or None for squared error.
+
+    Raises:
+        InputError: a ridge without a criterion, which this comparison does not train.
+    """
+    if layer is not None:
+        check_linear(layer)
+        check_finite(layer)
+    outputs = None if layer is None else layer.out_features
+    strength = check_ridge(l2, 1)[0]
+    convex = ConvexRequest.checked(
+        criterion, bias=bias, l2=strength, outputs=outputs, dtype=torch.float64, progress=False
+    )
+    if convex is None and strength:
+        raise InputError(f"l2={l2!r} is for another criterion than squared error; leave it out.")
+    return convex
 
 
 @contextmanager

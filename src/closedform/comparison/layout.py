@@ -20,15 +20,19 @@ _HEIGHT = 372.0
 _DIRECT = ("star", "cross", "plus")
 
 
-def methods_table(methods: Sequence[MethodResult], floor: float) -> Table:
+def methods_table(
+    methods: Sequence[MethodResult], floor: float, *, loss: str = "MSE", test_error: str = "test MAE"
+) -> Table:
     """Return a row for each method, the closed form standing out.
 
     Args:
         methods: What each reached.
         floor: Losses below this are rounding of float64, in which they are measured.
+        loss: What the loss is called.
+        test_error: What is measured on test rows.
     """
     tested = any(method.test_mae is not None for method in methods)
-    titles = ["method", "seconds", "steps", "MSE", "excess", "weights"] + ["test MAE"] * tested
+    titles = ["method", "seconds", "steps", loss, "excess", "weights"] + [test_error] * tested
     return Table(
         columns=tuple(Column(title, numeric=title != "method") for title in titles),
         rows=tuple(_cells(method, floor, tested) for method in methods),
@@ -54,12 +58,13 @@ def _remark(method: MethodResult) -> str:
     return f"{method.stopped_because}; {method.settings}" if method.settings else method.stopped_because
 
 
-def race_chart(methods: Sequence[MethodResult], floor: float) -> Chart:
+def race_chart(methods: Sequence[MethodResult], floor: float, *, loss: str = "training MSE") -> Chart:
     """Excess loss against seconds: a line per optimizer, a symbol per direct method, the optimum as the floor.
 
     Args:
         methods: What each reached, with its curve.
         floor: Excess losses below this are rounding.
+        loss: What the loss is called.
     """
     # No time has passed at the start, which has no place on a logarithmic axis.
     trained = [
@@ -74,7 +79,7 @@ def race_chart(methods: Sequence[MethodResult], floor: float) -> Chart:
         key="race",
         title="Excess loss, second by second",
         x_title="seconds",
-        y_title="excess loss (training MSE above the optimal one)",
+        y_title=f"excess loss ({loss} above the optimal one)",
         x=Scale(*decades(seconds, least=2), LEFT, RIGHT),
         # A decade of room keeps the symbols of the direct methods off the axis.
         y=Scale(low - 1, high, *_PLOT),

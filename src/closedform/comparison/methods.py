@@ -40,10 +40,12 @@ class MethodResult:
         seconds: Wall-clock time of solving or training.
         steps: Evaluations of the loss and its gradient (a line search makes several for each of its iterations);
             None for a direct method.
-        train_mse: Mean squared error over rows and targets, evaluated in float64.
+        train_mse: Mean squared error over rows and targets, evaluated in float64; in a comparison by another criterion
+            that criterion, with its penalty.
         excess_loss: ``train_mse`` less the optimal one, never below what float64 can resolve.
         weight_distance: Distance of weights and bias to the minimiser, Frobenius norm relative to the minimiser's.
-        test_mae: Mean absolute error on the test rows, or None without test rows.
+        test_mae: Mean absolute error on the test rows, or None without test rows; in a comparison by another criterion
+            that criterion there.
         stopped_because: Why the method stopped, in words.
         curve: The way there, at geometrically spaced steps; empty for a direct method.
         hyperparameters: Numbers that the optimizer was made with, as ``torch.optim`` calls them.
@@ -60,6 +62,16 @@ class MethodResult:
     stopped_because: str
     curve: tuple[CurvePoint, ...] = ()
     hyperparameters: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def train_loss(self) -> float:
+        """The loss that was trained, whichever it is: ``train_mse`` under a name that fits other criteria."""
+        return self.train_mse
+
+    @property
+    def test_loss(self) -> float | None:
+        """The criterion on the test rows, in a comparison by another criterion than squared error."""
+        return self.test_mae
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain numbers and strings, the curve as one list per quantity, infinities as None."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from closedform.fit.weights import Weights
 
@@ -41,8 +43,40 @@ class Measurement:
     test_mae: float | None
 
 
+class TrainingProblem(ABC):
+    """What optimizers are trained on, and how what they reach is measured.
+
+    Attributes:
+        X: Features in the dtype that is trained in, ``(rows, features)``.
+        loss_at_zero: The loss of zero weights.
+    """
+
+    X: Tensor
+    loss_at_zero: float
+
+    @abstractmethod
+    def loss(self, layer: nn.Linear) -> Tensor:
+        """The loss that is trained."""
+
+    @abstractmethod
+    def train_mse(self, weights: Weights) -> float:
+        """The loss at these weights, evaluated in float64."""
+
+    @abstractmethod
+    def losses(self, weights: Weights) -> tuple[float, float]:
+        """Return the loss, and how far it is above the optimal one, without subtracting one from the other."""
+
+    @abstractmethod
+    def measure(self, weights: Weights) -> Measurement:
+        """Measure loss, excess loss, distance to the minimiser and test error, all in float64."""
+
+    @abstractmethod
+    def rounding_floor(self, weights: Weights) -> float:
+        """Return the excess loss that rounding in the dtype trained in alone makes near these weights."""
+
+
 @final
-class Problem:
+class Problem(TrainingProblem):
     """Rows in memory with a known minimiser: trained on in the dtype of X, measured in float64 on what was given.
 
     Args:
@@ -81,6 +115,7 @@ class Problem:
         size = weights.map(torch.abs)
         return self._mean_square(lambda X, Y: size.predict(X.abs()) + Y.abs())
 
+    @override
     def rounding_floor(self, weights: Weights) -> float:
         """Return the excess loss that rounding in ``dtype`` alone makes near these weights.
 
@@ -94,6 +129,7 @@ class Problem:
         squares = weights.map(torch.square)
         return self._mean_square(lambda X, Y: eps * squares.predict(X.square()).sqrt())
 
+    @override
     def loss(self, layer: nn.Linear) -> Tensor:
         """The loss that is trained: ``MSELoss()``, or its weighted mean."""
         if self.row_weight is None:
@@ -101,10 +137,12 @@ class Problem:
         residual: Tensor = layer(self.X) - self.Y
         return (self.row_weight * residual.square()).mean()
 
+    @override
     def train_mse(self, weights: Weights) -> float:
         """The loss at these weights, evaluated in float64."""
         return self._mean_square(lambda X, Y: weights.predict(X) - Y)
 
+    @override
     def losses(self, weights: Weights) -> tuple[float, float]:
         """Return the loss, and how far it is above the optimal one, without subtracting one from the other.
 
@@ -118,6 +156,7 @@ class Problem:
             return (loss if math.isfinite(loss) else math.inf), math.inf
         return loss, min(max(excess, self.excess_floor), loss)
 
+    @override
     def measure(self, weights: Weights) -> Measurement:
         """Measure loss, excess loss, distance to the minimiser and test error, all in float64."""
         train_mse, excess_loss = self.losses(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -13,13 +13,13 @@ from torch.optim import LBFGS
 
 from closedform.comparison.contenders import Contender, Outlook, Setting
 from closedform.comparison.methods import CurvePoint, MethodResult
-from closedform.comparison.problem import Problem, failure
+from closedform.comparison.problem import TrainingProblem, failure
 from closedform.engine.threads import one_thread
 from closedform.fit.weights import Weights
 from closedform.words.errors import ClosedformError
 from closedform.words.numbers import momentum_text
 
-__all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race"]
+__all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race", "race_settings"]
 
 CONVERGED = "converged to rounding"
 INTERRUPTED = "interrupted"
@@ -95,7 +95,7 @@ class _Run:
         contender: Contender,
         setting: Setting,
         layer: nn.Linear,
-        problem: Problem,
+        problem: TrainingProblem,
         clock: Callable[[], float],
         tick: Callable[[float], None],
     ) -> None:
@@ -268,7 +268,7 @@ class _Run:
 def race(
     contender: Contender,
     make_layer: Callable[[], nn.Linear],
-    problem: Problem,
+    problem: TrainingProblem,
     outlook: Outlook,
     lane: Lane,
 ) -> MethodResult:
@@ -282,13 +282,34 @@ def race(
         lane: Its share of the budget, a search among several settings included, and where progress is reported. A
             KeyboardInterrupt, there or anywhere, ends the training; the row then says that it was interrupted.
     """
+    with one_thread(problem.X.shape[1], problem.X.device):
+        settings = contender.choose(outlook)
+    return race_settings(contender, settings, outlook.horizon, make_layer, problem, lane)
+
+
+def race_settings(
+    contender: Contender,
+    settings: Sequence[Setting],
+    horizon: int,
+    make_layer: Callable[[], nn.Linear],
+    problem: TrainingProblem,
+    lane: Lane,
+) -> MethodResult:
+    """As :func:`race`, at settings that are chosen already; of several the best is found within the share.
+
+    Args:
+        contender: The optimizer.
+        settings: What to try it at.
+        horizon: About how many steps there is time for.
+        make_layer: Makes a fresh layer, always with the same weights.
+        problem: What is trained on.
+        lane: Its share of the budget.
+    """
     spent = 0.0  # by settings that were tried before
 
     def tick(billed: float) -> None:
         lane.tick(spent + billed)
 
-    with one_thread(problem.X.shape[1], problem.X.device):
-        settings = contender.choose(outlook)
     runs = [_Run(contender, setting, make_layer(), problem, lane.clock, tick) for setting in settings]
     if len(runs) > 1:
         for run in runs:
@@ -302,9 +323,7 @@ def race(
     if tried[-1].stopped_because != INTERRUPTED:
         best.train(until=lane.seconds - spent)
 
-    words = contender.settings.format(
-        lr=best.setting.lr, momentum=momentum_text(best.setting.momentum), steps=outlook.horizon
-    )
+    words = contender.settings.format(lr=best.setting.lr, momentum=momentum_text(best.setting.momentum), steps=horizon)
     if len(runs) > 1:
         words += f", the best of {', '.join(f'{run.setting.lr:g}' for run in tried)}"
     interrupted = any(run.stopped_because == INTERRUPTED for run in tried)

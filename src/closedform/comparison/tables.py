@@ -17,11 +17,31 @@ from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
 from closedform.words.numbers import plural
 
-__all__ = ["casts", "held_out_rows", "make_problem"]
+__all__ = ["casts", "held_out_rows", "held_out_table", "make_problem"]
 
 
 def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor] | None:
     """Check test rows against the training rows and return them in float64, or None where there are none.
+
+    Args:
+        X_test: Their features, or None.
+        Y_test: Their targets, or None.
+        rows: The training rows.
+    """
+    test = held_out_table(X_test, Y_test, rows)
+    if test is None:
+        return None
+    block = test.gather()
+    return block.X.to(rows.device), block.Y.to(rows.device)
+
+
+def held_out_table(X_test: Any, Y_test: Any, rows: Rows) -> Rows | None:
+    """Check test rows against the training rows and return them as a table in memory, or None where there are none.
+
+    Args:
+        X_test: Their features, or None.
+        Y_test: Their targets, or None.
+        rows: The training rows.
 
     Raises:
         InputError: only one of the two given, another number of features or targets, or rows of other labels.
@@ -41,8 +61,11 @@ def held_out_rows(X_test: Any, Y_test: Any, rows: Rows) -> tuple[Tensor, Tensor]
             f"X_test and Y_test have {plural(seen[0], 'feature')} and {plural(seen[1], 'target')}, but the training "
             f"rows have {trained[0]} and {trained[1]}."
         )
-    block = test.gather()
-    return _finite(block.X, test.x.name, rows.device), _finite(block.Y, test.y.name, rows.device)
+    held = test.loaded()
+    block = held.gather()
+    _check_finite(block.X, test.x.name)
+    _check_finite(block.Y, test.y.name)
+    return held
 
 
 def _named(data: Any, name: str) -> Source:
@@ -54,8 +77,8 @@ def _named(data: Any, name: str) -> Source:
     return TensorSource(tensor, name, notes)
 
 
-def _finite(values: Tensor, name: str, device: torch.device) -> Tensor:
-    """Return test rows on the device; training rows are checked by the solver, these by nobody else.
+def _check_finite(values: Tensor, name: str) -> None:
+    """Check test rows; training rows are checked by the solver, these by nobody else.
 
     Raises:
         NonFiniteError: NaN or infinity.
@@ -67,7 +90,6 @@ def _finite(values: Tensor, name: str, device: torch.device) -> Tensor:
             f"{name} holds {float(values[row, column])} in column {column}, first in row {row}; "
             "drop or repair the rows that are not finite."
         )
-    return values.to(device)
 
 
 def make_problem(rows: Rows, exact: Solution, test: tuple[Tensor, Tensor] | None) -> Problem:

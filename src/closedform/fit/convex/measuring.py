@@ -14,7 +14,7 @@ from closedform.losses import Kinked, read_criterion
 from closedform.rows import Rows
 from closedform.rows.columns import Columns
 
-__all__ = ["loss_at"]
+__all__ = ["divisor_of", "loss_at"]
 
 
 def loss_at(rows: Rows, criterion: Any, weights: Weights) -> float:
@@ -34,8 +34,26 @@ def loss_at(rows: Rows, criterion: Any, weights: Weights) -> float:
         (losses,), divisor = kinked_loss(rows, read, wide)
         return float(losses.sum()) / divisor
 
-    counts = rows.walk(TargetCounts(read, wide.weight.shape[0], rows.device))
     theta = wide.stacked()
     ones = torch.ones_like(theta[:, 0])
-    loss = rows.walk(LossSums(read, Columns(wide.bias is not None, ones, torch.ones_like(theta[0])), theta)).loss
-    return float(loss) / (float(counts.totals) if read.averages else 1.0)
+    columns = Columns(wide.bias is not None, ones, torch.ones_like(theta[0]))
+    divisor = divisor_of(rows, criterion, wide.weight.shape[0])
+    return float(rows.walk(LossSums(read, columns, theta)).loss) / divisor
+
+
+def divisor_of(rows: Rows, criterion: Any, outputs: int) -> float:
+    """Return what the reduction of a criterion divides the sum of the row losses by; 1 where it is the sum.
+
+    Args:
+        rows: The rows.
+        criterion: The module.
+        outputs: How many outputs a row has.
+
+    Raises:
+        InputError: targets that the criterion is not defined for, such as a label that has no output.
+    """
+    read = read_criterion(criterion, targets_of(rows))
+    if isinstance(read, Kinked):
+        return kinked_loss(rows, read)[1]
+    counts = rows.walk(TargetCounts(read, outputs, rows.device))
+    return float(counts.totals) if read.averages else 1.0
