@@ -19,6 +19,8 @@ __all__ = ["WideEvidence", "dense_conditions", "direct", "usual_length", "wide_e
 
 #: Multiplications of a decomposition of the whole matrix that costs little beside a fit.
 _DIRECT = 2**21
+#: Squares of singular values above this part of the largest: eigenvalues of the Gram matrix have three digits of them.
+_OF_SQUARES = 1e-12
 #: Columns whose scales differ by no more than this factor: the extreme singular vectors of the matrix as it came tell
 #: about those of the scaled one.
 _ALIKE = 4.0
@@ -38,7 +40,7 @@ def direct(problem: Problem) -> bool:
 
 def dense_conditions(problem: Problem, rank: int) -> tuple[Extremes, Extremes]:
     """Return the extreme singular values of the matrix with columns scaled and as it came, up to the rank."""
-    A = problem.columns.matrix(problem.rows.gather())[0]
+    A = problem.columns.matrix(problem.gathered)[0]
     if problem.l2 > 0:
         A = torch.cat([A, torch.diag(problem.penalty)[int(problem.bias) :]])
     return _dense(A, rank), _dense(A / problem.scale, rank)
@@ -50,6 +52,12 @@ def _dense(A: Tensor, rank: int) -> Extremes:
         return Extremes(0.0, 0.0)
     unit = 2.0 ** math.frexp(peak)[1] if math.frexp(peak)[1] < 1024 else 2.0**1023
     A = A / unit
+    short = A if A.shape[0] <= A.shape[1] else A.T
+    squares = torch.linalg.eigvalsh(short @ short.T)
+    least, most = float(squares[-rank]), float(squares[-1])
+    if least > _OF_SQUARES * most:
+        return Extremes(math.sqrt(most) * unit, math.sqrt(least) * unit)
+
     # LAPACK finds the singular values of a triangle faster, and as well.
     R = torch.linalg.qr(A if A.shape[0] >= A.shape[1] else A.T, mode="r").R
     values = torch.linalg.svdvals(R)[:rank]
