@@ -154,7 +154,7 @@ def diagnose_for(
         _check_fit(read, rows)
         bias = read.bias is not None
     pairing = _pairing(X, rows, read)
-    table = describe(rows, X)
+    table = describe(rows, X, bias=bias)
     device = rows.device if read is None else read.weight.device
 
     setting = Setting(

@@ -14,6 +14,7 @@ from closedform.explain.readers.criteria import CriterionReading, Pairing, broad
 from closedform.explain.readers.models import ModelReading
 from closedform.explain.readers.optimizers import OptimizerReading
 from closedform.explain.readers.schedules import Schedule
+from closedform.fit.kernels import looks_like_kernel
 from closedform.rows import Rows
 
 __all__ = ["PATIENCE", "Command", "Setting", "Table", "describe"]
@@ -34,6 +35,7 @@ class Table:
         weighted: Whether rows have weights of their own.
         notes: What was done on the way in that the user should know.
         kind: ``tensor`` where X is a torch tensor as the user holds it, else ``other``.
+        kernel: Whether X is a kernel matrix between the rows, by its values.
     """
 
     n_rows: int
@@ -44,14 +46,16 @@ class Table:
     weighted: bool
     notes: tuple[str, ...]
     kind: str
+    kernel: bool = False
 
 
-def describe(rows: Rows, given: Any) -> Table:
+def describe(rows: Rows, given: Any, *, bias: bool) -> Table:
     """Return what is kept of a table.
 
     Args:
         rows: The table.
         given: X as the user passed it.
+        bias: Whether the layer has a bias, which no kernel ridge has.
     """
     return Table(
         n_rows=rows.n_rows,
@@ -62,6 +66,7 @@ def describe(rows: Rows, given: Any) -> Table:
         weighted=rows.weight is not None,
         notes=rows.notes,
         kind="tensor" if isinstance(given, Tensor) else "other",
+        kernel=not bias and looks_like_kernel(rows),
     )
 
 

@@ -37,6 +37,7 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     adaptive.adaptive_unsettled,
     goals.penalised_bias,
     goals.weight_decay_is_ridge,
+    goals.ridge_on_kernel,
     columns.not_unique,
     columns.uncentred_features,
     columns.unscaled_columns,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.findings.remedies import closed_form, ridge, solve_code, standardise, tensors
+from closedform.explain.findings.remedies import closed_form, kernel_ridge, ridge, solve_code, standardise, tensors
 from closedform.explain.forecasts import forecast
 from closedform.explain.training import SAFETY
 from closedform.explain.wording import columns_text, count, plural, short, steps_text
@@ -56,7 +56,11 @@ def not_unique(case: Case) -> Finding | None:
                 "to all digits. "
                 "Judge by predictions, not by weights."
             ),
-            remedy="# a small ridge decides it:\n" + ridge(case, "1e-10"),
+            remedy=(
+                "# X is a kernel between the rows: kernel ridge decides it:\n" + kernel_ridge(case)
+                if case.setting.table.kernel
+                else "# a small ridge decides it:\n" + ridge(case, "1e-10")
+            ),
         )
 
     free = _undetermined(case)

@@ -6,7 +6,7 @@ import math
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.findings.remedies import closed_form, layer_of, optimizer_code, ridge
+from closedform.explain.findings.remedies import closed_form, kernel_ridge, layer_of, optimizer_code, ridge
 from closedform.explain.forecasts import forecast
 from closedform.explain.readers.criteria import CriterionReading
 from closedform.explain.spectra import spectrum_of
@@ -18,6 +18,7 @@ __all__ = [
     "not_finite",
     "other_loss",
     "penalised_bias",
+    "ridge_on_kernel",
     "target_broadcast",
     "weight_decay_is_ridge",
 ]
@@ -175,6 +176,24 @@ def frozen_parameters(case: Case) -> Finding | None:
         evidence={"parameters_not_trained": float(len(optimizer.frozen))},
         consequence=f"Training leaves the {names} as it is, so the minimiser is out of reach.",
         remedy="model.requires_grad_(True)\n" + optimizer_code(case),
+    )
+
+
+def ridge_on_kernel(case: Case) -> Finding | None:
+    """A ridge on the entries of a kernel matrix, which is not kernel ridge."""
+    setting = case.setting
+    if not setting.table.kernel or setting.l2 == 0:
+        return None
+    return Finding(
+        name="ridge_on_kernel",
+        severity=Severity.WARNING,
+        title="X is a kernel between the rows, and l2 penalises |a|^2: that is not kernel ridge",
+        evidence={"l2": setting.l2, "rows": float(setting.table.n_rows)},
+        consequence=(
+            "The coefficients a of kernel ridge minimise |y - K a|^2 + l2 a'Ka and solve (K + l2 I) a = y; with "
+            "|a|^2 in its place they solve (K K + l2 I) a = K y, which damps other directions, and far more."
+        ),
+        remedy=kernel_ridge(case),
     )
 
 

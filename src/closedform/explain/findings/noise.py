@@ -8,7 +8,7 @@ import torch
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.findings.remedies import closed_form, ridge, sgd_code
+from closedform.explain.findings.remedies import closed_form, kernel_ridge, ridge, sgd_code
 from closedform.explain.findings.step import VISIBLE
 from closedform.explain.wording import count, short
 
@@ -108,5 +108,9 @@ def interpolation(case: Case) -> Finding | None:
             "targets a small "
             "training loss says nothing here; a ridge, or fewer or many more columns, predict better."
         ),
-        remedy="# a ridge, its strength chosen by held-out rows:\n" + ridge(case, f"{_RIDGE * largest**2:.3g}"),
+        remedy=(
+            "# X is a kernel between the rows: kernel ridge, its strength by leave-one-out:\n" + kernel_ridge(case)
+            if case.setting.table.kernel
+            else "# a ridge, its strength chosen by held-out rows:\n" + ridge(case, f"{_RIDGE * largest**2:.3g}")
+        ),
     )

@@ -10,6 +10,7 @@ from closedform.explain.case import Case
 __all__ = [
     "as_command",
     "closed_form",
+    "kernel_ridge",
     "layer_of",
     "optimizer_code",
     "ridge",
@@ -45,6 +46,17 @@ def solve_code(case: Case, options: str = "") -> str:
 def ridge(case: Case, l2: str) -> str:
     """Solve with a ridge."""
     return solve_code(case, f" --l2 {l2}" if case.setting.command is not None else f", l2={l2}")
+
+
+def kernel_ridge(case: Case) -> str:
+    """Solve as kernel ridge at the best strength; or the command that shows how well that does."""
+    command = case.setting.command
+    if command is not None:
+        return f'closedform compare {command.source}   # its row "kernel ridge, l2 by leave-one-out"'
+    return (
+        "import closedform as cf\n\n"
+        "path = cf.ridge_path(X, Y, kernel=True)   # (K + l2 I) a = y, l2 by leave-one-out, certified\nprint(path)"
+    )
 
 
 def closed_form(case: Case) -> str:
