@@ -67,7 +67,8 @@ def json_record(
             "file": files[0] if len(files) == 1 else files or None,
             "keys": {} if tables is None else tables.keys,
             "options": {name: value for name, value in context.params.items() if name not in _FILES},
-            "data_hash": data_hash(read),
+            # That of one part would be taken for that of the whole.
+            "data_hash": data_hash(read) if tables is None or tables.parts == 1 else None,
             **results,
         }
     )

@@ -24,7 +24,7 @@ from closedform.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from closedform.cli.output import Screen
+    from closedform.cli.output import Output, OutputFile, Screen
     from closedform.cli.sources import Tables
     from closedform.fit.solution import Solution
     from closedform.fit.summary import Summary
@@ -74,11 +74,12 @@ def solve_command(
 ) -> None:
     """Solve for the layer, print its certificate and its errors on the test rows, and write its weights.
 
-    The keys are found in FILE where they are not given. Exit status 0 only if certified, as stored.
+    The keys are found in FILE where they are not given. Exit status 0 only if certified, as stored. Under torchrun
+    each process reads its share of the rows.
     """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.criteria import checked_criterion, finish_by_criterion
-    from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting, write_weights
-    from closedform.cli.record import json_record
+    from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
+    from closedform.cli.processes import joined_job
     from closedform.cli.sources import named_files, open_tables
     from closedform.fit.convex import ConvexSolution
     from closedform.fit.orchestrator import solve
@@ -86,27 +87,52 @@ def solve_command(
 
     criterion = checked_criterion(criterion)
     file = named_files(files)
-    weights = None if out is None else OutputFile(out, "--out", (".safetensors",))
-    data = json_output(json)
-    refuse_overwriting((file, x, y, x_test, y_test, weight), weights, data)
-    if weights is not None and find_spec("safetensors") is None:
-        raise MissingExtraError("safetensors", "files", "--out")
 
-    screen = Screen.of(quiet, data)
-    tables = open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
-    solution = solve(
-        tables.X,
-        tables.Y,
-        bias=bias,
-        l2=l2,
-        sample_weight=tables.weight,
-        digits=digits,
-        criterion=criterion,
-        progress=False if quiet else None,
-    )
-    if isinstance(solution, ConvexSolution):
-        finish_by_criterion(solution, tables, context, screen, weights=weights, data=data)
+    def outputs() -> tuple[OutputFile | None, Output | None]:
+        weights = None if out is None else OutputFile(out, "--out", (".safetensors",))
+        data = json_output(json)
+        refuse_overwriting((file, x, y, x_test, y_test, weight), weights, data)
+        if weights is not None and find_spec("safetensors") is None:
+            raise MissingExtraError("safetensors", "files", "--out")
+        return weights, data
 
+    with joined_job() as job:
+        # Only the first process prints and writes.
+        weights, data = job.together(lambda: (None, None) if job.rank else outputs())
+        screen = Screen.of(quiet or job.rank > 0, data)
+        tables = job.together(
+            lambda: open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight, job=job)
+        )
+        solution = solve(
+            tables.X,
+            tables.Y,
+            bias=bias,
+            l2=l2,
+            sample_weight=tables.weight,
+            digits=digits,
+            criterion=criterion,
+            group=job.group,
+            progress=False if screen.quiet else None,
+        )
+        if isinstance(solution, ConvexSolution):
+            finish_by_criterion(solution, tables, context, screen, weights=weights, data=data)
+        job.together(lambda: None if job.rank else _finish(solution, tables, context, screen, weights, data))
+    raise typer.Exit(0 if solution.certified else 1)
+
+
+def _finish(
+    solution: Solution,
+    tables: Tables,
+    context: typer.Context,
+    screen: Screen,
+    weights: OutputFile | None,
+    data: Output | None,
+) -> None:
+    """Print what was found and write the files."""
+    from closedform.cli.output import write_weights
+    from closedform.cli.record import json_record
+
+    digits = context.params["digits"]
     test = _test_errors(solution, tables)
     _print_solution(solution, tables, test, screen)
     if digits is not None:
@@ -114,12 +140,11 @@ def solve_command(
 
     if weights is not None:
         write_weights(solution, weights, screen)
-        _say_narrower(solution, tables, l2, screen)
+        _say_narrower(solution, tables, context.params["l2"], screen)
     elif digits is None:
         screen.say("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
     if data is not None:
         screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
-    raise typer.Exit(0 if solution.certified else 1)
 
 
 def _print_solution(solution: Solution, tables: Tables, test: dict[str, float] | None, screen: Screen) -> None:
@@ -135,7 +160,7 @@ def _summary(solution: Solution, tables: Tables) -> Summary:
     """Return the summary, with another pass over the rows where its standard errors need one and it is short."""
     summary = solution.summary()
     needs_rows = bool(summary.coefficients.standard_error.isnan().any())
-    if needs_rows and solution.rows * solution.weight.shape[1] ** 2 <= _SHORT_WORK:
+    if needs_rows and tables.parts == 1 and solution.rows * solution.weight.shape[1] ** 2 <= _SHORT_WORK:
         return solution.summary(tables.X, tables.weight)
     return summary
 
@@ -159,7 +184,7 @@ def _say_narrower(solution: Solution, tables: Tables, l2: float, screen: Screen)
     from closedform.fit.storage import stored_as
     from closedform.fit.weights import Weights
 
-    if solution.weight.dtype != torch.float64 or not solution.certified:
+    if solution.weight.dtype != torch.float64 or not solution.certified or tables.parts > 1:
         return
     stored = stored_as(Weights(solution.weight, solution.bias), tables.X, tables.Y, tables.weight, torch.float32, l2=l2)
     if stored.lost:

@@ -11,12 +11,15 @@ from closedform.words.errors import InputError
 
 if TYPE_CHECKING:
     from closedform.cli.output import Screen
+    from closedform.cli.processes import Job
     from closedform.rows.source import Source
 
 __all__ = ["Tables", "data_hash", "named_files", "open_tables"]
 
 #: Bytes of a table that are read at a time to be hashed.
 _HASHED = 1 << 24
+#: Share of the memory that a table may take, to be read whole.
+_SHARE = 0.25
 
 
 @final
@@ -28,6 +31,7 @@ class Tables:
         file: What the user named.
         keys: Which table is what, by ``FILE::KEY``: X, Y, X_test, Y_test, weight; None where there is none.
         options: The options that name these tables on a command line, as the user would type them.
+        parts: Into how many parts of rows the tables to fit were cut, of which these are one.
     """
 
     X: Source
@@ -38,6 +42,7 @@ class Tables:
     file: str
     keys: dict[str, str | None]
     options: tuple[str, ...]
+    parts: int = 1
 
     def all(self) -> list[Source]:
         """Return the tables there are."""
@@ -61,6 +66,7 @@ def open_tables(
     y_test: str | None = None,
     weight: str | None = None,
     test_rows: bool = True,
+    job: Job | None = None,
 ) -> Tables:
     """Find the tables, say on stderr which ones they are, and open them.
 
@@ -73,6 +79,7 @@ def open_tables(
         y_test: The key of the test targets.
         weight: The key of the sample weights.
         test_rows: Whether the command has a use for test rows.
+        job: The processes of which each reads its part of the rows to fit; None for one.
 
     Raises:
         SourceError: a file or a key that is not there, or more than one reading of the file.
@@ -89,23 +96,28 @@ def open_tables(
     found = discover(path, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight, test_rows=test_rows)
     screen.aside(found.sentence)
 
-    def opened(spec: str | None) -> Source | None:
-        return None if spec is None else open_source(spec)
+    part = (0, 1) if job is None else (job.rank, job.size)
+    share = _SHARE if job is None else _SHARE / job.neighbours
 
-    X = open_source(found.x)
-    check_memory(X)
+    def opened(spec: str | None, part: tuple[int, int] = (0, 1)) -> Source | None:
+        return None if spec is None else open_source(spec, memory_share=share, part=part)
+
+    X, Y = open_source(found.x, memory_share=share, part=part), open_source(found.y, memory_share=share, part=part)
+    if part == (0, 1):
+        check_memory(X)
     keys = {"X": found.x, "Y": found.y, "X_test": found.x_test, "Y_test": found.y_test, "weight": found.weight}
     options = (("--x", x), ("--y", y), ("--weight", weight))
     typed = tuple(word for option, value in options if value is not None for word in (option, value))
     return Tables(
         X=X,
-        Y=open_source(found.y),
+        Y=Y,
         X_test=opened(found.x_test),
         Y_test=opened(found.y_test),
-        weight=opened(found.weight),
+        weight=opened(found.weight, part),
         file=str(path),
         keys=keys,
         options=typed,
+        parts=part[1],
     )
 
 

@@ -23,7 +23,7 @@ from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, 
 from closedform.files.hdf5 import Hdf5Format
 from closedform.files.matlab import MatlabFormat
 from closedform.files.numpy_files import NpyFormat, NpzFormat
-from closedform.files.selection import SelectedSource, TransposedSource, column_positions, split_selection
+from closedform.files.selection import RowsSource, SelectedSource, TransposedSource, column_positions, split_selection
 from closedform.files.shards import (
     ShardedSource,
     find_shards,
@@ -143,7 +143,13 @@ def _matches(pattern: str) -> Iterator[str]:
     return glob.iglob(pattern, recursive=True)
 
 
-def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_share: float = 0.25) -> Source:
+def open_source(
+    spec: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    memory_share: float = 0.25,
+    part: tuple[int, int] = (0, 1),
+) -> Source:
     """Open one table of a file.
 
     HDF5 (pandas' and AnnData's too), .npy, .npz, .safetensors, Parquet, Arrow, CSV and its relatives, MATLAB, Zarr and
@@ -156,6 +162,8 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
         key: The key, where ``spec`` does not hold it. May be left out where the file holds one table only.
         memory_share: The part of the available memory, 0 to 1, that this table may take. A smaller table
             is read whole; a larger one is read by blocks of rows and never whole.
+        part: Which of how many parts of its rows, as equal as can be: ``(0, 4)`` is the first quarter. Of a table in
+            many files only those are read that hold it.
 
     Returns:
         A source of shape ``(rows,)``, ``(rows, columns)`` or the shape in the file, in the dtype of the file.
@@ -164,7 +172,7 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
         SourceError: the file is missing, damaged, of unknown kind or too large for its format, or the key
             is not in it.
         DataTypeError: the data set does not hold real numbers.
-        InputError: ``memory_share`` is out of range, two keys are given, or a column has missing values.
+        InputError: ``memory_share`` or ``part`` is out of range, two keys are given, or a column has missing values.
         MissingExtraError: the package that reads this format is not installed.
 
     Example:
@@ -179,6 +187,10 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
     if not 0 <= memory_share <= 1:
         raise InputError(f"memory_share is {memory_share}; it is a part of the available memory, from 0 to 1.")
 
+    number, parts = part
+    if not 0 <= number < parts:
+        raise InputError(f"part is {part}; the first of four parts is (0, 4), the last (3, 4).")
+
     path, spec_key = split_spec(spec)
     if spec_key is not None and key is not None:
         raise InputError(f"the key is given twice, in '{os.fspath(spec)}' and as key='{key}'; give it once.")
@@ -190,6 +202,10 @@ def open_source(spec: str | os.PathLike[str], *, key: str | None = None, memory_
         source = _open(form, path, _only_key(form, path) if wanted is None else wanted, budget)
     except UnknownKey as error:
         raise key_error(path, str(error), form.entries(path)) from None
+
+    if parts > 1:
+        n_rows = source.shape[0]
+        source = RowsSource(source, n_rows * number // parts, n_rows * (number + 1) // parts)
 
     if source.nbytes > budget and source.streams:
         return source

@@ -18,6 +18,7 @@ from closedform.words.errors import SourceError
 from closedform.words.text import printable
 
 __all__ = [
+    "RowsSource",
     "SelectedSource",
     "TransposedSource",
     "column_positions",
@@ -149,6 +150,31 @@ class SelectedSource(FileSource):
     def close(self) -> None:
         if isinstance(self._source, FileSource):
             self._source.close()
+
+
+@final
+class RowsSource(FileSource):
+    """Some consecutive rows of another table.
+
+    Args:
+        source: The table.
+        start: The first of them.
+        stop: The row after the last.
+    """
+
+    def __init__(self, source: FileSource, start: int, stop: int) -> None:
+        self._source, self._first = source, start
+        self.name, self.dtype, self.columns = source.name, source.dtype, source.columns
+        self.notes, self.streams = source.notes, source.streams
+        self.shape = (stop - start, *source.shape[1:])
+
+    @override
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._source.read(self._first + start, self._first + min(stop, self.shape[0]))
+
+    @override
+    def close(self) -> None:
+        self._source.close()
 
 
 @final
