@@ -369,7 +369,7 @@ def _leaves(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     while p and A.shape[0] >= 2 * leaf:
         count = A.shape[0] // leaf
         whole = count * leaf
-        R, C, rest = _factored(A[:whole].reshape(count, leaf, p), B[:whole].reshape(count, leaf, -1), p)
+        R, C, rest = _factored_together(A[:whole].reshape(count, leaf, p), B[:whole].reshape(count, leaf, -1))
         squares = squares + rest.sum(0)
         A, B = torch.cat([R.reshape(-1, p), A[whole:]]), torch.cat([C.reshape(count * p, -1), B[whole:]])
     return A, B, squares
@@ -380,6 +380,15 @@ def _factored(A: Tensor, B: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     reflectors, tau = torch.geqrf(A)
     rotated = torch.ormqr(reflectors, tau, B, left=True, transpose=True) if size else B
     return reflectors[..., :size, :].triu(), rotated[..., :size, :].clone(), rotated[..., size:, :].square().sum(-2)
+
+
+def _factored_together(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a batch of many rows each; few targets are columns of the same factorization."""
+    p, k = A.shape[-1], B.shape[-1]
+    if k > p:
+        return _factored(A, B, p)
+    triangle = torch.geqrf(torch.cat([A, B], -1))[0][..., : p + k, :].triu()
+    return triangle[..., :p, :p], triangle[..., :p, p:], triangle[..., p:, p:].square().sum(-2)
 
 
 def _updated(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
