@@ -14,6 +14,7 @@ import closedform as cf
 from closedform.files import open_data, open_problem
 from closedform.files.discovery import discover
 from closedform.files.opening import join_files, open_source, split_spec
+from closedform.files.shards import missing_shards
 from closedform.words.errors import DataTypeError, InputError, SourceError
 
 RNG = np.random.default_rng(0)
@@ -125,6 +126,52 @@ def test_shards_that_do_not_belong_together_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="name their columns differently"):
         open_source("parts")
     np.testing.assert_array_equal(open_source("parts::c").read(0, 3)[:, 0], X[:3, 2])
+
+
+def test_a_column_that_some_files_lack_is_not_left_out_without_a_word(folder: Path) -> None:
+    pa.parquet.write_table(pa.table({"a": X[:3, 0], "c": X[:3, 2], "y": Y[:3]}), "parts/part-7.parquet")
+    with pytest.raises(InputError, match=r"part-7\.parquet has no column 'b', which .*part-.*\.parquet has"):
+        cf.solve("parts", "y")
+    # Who names the columns that all have gets them.
+    assert cf.solve("parts::a,c", "y").weight.shape == (1, 2)
+
+
+def test_a_number_that_is_missing_among_the_files_is_said(folder: Path) -> None:
+    assert not any("missing" in note for note in open_source("emb_*.npy").notes)
+    Path("emb_4.npy").unlink()
+    assert "by the numbers of the files emb_4.npy is missing" in open_source("emb_*.npy").notes
+    named = open_source(join_files(["emb_0.npy", "emb_3.npy"]))
+    assert not any("missing" in note for note in named.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["a-00001-of-00003.npy", "a-00003-of-00003.npy"], ["a-00002-of-00003.npy"]),
+        (["a-00000-of-00003.npy", "a-00001-of-00003.npy"], ["a-00002-of-00003.npy"]),
+        (["e_08.npy", "e_09.npy", "e_11.npy"], ["e_10.npy"]),
+        (["run2_0.npy", "run2_2.npy", "run2_3.npy"], ["run2_1.npy"]),
+        (["e_0.npy", "e_100.npy", "e_200.npy"], []),
+        (["a_1.npy", "b_2.npy"], []),
+        (["2020-01.npy", "2020-03.npy", "2021-01.npy"], []),
+        (["train.npy", "test.npy"], []),
+        (["e_5.npy"], []),
+    ],
+)
+def test_missing_files_are_known_by_their_numbers(names: list[str], missing: list[str]) -> None:
+    assert missing_shards([Path("somewhere", name) for name in names]) == missing
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_shards_may_differ_in_dtype_and_compression(folder: Path, compression: str) -> None:
+    for shard, dtype in enumerate(("f4", "f8", "i4")):
+        table = pa.table(
+            {name: (8 * X[12 * shard : 12 * shard + 12, j]).round().astype(dtype) for j, name in enumerate("ab")}
+        )
+        pa.parquet.write_table(table, f"mixed-{shard}.parquet", compression=compression if shard else "snappy")
+    source = open_source("mixed-*.parquet::a,b")
+    assert source.dtype == torch.float64
+    np.testing.assert_array_equal(source.read(0, 36).numpy(), (8 * X[:, :2]).round())
 
 
 @pytest.mark.parametrize("name", ["a::b.npz", "a::b::c.npz", "::.npz", "d::e/f.npz"])

@@ -121,6 +121,7 @@ class Turning:
         (X, {}, "Y is missing"),
         ("data.csv", {}, "Y is missing"),
         (3, {}, "there is no Y"),
+        ({"train": [(X, Y)]}, {}, r"X is a dict of 'train'; pass one of its parts, X\["),
     ],
 )
 def test_what_cannot_be_used_is_named(stream: Any, options: dict[str, Any], message: str) -> None:
@@ -131,3 +132,20 @@ def test_what_cannot_be_used_is_named(stream: Any, options: dict[str, Any], mess
 def test_whole_numbers_as_targets_are_said() -> None:
     sol = cf.solve([(X, torch.arange(300) % 3)])
     assert any("whole numbers" in note and "one-hot" in note for note in sol.notes)
+
+
+def test_a_dataset_of_hugging_face_is_read_from_its_columns() -> None:
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"emb": X.tolist(), "score": Y[:, 0].tolist(), "name": ["a"] * len(X)})
+    fields = {"X": "emb", "Y": "score"}
+    whole = cf.solve(X.float(), Y[:, 0].float(), bias=True)
+    for source in (data, data.to_iterable_dataset(), data.with_format("torch")):
+        sol = cf.solve(source, fields=fields, bias=True)
+        assert sol.certified
+        torch.testing.assert_close(sol.weight.float(), whole.weight, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ClosedformError, match=r"dictionary with 'emb', 'score', 'name'.*fields="):
+        cf.solve(data)
+    with pytest.raises(ClosedformError, match=r"batch 0: Y holds .* values, which are not real numbers"):
+        cf.solve(data, fields={"X": "emb", "Y": "name"})
+    with pytest.raises(ClosedformError, match="DatasetDict of 'train'; pass one of its parts"):
+        cf.solve(datasets.DatasetDict({"train": data}), fields=fields)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,7 @@ from typing_extensions import override
 from closedform.engine.capacity import available_memory
 from closedform.files.columns import ArrowFormat, ParquetFormat
 from closedform.files.csv_files import CsvFormat, looks_like_table
-from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, describe, key_error, sniff
+from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, describe, key_error, short_key, sniff
 from closedform.files.hdf5 import Hdf5Format
 from closedform.files.matlab import MatlabFormat
 from closedform.files.numpy_files import NpyFormat, NpzFormat
@@ -29,6 +30,7 @@ from closedform.files.shards import (
     find_shards,
     in_natural_order,
     is_pattern,
+    missing_shards,
     partitions,
     tables_in_folder,
 )
@@ -321,13 +323,13 @@ def file_format(path: Path) -> FileFormat:
         if _BETWEEN_FILES in str(path):
             return _ShardedFormat([Path(name) for name in str(path).split(_BETWEEN_FILES)])
         if is_pattern(str(path)):
-            return _ShardedFormat(find_shards(str(path)))
+            return _ShardedFormat(find_shards(str(path)), found=True)
     elif path.is_dir():
         if is_zarr(path):
             return next(form for form in FORMATS if form.title == ZarrFormat.title)
         if tables := tables_in_folder(path):
             _refuse_partitions(path, tables)
-            return _ShardedFormat(tables)
+            return _ShardedFormat(tables, found=True)
 
     _check_file(path)
     name = path.name.lower()
@@ -373,12 +375,17 @@ def _refuse_partitions(folder: Path, tables: list[Path]) -> None:
 
 @final
 class _ShardedFormat(FileFormat):
-    """Files of one format, whose tables of one key are the rows of one table."""
+    """Files of one format, whose tables of one key are the rows of one table.
+
+    Args:
+        paths: The files.
+        found: Whether they were looked for, and not named one by one: then one may be missing.
+    """
 
     suffixes = ()
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
+    def __init__(self, paths: Sequence[Path], *, found: bool = False) -> None:
+        self._paths, self._found = list(paths), found
         self._form = file_format(self._paths[0])
         self.title, self.columns = self._form.title, self._form.columns
         for path in self._paths[1:]:
@@ -399,6 +406,8 @@ class _ShardedFormat(FileFormat):
             if len(same) == len(shards) and entry.shape and all(part.shape[1:] == entry.shape[1:] for part in same):
                 rows = sum(part.shape[0] for part in same)
                 found[key] = Entry((rows, *entry.shape[1:]), entry.dtype, entry.numeric, entry.role, entry.columns)
+        if self.columns and found:
+            found |= _partly_there(shards, found)
         if shards[0] and not found:
             odd = next(i for i, shard in enumerate(shards) if not _same_tables(shards[0], shard))
             raise InputError(
@@ -409,8 +418,43 @@ class _ShardedFormat(FileFormat):
 
     @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
-        """Open all files; a table of named columns takes the names of the first."""
-        return ShardedSource([_open(self._form, shard, key, budget) for shard in self._paths], join_spec(path, key))
+        """Open all files; a table of named columns takes the names of the first.
+
+        Raises:
+            UnknownKey: no file has this table.
+            InputError: some have it, and others do not.
+        """
+        sources: list[FileSource] = []
+        for shard in self._paths:
+            try:
+                sources.append(_open(self._form, shard, key, budget))
+            except UnknownKey as error:
+                held = [other for other in self._paths if str(error) in self._form.entries(other)]
+                if not held:
+                    raise
+                what = f"{'column' if self.columns else 'table'} {short_key(str(error))!r}"
+                raise InputError(
+                    f"{shard} has no {what}, which {held[0]} has; the files of one table have the same columns. "
+                    "Name those that all have, or write it again."
+                ) from None
+
+        source = ShardedSource(sources, join_spec(path, key))
+        missing = missing_shards(self._paths) if self._found else []
+        if missing:
+            shown = ", ".join(map(printable, missing[:4])) + (", ..." if len(missing) > 4 else "")
+            are = "is" if len(missing) == 1 else "are"
+            source.notes = (*source.notes, f"by the numbers of the files {shown} {are} missing")
+        return source
+
+
+def _partly_there(shards: list[dict[str, Entry]], found: dict[str, Entry]) -> dict[str, Entry]:
+    """Return the columns that some files have and others lack, so that none is left out without a word.
+
+    Who asks for all columns asks for these, and is told which file lacks one.
+    """
+    rows = next(iter(found.values())).shape[0]
+    partly = {key: entry for shard in shards for key, entry in shard.items() if not all(key in each for each in shards)}
+    return {key: replace(entry, shape=(rows, *entry.shape[1:])) for key, entry in partly.items()}
 
 
 def _same_tables(first: dict[str, Entry], other: dict[str, Entry]) -> bool:

@@ -17,10 +17,20 @@ from closedform.rows.source import Source
 from closedform.words.errors import InputError, SourceError
 from closedform.words.text import printable
 
-__all__ = ["ShardedSource", "find_shards", "in_natural_order", "is_pattern", "partitions", "tables_in_folder"]
+__all__ = [
+    "ShardedSource",
+    "find_shards",
+    "in_natural_order",
+    "is_pattern",
+    "missing_shards",
+    "partitions",
+    "tables_in_folder",
+]
 
 #: Endings of the tables that a folder may consist of.
 _TABLES = (".parquet", ".pq")
+#: A name with its own number, behind which there may stand how many there are.
+_NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-\d+)?\D*)")
 
 
 def is_pattern(path: str) -> bool:
@@ -52,6 +62,34 @@ def find_shards(pattern: str) -> list[Path]:
     if not found:
         raise SourceError(f"no file matches {pattern} (looked in {Path.cwd()}).")
     return found
+
+
+def missing_shards(paths: Sequence[Path]) -> list[str]:
+    """Return the names that numbered files lack: a number between the others, or one up to ``-of-N``.
+
+    Example:
+        >>> missing_shards([Path("e_0.npy"), Path("e_1.npy"), Path("e_3.npy")])
+        ['e_2.npy']
+        >>> missing_shards([Path("part-00000-of-00002.parquet")])
+        ['part-00001-of-00002.parquet']
+        >>> missing_shards([Path("e_0.npy"), Path("e_100.npy"), Path("e_200.npy")])
+        []
+    """
+    names = [_NUMBERED.fullmatch(path.name) for path in paths]
+    found = [name for name in names if name is not None]
+    if len(found) < len(paths) or len({(name[1], name[3]) for name in found}) != 1:
+        return []
+    before, written, after = found[0].groups()
+    present = {int(name[2]) for name in found}
+    total = re.match(r"-of-(\d+)", after)
+    if total is None:
+        expected = range(min(present), max(present) + 1)
+        if len(expected) >= 2 * len(present):
+            return []  # Numbers of rows or dates rather than of files.
+    else:
+        first = min(present & {0, 1}, default=0)
+        expected = range(first, first + int(total[1]))
+    return [f"{before}{number:0{len(written)}}{after}" for number in expected if number not in present]
 
 
 def tables_in_folder(folder: Path) -> list[Path]:

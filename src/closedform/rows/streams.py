@@ -245,6 +245,9 @@ def _opener(source: Any) -> Callable[[], Iterable[Any]]:
         # A dataset of Hugging Face: columns on disk, of which whole slices are taken.
         numpy = source.with_format("numpy")
         return lambda: numpy.iter(batch_size=_BATCH)
+    if isinstance(source, Mapping):
+        parts = ", ".join(map(repr, source))
+        raise DataTypeError(f"X is a {type(source).__name__} of {parts or 'nothing'}; pass one of its parts, X[...].")
     if isinstance(source, torch.utils.data.Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
         return lambda: torch.utils.data.DataLoader(source, batch_size=_BATCH)
     if hasattr(type(source), "__iter__"):
