@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def tell(act):
 
 def bits(sol):
     bias = [] if sol.bias is None else sol.bias.tolist()
-    return [sol.weight.tolist(), bias, sol.certificate.accepted, sol.certificate.loss, sol.notes[-1]]
+    return [sol.weight.tolist(), bias, sol.certificate.accepted, sol.certificate.loss, sol.notes[-1], str(sol.plan)]
 
 def solve(**more):
     weight = more.pop("sample_weight", None)
@@ -137,7 +138,7 @@ def test_they_are_those_of_one_process(told: list[list[Any]], number: int) -> No
     make, near = ALONE[number]
     expected = make()
     for rank in told:
-        weight, bias, accepted, loss, note = rank[number]
+        weight, bias, accepted, loss, note, plan = rank[number]
         assert accepted
         found = torch.tensor(weight, dtype=torch.float64)
         assert float((found - expected.weight).norm() / expected.weight.norm()) <= near
@@ -146,6 +147,9 @@ def test_they_are_those_of_one_process(told: list[list[Any]], number: int) -> No
         assert loss == pytest.approx(expected.certificate.loss, rel=1e-9, abs=1e-25)
         assert "3 processes with" in note
         assert "bytes sent" in note
+        # The plan says what was counted, and how often each method reads the rows.
+        assert note in plan
+        assert re.search(r"flops, \d+ passes reading .* bytes, ", plan)
 
 
 def test_a_layer_is_written_on_all_ranks(told: list[list[Any]]) -> None:

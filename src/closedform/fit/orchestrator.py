@@ -31,7 +31,7 @@ from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
 from closedform.fit.request import MethodName, Request, Watcher
-from closedform.fit.sharing import agreed_request, open_rows, traffic_note
+from closedform.fit.sharing import agreed_request, open_rows, traffic_of
 from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
 from closedform.fit.storage import measure_stored
@@ -233,13 +233,14 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
             parts = [(torch.tensor(targets, device=rows.device), strength) for strength, targets in groups]
             solution = join([(targets, _solve_part(design, targets, strength, request)) for targets, strength in parts])
 
-    note = traffic_note(rows)
+    traffic = traffic_of(rows)
     return replace(
         solution,
         # All have computed this from the same sums, but their processors may round in other ways.
         weight=rows.walker.each(solution.weight)[0],
         bias=rows.walker.each(solution.bias)[0],
-        notes=solution.notes if note is None else (*solution.notes, note),
+        plan=replace(solution.plan, traffic=traffic),
+        notes=solution.notes if traffic is None else (*solution.notes, str(traffic)),
         seconds=time.perf_counter() - started,
         feature_names=rows.feature_names,
         target_names=rows.target_names,

@@ -8,8 +8,9 @@ from typing import Any, final
 
 from closedform.fit.factors import METHODS, Cost, Facts, Method
 from closedform.words.errors import InputError, MethodRefusedError
+from closedform.words.numbers import plural
 
-__all__ = ["METHOD_NAMES", "Plan", "Step", "make_plan"]
+__all__ = ["METHOD_NAMES", "Plan", "Step", "Traffic", "make_plan"]
 
 #: Plans that are kept: the same facts have the same plan, and small problems of one shape often come again.
 _PLANS = 64
@@ -39,6 +40,30 @@ class Step:
 
 
 @final
+@dataclass(frozen=True)
+class Traffic:
+    """What the processes of one fit did together, counted while they did it.
+
+    Attributes:
+        processes: How many there are.
+        rows: Rows of all of them.
+        passes: Passes over the rows; each costs one exchange.
+        sent: Bytes that all of them together sent for the passes; they do not depend on the rows.
+    """
+
+    processes: int
+    rows: int
+    passes: int
+    sent: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processes} {'process' if self.processes == 1 else 'processes'} with {plural(self.rows, 'row')} "
+            f"together: {self.passes} passes, {self.sent:,} bytes sent for them by all"
+        )
+
+
+@final
 @dataclass(frozen=True, repr=False)
 class Plan:
     """What is tried, in order, and what was ruled out.
@@ -46,10 +71,12 @@ class Plan:
     Attributes:
         facts: The facts the plan was made from.
         steps: Every method, with its predicted cost and its reasons to refuse.
+        traffic: What it took in the end, where several processes worked on the fit; else None.
     """
 
     facts: Facts
     steps: tuple[Step, ...]
+    traffic: Traffic | None = None
 
     @property
     def ladder(self) -> tuple[Method, ...]:
@@ -68,6 +95,7 @@ class Plan:
         return {
             "facts": asdict(self.facts),
             "steps": [{"name": step.name, **asdict(step.cost), "refusals": list(step.refusals)} for step in self.steps],
+            "traffic": None if self.traffic is None else asdict(self.traffic),
         }
 
     def __str__(self) -> str:
@@ -76,7 +104,9 @@ class Plan:
             if step.refusals:
                 lines.append(f"  {step.name:<17} not tried: {'; '.join(step.refusals)}")
             else:
-                lines.append(f"  {step.name:<17} {step.cost.flops:.1e} flops, {_time(step.cost.seconds)}")
+                lines.append(
+                    f"  {step.name:<17} {step.cost.flops:.1e} flops, {_read(step.cost)}, {_time(step.cost.seconds)}"
+                )
         rates = self.facts.rates
         half = f"{rates.gram16 / 1e9:.0f} in bfloat16, " if self.facts.bfloat16 else ""
         speed = (
@@ -84,9 +114,15 @@ class Plan:
             f"{rates.qr64 / 1e9:.0f}; reading at {self.facts.memory / 1e9:.0f} GB/s: {rates.source})"
         )
         missing = [] if self.facts.compiled else [_NOT_COMPILED]
-        return "\n".join(["plan, cheapest first:", *lines, speed, *missing])
+        traffic = [] if self.traffic is None else [f"  ({self.traffic})"]
+        return "\n".join(["plan, cheapest first:", *lines, speed, *traffic, *missing])
 
     __repr__ = __str__
+
+
+def _read(cost: Cost) -> str:
+    """Return how often the rows are read, and how much that is."""
+    return f"{cost.passes:g} passes reading {cost.bytes:.1e} bytes"
 
 
 def _time(seconds: float) -> str:

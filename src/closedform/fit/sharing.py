@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.files import open_problem
+from closedform.fit.plan import Traffic
 from closedform.fit.request import Request
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Source, as_rows
@@ -20,9 +21,8 @@ from closedform.rows.dask_tables import dask_rows, is_dask
 from closedform.rows.streams import Stream, is_one_shot, stream_rows
 from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
-from closedform.words.numbers import plural
 
-__all__ = ["agreed_request", "open_rows", "traffic_note"]
+__all__ = ["agreed_request", "open_rows", "traffic_of"]
 
 
 def open_rows(
@@ -145,15 +145,10 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
     return replace(request, nearest_to=near)
 
 
-def traffic_note(rows: Rows) -> str | None:
+def traffic_of(rows: Rows) -> Traffic | None:
     """Return what the processes did together so far, or None where there is only one."""
     walker = rows.walker
-    if not isinstance(walker, ProcessGroup):
-        return None
-    return (
-        f"{walker.size} {'process' if walker.size == 1 else 'processes'} with {plural(rows.n_rows, 'row')} together: "
-        f"{walker.passes} passes, {walker.sent:,} bytes sent for them by all"
-    )
+    return Traffic(walker.size, rows.n_rows, walker.passes, walker.sent) if isinstance(walker, ProcessGroup) else None
 
 
 @final

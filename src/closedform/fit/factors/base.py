@@ -87,11 +87,13 @@ class Cost:
         flops: Floating point operations.
         bytes: Bytes read from the rows.
         seconds: Predicted time: the factor's flops at the rate of their kind, and the passes over the rows.
+        passes: How often the rows are read.
     """
 
     flops: float
     bytes: float
     seconds: float
+    passes: float
 
 
 @final
@@ -155,4 +157,4 @@ def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
     # A pass forms two products with as many vectors as there are targets; few of them hide behind the reading.
     products = 4.0 * facts.n_rows * facts.n_columns * facts.n_targets * passes
     seconds = flops / rate + max(read / facts.memory, products / facts.rates.gram64)
-    return Cost(flops=flops + products, bytes=read, seconds=seconds)
+    return Cost(flops=flops + products, bytes=read, seconds=seconds, passes=passes)

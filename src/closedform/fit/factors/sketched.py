@@ -224,7 +224,7 @@ def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
         return found
     # The product with a triangle and half of that with itself.
     flops = 2.0 * facts.n_rows * facts.n_columns**2
-    return Cost(found.flops + flops, found.bytes, found.seconds + flops / facts.rates.gram64)
+    return replace(found, flops=found.flops + flops, seconds=found.seconds + flops / facts.rates.gram64)
 
 
 def _sketch(problem: Problem, sketch_rows: int) -> tuple[Tensor, Tensor]:

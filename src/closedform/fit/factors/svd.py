@@ -45,7 +45,7 @@ class _Svd(Method, ABC):
         small = min(facts.n_rows, facts.n_columns)
         triangle = cost(2.5 * facts.n_rows * facts.n_columns * small, facts.rates.qr64, facts, passes=4)
         flops = 4.0 * facts.n_columns * small**2
-        return Cost(triangle.flops + flops, triangle.bytes, triangle.seconds + flops / facts.rates.svd64)
+        return replace(triangle, flops=triangle.flops + flops, seconds=triangle.seconds + flops / facts.rates.svd64)
 
     @abstractmethod
     def decide(self, values: Tensor, facts: Facts) -> Rank:
