@@ -139,7 +139,9 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _CompiledGram: lambda p: _CompiledGram(p, None),
     _FixedPointSums: lambda p: _FixedPointSums(Tall(p), coefficients(_expansions(P), Tall(p).peaks, Tall(p).graded, 3)),
     _RoundedGram: lambda p: _RoundedGram(Tall(p), gaussian(P, P).triu()),
-    _CarefulGram: lambda p: _CarefulGram(_CarefulProducts(Tall(p), gaussian(P, P).triu())),
+    _CarefulGram: lambda p: _CarefulGram(
+        _CarefulProducts(Tall(p), gaussian(P, P).triu(), 2.0**-60 * gaussian(P, P, seed=1).triu())
+    ),
     _Nonzeros: _Nonzeros,
     TargetCounts: lambda p: TargetCounts(HUBER, K, p.rows.device),
     LossSums: lambda p: LossSums(HUBER, p.columns, gaussian(P, K)),
