@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from closedform.comparison.criteria.results import CriterionComparison
     from closedform.comparison.entry import compare
     from closedform.comparison.results import Comparison
+    from closedform.explain.criteria import CriterionDiagnosis
     from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.entry import diagnose
     from closedform.fit.accumulator import Accumulator
@@ -36,6 +37,7 @@ __all__ = [
     "Comparison",
     "ConvexSolution",
     "CriterionComparison",
+    "CriterionDiagnosis",
     "Diagnosis",
     "Gap",
     "GapCertificate",
@@ -66,6 +68,7 @@ _HOMES = {
     "Comparison": "comparison.results",
     "ConvexSolution": "fit.convex",
     "CriterionComparison": "comparison.criteria.results",
+    "CriterionDiagnosis": "explain.criteria",
     "Diagnosis": "explain.diagnosis",
     "Gap": "layer",
     "GapCertificate": "fit.convex",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from closedform.engine.tracing import untraced
 from closedform.explain.case import Case
+from closedform.explain.criteria import CriterionDiagnosis, diagnose_criterion, has_its_own_minimiser
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.landscape import Landscape, survey
 from closedform.explain.precision import Precision, tf32_in_use
@@ -22,6 +23,7 @@ from closedform.explain.setting import Command, Setting, Table, describe
 from closedform.explain.training import Training
 from closedform.explain.wording import plural
 from closedform.files import open_problem
+from closedform.losses import HingeLoss, PinballLoss, SquaredHingeLoss
 from closedform.rows import Rows, Scan, as_rows
 from closedform.words.errors import InputError
 
@@ -29,6 +31,60 @@ __all__ = ["diagnose", "diagnose_for"]
 
 #: Numbers of X that a model is tried on.
 _TRIED = 2**22
+
+#: Criteria that have a minimiser of their own.
+OwnMinimiser: TypeAlias = (
+    nn.CrossEntropyLoss
+    | nn.BCEWithLogitsLoss
+    | nn.SoftMarginLoss
+    | nn.MultiLabelSoftMarginLoss
+    | nn.PoissonNLLLoss
+    | HingeLoss
+    | PinballLoss
+    | SquaredHingeLoss
+)
+
+
+@overload
+def diagnose(
+    X: Any,
+    Y: Any,
+    *,
+    bias: bool = ...,
+    l2: float = ...,
+    sample_weight: Any = ...,
+    model: Any = ...,
+    optimizer: Any = ...,
+    criterion: OwnMinimiser,
+    scheduler: Any = ...,
+    steps: int | None = ...,
+    batch_size: int | None = ...,
+    history: Any = ...,
+    goal: float = ...,
+    feature_names: Sequence[str] | None = ...,
+    exact_up_to: int = ...,
+) -> CriterionDiagnosis: ...
+
+
+@overload
+def diagnose(
+    X: Any,
+    Y: Any,
+    *,
+    bias: bool = ...,
+    l2: float = ...,
+    sample_weight: Any = ...,
+    model: Any = ...,
+    optimizer: Any = ...,
+    criterion: Any = ...,
+    scheduler: Any = ...,
+    steps: int | None = ...,
+    batch_size: int | None = ...,
+    history: Any = ...,
+    goal: float = ...,
+    feature_names: Sequence[str] | None = ...,
+    exact_up_to: int = ...,
+) -> Diagnosis: ...
 
 
 @untraced
@@ -49,7 +105,7 @@ def diagnose(
     goal: float = 1e-6,
     feature_names: Sequence[str] | None = None,
     exact_up_to: int = 20_000,
-) -> Diagnosis:
+) -> Diagnosis | CriterionDiagnosis:
     """Tell what keeps an optimizer from the least-squares minimiser on these data, in numbers, and what would help.
 
     Pass what you train with; the more is given, the more can be said. The model, the optimizer, the scheduler and the
@@ -67,7 +123,9 @@ def diagnose(
             its kin and LBFGS are rehearsed on the triangle of the rows, with a copy of their state, and extrapolated
             where they take long.
         criterion: The loss, called as ``criterion(output, target)``; it is recognised by its values for the shapes of
-            the model's output and of Y.
+            the model's output and of Y. A criterion of other things than residuals (``CrossEntropyLoss()``,
+            ``BCEWithLogitsLoss()``, ``PoissonNLLLoss()``, margins, quantiles) has a minimiser of its own, and a
+            :class:`closedform.CriterionDiagnosis` is returned.
         scheduler: The learning-rate scheduler, stepped once per step (a copy of it is).
         steps: Steps that the run has from the model's present weights on; 100,000 where none are given.
         batch_size: Rows in a batch; the full batch if None.
@@ -97,6 +155,23 @@ def diagnose(
         >>> round(d.forecast("sgd", lr=3.2e-5, steps=10**6).loss[-1].item(), 3)
         14.645
     """
+    if has_its_own_minimiser(criterion):
+        return diagnose_criterion(
+            X,
+            Y,
+            criterion,
+            bias=bias,
+            l2=l2,
+            sample_weight=sample_weight,
+            model=model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            steps=steps,
+            batch_size=batch_size,
+            history=history,
+            feature_names=feature_names,
+        )
+
     return diagnose_for(
         None,
         X,

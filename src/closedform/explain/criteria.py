@@ -1,0 +1,239 @@
+"""A diagnosis by another criterion than squared error: whether there is a minimiser, how far, how steep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import nn
+from typing_extensions import override
+
+from closedform.explain.readers.models import find_layer, read_model
+from closedform.files import open_problem
+from closedform.fit.convex import (
+    ConvexRequest,
+    ConvexSolution,
+    Curvature,
+    curvature_at,
+    divisor_of,
+    excess_over,
+    solve_criterion,
+)
+from closedform.fit.request import check_ridge
+from closedform.fit.weights import Weights
+from closedform.losses import CRITERIA, HingeLoss, PinballLoss, SquaredHingeLoss
+from closedform.report import Document, Report, Section
+from closedform.report.document import Paragraph
+from closedform.rows import Rows, as_rows
+from closedform.words.errors import InputError
+from closedform.words.json_values import plain
+from closedform.words.numbers import short
+
+__all__ = ["CriterionDiagnosis", "diagnose_criterion", "has_its_own_minimiser"]
+
+#: Rows that a model is tried on.
+_TRIED_ROWS = 64
+#: Criteria of residuals, which are explained beside squared error.
+_OF_RESIDUALS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+#: All criteria that are known.
+_KINDS = tuple({type(make()) for make in CRITERIA.values()} | {HingeLoss, PinballLoss, SquaredHingeLoss})
+
+
+def has_its_own_minimiser(criterion: Any) -> bool:
+    """Say whether a criterion is convex, known, and none of residuals, so that squared error says nothing of it.
+
+    Example:
+        >>> has_its_own_minimiser(nn.CrossEntropyLoss()), has_its_own_minimiser(nn.MSELoss())
+        (True, False)
+    """
+    return isinstance(criterion, _KINDS) and not isinstance(criterion, _OF_RESIDUALS)
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class CriterionDiagnosis(Report):
+    """What keeps an optimizer from the minimum of a convex criterion. Print it.
+
+    Attributes:
+        solution: The exact minimiser, in float64; or the proof that none exists (``solution.direction``).
+        loss: The criterion, with its penalty, at the present weights (zero weights without a model).
+        excess_loss: A proven bound on how far that is above the minimum; nan where no minimum is proven.
+        at_start: How the loss bends at the present weights; None where it has kinks, or too many weights to tell.
+        at_minimum: How it bends at the minimum; None likewise, and where there is none.
+        sentences: What follows, the most important first.
+    """
+
+    solution: ConvexSolution
+    loss: float
+    excess_loss: float
+    at_start: Curvature | None
+    at_minimum: Curvature | None
+    sentences: tuple[str, ...]
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the Hessian at the minimum; nan where there is none."""
+        return math.nan if self.at_minimum is None else self.at_minimum.condition
+
+    @property
+    def learning_rate_limit(self) -> float:
+        """The largest stable step of plain gradient descent near the minimum; nan where there is none."""
+        return math.nan if self.at_minimum is None else self.at_minimum.learning_rate_limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its numbers and sentences as plain values for JSON; what is not finite becomes None."""
+        numbers: dict[str, Any] = plain(
+            {
+                "loss": self.loss,
+                "excess_loss": self.excess_loss,
+                "condition": self.condition,
+                "learning_rate_limit": self.learning_rate_limit,
+                "condition_at_start": None if self.at_start is None else self.at_start.condition,
+                "learning_rate_limit_at_start": None if self.at_start is None else self.at_start.learning_rate_limit,
+            }
+        )
+        return {**numbers, "sentences": list(self.sentences), "solution": self.solution.to_dict()}
+
+    @override
+    def summary(self) -> Document:
+        first, *rest = self.sentences
+        about = f"{self.solution.criterion}: {self.solution.outcome}"
+        return Document(
+            title=first,
+            about=about,
+            lead=(Section(first, (), tone="headline"),),
+            sections=(Section("", tuple(Paragraph(text) for text in (*rest, f"{about}."))),),
+        )
+
+    @override
+    def page(self) -> Document:
+        return self.summary()
+
+    __repr__ = Report.__str__
+
+
+def diagnose_criterion(
+    X: Any,
+    Y: Any,
+    criterion: nn.Module,
+    *,
+    bias: bool,
+    l2: float,
+    sample_weight: Any,
+    model: Any,
+    optimizer: Any,
+    **for_squares: Any,
+) -> CriterionDiagnosis:
+    """As :func:`closedform.diagnose`, for a criterion that has a minimiser of its own.
+
+    Args:
+        X: Features.
+        Y: Targets as the criterion takes them.
+        criterion: The module.
+        bias: Whether the layer has a bias; that of the model counts where one is given.
+        l2: Ridge strength.
+        sample_weight: One weight for each row, or None.
+        model: The model, or None for zero weights.
+        optimizer: The optimizer, or None.
+        **for_squares: Arguments that only squared error has, refused where they are set.
+
+    Raises:
+        InputError: a model that does not fit the data, or arguments that are for squared error.
+    """
+    for name, value in for_squares.items():
+        if value is not None:
+            raise InputError(f"{name}= is for squared error; leave it out with {type(criterion).__name__}().")
+    opened = open_problem(X, Y, sample_weight)
+    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+    layer = None if model is None else _layer_of(model, rows)
+    strength = check_ridge(l2, 1)[0]
+    request = ConvexRequest(
+        criterion,
+        bias if layer is None else layer.bias is not None,
+        strength,
+        None if layer is None else layer.weight.shape[0],
+        torch.float64,
+        progress=False,
+    )
+
+    solution = solve_criterion(rows, request)
+    best = Weights(solution.weight, solution.bias)
+    start = best.map(torch.zeros_like) if layer is None else layer
+    measured = excess_over(rows, request, start, solution)
+    known = solution.outcome.certified
+    at_minimum = curvature_at(rows, criterion, best, strength) if known else None
+    found = CriterionDiagnosis(
+        solution=solution,
+        loss=measured.loss,
+        excess_loss=max(measured.excess_loss, 0.0) + solution.certificate.excess_loss if known else math.nan,
+        at_start=curvature_at(rows, criterion, start, strength),
+        at_minimum=at_minimum,
+        sentences=(),
+    )
+    said = (*_existence(found), *_steepness(found), *_steps(found, optimizer, rows, request))
+    return CriterionDiagnosis(solution, found.loss, found.excess_loss, found.at_start, at_minimum, said)
+
+
+def _layer_of(model: Any, rows: Rows) -> Weights:
+    """Return the weights of a model that is a layer and else only reshapes, in float64.
+
+    Raises:
+        InputError: it does not fit the data.
+    """
+    layer = find_layer(model)[0]
+    if layer.in_features != rows.n_features:
+        raise InputError(f"the model takes {layer.in_features} features, but X has {rows.n_features}.")
+    read_model(model, rows.block(0, min(rows.n_rows, _TRIED_ROWS), as_stored=True).X, 1.0)
+    return Weights.of_layer(layer, rows.device)
+
+
+def _existence(found: CriterionDiagnosis) -> list[str]:
+    if found.solution.direction is not None:
+        return [
+            "No minimiser exists: the weights grow for ever under any optimizer and at any learning rate, as along "
+            "solution.direction no row's loss rises and some fall for ever. weight_decay (l2 here) gives it a minimum."
+        ]
+    if not found.solution.outcome.certified:
+        return ["Nothing is proven of the minimum."]
+    return [f"The loss is {short(found.loss)}, at most {short(found.excess_loss)} above the minimum."]
+
+
+def _steepness(found: CriterionDiagnosis) -> list[str]:
+    said = []
+    for where, bent in (("at the minimum", found.at_minimum), ("at the present weights", found.at_start)):
+        if bent is not None:
+            flat = f", flat along {bent.flat_directions} directions" if bent.flat_directions else ""
+            said.append(
+                f"Condition of the Hessian {where}: {short(bent.condition)}{flat}; "
+                f"plain gradient descent is stable there below lr {short(bent.learning_rate_limit)}."
+            )
+    return said
+
+
+def _steps(found: CriterionDiagnosis, optimizer: Any, rows: Rows, request: ConvexRequest) -> list[str]:
+    """Say how a run of SGD ends, and what its weight decay is."""
+    if optimizer is None:
+        return []
+    group, said = optimizer.param_groups[0], []
+    decay = float(group.get("weight_decay", 0.0))
+    if decay:
+        divisor = divisor_of(rows, request.criterion, found.solution.weight.shape[0])
+        said.append(
+            f"weight_decay={decay:g} has another minimiser, that of l2={decay * divisor:g} (it decays the bias too)."
+        )
+    bent = found.at_minimum
+    if type(optimizer) is not torch.optim.SGD or bent is None or group["dampening"]:
+        return said
+
+    lr, momentum = float(group["lr"]), float(group["momentum"])
+    if group["nesterov"]:
+        return said
+    limit = (1 + momentum) * bent.learning_rate_limit
+    if lr >= limit:
+        said.append(f"lr {lr:g} is not below {short(limit)}: full batches of SGD cannot come to rest at the minimum.")
+    elif not momentum:
+        slow = 1 / (lr * bent.smallest) if bent.smallest > 0 else math.inf
+        said.append(f"In the end lr {lr:g} shrinks the slowest error by a factor e every {short(slow)} steps.")
+    return said
