@@ -1,4 +1,4 @@
-"""Newton's method with line search: each direction by conjugate gradients, preconditioned by a weighted Gram matrix."""
+"""Newton's method with line search: directions by a weighted Gram matrix, or conjugate gradients with it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,44 @@ __all__ = ["Descent", "descend"]
 _MOST_STEPS = 200
 #: Steps of conjugate gradients for one direction.
 _MOST_PRODUCTS = 200
-#: Products for one direction from which a new preconditioner is worth its cost.
-_SLOW = 12
+#: Products for each decimal of a direction from which a new preconditioner is worth its cost.
+_SLOW = 8.0
+#: Steps still to go with an old Hessian from which a new one is worth its cost.
+_STALE = 3
 #: The inner residual that the first directions are solved to, relative, in the norm of the preconditioner.
 _LOOSE = 0.1
-#: The smallest inner residual that is asked for.
-_TIGHT = 1e-3
+#: The smallest inner residual that is asked for: products in float32 give little more.
+_TIGHT = 2e-5
+#: Part of the square of the last decrease of the gradient that the inner residual is (Eisenstat and Walker 1996).
+_FORCING = 0.5
 #: Share of the decrease predicted by the slope that a step has to reach (Armijo 1966).
 _SUFFICIENT = 1e-4
 #: Halvings of a step before the line search gives up.
 _MOST_HALVINGS = 60
 #: Squared decrement, relative to the objective, below which only rounding can keep it from falling.
 _NEAR = 1e-13
-#: Squared decrement, relative to the objective, from which one more step leaves nothing to gain.
+#: Squared decrement, relative to the objective, that leaves nothing to gain.
 _DONE = 1e-20
+#: Squared decrement, relative to the objective, below which a whole step is certain to go down.
+_WHOLE = 1e-8
+#: Products of rows, columns and outputs from which on a look at the rows is worth saving.
+_LARGE = 2**20
 #: Condition number of the preconditioner up to which directions from float32 products are good.
 _SINGLE_LIMIT = 1e6
+#: Condition number of a Hessian up to which a Cholesky factor solves with it as well as a step needs.
+_DIRECT_LIMIT = 1e10
 #: Shift, relative to the mean diagonal, of a preconditioner that is singular. It bends steps and no minimum.
 _SHIFT = 1e-12
+#: Squared decrement, for each coefficient, at which a sample is solved: the minimiser of all rows is further away.
+_SAMPLE_ENOUGH = 1e-2
+#: Newton steps for a sample: one that has no minimiser takes more.
+_SAMPLE_STEPS = 12
+#: Rows of a sample for each coefficient: the minimiser of fewer is no nearer than zero.
+_SAMPLE_ROWS = 20
+#: The least part of the rows that a sample is, and by how many of them the rows have to exceed it.
+_SAMPLE_PART = 16
+#: Samples that the rows have to hold for one of them to pay.
+_SAMPLES = 4
 
 
 @final
@@ -45,18 +65,19 @@ class Descent:
     """Where a descent ended.
 
     Attributes:
-        best: The last evaluation.
+        theta: The coefficients.
         steps: Newton steps.
-        products: Products with the Hessian.
         passes: Reads of the rows in all.
-        stopped: Why it ended: ``"converged"``, ``"stalled"``, ``"unbounded"`` or ``"steps"``.
+        stopped: Why it ended: ``"foreseen"`` (by a last step that nothing has looked at), ``"converged"``,
+            ``"stalled"`` or ``"steps"``.
+        gram: The weighted Gram matrix last factored, that of the Hessian for one output, without the ridge.
     """
 
-    best: Evaluation
+    theta: Tensor
     steps: int
-    products: int
     passes: int
     stopped: str
+    gram: Tensor | None
 
 
 @final
@@ -73,66 +94,87 @@ class _Preconditioner:
             shift = max(_SHIFT * float(H.diagonal().mean()), 100 * shift) or 1.0
         self._factor = factor
         size = factor.diagonal().abs()
-        self.condition = float((size.amax() / size.amin()) ** 2)
+        self.condition = math.inf if shift else float((size.amax() / size.amin()) ** 2)
 
     def solve(self, R: Tensor) -> Tensor:
         return torch.cholesky_solve(R, self._factor)
 
 
 def descend(
-    problem: ConvexProblem, gram: Tensor, null: Tensor, start: Tensor | None = None, *, most_steps: int = _MOST_STEPS
+    problem: ConvexProblem,
+    null: Tensor,
+    start: Tensor | None = None,
+    *,
+    most_steps: int = _MOST_STEPS,
+    enough: float = 0.0,
+    foresee: bool = True,
 ) -> Descent:
     """Minimise by Newton steps (Dembo, Eisenstat and Steihaug 1982) until rounding stops them.
 
-    The loss of the rows itself decides every step, so the descent goes down from any start.
+    The loss of the rows itself decides every step, so the descent goes down from any start: the minimiser of a sample,
+    where the rows are many. One output with few columns has its Hessian factored, and the factor serves as long as it
+    shrinks the gradient fast; else it preconditions conjugate gradients.
 
     Args:
         problem: What is minimised.
-        gram: ``A'A`` of the scaled columns, ``(columns, columns)``.
         null: Orthonormal directions along which no output changes, ``(columns, directions)``.
         start: Coefficients to start from, or None.
         most_steps: Newton steps at most.
+        enough: Squared decrement at which the descent may end.
+        foresee: Whether, with many rows, a step that is certain to be the last is taken without looking at them again.
     """
-    theta = first_coefficients(problem, null) if start is None else start
-    at = problem.evaluate(theta)
-    if not math.isfinite(at.objective) and start is None:
-        at = problem.evaluate(torch.zeros_like(theta))
-    products, passes, stopped, last, refresh = 0, 1, "steps", math.inf, start is not None or bool(theta.any())
-    solver = None if refresh else _Preconditioner(_uniform(problem, gram), problem.penalty, null)
-    first, steps = None, 0
+    hessian = _Hessian(problem, null)
+    foresee = foresee and problem.rows.n_rows * problem.n_columns * problem.n_outputs >= _LARGE
+    at, passes = _first(problem, null, start)
+    stopped, last, steps, fresh = "steps", math.inf, 0, True
     for _ in range(most_steps):
-        if solver is None or refresh:
-            solver = _Preconditioner(problem.gram(at.theta), problem.penalty, null)
-            passes += 1
-        step_to, used, decrement = _direction(problem, at, solver, 1.0 if first is None else _ratio(last, first))
-        products, passes = products + used, passes + used
-        first = decrement if first is None else first
+        r, z, decrement = hessian.newton(at, fresh=fresh)
+        share = min(1.0, decrement / last)
         size = max(abs(at.objective), torch.finfo(torch.float64).tiny)
-        if decrement > 0.25 * last and decrement**2 <= _NEAR * size:
+        target = math.sqrt(_DONE * size)
+        if hessian.direct and not fresh and decrement * share**_STALE > target:
+            fresh = True
+            r, z, decrement = hessian.newton(at, fresh=True)
+        if (decrement > 0.25 * last and decrement**2 <= _NEAR * size) or decrement**2 <= enough:
             stopped = "converged"
             break
 
+        forcing = min(_LOOSE, _FORCING * share**2, max(_FORCING * target / max(decrement, target), _TIGHT))
+        forcing = max(_TIGHT, forcing if share**2 * decrement <= target else min(_LOOSE, _FORCING * share**2))
+        step_to, fresh = hessian.direction(at, r, z, forcing, fresh=fresh)
+        left = (share if hessian.direct else max(share**2, forcing)) * decrement
+        if foresee and steps and left <= target and decrement**2 <= _WHOLE * size:
+            return Descent(at.theta + step_to, steps + 1, passes + hessian.passes, "foreseen", hessian.gram)
         taken, trials = _search(problem, at, step_to)
         passes += trials
         if taken is None or decrement**2 <= _DONE * size:
             stopped = "converged" if decrement**2 <= _NEAR * size else "stalled"
             at, steps = (at, steps) if taken is None else (taken, steps + 1)
             break
-        at, last, refresh, steps = taken, decrement, used > _SLOW, steps + 1
-    return Descent(at, steps, products, passes, stopped)
+        at, last, steps = taken, decrement, steps + 1
+    return Descent(at.theta, steps, passes + hessian.passes, stopped, hessian.gram)
 
 
-def _ratio(last: float, first: float) -> float:
-    return min(1.0, last / first) if first > 0 else 1.0
+def _first(problem: ConvexProblem, null: Tensor, start: Tensor | None) -> tuple[Evaluation, int]:
+    """Evaluate where the descent starts; return that, and how often the rows were read."""
+    if start is not None:
+        return problem.evaluate(start), 1
+    sampled = _sampled(problem, null)
+    at = problem.evaluate(first_coefficients(problem, null) if sampled is None else sampled)
+    if math.isfinite(at.objective):
+        return at, 1
+    return problem.evaluate(torch.zeros_like(at.theta)), 2
 
 
-def _uniform(problem: ConvexProblem, gram: Tensor) -> Tensor:
-    """Return the Gram matrix times the curvature at outputs of zero, which is about the same in every row there."""
-    block = problem.rows.block(0, min(problem.rows.n_rows, 256))
-    Z = block.Y.new_zeros(block.X.shape[0], problem.n_outputs)
-    criterion = problem.criterion
-    mean = float(criterion.diagonal(criterion.curvatures(Z, block.Y)).mean())
-    return gram * (mean or 1.0)
+def _sampled(problem: ConvexProblem, null: Tensor) -> Tensor | None:
+    """Return the minimiser of a sample of the rows, or None where they are too few or the sample has none."""
+    unknowns = problem.n_columns * problem.n_outputs
+    count = max(_SAMPLE_ROWS * unknowns, problem.rows.n_rows // _SAMPLE_PART)
+    sample = problem.sampled(count) if count * _SAMPLES <= problem.rows.n_rows else None
+    if sample is None:
+        return None
+    found = descend(sample, null, most_steps=_SAMPLE_STEPS, enough=_SAMPLE_ENOUGH * unknowns)
+    return found.theta if found.stopped in ("foreseen", "converged") else None
 
 
 def first_coefficients(problem: ConvexProblem, null: Tensor) -> Tensor:
@@ -148,34 +190,67 @@ def first_coefficients(problem: ConvexProblem, null: Tensor) -> Tensor:
     return theta if bool(torch.isfinite(theta).all()) else torch.zeros_like(theta)
 
 
-def _direction(
-    problem: ConvexProblem, at: Evaluation, solver: _Preconditioner, ratio: float
-) -> tuple[Tensor, int, float]:
-    """Return a direction, the products it took, and the length of the gradient in the preconditioner's norm."""
-    exactly = solver.condition > _SINGLE_LIMIT
-    r = -problem.centred(at.gradient)
-    z = solver.solve(r)
-    rz = float((r * z).sum())
-    decrement = math.sqrt(max(rz, 0.0))
-    wanted = max(_TIGHT, min(_LOOSE, ratio)) ** 2 * rz
+@final
+class _Hessian:
+    """Factors of weighted Gram matrices, and directions by them.
 
-    D, d, used = torch.zeros_like(r), z.clone(), 0
-    while used < _MOST_PRODUCTS and rz > 0:
-        Hd = problem.centred(problem.product(at, d, exactly=exactly))
-        used += 1
-        curvature = float((d * Hd).sum())
-        if not curvature > 0:
-            D = d if not bool(D.any()) else D
-            break
-        length = rz / curvature
-        D += length * d
-        r = r - length * Hd
-        z = solver.solve(r)
-        new = float((r * z).sum())
-        if not new > wanted:
-            break
-        d, rz = z + (new / rz) * d, new
-    return D, used, decrement
+    Attributes:
+        gram: The matrix last factored, without the ridge.
+        direct: Whether its factor solves well enough by itself.
+        passes: Reads of the rows so far.
+    """
+
+    def __init__(self, problem: ConvexProblem, null: Tensor) -> None:
+        self._problem, self._null = problem, null
+        self.gram: Tensor | None = None
+        self._solver: _Preconditioner | None = None
+        self._patience = _SLOW
+        self.passes = 0
+
+    @property
+    def direct(self) -> bool:
+        solver = self._solver
+        return self._problem.direct and solver is not None and solver.condition <= _DIRECT_LIMIT
+
+    def newton(self, at: Evaluation, *, fresh: bool) -> tuple[Tensor, Tensor, float]:
+        """Return minus the gradient, the factor's solution with it, and its length in the norm of the factor."""
+        if fresh or self._solver is None:
+            self.gram, self.passes = self._problem.gram(at.theta), self.passes + 1
+            self._solver = _Preconditioner(self.gram, self._problem.penalty, self._null)
+        r = -self._problem.centred(at.gradient)
+        z = self._solver.solve(r)
+        return r, z, math.sqrt(max(float((r * z).sum()), 0.0))
+
+    def direction(self, at: Evaluation, r: Tensor, z: Tensor, forcing: float, *, fresh: bool) -> tuple[Tensor, bool]:
+        """Return a direction, solved to a residual of ``forcing``, relative, and whether a new factor is due."""
+        problem, solver = self._problem, self._solver
+        assert solver is not None
+        if self.direct:
+            return z, False
+        exactly = solver.condition > _SINGLE_LIMIT
+        rz = float((r * z).sum())
+        wanted = forcing**2 * rz
+
+        D, d, used = torch.zeros_like(r), z.clone(), 0
+        while used < _MOST_PRODUCTS and rz > 0:
+            Hd = problem.centred(problem.product(at, d, exactly=exactly))
+            used += 1
+            curvature = float((d * Hd).sum())
+            if not curvature > 0:
+                D = d if not bool(D.any()) else D
+                break
+            length = rz / curvature
+            D += length * d
+            r = r - length * Hd
+            z = solver.solve(r)
+            new = float((r * z).sum())
+            if not new > wanted:
+                break
+            d, rz = z + (new / rz) * d, new
+        self.passes += used
+        pace = used / -math.log10(forcing)
+        self._patience = max(_SLOW, 2 * pace) if fresh else self._patience
+        return D, pace > self._patience
 
 
 def _search(problem: ConvexProblem, at: Evaluation, D: Tensor) -> tuple[Evaluation | None, int]:

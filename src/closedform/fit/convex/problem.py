@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import final
 
 import torch
@@ -21,6 +21,8 @@ __all__ = ["ConvexProblem", "Evaluation"]
 
 #: Bytes of the copy in float32 that products with the Hessian read; larger tables are read as they are.
 _KEPT_BYTES = 2**31
+#: Columns up to which the Hessian of one output is factored rather than multiplied with.
+_DIRECT_COLUMNS = 256
 
 
 @final
@@ -62,12 +64,16 @@ class ConvexProblem:
             scale[0] = 0
         self.penalty = scale.square().unsqueeze(1) * scale.new_tensor(strengths).unsqueeze(0)
         self.strengths = strengths
-        self._kept = self._place_to_keep()
 
     @property
     def n_columns(self) -> int:
         """Columns of the design matrix, that of ones included."""
         return self.columns.n_columns
+
+    @property
+    def direct(self) -> bool:
+        """Whether one output with few columns has its Hessian factored rather than multiplied with."""
+        return self.n_outputs == 1 and self.n_columns <= _DIRECT_COLUMNS
 
     def weights(self, theta: Tensor) -> Weights:
         """Return the weights of some coefficients, in the user's units."""
@@ -75,9 +81,10 @@ class ConvexProblem:
 
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Walk the rows once for loss and gradient; products with the Hessian are then those at these coefficients."""
-        sums = self.rows.walk(LossSums(self.criterion, self.columns, theta, self._kept))
-        if self._kept is not None:
-            self._kept.filled = True
+        kept = None if self.direct else self._kept
+        sums = self.rows.walk(LossSums(self.criterion, self.columns, theta, kept))
+        if kept is not None:
+            kept.filled = True
         loss, bent = float(sums.loss), self.penalty * theta
         return Evaluation(theta, loss, loss + 0.5 * float((bent * theta).sum()), sums.gradient + bent)
 
@@ -89,7 +96,7 @@ class ConvexProblem:
             direction: ``(columns, outputs)``.
             exactly: Work in float64; else in float32 where there is a copy of the rows.
         """
-        kept = self._kept
+        kept = None if self.direct else self._kept
         if kept is None or exactly:
             fold = HessianProduct(self.criterion, self.columns, direction, at.theta)
             return self.rows.walk(fold).product + self.penalty * direction
@@ -112,12 +119,33 @@ class ConvexProblem:
         """Return ``A' diag(c) A`` with the mean curvature c of each row at some coefficients."""
         return mirror(self.rows.walk(CurvatureGram(self.criterion, self.columns, theta)).gram)
 
-    def _place_to_keep(self) -> Kept | None:
+    def sampled(self, count: int) -> ConvexProblem | None:
+        """Return the same problem for some of the rows, with as much less ridge; None where rows are not in memory.
+
+        Args:
+            count: How many rows, one drawn from each of as many equal parts of the table.
+        """
         rows = self.rows
-        n_rows, n_features = rows.n_rows, rows.n_features
-        if not (rows.in_memory and isinstance(rows.walker, InOrder)):
+        if not self._in_one_place:
             return None
-        if 4 * n_rows * (n_features + self.n_outputs) > _KEPT_BYTES:
+        stride = rows.n_rows // count
+        offsets = torch.randint(stride, (count,), device="cpu", generator=torch.Generator().manual_seed(0))
+        drawn = (torch.arange(count, device="cpu") * stride + offsets).to(rows.device)
+        whole = rows.block(0, rows.n_rows, as_stored=True)
+        X, Y = whole.X[drawn].to(torch.float64), whole.Y[drawn].to(torch.float64)
+        weight = None if whole.weight is None else TensorSource(whole.weight[drawn], "sample_weight")
+        some = Rows(TensorSource(X, "X"), TensorSource(Y, "Y"), weight, single_target=False)
+        strengths = tuple(strength * count / rows.n_rows for strength in self.strengths)
+        return ConvexProblem(some, self.criterion, self.columns, self.n_outputs, strengths)
+
+    @property
+    def _in_one_place(self) -> bool:
+        return self.rows.in_memory and isinstance(self.rows.walker, InOrder)
+
+    @cached_property
+    def _kept(self) -> Kept | None:
+        n_rows, n_features = self.rows.n_rows, self.rows.n_features
+        if not self._in_one_place or 4 * n_rows * (n_features + self.n_outputs) > _KEPT_BYTES:
             return None
-        empty = partial(torch.empty, dtype=torch.float32, device=rows.device)
+        empty = partial(torch.empty, dtype=torch.float32, device=self.rows.device)
         return Kept(empty(n_rows, n_features), empty(n_rows, self.n_outputs))

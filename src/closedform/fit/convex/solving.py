@@ -25,6 +25,7 @@ from closedform.losses import Criterion, Kinked, Targets, read_criterion
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, Design, Fold, Rows, scan
+from closedform.rows.folds import NormalEquations
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
@@ -82,16 +83,18 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths)
     outline = _Outline(problem, design, request, counts)
     far = outline.falling_bias()
-    gram = _scaled_gram(design)
-    null = _null_directions(design, gram, strengths)
+    null = _null_directions(design, strengths)
     start = None if request.start is None else request.start.stacked() / design.columns.scale.unsqueeze(1)
     # Where the bias alone lets the loss fall for ever, a few steps show the way and there is nothing to converge to.
-    descent = descend(problem, gram, null, start, most_steps=3 if far is not None else 200)
-    theta = _centred(problem, descent.best.theta, null)
+    descent = descend(problem, null, start, most_steps=3 if far is not None else 200)
     norms = torch.ldexp(design.norms, -design.exponents)
-    proof = prove(problem, theta, null, norms)
-    relative = proof.gap / max(proof.magnitude, torch.finfo(torch.float64).tiny)
-    accepted = far is None and relative <= GAP_TOLERANCE
+    theta = _centred(problem, descent.theta, null)
+    proof = prove(problem, theta, null, norms, gram=descent.gram)
+    if far is None and descent.stopped == "foreseen" and not proof.accepted:
+        descent = descend(problem, null, descent.theta, foresee=False)
+        theta = _centred(problem, descent.theta, null)
+        proof = prove(problem, theta, null, norms)
+    accepted = far is None and proof.accepted
 
     direction = far
     if not accepted and direction is None and min(strengths) == 0:
@@ -105,7 +108,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     certificate = GapCertificate(
         accepted=accepted and direction is None,
         gap=proof.gap if direction is None else math.inf,
-        relative_gap=relative if direction is None else math.inf,
+        relative_gap=proof.relative_gap if direction is None else math.inf,
         tolerance=GAP_TOLERANCE,
         excess_loss=proof.gap / outline.divisor if direction is None else math.inf,
         loss=proof.loss / outline.divisor,
@@ -189,25 +192,28 @@ class _Outline:
         return f"as {kind} the loss is at most {excess:.1e} above the minimum"
 
 
-def _scaled_gram(design: Design) -> Tensor:
-    """Return ``A'A`` of the scaled columns."""
-    sums, _ = design.normal_equations(torch.float64)
-    left = design.columns.scale / sums.applied
-    return mirror(sums.gram) * left.unsqueeze(1) * left
-
-
-def _null_directions(design: Design, gram: Tensor, strengths: tuple[float, ...]) -> Tensor:
+def _null_directions(design: Design, strengths: tuple[float, ...]) -> Tensor:
     """Return orthonormal coefficients ``(columns, directions)`` for which no output changes and no ridge is paid."""
-    none = gram.new_zeros(gram.shape[0], 0)
-    if min(strengths) > 0:
+    count = design.n_columns
+    none = design.norms.new_zeros(count, 0)
+    # Rows of a sample that determine all coefficients do so among all rows.
+    if min(strengths) > 0 or _regular(design.sampled_normal_equations(torch.float64), design):
         return none
-    factor, broken = torch.linalg.cholesky_ex(gram)
-    sizes = factor.diagonal().abs()
-    if not int(broken) and float((sizes.amin() / sizes.amax()) ** 2) > _DOUBTFUL:
+    if _regular(design.normal_equations(torch.float64)[0], design):
         return none
     _, values, right = torch.linalg.svd(design.triangle.padded().R, full_matrices=True)
-    rank = decide_rank(values, gram.shape[0], default_rcond(design.rows.n_rows, gram.shape[0]))
+    rank = decide_rank(values, count, default_rcond(design.rows.n_rows, count))
     return right[rank.rank :].T.contiguous()
+
+
+def _regular(sums: NormalEquations, design: Design) -> bool:
+    """Say whether ``A'A`` of the scaled columns is far from singular."""
+    left = design.columns.scale / sums.applied
+    factor, broken = torch.linalg.cholesky_ex(mirror(sums.gram) * left.unsqueeze(1) * left)
+    sizes = factor.diagonal().abs()
+    return (
+        not int(broken) and bool(torch.isfinite(sizes).all()) and float((sizes.amin() / sizes.amax()) ** 2) > _DOUBTFUL
+    )
 
 
 def _centred(problem: ConvexProblem, theta: Tensor, null: Tensor) -> Tensor:
