@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +12,18 @@ from torch import Tensor
 
 from closedform.engine.tracing import untraced
 from closedform.files import open_problem
+from closedform.fit.accumulator import Accumulator
 from closedform.fit.orchestrator import solve_rows
+from closedform.fit.path.folded import FoldedTable, accumulators_in, merged
 from closedform.fit.path.folds import check_folds
 from closedform.fit.path.labels import label_scan
 from closedform.fit.path.leave_one_out import LeftOut, left_out_of
 from closedform.fit.path.result import RidgePath
-from closedform.fit.path.search import Search, Selection
+from closedform.fit.path.search import Found, Search, Selection
 from closedform.fit.path.strengths import check_strengths
 from closedform.fit.path.table import PathTable
 from closedform.fit.request import Request, Watcher
+from closedform.fit.solution import Solution
 from closedform.rows import OneHotRows, Rows, as_rows, scan
 from closedform.words.errors import InputError
 from closedform.words.progress import Progress
@@ -33,10 +37,10 @@ _SCORINGS = ("mse", "mae", "density")
 @untraced
 def ridge_path(
     X: Any,
-    Y: Any,
+    Y: Any = None,
     *,
     l2: Any = None,
-    bias: bool = False,
+    bias: bool | None = None,
     sample_weight: Any = None,
     select: Any = "loo",
     per_target: bool = True,
@@ -53,11 +57,13 @@ def ridge_path(
     rows x strengths x targets is ever held.
 
     Args:
-        X: Features, as for :func:`closedform.solve`; or a kernel matrix between the rows.
+        X: Features, as for :func:`closedform.solve`; or a kernel matrix between the rows; or, without Y, an
+            :class:`Accumulator` with ``select="gcv"``, or a list of them with ``select="gcv"`` or ``select=len(X)``,
+            where each is a fold.
         Y: Targets, ``(rows,)`` or ``(rows, targets)``.
         l2: Strengths to try, ``(strengths,)``, as in scikit-learn; zero is the fit without a ridge, of least norm where
             there are many. None makes a grid from the spectrum, and extends it where the best is at its end.
-        bias: Whether the layer has a bias; it is not penalised.
+        bias: Whether the layer has a bias; it is not penalised. None is False; of an accumulator it is its own.
         sample_weight: One weight for each row, not negative; errors are weighted by them too.
         select: How errors are found: ``"loo"``, exact leave-one-out; ``"gcv"``, generalized cross-validation; a number
             of folds, a splitter such as scikit-learn's ``KFold``, or the number of the fold of each row, ``(rows,)``.
@@ -89,10 +95,17 @@ def ridge_path(
         ((3, 1), True)
     """
     started = time.perf_counter()
+    parts = accumulators_in(X)
+    if parts is not None:
+        _check_folded(parts, Y, sample_weight, bias, select, kernel)
+        selection = _checked(len(parts), select, per_target, kernel, scoring)
+        path = _path_of_accumulators(parts, check_strengths(l2), selection)
+        return replace(path, seconds=time.perf_counter() - started)
+
     opened = open_problem(X, Y, sample_weight)
     rows = as_rows(opened.X, opened.Y, opened.sample_weight)
-    selection = _checked(rows, select, per_target, kernel, scoring)
-    request = Request.checked(rows, bias=bias, kernel=kernel, progress=progress)
+    selection = _checked(rows.n_rows, select, per_target, kernel, scoring)
+    request = Request.checked(rows, bias=False if bias is None else bias, kernel=kernel, progress=progress)
     path = path_of_rows(rows, request, check_strengths(l2), selection)
     return replace(path, seconds=time.perf_counter() - started)
 
@@ -117,7 +130,24 @@ def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selecti
         found = Search(table, selection).run(strengths)
         chosen = replace(request, strengths=tuple(found.l2.tolist()), progress=False)
         solution = solve_rows(watched, chosen, scanned)
+    return _path(found, solution, selection, started)
 
+
+def _path_of_accumulators(parts: Sequence[Accumulator], strengths: Tensor | None, selection: Selection) -> RidgePath:
+    """Return the path of rows that were folded, each part one fold.
+
+    Raises:
+        InputError: fewer than two rows were.
+    """
+    started = time.perf_counter()
+    whole = merged(parts)
+    if len(whole) < 2:
+        raise InputError(f"{whole}: a strength is chosen by rows that are left out, so at least 2 must count.")
+    found = Search(FoldedTable([part.triangle for part in parts if len(part)]), selection).run(strengths)
+    return _path(found, whole.solve(found.l2), selection, started)
+
+
+def _path(found: Found, solution: Solution, selection: Selection, started: float) -> RidgePath:
     return RidgePath(
         strengths=found.strengths,
         errors=found.errors,
@@ -195,7 +225,30 @@ def _left_out(table: PathTable, left_out: LeftOut, U: Tensor, B: Tensor, weight:
     return residuals
 
 
-def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any) -> Selection:
+def _check_folded(
+    parts: Sequence[Accumulator], Y: Any, sample_weight: Any, bias: Any, select: Any, kernel: Any
+) -> None:
+    """Check what goes with accumulators.
+
+    Raises:
+        InputError: what belongs to rows, another bias than theirs, or a way that needs the rows.
+    """
+    for name, value in (("Y", Y), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise InputError(f"{name} was given with an Accumulator, which holds its targets and weights already.")
+    if kernel is not False:
+        raise InputError("kernel=True with an Accumulator: a kernel between the rows needs the rows.")
+    if bias is not None and bias is not parts[0].bias:
+        raise InputError(f"bias={bias!r}, but the accumulator was made with bias={parts[0].bias}.")
+    folds = isinstance(select, int) and not isinstance(select, bool) and select == len(parts) >= 2
+    if select != "gcv" and not folds:
+        raise InputError(
+            f"select={select!r} needs the rows, which an Accumulator does not keep; use select='gcv', or a list of "
+            "accumulators, one for each fold, with select=len(list)."
+        )
+
+
+def _checked(n_rows: int, select: Any, per_target: Any, kernel: Any, scoring: Any) -> Selection:
     """Check how errors are to be found.
 
     Raises:
@@ -223,4 +276,4 @@ def _checked(rows: Rows, select: Any, per_target: Any, kernel: Any, scoring: Any
 
     if named:
         return Selection(select, None, per_target, scoring)
-    return Selection("k-fold", check_folds(select, rows.n_rows), per_target, scoring)
+    return Selection("k-fold", check_folds(select, n_rows), per_target, scoring)

@@ -8,7 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.fit.path.folds import TrianglesOfFolds, fold_errors
+from closedform.fit.path.folded import FoldedTable
+from closedform.fit.path.folds import fold_errors
 from closedform.fit.path.generalized import generalized_errors
 from closedform.fit.path.label_errors import LabelErrors, nodes_of
 from closedform.fit.path.labels import Coding, labelled
@@ -70,7 +71,7 @@ class Search:
         selection: How.
     """
 
-    def __init__(self, table: PathTable, selection: Selection) -> None:
+    def __init__(self, table: PathTable | FoldedTable, selection: Selection) -> None:
         self._table, self._selection = table, selection
         self._triangles: list[Triangle] | None = None
         self._interpolated = 0
@@ -79,7 +80,7 @@ class Search:
 
     def run(self, strengths: Tensor | None) -> Found:
         """Return the errors of the strengths, or of a grid from the spectrum, and the choice."""
-        device = self._table.rows.device
+        device = self._table.device
         if strengths is not None:
             strengths = strengths.to(device)
             return self._found(strengths, *self._errors(strengths), given=True)
@@ -115,7 +116,7 @@ class Search:
         if self._interpolated:
             named = ", ".join(map(str, self._named))
             more = ", ..." if self._interpolated > len(self._named) else ""
-            what = "every row" if self._interpolated == self._table.scanned.positive_rows else f"row {named}{more}"
+            what = "every row" if self._interpolated == self._table.positive_rows else f"row {named}{more}"
             self._notes.append(
                 f"{plural(self._interpolated, 'row')} of leverage 1 without a ridge ({what}): where the strength "
                 "leaves nothing of a row, its residual is the limit, which is that of the fit of least norm without it"
@@ -170,7 +171,7 @@ class Search:
         return errors[places], deviations[places], errors[places]
 
     def _left_out(self, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        table, absolute = self._table, self._selection.scoring == "mae"
+        table, absolute = self._rows, self._selection.scoring == "mae"
         basis = table.basis(float(strengths.min()))
         left_out = LeftOut(basis, strengths)
         found = self._by_classes(left_out) if isinstance(table.rows.y, OneHotRows) and not absolute else None
@@ -199,13 +200,13 @@ class Search:
         numbers = sums.doubtful
         if not numbers.shape[0]:
             return
-        held = self._table.held(numbers)
+        held = self._rows.held(numbers)
         for rows, E, interpolated in held.residuals(strengths):
             sums.add_residuals(E, None if held.weight is None else held.weight[rows], numbers[rows][interpolated.cpu()])
 
     def _by_classes(self, left_out: LeftOut) -> tuple[Tensor, Tensor] | None:
         """Return the errors of labels by sums over the classes; None where rows have to be taken one by one."""
-        table, labels, basis = self._table, self._table.rows.y, left_out.basis
+        table, labels, basis = self._rows, self._rows.rows.y, left_out.basis
         if basis.U is not None or not isinstance(labels, OneHotRows) or labels.shape[1] < _CLASSES:
             return None
         centring = table.centring_of(basis)
@@ -219,12 +220,13 @@ class Search:
         self._interpolated, self._named = apart.interpolated, apart.named
         return errors, torch.full_like(errors, torch.nan)
 
+    @property
+    def _rows(self) -> PathTable:
+        assert isinstance(self._table, PathTable)
+        return self._table
+
     def _folds(self) -> list[Triangle]:
         if self._triangles is None:
             assert self._selection.folds is not None
-            numbers = self._selection.folds
-            fold = TrianglesOfFolds(
-                self._table.design.columns, self._table.empty_triangle(), numbers, int(numbers.max()) + 1
-            )
-            self._triangles = self._table.rows.walk(fold).triangles
+            self._triangles = self._table.fold_triangles(self._selection.folds)
         return self._triangles

@@ -12,6 +12,7 @@ from torch import Tensor
 from closedform.fit.kernels import check_kernel, weighted_kernel
 from closedform.fit.path.basis import Basis, explicit_basis, kernel_basis
 from closedform.fit.path.centring import Centring
+from closedform.fit.path.folds import TrianglesOfFolds
 from closedform.fit.path.held import HeldRows
 from closedform.fit.path.tall import basis_by_gram, basis_of_triangle, centring_by_means, uniform_exponent
 from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
@@ -65,6 +66,25 @@ class PathTable:
         if basis.largest > _GRAM_RATIO * (basis.smallest + least) or basis.rank < self.rows.n_features:
             self._bases.append(basis_of_triangle(self.design.triangle, self.exponent))
         return self._bases[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.rows.device
+
+    @property
+    def positive_rows(self) -> int:
+        """Rows of positive weight."""
+        return self.scanned.positive_rows
+
+    def fold_triangles(self, folds: Tensor) -> list[Triangle]:
+        """Return the triangle of the rows of each fold.
+
+        Args:
+            folds: The fold of each row, ``(rows,)``.
+        """
+        fold = TrianglesOfFolds(self.design.columns, self.empty_triangle(), folds, int(folds.max()) + 1)
+        return self.rows.walk(fold).triangles
 
     @cached_property
     def exponent(self) -> int:
