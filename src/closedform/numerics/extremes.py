@@ -19,8 +19,11 @@ __all__ = ["Extremes", "dominant_pair", "extreme_singular_values"]
 SMALL = 96
 #: Steps of the Lanczos process at most; a Gaussian start needs a fraction of them.
 _MAX_STEPS = 40
-#: Relative growth of the value, or rest of its equation, at which it has settled: a condition number needs two digits.
+#: Relative growth of the value, or rest of its equation, at which it has settled: a vector whose images count needs two
+#: digits.
 _TOLERANCE = 1e-2
+#: Such a rest where only the value counts: a condition number needs one digit.
+_OF_VALUES = 8e-2
 
 
 @final
@@ -95,8 +98,8 @@ def extreme_singular_values(
     def inverse_squared(V: Tensor) -> Tensor:
         return D * root.solve(root.adjoint_solve(D * V))
 
-    largest, dominant = dominant_pair(squared, first * D)
-    inverse, recessive = dominant_pair(inverse_squared, last * D)
+    largest, dominant = dominant_pair(squared, first * D, _OF_VALUES)
+    inverse, recessive = dominant_pair(inverse_squared, last * D, _OF_VALUES)
     smallest = 1.0 / math.sqrt(inverse) if inverse > 0 else 0.0
     if 0 < inverse < math.inf:
         # The start vector stands in the Krylov space; once more through the inverse rids the vector of what is left of
@@ -105,10 +108,17 @@ def extreme_singular_values(
     return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant / D, recessive / D)
 
 
-def dominant_pair(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float, Tensor]:
+def dominant_pair(
+    operator: Callable[[Tensor], Tensor], start: Tensor, tolerance: float = _TOLERANCE
+) -> tuple[float, Tensor]:
     """Return the largest eigenvalue of a symmetric positive operator, from below, or inf; and its vector.
 
     Lanczos with full reorthogonalisation, stopped when the value no longer grows.
+
+    Args:
+        operator: Maps ``(size, 1)`` to that.
+        start: Where to start, ``(size, 1)``.
+        tolerance: What may be left of the eigenvalue equation, relative to the value.
     """
     length = float(torch.linalg.vector_norm(start))
     if not 0 < length < math.inf:
@@ -136,7 +146,7 @@ def dominant_pair(operator: Callable[[Tensor], Tensor], start: Tensor) -> tuple[
         weights = torch.from_numpy(np.ascontiguousarray(vectors[:, -1:])).to(V)
         settled = settled + 1 if value <= previous * (1 + _TOLERANCE) else 0
         # What is left of the eigenvalue equation, or two steps without growth.
-        if beta * abs(float(vectors[-1, -1])) <= _TOLERANCE * value or settled == 2:
+        if beta * abs(float(vectors[-1, -1])) <= tolerance * value or settled == 2:
             return value, V @ weights
         betas.append(beta)
         basis.append(w / beta)
