@@ -3,6 +3,7 @@
 from closedform.losses.check import HingeLoss, Kinked, PinballLoss
 from closedform.losses.criterion import Criterion
 from closedform.losses.reading import CRITERIA, Targets, criterion_by_name, is_squared_error, read_criterion
+from closedform.losses.recognition import recognised
 from closedform.losses.squared_hinge import SquaredHingeLoss
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "criterion_by_name",
     "is_squared_error",
     "read_criterion",
+    "recognised",
 ]

@@ -9,7 +9,7 @@ import torch
 
 from closedform.fit.request import Watcher, check_bias
 from closedform.fit.weights import Weights
-from closedform.losses import criterion_by_name, is_squared_error
+from closedform.losses import criterion_by_name, is_squared_error, recognised
 from closedform.words.errors import InputError
 
 __all__ = ["ConvexRequest"]
@@ -52,7 +52,7 @@ class ConvexRequest:
         """Check the arguments of a fit by a criterion; return None where it is squared error.
 
         Args:
-            criterion: A module, a name, or None.
+            criterion: A module, a name, a function that is one of them by its numbers, or None.
             bias: A boolean.
             l2: Ridge strength.
             outputs: How many outputs the layer has, or None.
@@ -65,6 +65,7 @@ class ConvexRequest:
         """
         if isinstance(criterion, str):
             criterion = criterion_by_name(criterion)
+        criterion = recognised(criterion)
         if criterion is None or is_squared_error(criterion):
             return None
         for name, value in for_squares.items():
