@@ -1,4 +1,4 @@
-"""Convex criteria beside scikit-learn: ``python benchmarks/criteria.py [--scale 1.0] [--repeats 3] [--json F]``.
+"""Convex criteria beside their peers: ``python benchmarks/criteria.py [--scale 1.0] [--repeats 3] [--json F]``.
 
 Each row is one problem: the seconds of ``closedform.solve`` and its proven relative gap; and for each peer its seconds,
 how many times as long it takes, and by how much (relative) its objective is above ours. ``--scale 0.05`` tries it.
@@ -46,6 +46,38 @@ def logistic(solver: str, tol: float, X: Tensor, y: Tensor) -> Peer:
     return f"{solver} {tol:g}", lambda: torch.tensor(model.fit(X.numpy(), y.numpy()).coef_)
 
 
+def lbfgs_of_torch(criterion: nn.Module, X: Tensor, y: Tensor, outputs: int, l2: float) -> Peer:
+    """torch's LBFGS with strong Wolfe, from zero, until its own tolerances or the line search end it."""
+
+    def fit() -> Tensor:
+        weight = torch.zeros(outputs, X.shape[1], dtype=X.dtype, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [weight], max_iter=5000, tolerance_grad=0.0, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            Z = X @ weight.T
+            loss = criterion(Z[:, 0] if outputs == 1 else Z, y) + l2 / 2 * weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return weight.detach()
+
+    return "torch LBFGS, strong Wolfe", fit
+
+
+def quantile_regression(quantile: float, X: Tensor, y: Tensor) -> list[Peer]:
+    """statsmodels' QuantReg, where it is installed."""
+    try:
+        from statsmodels.regression.quantile_regression import QuantReg
+    except ImportError:
+        return []
+    model = QuantReg(y.numpy(), X.numpy())
+    return [("QuantReg", lambda: torch.tensor(model.fit(q=quantile, max_iter=10000, p_tol=1e-12).params)[None])]
+
+
 def problems(scale: float) -> Any:
     """Yield a name, the criterion, the features, the targets, the ridge strength and the peers."""
 
@@ -58,6 +90,7 @@ def problems(scale: float) -> Any:
         peers = [logistic("lbfgs", tol, X, y) for tol in tols]
         if classes == 10:
             peers.append(logistic("newton-cholesky", 1e-8, X, y))
+            peers.append(lbfgs_of_torch(nn.CrossEntropyLoss(reduction="sum"), X, y, classes, 1.0))
         yield f"cross-entropy, {classes} classes", nn.CrossEntropyLoss(reduction="sum"), X, y, 1.0, peers
     X = features(rows(100_000), 100)
     y = labels(X, 2)
@@ -77,7 +110,13 @@ def problems(scale: float) -> Any:
             model = linear_model.QuantileRegressor(quantile=quantile, alpha=0.0, fit_intercept=False, solver="highs")
             peer = ("HiGHS", lambda model=model, X=X, y=y: torch.tensor(model.fit(X.numpy(), y.numpy()).coef_)[None])
             criterion = cf.losses.PinballLoss(quantile, reduction="sum")
-            yield f"quantile {quantile}, {size}x{columns}", criterion, X, y, 0.0, [peer]
+            peers = [peer, *quantile_regression(quantile, X, y)]
+            yield f"quantile {quantile}, {size}x{columns}", criterion, X, y, 0.0, peers
+        yield f"L1, {size}x{columns}", nn.L1Loss(reduction="sum"), X, y, 0.0, quantile_regression(0.5, X, y)
+    X = features(rows(100_000), 100)
+    y = X.sum(1) + torch.from_numpy(np.random.default_rng(0).standard_t(2, X.shape[0]))
+    huber = nn.HuberLoss(reduction="sum")
+    yield "Huber", huber, X, y, 0.0, [lbfgs_of_torch(huber, X, y, 1, 0.0)]
 
 
 def median_seconds(action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
