@@ -39,6 +39,7 @@ from closedform.losses.poisson import Poisson
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, OneHotRows, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
+from closedform.rows.block import Extent
 from closedform.rows.folds import NormalEquations, ResidualSums, RowsApart, RowSpace, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
 from walkers import Parts
@@ -263,3 +264,14 @@ def test_a_fresh_fold_has_seen_nothing(kind: type[Fold]) -> None:
     again = problem.rows.walk(used.fresh())
     for one, other in zip(used.state(), again.state(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_blocks_of_many_targets_are_no_larger_than_those_of_many_columns(in_memory: bool) -> None:
+    problem = problem_of(as_rows(gaussian(40, P - 1), gaussian(40, 1000, seed=1)))
+    extent = Extent(10**7, P - 1, 1000, in_memory)
+    empty = Triangle.empty(P, 1000, has_ones=True)
+    most = 2**20 if in_memory else 2**23
+    assert extent.cached_rows() * 1000 <= most
+    for fold in (TriangleOfRows(problem.columns, empty), TrianglesOfFolds(problem.columns, empty, torch.zeros(1), 3)):
+        assert fold.rows_at_a_time(extent) * 1000 <= 2**20

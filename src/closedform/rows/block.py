@@ -70,8 +70,8 @@ class Extent:
     in_memory: bool
 
     def cached_rows(self, columns: int | None = None) -> int:
-        """Return how many rows of X, or of so many columns, in float64 stay in the outer caches."""
-        width = max(self.n_features, 1) if columns is None else columns
+        """Return how many rows of X or Y, the wider, or of so many columns, in float64 stay in the outer caches."""
+        width = max(self.n_features, self.n_targets, 1) if columns is None else columns
         return max(_FEWEST_ROWS, (_CACHED_BYTES if self.in_memory else _FILE_BYTES) // (8 * width))
 
     @property

@@ -106,7 +106,7 @@ class TrianglesOfFolds(Fold):
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
         p = self._columns.n_columns
-        return max(2 * p * len(self.triangles), _BLOCK_ENTRIES // p)
+        return max(2 * p * len(self.triangles), _BLOCK_ENTRIES // max(p, self._columns.n_targets))
 
     @override
     def add(self, block: Block) -> None:

@@ -38,7 +38,7 @@ class TriangleOfRows(Fold):
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
         p = self._columns.n_columns
-        return max(2 * p, _BLOCK_ENTRIES // p)
+        return max(2 * p, _BLOCK_ENTRIES // max(p, self._columns.n_targets))
 
     @override
     def add(self, block: Block) -> None:
