@@ -27,7 +27,7 @@ def test_one_is_singular() -> None:
     X = RNG.standard_normal((20, 3))
     X[:, 2] = X[:, 1]
     text = str(cf.solve(X, X[:, 0] + RNG.standard_normal(20)))
-    assert "1 singular value at or below" in text
+    assert "1 singular value lies at or below" in text
     assert "1 of 3 directions is not determined" in text
     with pytest.raises(InputError, match="maps 2 features to 1 target, but the data have 1 feature and 1 target"):
         cf.fit_(torch.nn.Linear(2, 1), X[:, :1], X[:, 1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,3 +212,12 @@ def test_a_subclass_of_parameter_is_fine() -> None:
     opt = RecursiveLeastSquares(layer)
     train(layer, opt, X, Y, 7)
     assert cf.gap(layer, X, Y).weight_distance < 1e-12
+
+
+@pytest.mark.usefixtures("world_of_one")
+def test_an_optimizer_with_a_group_of_its_own_is_not_copied() -> None:
+    opt = RecursiveLeastSquares(make_layer(3, 2), group=distributed.group.WORLD)
+    opt.load_state_dict(opt.state_dict())
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(InputError, match="process group cannot"):
+            copied(opt)

@@ -386,11 +386,17 @@ class RecursiveLeastSquares(Optimizer):
             self.state[self.layer.weight] = state
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._group is not None:
+            raise InputError(
+                "an optimizer with a group= of its own cannot be copied or pickled, as a process group cannot: save "
+                "its state_dict(), and load that into a new RecursiveLeastSquares(..., group=...)."
+            )
         return {**super().__getstate__(), "layer": self.layer, "l2": self.l2, "dtype": self.dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_pending" not in self.__dict__:  # a copy or an unpickled optimizer: its layer has no hook of it yet
+            self._group = None
             self._attach()
 
 
