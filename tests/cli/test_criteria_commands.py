@@ -37,7 +37,9 @@ def test_solve_by_cross_entropy_is_scikit_learns(classes: Path, tmp_path: Path) 
     options = ["--criterion", "cross-entropy", "--bias", "--l2", 0.5, "--out", out, "--json", js]
     result = run("solve", classes, *options)
     assert result.exit_code == 0, result.output
-    data, record, layer = np.load(classes), json.loads(js.read_text()), load_file(out)
+    with np.load(classes) as archive:
+        data = dict(archive)
+    record, layer = json.loads(js.read_text()), load_file(out)
     peer = LogisticRegression(C=2.0, tol=1e-12, max_iter=10000).fit(data["X_train"], data["y_train"])
     np.testing.assert_allclose(layer["weight"].numpy(), peer.coef_, atol=1e-6)
 
