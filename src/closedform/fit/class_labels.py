@@ -15,6 +15,8 @@ __all__ = ["labels_hint", "labels_note"]
 _PARTS = 8
 #: Rows of a part.
 _PART_ROWS = 512
+#: Targets that are looked at first: most that are no labels show it there, for less than a tensor of them costs.
+_GLANCE = 8
 #: More different numbers than these are no classes.
 _MOST_CLASSES = 100
 #: Rows for each different integer, from which they repeat themselves as labels do.
@@ -71,7 +73,10 @@ def _whole_numbers(rows: Rows) -> Tensor | None:
     here = isinstance(rows.walker, InOrder)
     if rows.n_targets != 1 or rows.triangle_of is not None or not here:
         return None
-    first = rows.y.read(0, min(_PART_ROWS, rows.n_rows)).reshape(-1).to(torch.float64)
+    first = rows.y.read(0, min(_PART_ROWS, rows.n_rows)).reshape(-1)
+    if not all(float(value).is_integer() for value in first[:_GLANCE].tolist()):
+        return None
+    first = first.to(torch.float64)
     if not bool(((first == first.round()) & torch.isfinite(first)).all()):
         return None
     parts = [first]

@@ -87,6 +87,7 @@ def certify(
     unscaled = sums.squares.sqrt() / problem.target_scale
     residual_norm = safe_norm(unscaled)
     count = problem.scanned.weight_sum * problem.n_targets
+    loss = residual_norm / count * residual_norm
     return Certificate(
         accepted=error <= TOLERANCE and chosen,
         backward_error=error,
@@ -102,7 +103,7 @@ def certify(
         ambiguous_rank=rank.ambiguous,
         truncated=claims.restricted,
         undetermined_columns=_undetermined(problem, claims),
-        loss=residual_norm / count * residual_norm,
+        loss=loss,
         gradient_norm=2.0 * safe_norm(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
         residual_norm=residual_norm,
         factor_error=factor_error,
@@ -110,7 +111,7 @@ def certify(
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
         r_squared_about_zero=r_squared_about_zero(problem, sums.squares),
-        loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error),
+        loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error, loss),
         triangle_of=problem.rows.triangle_of,
         rounding_error=rounded,
         rounded_to=dtype,
@@ -139,7 +140,9 @@ def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateS
     return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, groups))
 
 
-def _loss_with_bias(problem: Problem, claims: Claims, sums: CertificateSums, factor_error: float) -> float | None:
+def _loss_with_bias(
+    problem: Problem, claims: Claims, sums: CertificateSums, factor_error: float, loss: float
+) -> float | None:
     """Return about the loss that is left with a bias; None where there is one, or the factor does not tell.
 
     A column of ones lowers the squares by ``(1'r)^2 / 1'q``, with r the residual and q what is left of the ones after
@@ -148,10 +151,10 @@ def _loss_with_bias(problem: Problem, claims: Claims, sums: CertificateSums, fac
     root, total = claims.root, problem.scanned.weight_sum
     if problem.bias or root is None or not root.shape[0] or problem.rows.n_rows <= problem.n_columns:
         return None
-    gains = sums.residual_sums.square() / total
-    noticed = (gains > _LEAST_LEFT / 2 * sums.squares) & (sums.squares > (_ROUNDING * problem.target_norms).square())
+    gains, squares = sums.residual_sums.square() / total, sums.squares
+    noticed = (gains > _LEAST_LEFT / 2 * squares) & (squares > (_ROUNDING * problem.target_norms).square())
     if not bool(noticed.any()):
-        return _mean_squares(problem, sums.squares)
+        return loss
 
     products = (problem.scanned.feature_sums * problem.scale).unsqueeze(1) / math.sqrt(total)
     image = root.adjoint_solve(products)
@@ -161,14 +164,9 @@ def _loss_with_bias(problem: Problem, claims: Claims, sums: CertificateSums, fac
         z = root.solve(image)
         left = 1 - float(((2 * products - problem.normal_product(z)) * z).sum())
     if not left > _LEAST_LEFT:
-        return _mean_squares(problem, sums.squares)
-    return _mean_squares(problem, (sums.squares - gains / left).clamp(min=0.0))
-
-
-def _mean_squares(problem: Problem, squares: Tensor) -> float:
-    """Return the loss that residuals of these squares make, in the scale of the targets."""
-    norm = safe_norm(squares.sqrt() / problem.target_scale)
-    return norm / (problem.scanned.weight_sum * problem.n_targets) * norm
+        return loss
+    norm = safe_norm((squares - gains / left).clamp(min=0.0).sqrt() / problem.target_scale)
+    return norm / (total * problem.n_targets) * norm
 
 
 def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tensor) -> tuple[float, float]:
