@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from closedform.words.json_values import plain
 
-__all__ = ["CurvePoint", "MethodResult"]
+__all__ = ["CurvePoint", "MethodResult", "method_called"]
 
 
 @final
@@ -83,3 +83,19 @@ class MethodResult:
             "excess_loss": plain([point.excess_loss for point in self.curve]),
         }
         return row
+
+
+def method_called(name: str, methods: Sequence[MethodResult]) -> MethodResult:
+    """Return the row of the method called ``name``.
+
+    Args:
+        name: Its name.
+        methods: All rows.
+
+    Raises:
+        KeyError: there is none; the names there are are listed.
+    """
+    for method in methods:
+        if method.name == name:
+            return method
+    raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in methods)}")

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from typing_extensions import override
 
 from closedform.comparison.layout import methods_table, race_chart
-from closedform.comparison.methods import MethodResult
+from closedform.comparison.methods import MethodResult, method_called
 from closedform.explain.charts import MARKS, MeasuredCurve
 from closedform.explain.layout import Shown, facts, optimal_loss, sections, verdict
 from closedform.explain.records import DiagnosisRecord
-from closedform.report import Document, Report, Section
+from closedform.report import ChartReport, Document, Section
 from closedform.report.charts import Chart
 from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural
 from closedform.words.outcome import Outcome
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["Comparison"]
 
@@ -45,7 +42,7 @@ class Elapsed:
 
 @final
 @dataclass(frozen=True, repr=False)
-class Comparison(Report):
+class Comparison(ChartReport):
     """The closed form beside optimizers that trained the same layer on the same rows.
 
     Attributes:
@@ -97,10 +94,7 @@ class Comparison(Report):
         Raises:
             KeyError: there is none; the names there are are listed.
         """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in self.methods)}")
+        return method_called(name, self.methods)
 
     def metrics(self) -> dict[str, float]:
         """Return its numbers as flat floats, for trackers; those of a method as ``method/number``."""
@@ -139,22 +133,10 @@ class Comparison(Report):
 
         return data | {"methods": [method.to_dict() for method in self.methods]}
 
+    @override
     def chart(self) -> Chart:
         """Return excess loss against seconds as a chart."""
         return race_chart(self.methods, self.excess_floor)
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw excess loss against seconds, both logarithmic, one line per method, and return the axes.
-
-        Args:
-            ax: Axes to draw on; by default a new figure.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from closedform.report.figure import draw
-
-        return draw(self.chart(), ax)
 
     @override
     def summary(self) -> Document:

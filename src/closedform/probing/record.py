@@ -9,7 +9,7 @@ from typing import Any, final
 from closedform.fit.path import RidgePath
 from closedform.fit.solution import Solution
 from closedform.probing.scores import ClassScores, NumberScores
-from closedform.report.base import Report
+from closedform.report.base import ChartReport
 from closedform.words.json_values import plain
 from closedform.words.outcome import Outcome
 
@@ -86,7 +86,7 @@ class LayerProbe:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ProbeRecord(Report, ABC):
+class ProbeRecord(ChartReport, ABC):
     """What is known of the probes of all layers; how it is shown is another matter.
 
     Attributes:

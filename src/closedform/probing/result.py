@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,11 @@ from typing_extensions import override
 
 from closedform.probing.layout import chart_of, page_of, summary_of
 from closedform.probing.record import ProbeRecord
-from closedform.report.base import Report
+from closedform.report.base import ChartReport
 from closedform.report.charts import Chart
 from closedform.report.document import Document
 from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["Probe"]
 
@@ -85,24 +82,12 @@ class Probe(ProbeRecord):
             "seconds": self.seconds,
         }
 
+    @override
     def chart(self) -> Chart:
         """Return what each layer is worth, or the ridge path of the only one, as a chart."""
         if len(self.layers) > 1:
             return chart_of(self)
         return next(block for block in self.path.section().blocks if isinstance(block, Chart))
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw what each layer is worth, or the ridge path of the only one, by matplotlib; return the axes.
-
-        Args:
-            ax: Axes to draw on; by default a new figure.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from closedform.report.figure import draw
-
-        return draw(self.chart(), ax)
 
     @override
     def summary(self) -> Document:
@@ -112,7 +97,7 @@ class Probe(ProbeRecord):
     def page(self) -> Document:
         return page_of(self)
 
-    __repr__ = Report.__str__
+    __repr__ = ChartReport.__str__
 
 
 def _fill_(parameter: Tensor, values: Tensor) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from closedform.report.charts import Chart
 from closedform.report.document import Document
 from closedform.report.text import render_text
 from closedform.words.errors import SourceError
 
-__all__ = ["Report"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ChartReport", "Report"]
 
 
 class Report(ABC):
@@ -48,3 +53,24 @@ class Report(ABC):
         from closedform.report.notebook import render_cell
 
         return render_cell(self.page())
+
+
+class ChartReport(Report, ABC):
+    """A report with one chart that says most of it."""
+
+    @abstractmethod
+    def chart(self) -> Chart:
+        """Return that chart."""
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the chart by matplotlib, and return the axes.
+
+        Args:
+            ax: Axes to draw on; by default a new figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from closedform.report.figure import draw
+
+        return draw(self.chart(), ax)

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from typing_extensions import override
 
 from closedform.comparison.causes import EXCESS
 from closedform.comparison.layout import methods_table, race_chart
-from closedform.comparison.methods import MethodResult
+from closedform.comparison.methods import MethodResult, method_called
 from closedform.fit.convex import ConvexSolution, Curvature, GapCertificate
-from closedform.report import Document, Report, Section
+from closedform.report import ChartReport, Document, Section
 from closedform.report.charts import Chart
 from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural, short
 from closedform.words.outcome import Outcome
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["CriterionComparison", "sentence_of"]
 
@@ -68,7 +65,7 @@ def sentence_of(
 
 @final
 @dataclass(frozen=True, repr=False)
-class CriterionComparison(Report):
+class CriterionComparison(ChartReport):
     """The exact minimiser of a criterion beside optimizers that trained the same layer on the same rows.
 
     Attributes:
@@ -117,10 +114,7 @@ class CriterionComparison(Report):
         Raises:
             KeyError: there is none; the names there are are listed.
         """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in self.methods)}")
+        return method_called(name, self.methods)
 
     def metrics(self) -> dict[str, float]:
         """Return its numbers as flat floats, for trackers; those of a method as ``method/number``."""
@@ -141,22 +135,10 @@ class CriterionComparison(Report):
             "methods": [_renamed(method.to_dict()) for method in self.methods],
         }
 
+    @override
     def chart(self) -> Chart:
         """Return excess loss against seconds as a chart."""
         return race_chart(self.methods, self._floor, loss=self.criterion)
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw excess loss against seconds, both logarithmic, one line per method, and return the axes.
-
-        Args:
-            ax: Axes to draw on; by default a new figure.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from closedform.report.figure import draw
-
-        return draw(self.chart(), ax)
 
     @override
     def summary(self) -> Document:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.solution import Solution
-from closedform.report.base import Report
+from closedform.report.base import ChartReport
 from closedform.report.charts import LEFT, RIGHT, Chart, Mark, Scale, Series, decades
 from closedform.report.document import Block, Column, Document, Facts, Notes, Paragraph, Section, Table
 from closedform.report.palette import ink_name
 from closedform.words.errors import MissingExtraError
 from closedform.words.json_values import plain
 from closedform.words.numbers import number, plural, short
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["RidgePath"]
 
@@ -43,7 +40,7 @@ _LOSSES = {"mse": "mean squared error", "mae": "mean absolute error", "density":
 
 @final
 @dataclass(frozen=True, repr=False, eq=False)
-class RidgePath(Report):
+class RidgePath(ChartReport):
     """Every ridge strength, what each errs by on rows it has not seen, and the certified fit at the chosen one.
 
     Attributes:
@@ -135,18 +132,10 @@ class RidgePath(Report):
             }
         )
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the error against the strength, a line for each target, by matplotlib; return the axes.
-
-        Args:
-            ax: Axes to draw on; by default a new figure.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        from closedform.report.figure import draw
-
-        return draw(_path_chart(self), ax)
+    @override
+    def chart(self) -> Chart:
+        """Return the error against the strength, a line for each target, as a chart."""
+        return _path_chart(self)
 
     def section(self) -> Section:
         """Return the path as a section of a report."""
@@ -160,7 +149,7 @@ class RidgePath(Report):
     def page(self) -> Document:
         return _page_of(self)
 
-    __repr__ = Report.__str__
+    __repr__ = ChartReport.__str__
 
 
 def _path_chart(path: RidgePath) -> Chart:
