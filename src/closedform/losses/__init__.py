@@ -1,7 +1,7 @@
 """Convex criteria: what each is worth, how it bends, and what it refuses. Pure functions of outputs and targets."""
 
-from closedform.losses.check import HingeLoss, Kinked, PinballLoss
 from closedform.losses.criterion import Criterion
+from closedform.losses.kinked import HingeLoss, Kinked, PinballLoss
 from closedform.losses.reading import CRITERIA, Targets, criterion_by_name, is_squared_error, read_criterion
 from closedform.losses.recognition import recognised
 from closedform.losses.squared_hinge import SquaredHingeLoss

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from closedform.words.errors import InputError
 
-__all__ = ["Criterion", "Separable"]
+__all__ = ["AttainedLoss", "Criterion", "Separable", "refuse_rows"]
 
 
 class Criterion(ABC):
@@ -138,6 +138,20 @@ class Separable(Criterion, ABC):
     @override
     def diagonal(self, C: Tensor) -> Tensor:
         return C
+
+
+class AttainedLoss(Separable, ABC):
+    """One that is constant or grows far out in every direction, so that no direction makes it fall for ever."""
+
+    @override
+    def far_slopes(self, T: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
+        # No direction of the bias alone lets the loss fall without attaining a minimum.
+        ones = torch.ones_like(T)
+        return ones, ones
+
+    @override
+    def falls(self, S: Tensor, T: Tensor) -> Tensor:
+        return torch.zeros(S.shape[0], dtype=torch.bool, device=S.device)
 
 
 def refuse_rows(bad: Tensor, values: Tensor, numbers: Tensor, sentence: str) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.losses.criterion import Separable
+from closedform.losses.criterion import AttainedLoss
 
 __all__ = ["Huber", "SmoothL1"]
 
@@ -17,7 +16,7 @@ __all__ = ["Huber", "SmoothL1"]
 _RADIUS = 1e-3
 
 
-class _Rounded(Separable, ABC):
+class _Rounded(AttainedLoss, ABC):
     """``scale`` times half the squared residual up to ``width``, and linear beyond (Huber 1964)."""
 
     name: ClassVar[str]
@@ -48,17 +47,6 @@ class _Rounded(Separable, ABC):
     @override
     def recession(self, S: Tensor, T: Tensor) -> Tensor:
         return (self.scale * self.width * S.abs()).sum(1)
-
-    @override
-    def far_slopes(self, T: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
-        # No direction of the bias alone lets the loss fall without attaining a minimum.
-        ones = torch.ones_like(T)
-        return ones, ones
-
-    @override
-    def falls(self, S: Tensor, T: Tensor) -> Tensor:
-        # The loss is bounded below and grows both ways: nowhere does it fall for ever.
-        return torch.zeros(S.shape[0], dtype=torch.bool, device=S.device)
 
 
 @final

@@ -10,10 +10,10 @@ from typing import Any, final
 from torch import nn
 
 from closedform.losses.bce_with_logits import BCEWithLogits, MultiLabelSoftMargin
-from closedform.losses.check import Absolute, Hinge, HingeLoss, Kinked, Pinball, PinballLoss
 from closedform.losses.criterion import Criterion, check_factors
 from closedform.losses.cross_entropy import CrossEntropy
 from closedform.losses.huber import Huber, SmoothL1
+from closedform.losses.kinked import Absolute, Hinge, HingeLoss, Kinked, Pinball, PinballLoss
 from closedform.losses.poisson import Poisson
 from closedform.losses.soft_margin import SoftMargin
 from closedform.losses.squared_hinge import SquaredHinge, SquaredHingeLoss

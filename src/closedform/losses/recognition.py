@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from closedform.losses.check import HingeLoss
+from closedform.losses.kinked import HingeLoss
 from closedform.losses.squared_hinge import SquaredHingeLoss
 
 __all__ = ["recognised"]

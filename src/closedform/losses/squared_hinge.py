@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from closedform.losses.criterion import Separable, refuse_rows
-from closedform.words.errors import InputError
+from closedform.losses.criterion import AttainedLoss, refuse_rows
+from closedform.losses.reduction import check_reduction, reduced
 
 __all__ = ["SquaredHinge", "SquaredHingeLoss"]
 
 
 @final
-class SquaredHinge(Separable):
+class SquaredHinge(AttainedLoss):
     """``max(0, 1 - t z)^2`` for t of -1 and 1.
 
     Args:
@@ -53,17 +53,6 @@ class SquaredHinge(Separable):
     def recession(self, S: Tensor, T: Tensor) -> Tensor:
         return torch.where(T * S < 0, torch.full_like(S, torch.inf), torch.zeros_like(S)).sum(1)
 
-    @override
-    def far_slopes(self, T: Tensor, n_outputs: int) -> tuple[Tensor, Tensor]:
-        # No direction of the bias alone lets the loss fall without attaining a minimum.
-        ones = torch.ones_like(T)
-        return ones, ones
-
-    @override
-    def falls(self, S: Tensor, T: Tensor) -> Tensor:
-        # Far enough along a direction with no negative margin the loss is constant: a minimum is attained.
-        return torch.zeros(S.shape[0], dtype=torch.bool, device=S.device)
-
 
 @final
 class SquaredHingeLoss(nn.Module):
@@ -83,11 +72,9 @@ class SquaredHingeLoss(nn.Module):
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise InputError(f"reduction={reduction!r} must be 'mean', 'sum' or 'none'.")
+        check_reduction(reduction)
         self.reduction = reduction
 
     @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        loss = (1 - target * output).clamp_min(0).square()
-        return loss.mean() if self.reduction == "mean" else loss.sum() if self.reduction == "sum" else loss
+        return reduced((1 - target * output).clamp_min(0).square(), self.reduction)

@@ -6,18 +6,17 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import Any
 
-import torch
-from torch import Tensor
-from typing_extensions import override
-
-from closedform.rows.source import Source
 from closedform.rows.table import Rows, as_rows
+from closedform.rows.unnumbered import UnnumberedSource
 from closedform.rows.walkers.on_dask import OnDask, import_dask
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["dask_rows", "is_dask"]
+
+#: Said of its tables where somebody reads rows of them by number.
+_WHAT = "is a Dask collection"
 
 
 def is_dask(data: Any) -> bool:
@@ -75,9 +74,9 @@ def dask_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
     first, total = as_rows(*head), sum(lengths)
     return replace(
         first,
-        x=_DaskSource(first.x, (total, first.n_features)),
-        y=_DaskSource(first.y, (total, first.n_targets)),
-        weight=None if first.weight is None else _DaskSource(first.weight, (total,)),
+        x=UnnumberedSource(first.x, first.x.dtype, (total, first.n_features), _WHAT),
+        y=UnnumberedSource(first.y, first.y.dtype, (total, first.n_targets), _WHAT),
+        weight=None if first.weight is None else UnnumberedSource(first.weight, first.weight.dtype, (total,), _WHAT),
         walker=OnDask(list(zip(*columns, strict=True)), lengths),
         notes=(*first.notes, f"X is a Dask collection of {len(lengths):,} partitions; its rows stayed on the workers"),
     )
@@ -164,24 +163,3 @@ def _shown(lengths: list[int]) -> str:
 def _head(X: Any, Y: Any, weight: Any) -> tuple[Any, Any, Any]:
     """The first row of a partition."""
     return X[:1], Y[:1], None if weight is None else weight[:1]
-
-
-@final
-class _DaskSource(Source):
-    """The columns of a collection: their shape and dtype; the rows are read by the workers."""
-
-    in_memory = False
-    notes = ()
-
-    def __init__(self, first: Source, shape: tuple[int, ...]) -> None:
-        self.name, self.dtype, self.device, self.columns = first.name, first.dtype, first.device, first.columns
-        self.shape, self._stored = shape, first.stored_dtype
-
-    @property
-    @override
-    def stored_dtype(self) -> torch.dtype:
-        return self._stored
-
-    @override
-    def read(self, start: int, stop: int) -> Tensor:
-        raise InputError(f"{self.name} is a Dask collection, so that rows cannot be read by their numbers.")

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any, final
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from closedform.numerics.row_hash import hash_rows
 from closedform.rows.block import Block, Readable
 from closedform.rows.shifted import Shifted
-from closedform.rows.source import Source
 from closedform.rows.table import Rows, as_rows
+from closedform.rows.unnumbered import UnnumberedSource
 from closedform.rows.walkers import InOrder, Walker
 from closedform.rows.walkers.walker import AnyFold
 from closedform.words.errors import DataTypeError, InputError
@@ -25,6 +24,8 @@ __all__ = ["Stream", "is_one_shot", "stream_rows"]
 _ROWS_AT_ONCE = 4096
 #: Batch size by which a dataset without batches is read.
 _BATCH = 1024
+#: Said of its tables where somebody reads rows of them by number.
+_WHAT = "comes in batches"
 #: What fields= may name.
 _FIELDS = ("X", "Y", "sample_weight")
 
@@ -143,8 +144,8 @@ def stream_rows(stream: Stream) -> Rows:
     if first is None:
         raise InputError(f"the {stream.name} yielded no rows.")
 
-    x_source = _StreamSource(first.x, dtypes[0], (count, first.n_features))
-    y_source = _StreamSource(first.y, dtypes[1], (count, first.n_targets))
+    x_source = UnnumberedSource(first.x, dtypes[0], (count, first.n_features), _WHAT)
+    y_source = UnnumberedSource(first.y, dtypes[1], (count, first.n_targets), _WHAT)
     notes = [*first.notes, f"X is a {stream.name}: its rows are read again for each pass"]
     if not first.y.stored_dtype.is_floating_point:
         notes.append(
@@ -155,7 +156,7 @@ def stream_rows(stream: Stream) -> Rows:
         first,
         x=x_source,
         y=y_source,
-        weight=_StreamSource(first.weight, torch.float64, (count,)) if first.weight is not None else None,
+        weight=UnnumberedSource(first.weight, torch.float64, (count,), _WHAT) if first.weight is not None else None,
         walker=_Again(stream, count, mark),
         notes=tuple(notes),
     )
@@ -212,27 +213,6 @@ class _Again(Walker):
             )
         whole = _joined(list(self._tables()))
         return whole.block(0, whole.n_rows, as_stored=as_stored, unweighted=unweighted)
-
-
-@final
-class _StreamSource(Source):
-    """The columns of a stream: their shape and dtype; the rows are read by the walker."""
-
-    in_memory = False
-    notes = ()
-
-    def __init__(self, first: Source, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        self.name, self.dtype, self.device, self.columns = first.name, dtype, first.device, first.columns
-        self.shape, self._stored = shape, first.stored_dtype
-
-    @property
-    @override
-    def stored_dtype(self) -> torch.dtype:
-        return self._stored
-
-    @override
-    def read(self, start: int, stop: int) -> Tensor:
-        raise InputError(f"{self.name} comes in batches, so that rows cannot be read by their numbers.")
 
 
 def _opener(source: Any) -> Callable[[], Iterable[Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from closedform.losses.criterion import refuse_rows
+from closedform.losses.reduction import check_reduction, reduced
 from closedform.words.errors import InputError
 
 __all__ = ["Absolute", "Hinge", "HingeLoss", "Kinked", "Pinball", "PinballLoss"]
@@ -122,13 +123,13 @@ class PinballLoss(nn.Module):
         super().__init__()
         if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0 < quantile < 1:
             raise InputError(f"quantile={quantile!r} must be a number between 0 and 1, both excluded.")
-        _check_reduction(reduction)
+        check_reduction(reduction)
         self.quantile, self.reduction = float(quantile), reduction
 
     @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         error = target - output
-        return _reduced(torch.maximum(self.quantile * error, (self.quantile - 1) * error), self.reduction)
+        return reduced(torch.maximum(self.quantile * error, (self.quantile - 1) * error), self.reduction)
 
 
 @final
@@ -149,18 +150,9 @@ class HingeLoss(nn.Module):
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        _check_reduction(reduction)
+        check_reduction(reduction)
         self.reduction = reduction
 
     @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return _reduced((1 - target * output).clamp_min(0), self.reduction)
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise InputError(f"reduction={reduction!r} must be 'mean', 'sum' or 'none'.")
-
-
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
-    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+        return reduced((1 - target * output).clamp_min(0), self.reduction)
