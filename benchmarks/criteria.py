@@ -7,7 +7,6 @@ how many times as long it takes, and by how much (relative) its objective is abo
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import write
 from sklearn import linear_model
 from torch import Tensor, nn
 
@@ -165,7 +165,7 @@ def main() -> int:
             record["peers"].append({"name": peer, "seconds": theirs, "ratio": theirs / seconds, "above": above})
         records.append(record)
     if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
+        write(arguments.json, records, torch.get_num_threads())
     return 0
 
 

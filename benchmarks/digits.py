@@ -9,7 +9,6 @@ usual mode its extended one is timed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -26,6 +25,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = str(ARGUMENTS.threads)
 
 import torch  # noqa: E402
+from record import write  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import closedform as cf  # noqa: E402
@@ -129,7 +129,7 @@ def main() -> None:
             flush=True,
         )
     if ARGUMENTS.json is not None:
-        ARGUMENTS.json.write_text(json.dumps(results, indent=2) + "\n")
+        write(ARGUMENTS.json, results, ARGUMENTS.threads)
 
 
 if __name__ == "__main__":

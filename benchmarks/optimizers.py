@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from record import write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -209,8 +209,7 @@ def main() -> None:
                 }
             )
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(records, file, indent=1)
+        write(arguments.json, records, torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ bar it is held against, and the peak memory that ours adds. ``--scale`` takes th
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import write
 
 import closedform as cf
 from closedform.rows import OneHotRows
@@ -111,7 +111,7 @@ def main() -> None:
             f"(bar {found['bar']:.0f}), {found['memory']:.1f} times the data in memory"
         )
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
+        write(options.json, rows, torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record import write
 
 import closedform as cf
 
@@ -164,7 +165,7 @@ def main() -> None:
             error = f", weights apart {line['error']:.1e}" if "error" in line else ""
             print(f"{line['what']:<36} {line['seconds']:8.3f} s  {beside}{error}  {line.get('note', '')}", flush=True)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(lines, indent=1))
+        write(arguments.json, lines, torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +65,7 @@ def main(words: list[str] | None = None) -> None:
     from bars import bars
     from measure import Settings, measure, measure_sweep, missing
     from problems import FULL, QUICK, SWEEPS, SWEEPS_QUICK
+    from record import circumstances
     from show import show, show_bars, show_sweep
 
     torch.set_num_threads(arguments.threads)
@@ -80,10 +79,7 @@ def main(words: list[str] | None = None) -> None:
         budget=5.0 if arguments.quick else 300.0,
     )
     record: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "threads": arguments.threads,
+        **circumstances(arguments.threads),
         "quick": arguments.quick,
         "pause": settings.pause,
         "one_process": settings.one_process,
@@ -147,15 +143,6 @@ def _write(arguments: argparse.Namespace, record: dict[str, Any], begun: float) 
 
         arguments.page.parent.mkdir(parents=True, exist_ok=True)
         write_page(arguments.page, record)
-
-
-def _processor() -> str:
-    names = Path("/proc/cpuinfo")
-    if names.exists():
-        for line in names.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from record import write
 from torch import Tensor, nn
 
 import closedform as cf
@@ -477,6 +478,7 @@ def main() -> None:
     parser.add_argument("--setups", type=int, default=200)
     parser.add_argument("--healthy", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", help="write the table to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     score, begun = Score(), time.perf_counter()
@@ -487,6 +489,9 @@ def main() -> None:
     print(score.table())
     print(f"\n{options.setups} set-ups, {options.healthy} healthy, {time.perf_counter() - begun:.0f} s")
     print("\n".join(score.false))
+    if options.json:
+        rows = [{"claim": claim, **counts} for claim, counts in sorted(score.counts.items())]
+        write(options.json, rows, torch.get_num_threads())
 
 
 if __name__ == "__main__":

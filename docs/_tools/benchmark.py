@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from records import DATA, seconds, table
+
 __all__ = ["RECORD", "tables"]
 
 #: A copy of ``out/bench.json`` of a run on a quiet machine.
-RECORD = Path(__file__).parents[1] / "_data" / "bench.json"
+RECORD = DATA / "bench.json"
 _MISSING = (
     "This copy of the documentation holds no record; `make bench` makes one, `cp out/bench.json docs/_data/` keeps it."
 )
@@ -24,11 +26,11 @@ def tables(file: Path = RECORD) -> str:
     parts = [
         f"Measured on {record['date'][:10]}, {record['processor']}, {record['threads']} threads: {met} of "
         f"{len(record['bars'])} bars are met.",
-        _table(
+        table(
             ("rows x columns, targets", "closedform", "floors", "fastest peer that is right", "its time", "ratio"),
             [_row(result) for result in record["results"]],
         ),
-        _table(
+        table(
             ("bar", "problem", "needed", "measured", "met"),
             [(b["bar"], b["problem"], b["needed"], b["measured"], _YES[b["met"]]) for b in record["bars"]],
         ),
@@ -41,7 +43,7 @@ def tables(file: Path = RECORD) -> str:
             (name, *("-" if value is None else f"{value:.2f}" for value in values))
             for name, values in zip(names, found, strict=True)
         ]
-        parts.append(_table(("", *heads), rows))
+        parts.append(table(("", *heads), rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,16 +63,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         return (name, *["-"] * 5)
     floors = f"{ours['seconds'] / result['floor']['seconds']:.2g}"
     if not right:
-        return (name, _seconds(ours["seconds"]), floors, "none", "-", "-")
+        return (name, seconds(ours["seconds"]), floors, "none", "-", "-")
     peer = min(right, key=lambda each: each["seconds"])
     ratio = f"{peer['seconds'] / ours['seconds']:.2g}"
-    return (name, _seconds(ours["seconds"]), floors, peer["peer"], _seconds(peer["seconds"]), ratio)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2g} s" if value >= 1 else f"{value * 1e3:.2g} ms"
-
-
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [titles, ("---",) * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (name, seconds(ours["seconds"]), floors, peer["peer"], seconds(peer["seconds"]), ratio)

@@ -13,6 +13,7 @@ import torch
 
 import benchmark
 import links
+import records
 import snippets
 from closedform.files import example
 
@@ -108,3 +109,69 @@ def test_the_benchmark_is_read_from_its_record(tmp_path: Path) -> None:
     assert "| a bar | all | 2 | 3 | yes |" in told
     assert "| closedform | 0.90 |" in told
     assert "make bench" in benchmark.tables(tmp_path / "none.json")
+
+
+def test_each_record_is_laid_out_with_its_command(tmp_path: Path) -> None:
+    rows = {
+        "optimizers": [
+            {"optimizer": "rls", "condition": 10.0, "batch": 1000, "seconds": 0.0012},
+            {"optimizer": "sgd", "condition": 10.0, "batch": 1000, "seconds": None},
+        ],
+        "digits": {
+            "crlin": [
+                {
+                    "rows": 9,
+                    "columns": 3,
+                    "closedform_seconds": 0.5,
+                    "crlin_seconds": 2.0,
+                    "closedform_width": 1e-16,
+                    "crlin_width": 2e-16,
+                }
+            ],
+            "plain": [
+                {
+                    "rows": 9,
+                    "columns": 3,
+                    "condition": 1e6,
+                    "plain_seconds": 0.1,
+                    "digits_seconds": 0.25,
+                    "ratio": 2.5,
+                }
+            ],
+        },
+        "truth": [{"claim": "reaches the goal", "true": 3}, {"claim": "no slip", "true": 1, "silent": 2}],
+        "scale": [{"what": "2 ranks", "seconds": 2.0, "beside": "one process", "ratio": 0.5, "error": 1e-16}],
+        "path": [{"name": "a sweep", "seconds": 0.1, "peer": 3.0, "ratio": 30.0, "bar": 20.0, "memory": 1.5}],
+        "criteria": [
+            {
+                "problem": "binary",
+                "seconds": 0.1,
+                "relative_gap": 1e-12,
+                "peers": [{"name": "lbfgs", "seconds": 0.2, "ratio": 2.0, "above": 1e-4}],
+            }
+        ],
+    }
+    told = {
+        "optimizers": ["Batches of 1000 rows", "| optimizer | condition 1e+01 |", "| rls | 1.2 ms |", "| sgd | - |"],
+        "digits": ["| 9 x 3 | 500 ms | 2 s | 1e-16 | 2e-16 |", "| 9 x 3 | 1e+06 | 100 ms | 250 ms | 2.5 |"],
+        "truth": ["| reaches the goal | 3 | 0 | 0 |", "| no slip | 1 | 0 | 2 |", "| all | 4 | 0 | 2 |"],
+        "scale": ["| 2 ranks | 2 s | 0.50 of one process | 1e-16 |  |"],
+        "path": ["| a sweep | 100 ms | 3 s | 30.0 | 20 | 1.5 |"],
+        "criteria": ["| binary | closedform | 100 ms |  | proven 1e-12 |", "|  | lbfgs | 200 ms | 2.0 | 1e-04 |"],
+    }
+    how = {
+        "command": "python benchmarks/x.py",
+        "date": "2026-01-02T03:04:05",
+        "processor": "P",
+        "cores": 2,
+        "threads": 1,
+    }
+    for name, parts in told.items():
+        shown = getattr(records, name)
+        assert f"--json docs/_data/{name}.json` makes one" in shown(tmp_path)
+
+        (tmp_path / f"{name}.json").write_text(json.dumps({**how, "rows": rows[name]}))
+        text = shown(tmp_path)
+        assert "Measured on 2026-01-02, P, 2 cores, 1 threads, by `python benchmarks/x.py`:" in text
+        for part in parts:
+            assert part in text

@@ -1,0 +1,47 @@
+"""Where and how a benchmark was measured, written with what it found; pages of the documentation read it back."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["circumstances", "processor", "write"]
+
+
+def processor() -> str:
+    """Return the name of the processor, as the system tells it."""
+    names = Path("/proc/cpuinfo")
+    if names.exists():
+        for line in names.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def circumstances(threads: int) -> dict[str, Any]:
+    """Return when, where and with how many threads is measured, and the command that does it."""
+    script = Path(sys.argv[0]).name
+    words = [word for word in sys.argv[1:] if not word.endswith(".json") and word != "--json"]
+    return {
+        "command": shlex.join(["python", f"benchmarks/{script}", *words]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "threads": threads,
+    }
+
+
+def write(file: str | Path, rows: Any, threads: int) -> None:
+    """Write what was found, whole, with the circumstances."""
+    target = Path(file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    part.write_text(json.dumps({**circumstances(threads), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    part.replace(target)
