@@ -21,7 +21,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from closedform.files.opening import list_keys, open_source, split_spec
+from closedform.files.opening import list_keys, open_source
+from closedform.files.specs import split_spec
 from closedform.words.errors import ClosedformError, DataTypeError, InputError, MissingExtraError, SourceError
 
 RNG = np.random.default_rng(0)

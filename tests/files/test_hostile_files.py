@@ -103,11 +103,11 @@ def test_a_pipe_behind_a_link_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_looks_at_a_file_grow_with_its_keys_and_no_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: each pair of tables was looked at, so 500 molecules took a minute."""
-    from closedform.files import discovery
+    from closedform.files import pairing
 
     looks: list[int] = []
-    original = discovery.misfit
-    monkeypatch.setattr(discovery, "misfit", lambda *given: looks.append(1) or original(*given))
+    original = pairing.misfit
+    monkeypatch.setattr(pairing, "misfit", lambda *given: looks.append(1) or original(*given))
     for names in (("R", "E"), ("X", "y")):
         with h5py.File(tmp_path / "m.h5", "w") as file:
             for i in range(400):

@@ -13,8 +13,9 @@ import torch
 import closedform as cf
 from closedform.files import open_data, open_problem
 from closedform.files.discovery import discover
-from closedform.files.opening import join_files, open_source, split_spec
+from closedform.files.opening import open_source
 from closedform.files.shards import missing_shards
+from closedform.files.specs import join_files, split_spec
 from closedform.words.errors import DataTypeError, InputError, SourceError
 
 RNG = np.random.default_rng(0)

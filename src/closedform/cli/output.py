@@ -149,7 +149,7 @@ def refuse_overwriting(inputs: Sequence[str | None], *outputs: Output | None) ->
     Raises:
         InputError: two of them are the same file, by whatever name.
     """
-    from closedform.files.opening import files_of, split_spec
+    from closedform.files.specs import files_of, split_spec
 
     read = [path for spec in inputs if spec is not None for path in files_of(split_spec(spec)[0])]
     written: list[OutputFile] = []

@@ -51,7 +51,7 @@ class Tables:
 
 def named_files(files: Sequence[str]) -> str:
     """Return one spec for the files of a command line, which are the rows of one table where there are several."""
-    from closedform.files.opening import join_files
+    from closedform.files.specs import join_files
 
     return files[0] if len(files) == 1 else join_files(files)
 
@@ -86,8 +86,9 @@ def open_tables(
         InputError: the features are named twice.
     """
     from closedform.files.discovery import discover
-    from closedform.files.opening import open_source, split_spec
+    from closedform.files.opening import open_source
     from closedform.files.paths import check_memory
+    from closedform.files.specs import split_spec
 
     path, key = split_spec(file)
     if key is not None and x is not None:

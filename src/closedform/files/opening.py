@@ -7,142 +7,24 @@ one table whose rows are in many files.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import final
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from closedform.engine.capacity import available_memory
-from closedform.files.columns import ArrowFormat, ParquetFormat
-from closedform.files.csv_files import CsvFormat, looks_like_table
-from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, describe, key_error, short_key, sniff
-from closedform.files.hdf5 import Hdf5Format
-from closedform.files.matlab import MatlabFormat
-from closedform.files.numpy_files import NpyFormat, NpzFormat
-from closedform.files.selection import RowsSource, SelectedSource, TransposedSource, column_positions, split_selection
-from closedform.files.shards import (
-    ShardedSource,
-    find_shards,
-    in_natural_order,
-    is_pattern,
-    missing_shards,
-    partitions,
-    tables_in_folder,
-)
-from closedform.files.tensor_files import PtFormat, SafetensorsFormat
-from closedform.files.zarr_files import ZarrFormat, is_zarr
+from closedform.files.formats import FileFormat, FileSource, UnknownKey, describe, key_error
+from closedform.files.recognition import file_format
+from closedform.files.selection import RowsSource, open_selected
+from closedform.files.specs import split_spec
 from closedform.rows.source import Source
 from closedform.rows.tensors import TensorSource
 from closedform.words.errors import InputError, SourceError
-from closedform.words.text import printable
 
-__all__ = [
-    "file_format",
-    "files_of",
-    "join_files",
-    "join_spec",
-    "known_endings",
-    "list_keys",
-    "open_source",
-    "split_spec",
-]
+__all__ = ["list_keys", "open_source"]
 
-FORMATS: tuple[FileFormat, ...] = (
-    Hdf5Format(),
-    NpyFormat(),
-    NpzFormat(),
-    SafetensorsFormat(),
-    ParquetFormat(),
-    ArrowFormat(),
-    CsvFormat(),
-    MatlabFormat(),
-    ZarrFormat(),
-    PtFormat(),
-)
-#: Between the paths of one table in many files; no name of a file holds it, but by malice.
-_BETWEEN_FILES = "\n"
 #: Integers beyond this are not all numbers of float64.
 _LARGEST_EXACT = 2**53
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return the files that the path of a spec stands for: of a pattern all that match, of several files all."""
-    if os.path.exists(path):
-        return [path]
-    if _BETWEEN_FILES in str(path):
-        return [Path(name) for name in str(path).split(_BETWEEN_FILES)]
-    return [Path(name) for name in _matches(str(path))] if is_pattern(str(path)) else [path]
-
-
-def known_endings() -> tuple[str, ...]:
-    """Return the endings of all formats, lower case with the dot."""
-    return tuple(suffix for form in FORMATS for suffix in form.suffixes)
-
-
-def join_spec(path: Path, key: str) -> str:
-    """Return ``FILE::KEY``, or ``FILE`` alone for an empty key: what :func:`split_spec` splits."""
-    return f"{path}::{key}" if key else str(path)
-
-
-def join_files(files: Sequence[str | os.PathLike[str]]) -> str:
-    """Return one spec for a table whose rows are in several files, in this order.
-
-    Files in alphabetical order, as a shell leaves them, are put in the order in which people count.
-
-    Raises:
-        SourceError: no file at all.
-
-    Example:
-        >>> join_files(["e_1.npy", "e_10.npy", "e_2.npy"]).split()
-        ['e_1.npy', 'e_2.npy', 'e_10.npy']
-    """
-    names = [os.fspath(file) for file in files]
-    if not names:
-        raise SourceError("the list of files is empty; name at least one.")
-    if names == sorted(names):
-        names = [str(path) for path in in_natural_order([Path(name) for name in names])]
-    return _BETWEEN_FILES.join(names)
-
-
-def split_spec(spec: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """Split ``FILE::KEY`` into its file and its key; the key is None where only a file is given.
-
-    A name of a file may hold ``::`` itself: the longest part that is a file comes first.
-
-    Example:
-        >>> path, key = split_spec("data.h5::kernels/train_kernel")
-        >>> path.name, key
-        ('data.h5', 'kernels/train_kernel')
-    """
-    text = os.fspath(spec)
-    file, separator, key = text, "", ""
-    while not _exists(file):
-        file, separator, rest = file.rpartition("::")
-        if not separator:
-            # None of its parts is a file.
-            file, separator, key = text.partition("::")
-            return Path(file), (key or None) if separator else None
-        key = f"{rest}::{key}" if key else rest
-    return Path(file), key or None
-
-
-def _exists(text: str) -> bool:
-    if os.path.exists(text):
-        return True
-    if _BETWEEN_FILES in text:
-        return all(map(os.path.exists, text.split(_BETWEEN_FILES)))
-    return is_pattern(text) and any(True for _ in _matches(text))
-
-
-def _matches(pattern: str) -> Iterator[str]:
-    import glob
-
-    return glob.iglob(pattern, recursive=True)
 
 
 def open_source(
@@ -201,7 +83,7 @@ def open_source(
     wanted = spec_key if spec_key is not None else key
     budget = int(memory_share * available_memory())
     try:
-        source = _open(form, path, _only_key(form, path) if wanted is None else wanted, budget)
+        source = open_selected(form, path, _only_key(form, path) if wanted is None else wanted, budget)
     except UnknownKey as error:
         raise key_error(path, str(error), form.entries(path)) from None
 
@@ -219,28 +101,6 @@ def open_source(
         )
 
     return _in_memory(source)
-
-
-def _open(form: FileFormat, path: Path, key: str, budget: int) -> FileSource:
-    """Open a key, or the columns ``KEY[COLUMNS]`` or the transpose ``KEY.T`` of one.
-
-    Raises:
-        UnknownKey: the file holds no such table, or the table no such columns.
-    """
-    try:
-        return form.open(path, key, budget)
-    except UnknownKey:
-        selection = split_selection(key)
-        if selection is not None and not form.columns:
-            source = form.open(path, selection[0], budget)
-            width = source.shape[1] if len(source.shape) == 2 else 0
-            positions = column_positions(selection[1], width) if width else None
-            if positions is None:
-                raise
-            return SelectedSource(source, positions, printable(join_spec(path, key)))
-        if key.endswith(".T") and not form.columns:
-            return TransposedSource(form.open(path, key.removesuffix(".T"), budget))
-        raise
 
 
 def _in_memory(source: FileSource) -> Source:
@@ -309,184 +169,6 @@ def list_keys(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], 
             if column.numeric:
                 found[f"{key}[{name}]"] = (column.shape, column.dtype)
     return found
-
-
-def file_format(path: Path) -> FileFormat:
-    """Return the format of a file by its ending, or by its first bytes where the ending is unknown.
-
-    Several files in one spec, a pattern or a folder of Parquet files have the format of their files.
-
-    Raises:
-        SourceError: it is not a file that can be read, or of none of the formats.
-    """
-    if not os.path.exists(path):
-        if _BETWEEN_FILES in str(path):
-            return _ShardedFormat([Path(name) for name in str(path).split(_BETWEEN_FILES)])
-        if is_pattern(str(path)):
-            return _ShardedFormat(find_shards(str(path)), found=True)
-    elif path.is_dir():
-        if is_zarr(path):
-            return next(form for form in FORMATS if form.title == ZarrFormat.title)
-        if tables := tables_in_folder(path):
-            _refuse_partitions(path, tables)
-            return _ShardedFormat(tables, found=True)
-
-    _check_file(path)
-    name = path.name.lower()
-    found = sniff(path) if name.endswith(MatlabFormat.suffixes) else None
-    for form in FORMATS:
-        if name.endswith(form.suffixes) and found != Hdf5Format.title:
-            return form
-
-    found = sniff(path) if found is None else found
-    for form in FORMATS:
-        if form.title == found:
-            return form
-
-    if found is None and looks_like_table(path):
-        return next(form for form in FORMATS if form.title == CsvFormat.title)
-
-    supported = ", ".join(known_endings())
-    if found == "pickle":
-        raise SourceError(f"{path} is a Python pickle, which closedform never loads; save it as one of {supported}.")
-
-    raise SourceError(f"{path} has the unknown ending '{path.suffix}'; convert it to one of {supported}.")
-
-
-def _refuse_partitions(folder: Path, tables: list[Path]) -> None:
-    """Refuse a folder whose table has columns that stand in the names of folders and in no file.
-
-    Raises:
-        SourceError: with the ways to read it.
-    """
-    named = partitions(folder, tables)
-    if not named:
-        return
-    held = file_format(tables[0]).entries(tables[0])
-    missing = [name for name in named if name not in held]
-    if missing:
-        columns = ", ".join(map(printable, missing))
-        raise SourceError(
-            f"{folder} is partitioned by {columns}, which stands in the names of its folders and in no file. Read it "
-            f"whole with pyarrow.dataset.dataset({str(folder)!r}, partitioning='hive').to_table() and pass that, or "
-            f"leave {columns} out with the pattern '{folder}/**/*{tables[0].suffix}'."
-        )
-
-
-@final
-class _ShardedFormat(FileFormat):
-    """Files of one format, whose tables of one key are the rows of one table.
-
-    Args:
-        paths: The files.
-        found: Whether they were looked for, and not named one by one: then one may be missing.
-    """
-
-    suffixes = ()
-
-    def __init__(self, paths: Sequence[Path], *, found: bool = False) -> None:
-        self._paths, self._found = list(paths), found
-        self._form = file_format(self._paths[0])
-        self.title, self.columns = self._form.title, self._form.columns
-        for path in self._paths[1:]:
-            if file_format(path).title != self.title:
-                raise SourceError(f"{self._paths[0]} is {self.title} and {path} is not; name files of one format.")
-
-    @override
-    def entries(self, path: Path) -> dict[str, Entry]:
-        """Return the entries of the first file with the rows of all of them.
-
-        Raises:
-            InputError: the files have no table in common.
-        """
-        shards = [self._form.entries(shard) for shard in self._paths]
-        found = {}
-        for key, entry in shards[0].items():
-            same = [shard[key] for shard in shards if key in shard]
-            if len(same) == len(shards) and entry.shape and all(part.shape[1:] == entry.shape[1:] for part in same):
-                rows = sum(part.shape[0] for part in same)
-                found[key] = Entry((rows, *entry.shape[1:]), entry.dtype, entry.numeric, entry.role, entry.columns)
-        if self.columns and found:
-            found |= _partly_there(shards, found)
-        if shards[0] and not found:
-            odd = next(i for i, shard in enumerate(shards) if not _same_tables(shards[0], shard))
-            raise InputError(
-                f"{self._paths[0]} holds {describe(shards[0])}, and {self._paths[odd]} {describe(shards[odd])}; "
-                "the files of one table have the same columns."
-            )
-        return found
-
-    @override
-    def open(self, path: Path, key: str, budget: int) -> FileSource:
-        """Open all files; a table of named columns takes the names of the first.
-
-        Raises:
-            UnknownKey: no file has this table.
-            InputError: some have it, and others do not.
-        """
-        sources: list[FileSource] = []
-        for shard in self._paths:
-            try:
-                sources.append(_open(self._form, shard, key, budget))
-            except UnknownKey as error:
-                held = [other for other in self._paths if str(error) in self._form.entries(other)]
-                if not held:
-                    raise
-                what = f"{'column' if self.columns else 'table'} {short_key(str(error))!r}"
-                raise InputError(
-                    f"{shard} has no {what}, which {held[0]} has; the files of one table have the same columns. "
-                    "Name those that all have, or write it again."
-                ) from None
-
-        source = ShardedSource(sources, join_spec(path, key))
-        missing = missing_shards(self._paths) if self._found else []
-        if missing:
-            shown = ", ".join(map(printable, missing[:4])) + (", ..." if len(missing) > 4 else "")
-            are = "is" if len(missing) == 1 else "are"
-            source.notes = (*source.notes, f"by the numbers of the files {shown} {are} missing")
-        return source
-
-
-def _partly_there(shards: list[dict[str, Entry]], found: dict[str, Entry]) -> dict[str, Entry]:
-    """Return the columns that some files have and others lack, so that none is left out without a word.
-
-    Who asks for all columns asks for these, and is told which file lacks one.
-    """
-    rows = next(iter(found.values())).shape[0]
-    partly = {key: entry for shard in shards for key, entry in shard.items() if not all(key in each for each in shards)}
-    return {key: replace(entry, shape=(rows, *entry.shape[1:])) for key, entry in partly.items()}
-
-
-def _same_tables(first: dict[str, Entry], other: dict[str, Entry]) -> bool:
-    """Whether two files hold a table of the same key and width."""
-    return any(key in other and other[key].shape[1:] == entry.shape[1:] for key, entry in first.items())
-
-
-def _check_file(path: Path) -> None:
-    try:
-        kind = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():
-            raise SourceError(f"{path} is a link to {os.readlink(path)}, where there is no file.") from None
-        raise SourceError(f"there is no file {path}; check the path (looked in {Path.cwd()}).") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise SourceError(f"{path} cannot be read ({getattr(error, 'strerror', error)}); check the path.") from error
-
-    if stat.S_ISDIR(kind):
-        raise SourceError(f"{path} is a directory; name a file in it.")
-
-    if not stat.S_ISREG(kind):
-        # A pipe would block until somebody writes to it, and none of the formats can be read in one go.
-        raise SourceError(f"{path} is not a regular file (a pipe, socket or device); save the data to a file first.")
-
-    try:
-        with path.open("rb") as file:
-            first = file.read(1)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-
-    if not first:
-        raise SourceError(f"{path} is empty (0 bytes); write it again.")
 
 
 def _only_key(form: FileFormat, path: Path) -> str:

@@ -10,7 +10,9 @@ from typing import Any, TypeGuard, final
 
 from closedform.engine.capacity import available_memory
 from closedform.files.discovery import discover
-from closedform.files.opening import join_files, known_endings, open_source, split_spec
+from closedform.files.opening import open_source
+from closedform.files.recognition import known_endings
+from closedform.files.specs import join_files, split_spec
 from closedform.rows.source import Source
 from closedform.words.errors import SourceError
 

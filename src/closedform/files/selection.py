@@ -6,13 +6,15 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.files.formats import FileSource, UnknownKey
+from closedform.files.formats import FileFormat, FileSource, UnknownKey
+from closedform.files.specs import join_spec
 from closedform.rows.source import Source
 from closedform.words.errors import SourceError
 from closedform.words.text import printable
@@ -23,6 +25,7 @@ __all__ = [
     "TransposedSource",
     "column_positions",
     "join_columns",
+    "open_selected",
     "positions_text",
     "split_columns",
     "split_selection",
@@ -197,3 +200,25 @@ class TransposedSource(FileSource):
     @override
     def close(self) -> None:
         self._source.close()
+
+
+def open_selected(form: FileFormat, path: Path, key: str, budget: int) -> FileSource:
+    """Open a key, or the columns ``KEY[COLUMNS]`` or the transpose ``KEY.T`` of one.
+
+    Raises:
+        UnknownKey: the file holds no such table, or the table no such columns.
+    """
+    try:
+        return form.open(path, key, budget)
+    except UnknownKey:
+        selection = split_selection(key)
+        if selection is not None and not form.columns:
+            source = form.open(path, selection[0], budget)
+            width = source.shape[1] if len(source.shape) == 2 else 0
+            positions = column_positions(selection[1], width) if width else None
+            if positions is None:
+                raise
+            return SelectedSource(source, positions, printable(join_spec(path, key)))
+        if key.endswith(".T") and not form.columns:
+            return TransposedSource(form.open(path, key.removesuffix(".T"), budget))
+        raise

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from closedform.files import open_source
-from closedform.files.opening import split_spec
+from closedform.files.specs import split_spec
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, SourceError
 from closedform.words.numbers import plural

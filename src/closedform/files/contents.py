@@ -1,0 +1,167 @@
+"""What files hold: tables, tables of named columns, and each file looked into once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from closedform.files.formats import Entry, FileFormat, UnknownKey, describe, key_error
+from closedform.files.recognition import file_format
+from closedform.files.selection import column_positions, join_columns, positions_text, split_columns, split_selection
+from closedform.files.specs import join_spec, split_spec
+from closedform.words.errors import SourceError
+
+__all__ = ["Files", "Frame", "Table"]
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """A table of numbers in a file: its key there, which may name columns or a transpose, and its shape."""
+
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+
+    @property
+    def spec(self) -> str:
+        """``FILE::KEY``."""
+        return join_spec(self.path, self.key)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        return self.shape[-1] if len(self.shape) > 1 else 1
+
+    def fits(self, target: Table) -> bool:
+        """Whether these could be the features of a target, by their shapes."""
+        leading = self.shape[:-1]
+        return len(self.shape) >= 2 and len(target.shape) >= 1 and leading in (target.shape, target.shape[:-1])
+
+
+@final
+@dataclass(frozen=True)
+class Frame:
+    """A table of which some columns are features and others targets; columns without names are numbered.
+
+    Attributes:
+        key: The key of the table in its file; None where the file is the table and columns are its keys.
+        columns: Its columns.
+        numbered: Whether the columns are numbers, because they have no names.
+    """
+
+    path: Path
+    key: str | None
+    columns: Mapping[str, Entry]
+    numbered: bool = False
+
+    def choose(self, names: list[str]) -> Table:
+        """Return the table of these columns."""
+        shape = (self.n_rows, sum(self.columns[name].shape[1] for name in names))
+        if self.key is None:
+            return Table(self.path, join_columns(names), shape)
+        text = positions_text([int(name) for name in names]) if self.numbered else join_columns(names)
+        return Table(self.path, f"{self.key}[{text}]", shape)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of each column."""
+        return next(iter(self.columns.values())).shape[0]
+
+    def names(self, key: str) -> list[str]:
+        """Return the columns that a user's key names, with or without the key of the table around them.
+
+        Raises:
+            UnknownKey: there is no such column.
+        """
+        selection = split_selection(key)
+        if key not in self.columns and selection is not None and selection[0].strip("/") == (self.key or ""):
+            key = selection[1]
+        return split_columns(key, list(self.columns))
+
+
+@final
+@dataclass(frozen=True)
+class Files:
+    """What files hold, each looked into once."""
+
+    seen: dict[Path, tuple[FileFormat, dict[str, Entry]]] = field(default_factory=dict)
+
+    def look(self, path: Path) -> tuple[FileFormat, dict[str, Entry]]:
+        """Return the format of a file and its entries."""
+        if path not in self.seen:
+            form = file_format(path)
+            self.seen[path] = form, form.entries(path)
+        return self.seen[path]
+
+    def table(self, path: Path, key: str | None) -> Table:
+        """Return the table of this key, or of the only table in the file where the key is None.
+
+        Raises:
+            SourceError: there is no such table, or more than one.
+        """  # noqa: DOC501  # key_error makes it
+        form, entries = self.look(path)
+        if form.columns:
+            try:
+                columns = split_columns(key or "", list(entries))
+            except UnknownKey as error:
+                raise key_error(path, str(error), entries) from None
+            return Table(path, key or "", Frame(path, None, entries).choose(columns).shape)
+        if key is None:
+            numeric = [name for name, entry in entries.items() if entry.numeric or entry.columns]
+            if len(entries) == 1 and not numeric:
+                raise SourceError(f"{path} holds {describe(entries)} values, which are not real numbers.")
+            if len(numeric) != 1:
+                raise SourceError(f"{path} is not one table: {describe(entries)}. Name one as {path}::KEY.")
+            key = numeric[0]
+        key = key.strip("/")
+        if key in entries:
+            return Table(path, key, entries[key].shape)
+        return self._part(path, key, entries)
+
+    def _part(self, path: Path, key: str, entries: dict[str, Entry]) -> Table:
+        """Return columns of a table in the file, or its transpose.
+
+        Raises:
+            SourceError: the file holds neither a table nor a column of this name.
+        """  # noqa: DOC501  # key_error makes it
+        if key.endswith(".T") and (entry := entries.get(key.removesuffix(".T"))) is not None:
+            return Table(path, key, entry.shape[::-1])
+        selection = split_selection(key)
+        if selection is not None and (entry := entries.get(selection[0].strip("/"))) is not None:
+            if entry.columns is not None:
+                try:
+                    return Frame(path, selection[0].strip("/"), entry.columns).choose(
+                        split_columns(selection[1], list(entry.columns))
+                    )
+                except UnknownKey as error:
+                    raise key_error(path, str(error), entry.columns) from None
+            if len(entry.shape) == 2 and (positions := column_positions(selection[1], entry.shape[1])) is not None:
+                return Table(path, key, (entry.shape[0], len(positions)))
+        holders = [name for name, entry in entries.items() if key in (entry.columns or ())]
+        if len(holders) == 1:
+            columns = entries[holders[0]].columns or {}
+            return Frame(path, holders[0], columns).choose([key])
+        raise key_error(path, key, entries)
+
+    def given(self, path: Path, key: str) -> Table:
+        """Return what the user named: a key of this file, or else another file.
+
+        Raises:
+            SourceError: it is neither.
+        """
+        other, other_key = split_spec(key)
+        if other_key is not None:
+            return self.table(other, other_key)
+        try:
+            return self.table(path, key)
+        except SourceError:
+            try:
+                return self.table(other, None)
+            except SourceError:
+                if os.path.exists(other):
+                    raise
+            raise
