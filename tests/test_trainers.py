@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import closedform as cf
 from closedform import trainers
+from processes import in_processes
 
 
 class Net(nn.Module):
@@ -24,7 +26,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))
 
-    def log_dict(self, found: dict[str, float]) -> None:
+    def log_dict(self, found: dict[str, float], *, sync_dist: bool) -> None:
         self.logged |= found
 
 
@@ -106,12 +108,51 @@ def test_what_cannot_be_fitted_is_named_and_changes_nothing(
     assert all(part.training for part in net.modules())
 
 
-def test_several_processes_are_refused() -> None:
+def test_processes_without_a_group_are_refused() -> None:
     X, net = rows(), Net(1).double()
     trainer = Trainer(X, X[:, 0])
     trainer.world_size = 2
-    with pytest.raises(cf.ClosedformError, match="there are 2"):
+    with pytest.raises(cf.ClosedformError, match="is not initialised"):
         Fitting().on_train_epoch_end(trainer, net)
+
+
+#: What each of two ranks does: its own uneven part of the rows; then a part that cannot be fitted on one of them.
+RANK = """
+import json, sys, torch
+sys.path.insert(0, sys.argv[3])
+from test_trainers import Fitting, Net, Trainer, rows
+import closedform as cf
+rank, file = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
+X, net = rows(), Net(3).double()
+labels = X[:, :3].argmax(1)
+mine = slice(0, 37) if rank == 0 else slice(37, 100)
+trainer = Trainer(X[mine], labels[mine])
+trainer.world_size = 2
+Fitting(l2=0.5).on_train_epoch_end(trainer, net)
+print(json.dumps([net.head.weight.tolist(), net.head.bias.tolist(), net.logged]))
+bad = Trainer(X[mine], X[mine] if rank else labels[mine])
+bad.world_size = 2
+try:
+    Fitting().on_train_epoch_end(bad, net)
+except cf.ClosedformError as error:
+    print(json.dumps([str(error), net.head.weight.tolist()]))
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_several_processes_fit_the_head_of_one(tmp_path: Path) -> None:
+    X, net = rows(), Net(3).double()
+    Fitting(l2=0.5).on_train_epoch_end(Trainer(X, X[:, :3].argmax(1)), net)
+    told = in_processes(RANK, 2, tmp_path)
+    assert told[0] == told[1]
+    (weight, bias, logged), (message, after) = told[0]
+    for values, parameter in ((weight, net.head.weight), (bias, net.head.bias)):
+        torch.testing.assert_close(parameter.data, parameter.new_tensor(values), rtol=1e-12, atol=1e-13)
+    assert logged == pytest.approx(net.logged, rel=1e-9)
+    assert "(16, 4)" in message
+    assert after == weight
 
 
 def test_without_lightning_the_pip_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from closedform.fit.layers import check_linear, check_writable, linear_layers, r
 from closedform.fit.request import check_ridge
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
+from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError, MissingExtraError
 from closedform.words.metrics import flat_floats
 
@@ -34,6 +35,9 @@ class HeadFitting(ABC):  # noqa: B024  # FitHead below makes it whole, once Ligh
     it is logged as ``head/loss``, ``head/optimal_loss``, ``head/excess_loss``, ``head/condition`` and
     ``head/certified``; for integer labels, which are fitted as one-hot rows, also ``head/accuracy`` on those rows
     before and ``head/fitted_accuracy`` after, which takes a second pass.
+
+    With several processes each reads its own loader and only triangles travel; all end with the same head and the same
+    numbers, or with the same error. Rows that a ``DistributedSampler`` repeats to make its parts even count twice.
 
     Args:
         head: Name of the layer in the module (``"model.fc"``), or None for its last ``nn.Linear``.
@@ -78,18 +82,23 @@ class HeadFitting(ABC):  # noqa: B024  # FitHead below makes it whole, once Ligh
             pl_module: Whose head is fitted; it is called once for each batch.
 
         Raises:
-            InputError: several processes, no rows, or targets that are neither labels nor fit the head.
+            InputError: no rows, targets that are neither labels nor fit the head, or processes that
+                ``torch.distributed`` does not know.
         """
-        if getattr(trainer, "world_size", 1) > 1:
-            raise InputError(
-                f"FitHead reads the loader of one process, and there are {trainer.world_size}; fit the head after "
-                "training by closedform.optim.fit_head_, or train on one device."
-            )
+        several = getattr(trainer, "world_size", 1) > 1
+        peers = ProcessGroup(torch.distributed.group.WORLD) if several else None
         loader = trainer.train_dataloader if self.loader is None else self.loader
-        layer = _find(pl_module, self.head)
-        sums = _Sums(layer)
-        for features, targets in _reaching(pl_module, layer, loader):
-            sums.add(features, targets)
+
+        def read() -> tuple[nn.Linear, _Sums]:
+            layer = _find(pl_module, self.head)
+            sums = _Sums(layer)
+            for features, targets in _reaching(pl_module, layer, loader):
+                sums.add(features, targets)
+            return layer, sums
+
+        layer, sums = read() if peers is None else peers.together(read)
+        if peers is not None:
+            sums = sums.merged(peers)
         solution = sums.accumulator.solve(self.l2, nearest_to=layer)
 
         found = sums.compare(Weights(solution.weight, solution.bias), self.l2)
@@ -98,9 +107,11 @@ class HeadFitting(ABC):  # noqa: B024  # FitHead below makes it whole, once Ligh
             kind = layer.weight.dtype
             write(layer, round_to(solution.weight, kind), None if solution.bias is None else solution.bias.to(kind))
             if sums.labels:
-                found["fitted_accuracy"] = _accuracy(pl_module, layer, loader)
+                found["fitted_accuracy"] = _accuracy(pl_module, layer, loader, peers)
         self.solution = solution
-        pl_module.log_dict({f"{self.prefix}/{name}": value for name, value in flat_floats(found).items()})
+        logged = {f"{self.prefix}/{name}": value for name, value in flat_floats(found).items()}
+        # Equal on all processes as it is, so that their mean, which Lightning asks for, changes nothing.
+        pl_module.log_dict(logged, sync_dist=peers is not None)
 
 
 @final
@@ -138,6 +149,25 @@ class _Sums:
         self.accumulator.fold(X, Y)
         self.squares += float((scores - Y).square().sum())
         self.rows += X.shape[0]
+
+    def merged(self, peers: ProcessGroup) -> _Sums:
+        """Return the sums of all processes, merged in the order of their ranks, so that all have the same bits.
+
+        Args:
+            peers: The processes.
+
+        Raises:
+            InputError: no process has a row.
+        """
+        state = {name: value.cpu() for name, value in self.accumulator.state_dict().items()}
+        whole = _Sums(self.layer)
+        for each, labels, squares, rows, right in peers.each((state, self.labels, self.squares, self.rows, self.right)):
+            whole.accumulator.merge(_Sums(self.layer).accumulator.load_state_dict(each))
+            whole.labels |= labels
+            whole.squares += squares
+            whole.rows += rows
+            whole.right += right
+        return whole
 
     def compare(self, best: Weights, l2: float) -> dict[str, Any]:
         """Return the loss of the present head, and what it is above the minimum: the length of the step to there."""
@@ -197,13 +227,14 @@ def _reaching(module: nn.Module, layer: nn.Linear, loader: Iterable[Any]) -> Ite
             part.training = mode
 
 
-def _accuracy(module: nn.Module, layer: nn.Linear, loader: Iterable[Any]) -> float:
+def _accuracy(module: nn.Module, layer: nn.Linear, loader: Iterable[Any], peers: ProcessGroup | None) -> float:
     right = rows = 0
     for features, targets in _reaching(module, layer, loader):
         said = nn.functional.linear(features, layer.weight.detach(), layer.bias).argmax(-1)
         right += int((said.reshape(-1) == targets.reshape(-1)).sum())
         rows += targets.numel()
-    return right / rows
+    counts = [(right, rows)] if peers is None else peers.each((right, rows))
+    return sum(count for count, _ in counts) / sum(count for _, count in counts)
 
 
 def __getattr__(name: str) -> Any:
