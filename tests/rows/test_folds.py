@@ -126,7 +126,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     TriangleOfRows: lambda p: TriangleOfRows(p.design.columns, _empty(p)),
     SketchedRows: lambda p: SketchedRows(p.columns, 20, 5),
     RowSpace: lambda p: RowSpace(p.columns, gaussian(P, 2), _order(p)),
-    Spread: lambda p: Spread(p.columns),
+    Spread: lambda p: Spread(p.columns, gaussian(K)),
     Means: lambda p: Means(P - 1, 0.5, torch.full((K,), 0.25, dtype=torch.float64)),
     CentredSums: lambda p: CentredSums(_path(p).centring, P - 1),
     ErrorSums: _left_out,
@@ -135,7 +135,9 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     LabelErrors: _label_errors,
     TrianglesOfFolds: _of_folds,
     RowsApart: lambda problem: RowsApart(problem.columns, _empty(problem), torch.tensor([3, 250, 499])),
-    CertificateSums: lambda p: CertificateSums(p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), (range(K),)),
+    CertificateSums: lambda p: CertificateSums(
+        p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), gaussian(K), (range(K),)
+    ),
     _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
     _CompiledGram: lambda p: _CompiledGram(p, None),
     _FixedPointSums: lambda p: _FixedPointSums(Tall(p), coefficients(_expansions(P), Tall(p).peaks, Tall(p).graded, 3)),

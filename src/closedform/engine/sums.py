@@ -8,6 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.numerics.host import Vector, as_vector
+
 __all__ = ["PassSums", "pass_sums"]
 
 
@@ -18,19 +20,47 @@ class PassSums:
 
     Attributes:
         flat: All of them, one after the other; the others are views of it.
-        features: ``X'T``, ``(features, q)``.
-        ones: ``1'T``, ``(q,)``.
-        squares: Sums of the squares of T, ``(q,)``.
+        n_features: Columns of X.
+        vectors: How many vectors there are, q.
         groups: Ranges of targets whose products are wanted.
-        grams: Products ``T'T`` of these groups of columns of T.
     """
 
     flat: Tensor
-    features: Tensor
-    ones: Tensor
-    squares: Tensor
+    n_features: int
+    vectors: int
     groups: tuple[range, ...]
-    grams: tuple[Tensor, ...]
+
+    @property
+    def features(self) -> Tensor:
+        """``X'T``, ``(features, q)``."""
+        return self.flat[: self.vectors * self.n_features].view(self.vectors, self.n_features).T
+
+    @property
+    def ones(self) -> Tensor:
+        """``1'T``, ``(q,)``."""
+        start = self.vectors * self.n_features
+        return self.flat[start : start + self.vectors]
+
+    @property
+    def squares(self) -> Tensor:
+        """Sums of the squares of T, ``(q,)``."""
+        start = self.vectors * (self.n_features + 1)
+        return self.flat[start : start + self.vectors]
+
+    @property
+    def totals(self) -> Vector:
+        """``1'T`` and the sums of the squares, on the host, ``(2, q)``."""
+        start = self.vectors * self.n_features
+        return as_vector(self.flat[start : start + 2 * self.vectors]).reshape(2, self.vectors)
+
+    @property
+    def grams(self) -> tuple[Tensor, ...]:
+        """Products ``T'T`` of the groups of columns of T."""
+        if not self.groups:
+            return ()
+        sizes = [len(group) for group in self.groups]
+        parts = torch.split(self.flat[self.vectors * (self.n_features + 2) :], [size**2 for size in sizes])
+        return tuple(part.view(size, size) for part, size in zip(parts, sizes, strict=True))
 
 
 def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple[range, ...] = ()) -> PassSums:
@@ -48,16 +78,5 @@ def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple
         tensor([[0., 0.],
                 [0., 0.]], dtype=torch.float64)
     """
-    size = vectors * n_features
-    sizes = [len(group) ** 2 for group in groups]
-    flat = torch.zeros(size + 2 * vectors + sum(sizes), dtype=torch.float64, device=device)
-    parts = torch.split(flat[size + 2 * vectors :], sizes) if sizes else ()
-    grams = tuple(part.view(len(group), len(group)) for part, group in zip(parts, groups, strict=True))
-    return PassSums(
-        flat,
-        flat[:size].view(vectors, n_features).T,
-        flat[size : size + vectors],
-        flat[size + vectors : size + 2 * vectors],
-        groups,
-        grams,
-    )
+    size = vectors * (n_features + 2) + sum(len(group) ** 2 for group in groups)
+    return PassSums(torch.zeros(size, dtype=torch.float64, device=device), n_features, vectors, groups)

@@ -73,10 +73,10 @@ def _whole_numbers(rows: Rows) -> Tensor | None:
     here = isinstance(rows.walker, InOrder)
     if rows.n_targets != 1 or rows.triangle_of is not None or not here:
         return None
-    first = rows.y.read(0, min(_PART_ROWS, rows.n_rows)).reshape(-1)
-    if not all(float(value).is_integer() for value in first[:_GLANCE].tolist()):
+    glance = rows.y.read(0, min(_GLANCE, rows.n_rows)).tolist()
+    if not all(float(value).is_integer() for (value,) in glance):
         return None
-    first = first.to(torch.float64)
+    first = rows.y.read(0, min(_PART_ROWS, rows.n_rows)).reshape(-1).to(torch.float64)
     if not bool(((first == first.round()) & torch.isfinite(first)).all()):
         return None
     parts = [first]

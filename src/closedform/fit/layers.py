@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from closedform.numerics.host import as_vector
+from closedform.numerics.scaling import peak
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["check_finite", "check_linear", "check_range", "check_writable", "linear_layers", "round_to", "write"]
@@ -99,13 +103,18 @@ def check_range(Z: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     Raises:
         InputError: all weights of a target underflow, or one overflows.
     """
-    size = weight.abs().amax(1) if bias is None else torch.maximum(weight.abs().amax(1), bias.abs())
-    wanted = Z.abs().amax(0) > 0
-    tiny = torch.finfo(weight.dtype).tiny
-    if bool((wanted & (size < tiny)).any()) or not bool(torch.isfinite(size).all() | ~torch.isfinite(Z).all()):
+    size, wanted = (as_vector(torch.linalg.vector_norm(each, math.inf, dim=0)) for each in (weight.T, Z))
+    if bias is not None:
+        size = np.maximum(size, np.abs(as_vector(bias)))
+    lost = (wanted > 0) & (size < torch.finfo(weight.dtype).tiny)
+    if lost.any() or (np.isfinite(wanted).all() and not np.isfinite(size).all()):
         raise InputError(
             "the minimiser has weights beyond the range of float64 (about 1e-308 to 1e308); scale X or Y by a constant."
         )
+
+
+def _called(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -115,16 +124,15 @@ def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
         InputError: a weight is beyond the range of that dtype.
     """
     rounded = value.to(dtype)
-    name = str(dtype).removeprefix("torch.")
-    peak = float(value.abs().max())
-    if 0 < peak < torch.finfo(dtype).tiny:
+    largest = peak(value)
+    if 0 < largest < torch.finfo(dtype).tiny:
         raise InputError(
-            f"all weights of the minimiser are below {peak:.1e}, which {name} cannot hold; "
+            f"all weights of the minimiser are below {largest:.1e}, which {_called(dtype)} cannot hold; "
             "use a wider dtype or scale the data."
         )
-    if not bool(torch.isfinite(rounded).all()):
+    if not math.isfinite(largest if rounded is value else peak(rounded)):
         raise InputError(
-            f"the minimiser has weights as large as {peak:.3g}, which {name} cannot hold; "
+            f"the minimiser has weights as large as {largest:.3g}, which {_called(dtype)} cannot hold; "
             "use a wider dtype or scale the data."
         )
     return rounded

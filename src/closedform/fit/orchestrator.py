@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +17,6 @@ from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import certify
 from closedform.fit.class_labels import labels_note
-from closedform.fit.convex import ConvexRequest, ConvexSolution, solve_criterion
-from closedform.fit.digits import extend_best, with_digits
 from closedform.fit.factors import Facts, Method
 from closedform.fit.groups import join
 from closedform.fit.kernels import (
@@ -39,6 +38,9 @@ from closedform.numerics.rank import RESOLVED, default_rcond
 from closedform.rows import Design, Rows, Scan, scan
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
+
+if TYPE_CHECKING:
+    from closedform.fit.convex import ConvexSolution
 
 __all__ = ["solve", "solve_rows"]
 
@@ -173,20 +175,23 @@ def solve(
     started = time.perf_counter()
     rows = open_rows(X, Y, sample_weight, fields=fields, group=group)
 
-    convex = ConvexRequest.checked(
-        criterion,
-        bias=bias,
-        l2=l2,
-        progress=progress,
-        nearest_to=nearest_to,
-        digits=digits,
-        kernel=kernel,
-        group=group,
-        method=method,
-        rcond=rcond,
-    )
-    if convex is not None:
-        return replace(solve_criterion(rows, convex), seconds=time.perf_counter() - started)
+    if criterion is not None:
+        from closedform.fit.convex import ConvexRequest, solve_criterion  # loaded only when asked for
+
+        convex = ConvexRequest.checked(
+            criterion,
+            bias=bias,
+            l2=l2,
+            progress=progress,
+            nearest_to=nearest_to,
+            digits=digits,
+            kernel=kernel,
+            group=group,
+            method=method,
+            rcond=rcond,
+        )
+        if convex is not None:
+            return replace(solve_criterion(rows, convex), seconds=time.perf_counter() - started)
 
     request = agreed_request(
         rows,
@@ -203,27 +208,28 @@ def solve(
         ),
     )
 
-    return replace(solve_rows(rows, request), seconds=time.perf_counter() - started)
+    return solve_rows(rows, request, started=started)
 
 
-def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Solution:
+def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None, *, started: float | None = None) -> Solution:
     """Solve for rows that passed the door.
 
     Args:
         rows: The rows.
         request: What is asked, checked.
         scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
+        started: When the fit began, by ``time.perf_counter``; now, where it is None.
 
     Raises:
         InputError: as :func:`closedform.solve`.
         NonFiniteError: likewise.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     if request.kernel:
-        return _solve_kernel(rows, request)
+        return replace(_solve_kernel(rows, request), seconds=time.perf_counter() - started)
 
     with Progress(request.progress) as report:
-        watched = rows.watched(report)
+        watched = rows.watched(report.watcher)
         design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias)
         groups = _groups(request.strengths)
         if len(groups) == 1:
@@ -239,7 +245,7 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None) -> Sol
         # All have computed this from the same sums, but their processors may round in other ways.
         weight=rows.walker.each(solution.weight)[0],
         bias=rows.walker.each(solution.bias)[0],
-        plan=replace(solution.plan, traffic=traffic),
+        plan=solution.plan if traffic is None else replace(solution.plan, traffic=traffic),
         notes=solution.notes if traffic is None else (*solution.notes, str(traffic)),
         seconds=time.perf_counter() - started,
         feature_names=rows.feature_names,
@@ -297,7 +303,6 @@ def _climb(problem: Problem, request: Request) -> Solution:
             attempts.append(Attempt(rung.name, 0.0, 0, reason, None))
             continue
         fitted, attempt, learnt = _attempt(problem, facts, rung, nearest)
-        facts = replace(facts, condition=max(facts.condition, learnt))
         attempts.append(attempt)
         if fitted is not None:
             certificate = fitted.certificate
@@ -305,6 +310,7 @@ def _climb(problem: Problem, request: Request) -> Solution:
                 best = fitted
             if certificate.accepted:
                 break
+        facts = replace(facts, condition=max(facts.condition, learnt))
     if best is None:
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
         raise InputError(f"no method could factor this problem ({reasons}).")
@@ -314,6 +320,8 @@ def _climb(problem: Problem, request: Request) -> Solution:
             best, attempt = _settled(problem, facts, best)
             attempts.append(attempt)
         return _solution(problem, plan, best, tuple(attempts), request.dtype)
+    from closedform.fit.digits import extend_best, with_digits  # loaded only when asked for
+
     extension, attempt = extend_best(problem, facts, best, request.digits)
     if attempt.certificate is None:
         best = replace(best, certificate=replace(best.certificate, forward_bound=float("inf")))
@@ -333,6 +341,8 @@ def _doubtful(problem: Problem, facts: Facts, best: Fitted, *, asked: bool) -> b
 
 def _settled(problem: Problem, facts: Facts, best: Fitted) -> tuple[Fitted, Attempt]:
     """Prove that the rank is full, which makes the weights those of the proof; else leave what was found."""
+    from closedform.fit.digits import extend_best  # loaded only where there is doubt
+
     extension, attempt = extend_best(problem, facts, best, None)
     found = attempt.certificate
     if found is None or not found.accepted:
@@ -378,6 +388,8 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
 def _agreed(rows: Rows, facts: Facts) -> Facts:
     """Return the facts by which all processes decide: those of the first, with what all of them can do."""
     every = rows.walker.each(facts)
+    if len(every) == 1:
+        return facts
     return replace(
         every[0],
         bfloat16=all(each.bfloat16 for each in every),
@@ -397,7 +409,7 @@ def _attempt(
     except FactorBreakdown as breakdown:
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition
-    with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets):
+    with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets), np.errstate(all="ignore"):
         refined = factor.refinement.refine(problem, start, nearest)
         weights = problem.to_weights(refined.Z)
         check_range(refined.Z, weights.weight, weights.bias)

@@ -20,7 +20,9 @@ _CALLS = 1e-3
 #: What a plan says where the package was installed without a C compiler.
 _NOT_COMPILED = "  (slower passes over the rows: no C compiler built the loops when closedform was installed here)"
 
-METHOD_NAMES = tuple(method.name for method in METHODS)
+_BY_NAME = {method.name: method for method in METHODS}
+
+METHOD_NAMES = tuple(_BY_NAME)
 
 
 @final
@@ -81,9 +83,8 @@ class Plan:
     @property
     def ladder(self) -> tuple[Method, ...]:
         """The methods to try. Predicted cost decides; those that cost the same keep the order of robustness."""
-        methods = {method.name: method for method in METHODS}
         able = sorted((step for step in self.steps if not step.refusals), key=lambda step: step.cost.seconds)
-        return tuple(methods[step.name] for step in able)
+        return tuple(_BY_NAME[step.name] for step in able)
 
     @property
     def seconds(self) -> float:

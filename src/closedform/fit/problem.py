@@ -10,7 +10,7 @@ from torch import Tensor
 
 from closedform.fit.weights import Weights
 from closedform.numerics.matrix_product import product
-from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
+from closedform.numerics.scaling import power_of_two_exponents, powers_of_two, times_power_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Design
 from closedform.rows.columns import Columns
@@ -44,12 +44,12 @@ class Problem:
             first = int(self.bias)
             norms = torch.cat([norms[:first], torch.hypot(norms[first:], torch.full_like(norms[first:], l2**0.5))])
             self._exponents = power_of_two_exponents(norms)
-            scale = torch.ldexp(torch.ones_like(norms), -self._exponents)
-            self.columns = Columns(self.bias, scale, design.columns.target_scale)
+            self.columns = Columns(self.bias, powers_of_two(-self._exponents), design.columns.target_scale)
         self.column_norms = norms * self.scale
         self.target_norms = self.scanned.target_norms * self.target_scale
-        self.penalty = self.scale * (l2**0.5)
-        self.penalty[: int(self.bias)] = 0.0
+        self.penalty = torch.zeros_like(norms)
+        if l2 > 0:
+            self.penalty[int(self.bias) :] = self.columns.feature_scale * (l2**0.5)
 
     @property
     def scale(self) -> Tensor:
@@ -96,7 +96,7 @@ class Problem:
         """Return ``(A'A + P'P) Z``, shape ``(columns, k)``; each block of rows is read once for both products."""
         V, offset = self.columns.raw(Z)
         sums = self.rows.walk(ResidualSums(self.columns, -V, None if offset is None else -offset, targets=False))
-        return sums.adjoint + self.penalty.square().unsqueeze(1) * Z
+        return sums.adjoint if self.l2 == 0 else sums.adjoint + self.penalty.square().unsqueeze(1) * Z
 
     def gradient(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``A'(B - A Z) - P'P Z``, shape ``(columns, targets)``, and the squared residual norms ``(targets,)``.
@@ -105,6 +105,8 @@ class Problem:
         """
         V, offset = self.columns.raw(Z)
         sums = self.rows.walk(ResidualSums(self.columns, V, offset, targets=True))
+        if self.l2 == 0:
+            return sums.adjoint, sums.squares
         penalised = self.penalty.unsqueeze(1) * Z
         return sums.adjoint - self.penalty.unsqueeze(1) * penalised, sums.squares + penalised.square().sum(0)
 
@@ -143,4 +145,4 @@ class Problem:
 
     def from_weights(self, weights: Weights) -> Tensor:
         """Return the coordinates ``(columns, targets)`` of weights."""
-        return weights.stacked().to(self.scale) * self.target_scale / self.scale.unsqueeze(1)
+        return weights.stacked().to(self.scale) * self.target_scale / self.columns.column

@@ -143,7 +143,9 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
         InputError: not numbers, negative or infinite ones, or another number of them.
     """
     try:
-        values = torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()
+        values = (
+            [l2] if type(l2) is float else torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"l2={l2!r} is not a number; give one number, or one per target.") from error
     if len(values) == 1:

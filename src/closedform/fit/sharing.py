@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.files import open_problem
 from closedform.fit.plan import Traffic
 from closedform.fit.request import Request
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Source, as_rows
-from closedform.rows.accumulated import Accumulated
 from closedform.rows.dask_tables import dask_rows, is_dask
-from closedform.rows.streams import Stream, is_one_shot, stream_rows
 from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
 
 __all__ = ["agreed_request", "open_rows", "traffic_of"]
+
+#: What may name files.
+_NAMES = (str, os.PathLike, list, tuple)
 
 
 def open_rows(
@@ -54,8 +54,13 @@ def open_rows(
         elif is_dask(X) or is_dask(Y):
             rows = dask_rows(X, Y, sample_weight)
         else:
-            opened = open_problem(X, Y, sample_weight)
-            rows = as_rows(opened.X, opened.Y, opened.sample_weight, empty=group is not None)
+            tables = X, Y, sample_weight
+            if any(isinstance(table, _NAMES) for table in tables):
+                from closedform.files import open_problem  # loaded only where something may be a path
+
+                opened = open_problem(*tables)
+                tables = opened.X, opened.Y, opened.sample_weight
+            rows = as_rows(*tables, empty=group is not None)
         check(rows)
         return rows
 
@@ -81,6 +86,9 @@ def _open_stream(X: Any, Y: Any, sample_weight: Any, fields: Mapping[str, Any] |
             "X yields batches, and they hold the targets and weights: leave Y and sample_weight out, and say with "
             "fields={'X': ..., 'Y': ..., 'sample_weight': ...} which part of a batch is what."
         )
+    from closedform.rows.accumulated import Accumulated  # both loaded only where batches are given
+    from closedform.rows.streams import Stream, is_one_shot, stream_rows
+
     stream = Stream(X, fields)
     if not is_one_shot(X):
         return stream_rows(stream)

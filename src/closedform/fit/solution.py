@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from closedform.fit.factors import Factor
 from closedform.fit.plan import Plan
 from closedform.fit.statistics import NoStandardErrors, StandardErrors
 from closedform.fit.storage import Stored
-from closedform.fit.summary import Coefficients, Summary, adjusted, check_level
 from closedform.fit.weights import Weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
@@ -23,6 +22,9 @@ from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural, short
 from closedform.words.outcome import Outcome
+
+if TYPE_CHECKING:
+    from closedform.fit.summary import Summary
 
 __all__ = ["Attempt", "Solution", "involved_text", "outcome_of"]
 
@@ -218,6 +220,8 @@ class Solution:
             >>> table.coefficients.p.numpy().round(4).tolist()
             [[0.8586, 0.0533]]
         """
+        from closedform.fit.summary import Coefficients, Summary, adjusted, check_level  # loaded only when asked for
+
         level = check_level(level)
         notes: tuple[str, ...] = ()
         values = self._coefficients(self.weight, self.bias).to(torch.float64)

@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
+from closedform.numerics.host import Vector, as_vector
 from closedform.numerics.root import SpectralRoot, TriangularRoot
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, as_rows, scan
@@ -37,7 +39,7 @@ _AS_GOOD_AS_EXACT = 1e-12
 _SMALL_TRIANGLE = 2**20
 
 
-def r_squared(problem: Problem, squares: Tensor, centred_squares: Tensor) -> tuple[float, ...]:
+def r_squared(problem: Problem, squares: Vector, centred_squares: Vector) -> tuple[float, ...]:
     """Return the coefficient of determination of each target, as scikit-learn's ``r2_score``.
 
     A constant target counts as explained fully or not at all.
@@ -47,25 +49,24 @@ def r_squared(problem: Problem, squares: Tensor, centred_squares: Tensor) -> tup
         squares: Squared residual norms, ``(targets,)``.
         centred_squares: Squares of the targets about their means, ``(targets,)``.
     """
-    floor = (_EPS * problem.target_norms) ** 2 * problem.scanned.positive_rows
+    floor = (_EPS * as_vector(problem.target_norms)) ** 2 * problem.scanned.positive_rows
     varies = centred_squares > floor
-    explained = 1 - squares / torch.where(varies, centred_squares, 1.0)
-    constant = torch.where(squares <= floor, 1.0, 0.0)
-    return tuple(torch.where(varies, explained, constant).tolist())
+    explained = 1 - squares / np.where(varies, centred_squares, 1.0)
+    return tuple(np.where(varies, explained, squares <= floor).tolist())
 
 
-def r_squared_about_zero(problem: Problem, squares: Tensor) -> tuple[float, ...]:
+def r_squared_about_zero(problem: Problem, squares: Vector) -> tuple[float, ...]:
     """Return the part of the squares of each target itself that is explained; that of a target of zeros is 1.
 
     Args:
         problem: The problem, in whose scale the squares are.
         squares: Squared residual norms, ``(targets,)``.
     """
-    norms = problem.target_norms
-    return tuple((1 - squares / torch.where(norms > 0, norms, 1.0).square()).tolist())
+    norms = as_vector(problem.target_norms)
+    return tuple((1 - squares / np.where(norms > 0, norms, 1.0) ** 2).tolist())
 
 
-def residual_std(problem: Problem, residual_norms: Tensor, rank: int) -> tuple[float, ...]:
+def residual_std(problem: Problem, residual_norms: Vector, rank: int) -> tuple[float, ...]:
     """Return the residual standard deviation of each target; nan where no degrees of freedom are left.
 
     Args:

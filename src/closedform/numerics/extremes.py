@@ -79,8 +79,11 @@ def extreme_singular_values(
         return Extremes(0.0, 0.0)
     if columns <= SMALL:
         values, vectors = root.spectrum() if scale is None else torch.linalg.svd(root.dense() / scale)[1:]
-        unscale = 1.0 if scale is None else 1 / scale.unsqueeze(1)
-        return Extremes(float(values[0]), float(values[-1]), vectors[:1].T * unscale, vectors[-1:].T * unscale)
+        ends = vectors[:1].T, vectors[-1:].T
+        if scale is not None:
+            unscale = 1 / scale.unsqueeze(1)
+            ends = ends[0] * unscale, ends[1] * unscale
+        return Extremes(float(values[0]), float(values[-1]), *ends)
     unit = 1.0
     D = torch.ones(1, 1, dtype=torch.float64, device=root.device)
     if scale is not None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from closedform.numerics.extremes import SMALL
+from closedform.numerics.host import Vector, as_vector, lengths
 from closedform.numerics.root import Root
+from closedform.numerics.scaling import peak
 
 __all__ = ["Evidence", "backward_error", "joint_backward_error"]
 
@@ -19,6 +23,8 @@ __all__ = ["Evidence", "backward_error", "joint_backward_error"]
 _NEAR = 0.5
 #: Up to this distance it bounds the error with what else is known of its smallest eigenvalue.
 _FAR = 2.0
+#: The smallest normal double, which stands for a zero that is divided by.
+_TINY = sys.float_info.min
 
 
 @final
@@ -53,14 +59,14 @@ class Evidence:
     @property
     def trivial(self) -> float | None:
         """The answer where there is nothing to estimate."""
-        if not bool(torch.isfinite(self.Z).all() & torch.isfinite(self.gradient).all()):
+        slope = peak(self.gradient)
+        if not (math.isfinite(slope) and math.isfinite(peak(self.Z))):
             return math.inf
-        if self.matrix_norm == 0.0 or not bool(self.gradient.any()):
-            return 0.0
-        return None
+        return 0.0 if self.matrix_norm == 0.0 or slope == 0.0 else None
 
 
-def backward_error(evidence: Evidence, residual_squares: Tensor) -> float:
+@np.errstate(all="ignore")
+def backward_error(evidence: Evidence, residual_squares: Vector) -> float:
     r"""Estimate the smallest relative perturbation of A and b that makes a target's weights its exact minimiser.
 
     With r the residual and g = A'r, the smallest ``|[E, theta f]|_F`` for which z minimises ``|(b + f) - (A + E) z|``
@@ -71,22 +77,23 @@ def backward_error(evidence: Evidence, residual_squares: Tensor) -> float:
 
     Args:
         evidence: Weights and gradient.
-        residual_squares: Squared residual norms with those of the ridge rows, ``(targets,)``.
+        residual_squares: Squared residual norms with those of the ridge rows, ``(targets,)``, on the host.
 
     Returns:
         The largest over the targets, relative to the Frobenius norm of A; each target has a perturbation of its own.
     """
     if (trivial := evidence.trivial) is not None:
         return trivial
-    weights = evidence.Z.square().sum(0) + (evidence.target_norms / evidence.matrix_norm).square()
+    weights = np.hypot(lengths(evidence.Z), as_vector(evidence.target_norms) / evidence.matrix_norm)
     # Neither weights nor targets: there is no scale, and any serves.
-    P = torch.where(weights > 0, weights, 1.0).rsqrt()
-    scaled = replace(evidence, gradient=evidence.gradient * P)
-    if evidence.parts is not None:
-        scaled = replace(scaled, parts=(evidence.parts[0] * P, evidence.parts[1] * P))
-    return float(_perturbations(scaled, residual_squares * P.square()).max()) / evidence.matrix_norm
+    size = np.where(weights > 0, weights, 1.0)
+    P = torch.from_numpy(1 / size).to(evidence.Z.device)
+    parts = None if evidence.parts is None else (evidence.parts[0] * P, evidence.parts[1] * P)
+    perturbations = _perturbations(evidence, evidence.gradient * P, parts, np.sqrt(residual_squares) / size)
+    return float(perturbations.max()) / evidence.matrix_norm
 
 
+@np.errstate(all="ignore")
 def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     r"""Estimate the smallest relative perturbation that makes all targets' weights minimisers at once.
 
@@ -121,41 +128,44 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     rho_squares, rotation = torch.linalg.eigh(half.T @ residual_gram @ half)
     P = half @ rotation
 
-    decoupled = replace(evidence, gradient=evidence.gradient @ P)
-    if evidence.parts is not None:
-        decoupled = replace(decoupled, parts=(evidence.parts[0] @ P, evidence.parts[1] @ P))
-    perturbations = _perturbations(decoupled, rho_squares.clamp(min=0.0))
-    return float(torch.linalg.vector_norm(perturbations)) / evidence.matrix_norm
+    parts = None if evidence.parts is None else (evidence.parts[0] @ P, evidence.parts[1] @ P)
+    perturbations = _perturbations(
+        evidence, evidence.gradient @ P, parts, np.sqrt(np.maximum(as_vector(rho_squares), 0.0))
+    )
+    return float(np.linalg.norm(perturbations)) / evidence.matrix_norm
 
 
-def _perturbations(evidence: Evidence, rho_squares: Tensor) -> Tensor:
-    """Return ``|(A'A + rho^2 I)^(-1/2) g|`` for each column g, estimated or bounded from above, ``(targets,)``."""
-    G, root = evidence.gradient, evidence.root
-    tiny = torch.finfo(G.dtype).tiny
-    rho = rho_squares.sqrt()
-    lengths = torch.linalg.vector_norm(G, dim=0)
+def _perturbations(evidence: Evidence, G: Tensor, parts: tuple[Tensor, Tensor] | None, rho: Vector) -> Vector:
+    """Return ``|(A'A + rho^2 I)^(-1/2) g|`` for each column g, estimated or bounded from above, ``(targets,)``.
+
+    Args:
+        evidence: What is known of A.
+        G: The columns g.
+        parts: ``(t, q)`` with ``G = A't + q``, or None.
+        rho: ``(targets,)``.
+    """
+    root = evidence.root
+    above_zero = np.maximum(rho, _TINY)
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
-    bounds = torch.minimum(rho, lengths / rho.clamp(min=tiny))
+    bounds = np.minimum(rho, lengths(G) / above_zero)
 
     least = 1 - evidence.factor_error if evidence.factor_error < _NEAR else evidence.least
     if root is not None and root.shape[0] > 0 and evidence.factor_error < _FAR and least > 0:
-        solved = torch.linalg.vector_norm(root.adjoint_solve(G), dim=0) / math.sqrt(least)
+        solved = lengths(root.adjoint_solve(G)) / math.sqrt(least)
         if root.shape[0] < root.shape[1]:
-            rest = torch.linalg.vector_norm(G - root.solve(root.product(G)), dim=0)
-            solved = torch.hypot(solved, rest / rho.clamp(min=tiny))
-        bounds = torch.minimum(bounds, solved)
-    if evidence.parts is not None:
-        inside, outside = (torch.linalg.vector_norm(part, dim=0) for part in evidence.parts)
-        bounds = torch.minimum(bounds, torch.hypot(inside, outside / rho.clamp(min=tiny)))
+            solved = np.hypot(solved, lengths(G - root.solve(root.product(G))) / above_zero)
+        bounds = np.minimum(bounds, solved)
+    if parts is not None:
+        bounds = np.minimum(bounds, np.hypot(lengths(parts[0]), lengths(parts[1]) / above_zero))
 
     if root is None or evidence.spectrum is None:
         return bounds
-    if root.shape[1] > SMALL and float(bounds.max()) <= evidence.good_enough * evidence.matrix_norm:
+    if root.shape[1] > SMALL and bounds.max() <= evidence.good_enough * evidence.matrix_norm:
         return bounds
     values, vectors = evidence.spectrum()
     coordinates = vectors @ G
-    squares = (coordinates.square() / (values.square().unsqueeze(1) + rho_squares).clamp(min=tiny)).sum(0)
+    # The root of values^2 + rho^2, beside which nothing is lost.
+    inside = lengths(coordinates / torch.hypot(values.unsqueeze(1), torch.from_numpy(above_zero).to(G.device)))
     if root.shape[0] < root.shape[1]:
-        rest = torch.linalg.vector_norm(G - vectors.T @ coordinates, dim=0)
-        squares = squares + (rest / rho.clamp(min=tiny)).square()
-    return torch.minimum(squares.sqrt(), bounds)
+        inside = np.hypot(inside, lengths(G - vectors.T @ coordinates) / above_zero)
+    return np.minimum(inside, bounds)

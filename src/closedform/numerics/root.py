@@ -15,6 +15,9 @@ from closedform.numerics.matrix_product import product
 
 __all__ = ["DenseRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
+#: Rows up to which a triangle is multiplied as a whole, zeros and all.
+_WHOLE = 256
+
 
 class Root(ABC):
     """A matrix S with ``S'S ~ A'A`` that can be applied and inverted, ``(rank, columns)``, in float64.
@@ -70,17 +73,21 @@ class TriangularRoot(Root):
 
     @override
     def product(self, V: Tensor) -> Tensor:
+        if self.shape[0] <= _WHOLE:
+            return self.R @ V
         return torch.cat([self.R[part, part.start :] @ V[part.start :] for part in self._parts])
 
     @override
     def adjoint_product(self, V: Tensor) -> Tensor:
+        if self.shape[0] <= _WHOLE:
+            return self.R.T @ V
         return torch.cat([self.R[: part.stop, part].T @ V[: part.stop] for part in self._parts])
 
     @cached_property
     def _parts(self) -> list[slice]:
         """Rows that are multiplied at once: a large triangle in a few parts, which leave most of its zeros out."""
-        n, size = self.shape[0], max(256, -(-self.shape[0] // 8))
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)] or [slice(0, 0)]
+        n, size = self.shape[0], max(_WHOLE, -(-self.shape[0] // 8))
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
     @override
     def solve(self, V: Tensor) -> Tensor:

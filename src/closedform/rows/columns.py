@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -46,13 +47,24 @@ class Columns:
         """What the features are multiplied by, ``(features,)``."""
         return self.scale[int(self.bias) :]
 
+    @cached_property
+    def column(self) -> Tensor:
+        """Diagonal of D as a column, ``(columns, 1)``."""
+        return self.scale.unsqueeze(1)
+
+    @cached_property
+    def scale_range(self) -> tuple[float, float]:
+        """The smallest and the largest entry of D."""
+        least, most = torch.aminmax(self.scale)
+        return float(least), float(most)
+
     def select(self, targets: Tensor) -> Columns:
         """Return the same matrix with some of the targets."""
         return replace(self, target_scale=self.target_scale[targets])
 
     def raw(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return D Z split into the features' part ``(features, k)`` and the bias part ``(k,)`` or None."""
-        V = Z * self.scale.unsqueeze(1)
+        V = Z * self.column
         return (V[1:], V[0]) if self.bias else (V, None)
 
     def matrix(self, block: Block, order: Tensor | None = None) -> tuple[Tensor, Tensor]:

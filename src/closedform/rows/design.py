@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.numerics.scaling import power_of_two_exponents
+from closedform.numerics.scaling import power_of_two_exponents, powers_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows.columns import Columns
 from closedform.rows.folds import NormalEquations, SketchedRows, TriangleOfRows
@@ -49,11 +49,7 @@ class Design:
         self.norms = norms
         self.exponents = power_of_two_exponents(norms)
         self.target_exponents = power_of_two_exponents(scanned.target_norms)
-        self.columns = Columns(
-            bias,
-            torch.ldexp(torch.ones_like(norms), -self.exponents),
-            torch.ldexp(torch.ones_like(scanned.target_norms), -self.target_exponents),
-        )
+        self.columns = Columns(bias, powers_of_two(-self.exponents), powers_of_two(-self.target_exponents))
         self._found = _Found(rows, self.columns, self.exponents, self.target_exponents)
         self._chosen: Tensor | None = None
 

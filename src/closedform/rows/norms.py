@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.choice import engine_for
+from closedform.numerics.host import as_vector
 from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows.block import Block, Extent
 from closedform.rows.fold import Fold, SumFold
@@ -35,6 +36,8 @@ class Scan:
         feature_sums: Weighted sum of each column of X, ``(features,)``, float64.
         feature_norms: Weighted Euclidean norm of each column of X, ``(features,)``, float64.
         target_norms: Weighted Euclidean norm of each column of Y, ``(targets,)``, float64.
+        target_means: About the weighted mean of each column of Y, ``(targets,)``, float64; zero where its sum left the
+            range of float64.
         weight_sum: Sum of the sample weights (the number of rows where there are none).
         positive_rows: Number of rows with a positive weight.
     """
@@ -42,12 +45,13 @@ class Scan:
     feature_sums: Tensor
     feature_norms: Tensor
     target_norms: Tensor
+    target_means: Tensor
     weight_sum: float
     positive_rows: int
 
     def select(self, targets: Tensor) -> Scan:
         """Return what it tells of some of the targets."""
-        return replace(self, target_norms=self.target_norms[targets])
+        return replace(self, target_norms=self.target_norms[targets], target_means=self.target_means[targets])
 
 
 def scan(rows: Rows) -> Scan:
@@ -61,37 +65,44 @@ def scan(rows: Rows) -> Scan:
     if seen.positive_rows == 0:
         raise InputError("sample_weight is zero for every row; at least one positive weight is needed.")
 
-    squares = torch.cat([seen.feature_squares, seen.target_squares])
-    safe = ((squares > _SMALLEST_SQUARE) & (squares < _LARGEST_SQUARE)).all()
-    norms = _roots(squares) if bool(safe) else _careful_norms(rows)
-    p = rows.n_features
-    return Scan(seen.feature_sums, norms[:p], norms[p:], seen.weight_sum, seen.positive_rows)
+    features, targets = as_vector(seen.features), as_vector(seen.targets)
+    squares = np.concatenate([features[0], targets[0]])
+    safe = squares.min() > _SMALLEST_SQUARE and squares.max() < _LARGEST_SQUARE
+    # By NumPy, because square roots of torch start threads, which a small problem then waits for.
+    norms = torch.from_numpy(np.sqrt(squares)).to(rows.device) if safe else _careful_norms(rows)
+    p, means = rows.n_features, targets[1] / seen.weight_sum
+    means[~np.isfinite(means)] = 0.0
+    return Scan(
+        feature_sums=seen.features[1],
+        feature_norms=norms[:p],
+        target_norms=norms[p:],
+        target_means=torch.from_numpy(means).to(rows.device),
+        weight_sum=seen.weight_sum,
+        positive_rows=seen.positive_rows,
+    )
 
 
 @final
 class _ColumnSquares(SumFold):
-    """Weighted squares of each column, sums of the features, and what there is to know of the weights.
+    """Weighted squares and sums of each column, and what there is to know of the weights.
 
     Rows of weight zero must be finite as well: zero times NaN is NaN and is seen in the sums.
+
+    Attributes:
+        features: Squares and sums of the features, ``(2, features)``.
+        targets: Those of the targets, ``(2, targets)``.
+        weight_sum: Sum of the weights.
+        positive_rows: Number of rows with a positive weight.
     """
 
     unweighted = True
 
     def __init__(self, n_features: int, n_targets: int, device: torch.device) -> None:
-        self._features = torch.zeros(2, n_features, dtype=torch.float64, device=device)
-        self.target_squares = torch.zeros(n_targets, dtype=torch.float64, device=device)
-        self._as_it_is = torch.ones_like(self._features[0]), torch.zeros_like(self._features[0])
+        self.features = torch.zeros(2, n_features, dtype=torch.float64, device=device)
+        self.targets = torch.zeros(2, n_targets, dtype=torch.float64, device=device)
+        widest = max(n_features, n_targets)
+        self._scale, self._shift = self.features.new_ones(widest), self.features.new_zeros(widest)
         self.weight_sum, self.positive_rows = 0.0, 0
-
-    @property
-    def feature_squares(self) -> Tensor:
-        """Weighted squares of the features, ``(features,)``."""
-        return self._features[0]
-
-    @property
-    def feature_sums(self) -> Tensor:
-        """Weighted sums of the features, ``(features,)``."""
-        return self._features[1]
 
     @override
     def add(self, block: Block) -> None:
@@ -101,8 +112,12 @@ class _ColumnSquares(SumFold):
         self.weight_sum += total
         self.positive_rows += positive
 
-        block.engine.spread_squares_(self._features, block.X, *self._as_it_is, block.weight)
-        engine_for(block.Y).column_squares_(self.target_squares, block.Y, block.weight)
+        for engine, sums, values in (
+            (block.engine, self.features, block.X),
+            (engine_for(block.Y), self.targets, block.Y),
+        ):
+            columns = values.shape[1]
+            engine.spread_squares_(sums, values, self._scale[:columns], self._shift[:columns], block.weight)
 
     @override
     def merge(self, other: Self) -> None:
@@ -112,11 +127,11 @@ class _ColumnSquares(SumFold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._features.shape[1], self.target_squares.shape[0], self._features.device)
+        return type(self)(self.features.shape[1], self.targets.shape[1], self.features.device)
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
-        return self._features, self.target_squares
+        return self.features, self.targets
 
     @override
     def state(self) -> tuple[Tensor, ...]:
@@ -147,11 +162,6 @@ def check_weights(weight: Tensor, start: int) -> tuple[float, int]:
             f"sample_weight holds {float(weight[row])} in row {start + row}; weights must be finite and not negative."
         )
     return float(weight.sum()), int((weight > 0).sum())
-
-
-def _roots(squares: Tensor) -> Tensor:
-    """Square roots; on a CPU by NumPy, because those of torch start threads, which a small problem then waits for."""
-    return torch.from_numpy(np.sqrt(squares.numpy())) if squares.device.type == "cpu" else squares.sqrt()
 
 
 def _careful_norms(rows: Rows) -> Tensor:

@@ -20,7 +20,7 @@ from closedform.rows.ahead import read_ahead
 from closedform.rows.block import Block, Extent, Readable
 from closedform.rows.labels import check_alignment, column_names
 from closedform.rows.source import Source
-from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
+from closedform.rows.tensors import FloatSource, TensorSource, as_tensor, names_for
 from closedform.rows.walkers import InOrder, Walker
 from closedform.rows.walkers.walker import AnyFold
 from closedform.words.errors import InputError
@@ -101,7 +101,7 @@ class Rows(Readable):
         """Whether reading costs no I/O."""
         return self.x.in_memory
 
-    @property
+    @cached_property
     @override
     def extent(self) -> Extent:
         return Extent(self.x.shape[0], self.n_features, self.n_targets, self.in_memory)
@@ -139,7 +139,7 @@ class Rows(Readable):
 
     def watched(self, watcher: Callable[[str, float], None] | None) -> Rows:
         """Return the same rows, whose passes tell ``watcher`` a label and the part done, from 0 to 1."""
-        return replace(self, watcher=watcher)
+        return self if watcher is self.watcher else replace(self, watcher=watcher)
 
     def select(self, targets: Tensor) -> Rows:
         """Return the rows with some of the targets, in the order of the index tensor; nothing is read."""
@@ -158,8 +158,15 @@ class Rows(Readable):
     @override
     def blocks(self, size: int, *, as_stored: bool = False, unweighted: bool = False) -> Generator[Block]:
         if self.in_memory:
-            yield from super().blocks(size, as_stored=as_stored, unweighted=unweighted)
-            return
+            return super().blocks(size, as_stored=as_stored, unweighted=unweighted)
+        return self._blocks_ahead(size, as_stored=as_stored, unweighted=unweighted)
+
+    def _blocks_ahead(self, size: int, *, as_stored: bool, unweighted: bool) -> Generator[Block]:
+        """Return the blocks of a table whose rows cost I/O: the next ones are read while one is worked on.
+
+        Yields:
+            The blocks.
+        """
         n_rows = self.extent.n_rows
         _ = self.engine  # It reads a row, which must not be while another thread reads.
         starts = range(0, n_rows, size)
@@ -289,8 +296,7 @@ class _ReshapedSource(Source):
         self.name, self.dtype, self.device = source.name, source.dtype, source.device
         self.in_memory, self.notes = source.in_memory, source.notes
         self.shape = shape
-        names = source.columns
-        self.columns = names if names is not None and len(names) == torch.Size(shape[1:]).numel() else None
+        self.columns = names_for(source.columns, shape)
         self.rows_per_outer_row = shape[0] // max(source.shape[0], 1)
 
     @property
@@ -329,4 +335,7 @@ class _SelectedSource(Source):
 
 
 def _reshape(source: Source, shape: tuple[int, ...]) -> Source:
-    return source if source.shape == shape else _ReshapedSource(source, shape)
+    if source.shape == shape:
+        return source
+    viewed = source.viewed(shape) if isinstance(source, TensorSource) else None
+    return _ReshapedSource(source, shape) if viewed is None else viewed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, final
@@ -20,7 +21,7 @@ from closedform.rows.refusals import refuse_other_kinds
 from closedform.rows.source import Source
 from closedform.words.errors import ClosedformError, DataTypeError, InputError
 
-__all__ = ["FloatSource", "TensorSource", "array_to_tensor", "as_tensor"]
+__all__ = ["FloatSource", "TensorSource", "array_to_tensor", "as_tensor", "names_for"]
 
 #: What arithmetic is defined for; the rest are containers of bits.
 _NUMBERS = frozenset(
@@ -66,7 +67,22 @@ class TensorSource(Source):
 
     @override
     def read(self, start: int, stop: int) -> Tensor:
-        return self.tensor[start:stop]
+        whole = start == 0 and stop >= self.shape[0]
+        return self.tensor if whole else self.tensor[start:stop]
+
+    def viewed(self, shape: tuple[int, ...]) -> TensorSource | None:
+        """Return the same numbers as rows of another shape, or None where that would copy them."""
+        try:
+            tensor = self.tensor.view(shape)
+        except RuntimeError:
+            return None
+        names = names_for(self.columns, shape)
+        return TensorSource(tensor, self.name, self.notes, stored_dtype=self._stored_dtype, columns=names)
+
+
+def names_for(names: tuple[str, ...] | None, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Return the names of columns for rows of another shape: none where there would be more or fewer columns."""
+    return names if names is not None and len(names) == math.prod(shape[1:]) else None
 
 
 @final

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import replace
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +22,11 @@ from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
 from closedform.fit.statistics import r_squared, r_squared_about_zero, residual_std
 from closedform.fit.weights import Weights
+from closedform.numerics.host import Vector, as_vector, lengths, norm_of
 from closedform.numerics.karlson_walden import Evidence, backward_error, joint_backward_error
 from closedform.numerics.rank import columns_involved
 from closedform.numerics.root import Root
-from closedform.numerics.scaling import safe_norm
+from closedform.numerics.scaling import peak, safe_norm
 
 __all__ = ["certify"]
 
@@ -32,6 +35,8 @@ _EPS = sys.float_info.epsilon
 _PROBES = 2
 #: Seed of those vectors; any serves.
 _SEED = 20
+#: Sizes for which they are kept: small problems of one shape often come again.
+_SHAPES = 8
 #: Beyond this distance, as probed, a root is probed more closely before it bounds anything.
 _SUSPECT = 0.5
 #: Products with the matrix in that closer look, which spans this many times more directions than the first.
@@ -48,6 +53,7 @@ _ROUNDING = 1e-12
 _NAMED = 32
 
 
+@np.errstate(all="ignore")
 def certify(
     problem: Problem,
     weights: Weights,
@@ -67,25 +73,30 @@ def certify(
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
     sums = _measure(problem, weights, probes)
-    penalised = problem.penalty.unsqueeze(1) * Z
-    gradient = sums.gradient - problem.penalty.square().unsqueeze(1) * Z
+    gradient, probe_products = sums.products
+    residual_sums, squares = sums.totals
+    residual_squares = squares
+    if problem.l2 > 0:
+        penalised = problem.penalty.unsqueeze(1) * Z
+        gradient = gradient - problem.penalty.unsqueeze(1) * penalised
+        residual_squares = squares + lengths(penalised) ** 2
     if claims.restricted and claims.row_space is not None:
         gradient = claims.row_space.T @ (claims.row_space @ gradient)
-    factor_error, least = _compare(problem, root, probes, sums.probe_products)
+    factor_error, least = _compare(problem, root, probes, probe_products)
 
     evidence = _evidence(problem, claims, Z, gradient, (factor_error, least))
-    squares = sums.squares + penalised.square().sum(0)
-    error = backward_error(evidence, squares)
-    joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, penalised)
+    error = backward_error(evidence, residual_squares)
+    joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, problem.penalty.unsqueeze(1) * Z)
 
     rank = claims.rank
     seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
     choice = least_norm_error(problem, claims, Z, nearest, seen.no_combination)
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
-    rounded, dtype = rounding_error(problem, claims, Z, squares.sqrt(), seen, probes)
+    residual = np.sqrt(residual_squares)
+    rounded, dtype = rounding_error(problem, claims, Z, residual, seen, probes)
 
-    unscaled = sums.squares.sqrt() / problem.target_scale
-    residual_norm = safe_norm(unscaled)
+    unscaled = np.sqrt(squares) / as_vector(problem.target_scale)
+    residual_norm = norm_of(unscaled)
     count = problem.scanned.weight_sum * problem.n_targets
     loss = residual_norm / count * residual_norm
     return Certificate(
@@ -93,7 +104,7 @@ def certify(
         backward_error=error,
         joint_backward_error=joint,
         tolerance=TOLERANCE,
-        forward_error=_forward_error(problem, claims, Z, squares.sqrt(), seen, error),
+        forward_error=_forward_error(problem, claims, Z, residual, seen, error),
         condition=seen.raw.condition,
         scaled_condition=seen.scaled.condition,
         rank=rank.rank,
@@ -104,14 +115,14 @@ def certify(
         truncated=claims.restricted,
         undetermined_columns=_undetermined(problem, claims),
         loss=loss,
-        gradient_norm=2.0 * safe_norm(gradient / problem.scale.unsqueeze(1) / problem.target_scale) / count,
+        gradient_norm=2.0 * safe_norm(gradient / problem.columns.column / problem.target_scale) / count,
         residual_norm=residual_norm,
         factor_error=factor_error,
-        r_squared=r_squared(problem, sums.squares, sums.centred_squares),
+        r_squared=r_squared(problem, squares, sums.centred_squares),
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
-        r_squared_about_zero=r_squared_about_zero(problem, sums.squares),
-        loss_with_bias=_loss_with_bias(problem, claims, sums, factor_error, loss),
+        r_squared_about_zero=r_squared_about_zero(problem, squares),
+        loss_with_bias=_loss_with_bias(problem, claims, (squares, residual_sums), factor_error, loss),
         triangle_of=problem.rows.triangle_of,
         rounding_error=rounded,
         rounded_to=dtype,
@@ -122,50 +133,55 @@ def _probes(root: Root | None, problem: Problem) -> Tensor:
     """Vectors v whose images S v are Gaussian, so that small singular directions are probed as well as large ones."""
     if root is None or not root.shape[0]:
         return problem.scale.new_zeros(problem.n_columns, 0)
+    return root.solve(_gaussian(root.shape[0]).to(root.device))
+
+
+@lru_cache(maxsize=_SHAPES)
+def _gaussian(size: int) -> Tensor:
     generator = torch.Generator().manual_seed(_SEED)
-    gaussian = torch.randn(root.shape[0], _PROBES, dtype=torch.float64, device="cpu", generator=generator)
-    return root.solve(gaussian.to(root.device))
+    return torch.randn(size, _PROBES, dtype=torch.float64, device="cpu", generator=generator)
 
 
 def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateSums:
     k = problem.n_targets
     V = weights.weight.T * problem.target_scale
-    offset = V.new_zeros(k) if weights.bias is None else weights.bias * problem.target_scale
+    offset = None if weights.bias is None else weights.bias * problem.target_scale
     # One Gram matrix for each group of targets, so that their cost stays below that of the gradient; compiled passes
     # take them in eights.
     size = -(-max(problem.n_columns, _GROUP) // 8) * 8
     # A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
     grouped = k > 1 and not problem.rows.triangle_of
     groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if grouped else ()
-    return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, groups))
+    about = problem.scanned.target_means * problem.target_scale
+    return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, about, groups))
 
 
 def _loss_with_bias(
-    problem: Problem, claims: Claims, sums: CertificateSums, factor_error: float, loss: float
+    problem: Problem, claims: Claims, sums: tuple[Vector, Vector], factor_error: float, loss: float
 ) -> float | None:
     """Return about the loss that is left with a bias; None where there is one, or the factor does not tell.
 
     A column of ones lowers the squares by ``(1'r)^2 / 1'q``, with r the residual and q what is left of the ones after
-    a fit of their own to the features.
+    a fit of their own to the features. The sums are those of the squares of the residuals, and of the residuals.
     """
     root, total = claims.root, problem.scanned.weight_sum
     if problem.bias or root is None or not root.shape[0] or problem.rows.n_rows <= problem.n_columns:
         return None
-    gains, squares = sums.residual_sums.square() / total, sums.squares
-    noticed = (gains > _LEAST_LEFT / 2 * squares) & (squares > (_ROUNDING * problem.target_norms).square())
-    if not bool(noticed.any()):
+    squares, gains = sums[0], sums[1] ** 2 / total
+    noticed = (gains > _LEAST_LEFT / 2 * squares) & (squares > (_ROUNDING * as_vector(problem.target_norms)) ** 2)
+    if not noticed.any():
         return loss
 
-    products = (problem.scanned.feature_sums * problem.scale).unsqueeze(1) / math.sqrt(total)
+    products = problem.scanned.feature_sums.unsqueeze(1) * (problem.columns.column / math.sqrt(total))
     image = root.adjoint_solve(products)
-    left = 1 - float(image.square().sum())
+    left = 1 - float(torch.linalg.vector_norm(image)) ** 2
     if not left > factor_error:
         # |1 - A z|^2 is never less than its minimum, so that an error of z takes from the gain and adds nothing.
         z = root.solve(image)
         left = 1 - float(((2 * products - problem.normal_product(z)) * z).sum())
     if not left > _LEAST_LEFT:
         return loss
-    norm = safe_norm((squares - gains / left).clamp(min=0.0).sqrt() / problem.target_scale)
+    norm = norm_of(np.sqrt(np.maximum(squares - gains / left, 0.0)) / as_vector(problem.target_scale))
     return norm / (total * problem.n_targets) * norm
 
 
@@ -177,12 +193,12 @@ def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tens
     """
     if root is None or not probes.shape[1]:
         return math.nan, 0.0
-    penalty = problem.penalty.square().unsqueeze(1)
     start = root.product(probes)
-    image = root.adjoint_solve(products + penalty * probes)
-    distance = torch.linalg.vector_norm(image - start, dim=0) / torch.linalg.vector_norm(start, dim=0)
-    factor_error = float(distance.max())
-    if not factor_error >= _SUSPECT or not bool(torch.isfinite(image).all()):
+    if problem.l2 > 0:
+        products = products + problem.penalty.square().unsqueeze(1) * probes
+    image = root.adjoint_solve(products)
+    factor_error = float((lengths(image - start) / lengths(start)).max())
+    if not factor_error >= _SUSPECT or not math.isfinite(peak(image)):
         return factor_error, 0.0
 
     basis, R = torch.linalg.qr(start)
@@ -274,7 +290,7 @@ def _dual_parts(problem: Problem, gradient: Tensor, claims: Claims) -> tuple[Ten
 
 
 def _forward_error(
-    problem: Problem, claims: Claims, Z: Tensor, residual: Tensor, seen: WideEvidence, error: float
+    problem: Problem, claims: Claims, Z: Tensor, residual: Vector, seen: WideEvidence, error: float
 ) -> float:
     """First-order bound from the backward error: Wedin (1973); Higham (2002), theorem 20.1; as measured where wide."""
     smallest = seen.scaled.smallest
@@ -283,17 +299,17 @@ def _forward_error(
     if claims.rows is not None:
         return max(error, _EPS) * seen.effect
 
-    size = torch.linalg.vector_norm(Z, dim=0)
+    size = lengths(Z)
     determined = size > 0
-    if not bool(determined.any()):
+    if not determined.any():
         return 0.0
     if not smallest > 0:
         return math.inf
     change = max(error, _EPS) * problem.frobenius_norm
-    of_targets = change / smallest * (1 + problem.target_norms / (problem.frobenius_norm * size))
+    of_targets = change / smallest * (1 + as_vector(problem.target_norms) / (problem.frobenius_norm * size))
     per_target = of_targets + change * residual / (smallest**2 * size)
     if problem.bias:
         # A small error beside a large offset may be a large one of the weights; those of a constant target are zeros.
-        features = torch.linalg.vector_norm(Z[1:], dim=0)
-        per_target = per_target * torch.where(features > _EPS * size, size / features, 1.0)
+        features = lengths(Z[1:])
+        per_target = per_target * np.where(features > _EPS * size, size / features, 1.0)
     return float(per_target[determined].max())

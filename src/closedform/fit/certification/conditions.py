@@ -65,8 +65,8 @@ def _claimed(problem: Problem, claims: Claims) -> tuple[Extremes, Extremes]:
         found = extremes
     else:
         found = _rows_extremes(dense_of(root))
-    if bool((scale == scale[0]).all()):
-        unit = float(scale[0])
+    unit, most = problem.columns.scale_range
+    if unit == most:
         return found, replace(found, largest=found.largest / unit, smallest=found.smallest / unit)
     if rank.full:
         return found, extreme_singular_values(root, scale, start=found)

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from closedform.fit.certification.wide import WideEvidence
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
+from closedform.numerics.host import Vector, as_vector, lengths
 from closedform.rows import Rows
 
 __all__ = ["Rounding", "rounding_error"]
@@ -57,7 +59,7 @@ def _unit(dtype: torch.dtype) -> float:
 
 
 def rounding_error(
-    problem: Problem, claims: Claims, Z: Tensor, residual: Tensor, seen: WideEvidence, probes: Tensor
+    problem: Problem, claims: Claims, Z: Tensor, residual: Vector, seen: WideEvidence, probes: Tensor
 ) -> tuple[float | None, str | None]:
     """Return about how far the minimiser moves if the data are rounded to their dtype, and the name of that.
 
@@ -84,9 +86,9 @@ def rounding_error(
     if claims.rows is not None:
         return max(unit, unit * seen.effect / _SPARE), rounding.name
 
-    size, smallest = torch.linalg.vector_norm(Z, dim=0), seen.scaled.smallest
+    size, smallest = lengths(Z), seen.scaled.smallest
     determined = size > 0
-    if not bool(determined.any()):
+    if not determined.any():
         return unit, rounding.name
     if not smallest > 0:
         return math.inf, rounding.name
@@ -94,13 +96,13 @@ def rounding_error(
     # The ridge rows and the ones of a bias are exact.
     norms = rounding.features * problem.design.norms * problem.scale
     norms[: int(problem.bias)] = 0.0
-    change, of_targets = torch.linalg.vector_norm(norms), rounding.targets * problem.target_norms
+    change, of_targets = float(torch.linalg.vector_norm(norms)), rounding.targets * as_vector(problem.target_norms)
     bound = (change * size + of_targets + change * residual / smallest) / smallest
     if probes.shape[1]:
         rows = max(problem.rows.triangle_of or problem.scanned.positive_rows, 1)
-        moved = torch.hypot(torch.linalg.vector_norm(norms.unsqueeze(1) * Z, dim=0), of_targets)
+        moved = np.hypot(lengths(norms.unsqueeze(1) * Z), of_targets)
         turned = rounding.features * residual / smallest
         inverse = max(float(torch.linalg.vector_norm(probes)) / math.sqrt(probes.shape[1]), 1 / smallest)
         # The variance of a rounding error is a third of its largest square.
-        bound = torch.minimum(bound, _MARGIN * torch.hypot(moved, turned) * inverse / math.sqrt(3 * rows))
+        bound = np.minimum(bound, _MARGIN * np.hypot(moved, turned) * inverse / math.sqrt(3 * rows))
     return max(unit, float((bound / size)[determined].max())), rounding.name

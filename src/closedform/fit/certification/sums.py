@@ -4,95 +4,69 @@ from __future__ import annotations
 
 from typing import Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.choice import engine_for
-from closedform.rows import Block, Fold
+from closedform.numerics.host import Vector, as_vector
+from closedform.rows import Block, Fold, SumFold
 from closedform.rows.columns import Columns
 from closedform.rows.folds import ResidualSums
 
 __all__ = ["CertificateSums", "Spread"]
 
-#: Rows from which the mean of the targets is guessed.
-_GUESS_ROWS = 4096
-
 
 @final
-class Spread(Fold):
-    """Weighted squares of the targets about their means, merged as Chan, Golub and LeVeque (1983) do.
+class Spread(SumFold):
+    """Weighted squares of the targets about their means.
 
     Squares are summed about a value near the mean, so that nothing cancels.
+
+    Args:
+        columns: The design matrix.
+        about: About the mean of each target in its scale, ``(targets,)``.
     """
 
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        k, zeros = columns.n_targets, columns.target_scale.new_zeros
+    def __init__(self, columns: Columns, about: Tensor) -> None:
+        self._columns, self._about = columns, about
+        self._sums = about.new_zeros(2, columns.n_targets)
         self._weight = 0.0
-        self._about: Tensor | None = None
-        self._sums = zeros(2, k)
 
     @property
-    def squares(self) -> Tensor:
+    def squares(self) -> Vector:
         """Weighted squares about the mean, ``(targets,)``."""
-        if self._weight == 0.0:
-            return self._sums[0]
-        return (self._sums[0] - self._sums[1].square() / self._weight).clamp(min=0.0)
-
-    @property
-    def mean(self) -> Tensor:
-        """Weighted means, ``(targets,)``; zeros where no row counts."""
-        if self._about is None:
-            return torch.zeros_like(self._sums[0])
-        return self._about + self._sums[1] / self._weight
+        squares, sums = as_vector(self._sums)
+        return np.maximum(squares - sums**2 / (self._weight or 1.0), 0.0)
 
     @override
     def add(self, block: Block) -> None:
-        scale, weight = self._columns.target_scale, block.weight
-        total = float(block.X.shape[0]) if weight is None else float(weight.sum())
-        if total == 0.0:
-            return
-        if self._about is None:
-            self._about = _guess(block) * scale
-        engine_for(block.Y).spread_squares_(self._sums, block.Y, scale, self._about, weight)
-        self._weight += total
+        scale = self._columns.target_scale
+        self._weight += float(block.X.shape[0] if block.weight is None else block.weight.sum())
+        engine_for(block.Y).spread_squares_(self._sums, block.Y, scale, self._about, block.weight)
 
     @override
     def merge(self, other: Self) -> None:
-        if other._weight == 0.0:
-            return
-        both = self._weight + other._weight
-        apart, share = other.mean - self.mean, other._weight / both
-        squares = self.squares + other.squares
-        if self._weight:
-            squares = squares + apart.square() * (self._weight * share)
-        self._about = self.mean + apart * share
-        self._sums = torch.stack([squares, torch.zeros_like(squares)])
-        self._weight = both
+        self.add_sums(other)
+        self._weight += other._weight
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._columns)
+        return type(self)(self._columns, self._about)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return (self._sums,)
 
     @override
     def state(self) -> tuple[Tensor, ...]:
-        return self.squares, self.mean, torch.tensor(self._weight, dtype=torch.float64, device="cpu")
+        return self._sums, torch.tensor(self._weight, dtype=torch.float64, device="cpu")
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
-        squares, mean, weight = state
-        self._weight = float(weight)
-        self._about = mean if self._weight else None
-        self._sums = torch.stack([squares, torch.zeros_like(squares)])
-
-
-def _guess(block: Block) -> Tensor:
-    """Return about the mean of the targets, from the first rows that count."""
-    Y = block.Y
-    if block.weight is not None and not bool(block.weight[:_GUESS_ROWS].all()):
-        Y = Y[(block.weight > 0).nonzero().squeeze(1)[:_GUESS_ROWS]]
-    return Y[:_GUESS_ROWS].to(torch.float64).mean(0)
+        super().load_state(state[:1])
+        self._weight = float(state[1])
 
 
 @final
@@ -102,48 +76,43 @@ class CertificateSums(Fold):
     Args:
         columns: The design matrix.
         V: Weights as ``(features, targets)`` in the scale of the targets.
-        offset: Bias in that scale, ``(targets,)``.
+        offset: Bias in that scale, ``(targets,)``; None where there is none.
         probes: Coordinates ``(columns, probes)`` whose products with ``A'A`` are wanted.
+        about: About the mean of each target in that scale, ``(targets,)``.
         groups: Ranges of targets whose residuals are multiplied with each other.
     """
 
     def __init__(
-        self, columns: Columns, V: Tensor, offset: Tensor, probes: Tensor, groups: tuple[range, ...] = ()
+        self,
+        columns: Columns,
+        V: Tensor,
+        offset: Tensor | None,
+        probes: Tensor,
+        about: Tensor,
+        groups: tuple[range, ...] = (),
     ) -> None:
         self.label = "certifying"
-        self._arguments = (columns, V, offset, probes, groups)
+        self._arguments = (columns, V, offset, probes, about, groups)
         self._k = V.shape[1]
         probe_features, probe_offset = columns.raw(-probes)
-        if probe_offset is None:
-            probe_offset = offset.new_zeros(probes.shape[1])
-        self._residuals = ResidualSums(
-            columns,
-            torch.cat([V, probe_features], 1),
-            torch.cat([offset, probe_offset]),
-            targets=True,
-            groups=groups,
-        )
-        self._spread = Spread(columns)
+        if offset is not None and probe_offset is not None:
+            offset = torch.cat([offset, probe_offset])
+        # Transposed, as the loops take them.
+        vectors = torch.cat([V.T, probe_features.T]).T
+        self._residuals = ResidualSums(columns, vectors, offset, targets=True, groups=groups)
+        self._spread = Spread(columns, about)
 
     @property
-    def gradient(self) -> Tensor:
-        """``A'r``, ``(columns, targets)``."""
-        return self._residuals.adjoint[:, : self._k]
+    def products(self) -> tuple[Tensor, Tensor]:
+        """``A'r``, ``(columns, targets)``, and ``A'A`` times the probes, ``(columns, probes)``."""
+        adjoint = self._residuals.adjoint
+        return adjoint[:, : self._k], adjoint[:, self._k :]
 
     @property
-    def probe_products(self) -> Tensor:
-        """``A'A`` times the probes, ``(columns, probes)``."""
-        return self._residuals.adjoint[:, self._k :]
-
-    @property
-    def squares(self) -> Tensor:
-        """Squared residual norms, ``(targets,)``."""
-        return self._residuals.squares[: self._k]
-
-    @property
-    def residual_sums(self) -> Tensor:
-        """Weighted sums of the residuals, ``(targets,)``."""
-        return self._residuals.residual_sums[: self._k]
+    def totals(self) -> tuple[Vector, Vector]:
+        """Weighted sums of the residuals, and of their squares, ``(targets,)`` each."""
+        ones, squares = self._residuals.totals
+        return ones[: self._k], squares[: self._k]
 
     @property
     def grams(self) -> tuple[Tensor, ...]:
@@ -151,7 +120,7 @@ class CertificateSums(Fold):
         return self._residuals.grams
 
     @property
-    def centred_squares(self) -> Tensor:
+    def centred_squares(self) -> Vector:
         """Squares of the targets about their means, ``(targets,)``."""
         return self._spread.squares
 

@@ -57,7 +57,7 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
     started = time.perf_counter()
     criterion = read_criterion(request.criterion, targets_of(rows))
     with Progress(request.progress) as report:
-        watched = rows.watched(report)
+        watched = rows.watched(report.watcher)
         design = Design(watched, scan(watched), bias=request.bias)
         if isinstance(criterion, Kinked):
             solution = solve_kinked(design, criterion, request)

@@ -189,9 +189,10 @@ def with_ridge(problem: Problem, sums: NormalEquations) -> tuple[Tensor, Tensor]
     The scale is ``(columns,)``, float64: ``diag(scale) gram diag(scale)`` is ``A'A + P'P``.
     """
     scale = problem.scale / sums.applied
+    if problem.l2 == 0:
+        return sums.gram, scale
     part = (problem.penalty / scale).square() * (sums.rows / problem.rows.n_rows)
-    gram = sums.gram + torch.diag(part.to(sums.gram.dtype)) if bool(part.any()) else sums.gram
-    return gram, scale
+    return sums.gram + torch.diag(part.to(sums.gram.dtype)), scale
 
 
 @final

@@ -124,7 +124,7 @@ def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selecti
     """
     started = time.perf_counter()
     with Progress(request.progress) as report:
-        watched = rows.watched(report)
+        watched = rows.watched(report.watcher)
         scanned = label_scan(watched, rows.y) if isinstance(rows.y, OneHotRows) else scan(watched)
         table = PathTable(watched, scanned, bias=request.bias, kernel=request.kernel)
         found = Search(table, selection).run(strengths)

@@ -73,7 +73,8 @@ def label_scan(rows: Rows, labels: OneHotRows) -> Scan:
     scanned = scan(plain)
     weights = plain.walk(ClassWeights(labels.shape[1], rows.device)).weights
     squares = labels.off**2 * (scanned.weight_sum - weights) + weights
-    return replace(scanned, target_norms=squares.clamp(min=0.0).sqrt())
+    means = (labels.off * (scanned.weight_sum - weights) + weights) / scanned.weight_sum
+    return replace(scanned, target_norms=squares.clamp(min=0.0).sqrt(), target_means=means)
 
 
 @final

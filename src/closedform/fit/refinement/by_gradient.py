@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.problem import Problem
 from closedform.fit.refinement.refinement import GOAL, MOST_ROUNDS, Refined, Refinement, magnitude
+from closedform.numerics.host import Vector, as_vector, columns_where, lengths
 from closedform.numerics.root import Root
 
 __all__ = ["ByGradient"]
@@ -51,7 +53,8 @@ class ByGradient(Refinement):
     def refine(self, problem: Problem, start: Tensor, nearest: Tensor | None) -> Refined:
         root, contraction, Z = self.root, self.contraction, start
         G, squares = problem.gradient(Z)
-        left, passes = _left(root, G, squares) / magnitude(problem, Z), 1
+        S = root.adjoint_solve(G)
+        left, passes = _left(S, squares) / magnitude(problem, Z), 1
 
         for turn in range(MOST_ROUNDS):
             worst, plain = float(left.max()), contraction < _PLAIN
@@ -60,32 +63,40 @@ class ByGradient(Refinement):
             if worst <= GOAL and not (plain and turn == 0):
                 break
             if plain:
-                step, steps = root.solve(root.adjoint_solve(G)), 0
+                step, steps = root.solve(S), 0
             else:
-                gain = (_LAST_GAIN * GOAL / left).clamp(min=_ROUND_GAIN, max=_LAST_GAIN)
-                step, steps = _conjugate_gradients(problem, root, G, gain)
+                gain = np.clip(_LAST_GAIN * GOAL / left, _ROUND_GAIN, _LAST_GAIN)
+                step, steps = _conjugate_gradients(problem, root, G, S, torch.from_numpy(gain).to(G.device))
             candidate = Z + step
             if plain and worst * contraction * _MARGIN <= GOAL:
                 # What this step leaves is far below rounding; the certificate looks at it anyway.
                 return Refined(candidate, passes)
 
             new_G, new_squares = problem.gradient(candidate)
+            new_S = root.adjoint_solve(new_G)
             passes += steps + 1
-            new_left = _left(root, new_G, new_squares) / magnitude(problem, candidate)
+            new_left = _left(new_S, new_squares) / magnitude(problem, candidate)
             better, halved = new_left < left, new_left < 0.5 * left
             if plain:
-                contraction = float((new_left / left.clamp(min=GOAL)).max())
-            Z, G = torch.where(better, candidate, Z), torch.where(better, new_G, G)
-            left = torch.where(better, new_left, left)
-            if not bool(halved.any()):
+                contraction = float((new_left / np.maximum(left, GOAL)).max())
+            Z, G, S = (columns_where(better, new, old) for new, old in ((candidate, Z), (new_G, G), (new_S, S)))
+            left = np.where(better, new_left, left)
+            if not halved.any():
                 break
         return Refined(Z, passes)
 
 
-def _conjugate_gradients(problem: Problem, root: Root, G: Tensor, gain: Tensor) -> tuple[Tensor, int]:
-    """Solve ``(A'A + P'P) step = G`` for all targets at once, each with its own step lengths, up to ``gain``."""
+def _conjugate_gradients(problem: Problem, root: Root, G: Tensor, S: Tensor, gain: Tensor) -> tuple[Tensor, int]:
+    """Solve ``(A'A + P'P) step = G`` for all targets at once, each with its own step lengths, up to ``gain``.
+
+    Args:
+        problem: The problem.
+        root: The factor.
+        G: ``(columns, targets)``.
+        S: ``root.adjoint_solve(G)``.
+        gain: ``(targets,)``.
+    """
     step = torch.zeros_like(G)
-    S = root.adjoint_solve(G)
     direction = root.solve(S)
     squares = S.square().sum(0)
     enough = gain.square() * squares
@@ -110,6 +121,6 @@ def _conjugate_gradients(problem: Problem, root: Root, G: Tensor, gain: Tensor) 
     return step, steps
 
 
-def _left(root: Root, G: Tensor, squares: Tensor) -> Tensor:
+def _left(S: Tensor, squares: Tensor) -> Vector:
     """How far the residual is from orthogonal to the columns: the length of its projection, ``|S^-T A'r|``."""
-    return torch.minimum(torch.linalg.vector_norm(root.adjoint_solve(G), dim=0), squares.sqrt())
+    return np.minimum(lengths(S), np.sqrt(as_vector(squares)))

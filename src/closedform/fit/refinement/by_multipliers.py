@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.problem import Problem
 from closedform.fit.refinement.refinement import GOAL, MOST_ROUNDS, Refined, Refinement, magnitude
+from closedform.numerics.host import columns_where, lengths
 
 __all__ = ["ByMultipliers"]
 
@@ -37,28 +40,28 @@ class ByMultipliers(Refinement):
         Z, U = start, None
         at_zero = not bool(Z.any())
         residual = problem.gathered_targets if at_zero else problem.residual(Z)
-        size, passes = torch.linalg.vector_norm(residual, dim=0), int(not at_zero)
+        size, passes = lengths(residual), int(not at_zero)
 
         contraction = math.inf
         for turn in range(MOST_ROUNDS + 1):
             goal = GOAL * magnitude(problem, Z)
-            if turn and bool((size <= goal).all()):
+            if turn and (size <= goal).all():
                 break
             step = self.solve(residual)
             candidate = Z + self.lift(step)
-            if bool((size * contraction * _MARGIN <= goal).all()):
+            if (size * contraction * _MARGIN <= goal).all():
                 # What this step leaves is far below rounding; the certificate looks at it anyway.
                 return Refined(candidate, passes, step if U is None else U + step)
             new_residual = problem.residual(candidate)
-            new_size = torch.linalg.vector_norm(new_residual, dim=0)
+            new_size = lengths(new_residual)
             passes += 1
 
-            contraction = float((new_size / size.clamp(min=torch.finfo(size.dtype).tiny)).max()) if turn else math.inf
+            contraction = float((new_size / np.maximum(size, sys.float_info.min)).max()) if turn else math.inf
             better, halved = new_size < size, new_size < 0.5 * size
-            Z = torch.where(better, candidate, Z)
-            U = torch.where(better, step, 0.0) if U is None else torch.where(better, U + step, U)
-            residual = torch.where(better, new_residual, residual)
-            size = torch.where(better, new_size, size)
-            if not bool(halved.any()):
+            Z, residual = columns_where(better, candidate, Z), columns_where(better, new_residual, residual)
+            U = torch.zeros_like(step) if U is None else U
+            U = columns_where(better, U + step, U)
+            size = np.where(better, new_size, size)
+            if not halved.any():
                 break
         return Refined(Z, passes, U)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-import torch
+import numpy as np
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.fit.problem import Problem
 from closedform.fit.refinement.refinement import GOAL, MOST_ROUNDS, Refined, Refinement, magnitude
+from closedform.numerics.host import columns_where, lengths
 
 __all__ = ["ByResidual"]
 
@@ -29,20 +30,19 @@ class ByResidual(Refinement):
     @override
     def refine(self, problem: Problem, start: Tensor, nearest: Tensor | None) -> Refined:
         Z, residual = start, problem.residual(start)
-        size, passes = torch.linalg.vector_norm(residual, dim=0), 1
+        size, passes = lengths(residual), 1
 
         for _ in range(MOST_ROUNDS):
-            if bool((size <= GOAL * magnitude(problem, Z)).all()):
+            if (size <= GOAL * magnitude(problem, Z)).all():
                 break
             candidate = Z + self.correct(residual)
             new_residual = problem.residual(candidate)
-            new_size = torch.linalg.vector_norm(new_residual, dim=0)
+            new_size = lengths(new_residual)
             passes += 1
 
             better, halved = new_size < size, new_size < 0.5 * size
-            Z = torch.where(better, candidate, Z)
-            residual = torch.where(better, new_residual, residual)
-            size = torch.where(better, new_size, size)
-            if not bool(halved.any()):
+            Z, residual = columns_where(better, candidate, Z), columns_where(better, new_residual, residual)
+            size = np.where(better, new_size, size)
+            if not halved.any():
                 break
         return Refined(Z, passes)

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from closedform.fit.problem import Problem
+from closedform.numerics.host import Vector, as_vector, lengths
 
 __all__ = ["GOAL", "MOST_ROUNDS", "Refined", "Refinement", "magnitude"]
 
@@ -55,7 +55,8 @@ class Refinement(ABC):
         """
 
 
-def magnitude(problem: Problem, Z: Tensor) -> Tensor:
+def magnitude(problem: Problem, Z: Tensor) -> Vector:
     """Return ``|A| |z| + |b|`` of each target, by which a residual is large or small."""
-    size = problem.frobenius_norm * torch.linalg.vector_norm(Z, dim=0) + problem.target_norms
-    return torch.where(size > 0, size, 1.0)
+    size = problem.frobenius_norm * lengths(Z) + as_vector(problem.target_norms)
+    size[~(size > 0)] = 1.0
+    return size

@@ -52,7 +52,8 @@ class NormalEquations(SumFold):
     ) -> None:
         self._columns, self._bfloat16, self._order, self._factor = columns, bfloat16, order, factor
         scale = columns.scale
-        far = factor is None and (float(scale.max()) > _FAR or float(scale.min()) < 1 / _FAR)
+        least, most = columns.scale_range
+        far = factor is None and (most > _FAR or least < 1 / _FAR)
         self._before = columns.feature_scale if far else None
         self.applied = torch.ones_like(scale)
         if far:

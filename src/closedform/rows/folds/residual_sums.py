@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.sums import pass_sums
+from closedform.numerics.host import Vector
 from closedform.rows.block import Block
 from closedform.rows.columns import Columns
 from closedform.rows.fold import SumFold
@@ -49,9 +50,9 @@ class ResidualSums(SumFold):
         return self._sums.squares
 
     @property
-    def residual_sums(self) -> Tensor:
-        """1'T, ``(q,)``: the weighted sums of the residuals."""
-        return self._sums.ones
+    def totals(self) -> Vector:
+        """1'T, the weighted sums of the residuals, and their weighted squares, on the host, ``(2, q)``."""
+        return self._sums.totals
 
     @property
     def grams(self) -> tuple[Tensor, ...]:
@@ -63,7 +64,7 @@ class ResidualSums(SumFold):
         """``D [1 | X]' T``, ``(columns, q)``."""
         sums, columns = self._sums, self._columns
         G = torch.cat([sums.ones.unsqueeze(0), sums.features]) if columns.bias else sums.features
-        return G * columns.scale.unsqueeze(1)
+        return G * columns.column
 
     @override
     def add(self, block: Block) -> None:

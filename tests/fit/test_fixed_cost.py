@@ -1,0 +1,53 @@
+"""What a fit costs whatever its size: calls of Python functions, which are counted and not timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+import closedform as cf
+from data import F64, gaussian
+
+#: Calls of Python functions in a fit of 50 rows and 5 columns; it makes about 20 fewer.
+MOST_CALLS = 700
+#: Modules of this package that are loaded for a plain fit; there are about five fewer.
+MOST_MODULES = 120
+
+
+def calls_of(X: torch.Tensor, y: torch.Tensor) -> int:
+    count = 0
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        cf.solve(X, y)
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_a_small_fit_makes_few_calls() -> None:
+    X, noise = gaussian(50, 5), gaussian(50, seed=1)
+    y = X @ torch.ones(5, dtype=F64) + 0.1 * noise
+    cf.solve(X, y)  # What is loaded and kept with the first fit is not counted.
+    assert 100 < calls_of(X, y) <= MOST_CALLS
+
+
+def test_a_plain_fit_loads_no_files_criteria_reports_or_extended_precision() -> None:
+    code = """if True:
+        import sys, torch, closedform as cf
+        cf.solve(torch.eye(4, 2, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+        print(*[name for name in sys.modules if name.startswith("closedform.")])
+    """
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    rooms = ("files", "losses", "report", "fit.convex", "fit.extended", "fit.path", "explain")
+    assert "closedform.fit.orchestrator" in names
+    assert not [name for name in names if name.startswith(tuple(f"closedform.{room}" for room in rooms))]
+    assert len(names) <= MOST_MODULES
