@@ -66,7 +66,7 @@ class Evidence:
 
 
 @np.errstate(all="ignore")
-def backward_error(evidence: Evidence, residual_squares: Vector) -> float:
+def backward_error(evidence: Evidence, residuals: Vector) -> float:
     r"""Estimate the smallest relative perturbation of A and b that makes a target's weights its exact minimiser.
 
     With r the residual and g = A'r, the smallest ``|[E, theta f]|_F`` for which z minimises ``|(b + f) - (A + E) z|``
@@ -77,7 +77,7 @@ def backward_error(evidence: Evidence, residual_squares: Vector) -> float:
 
     Args:
         evidence: Weights and gradient.
-        residual_squares: Squared residual norms with those of the ridge rows, ``(targets,)``, on the host.
+        residuals: Norms of the residuals with the ridge rows, ``(targets,)``, on the host.
 
     Returns:
         The largest over the targets, relative to the Frobenius norm of A; each target has a perturbation of its own.
@@ -89,7 +89,7 @@ def backward_error(evidence: Evidence, residual_squares: Vector) -> float:
     size = np.where(weights > 0, weights, 1.0)
     P = torch.from_numpy(1 / size).to(evidence.Z.device)
     parts = None if evidence.parts is None else (evidence.parts[0] * P, evidence.parts[1] * P)
-    perturbations = _perturbations(evidence, evidence.gradient * P, parts, np.sqrt(residual_squares) / size)
+    perturbations = _perturbations(evidence, evidence.gradient * P, parts, residuals / size)
     return float(perturbations.max()) / evidence.matrix_norm
 
 

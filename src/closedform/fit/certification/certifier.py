@@ -75,24 +75,17 @@ def certify(
     sums = _measure(problem, weights, probes)
     gradient, probe_products = sums.products
     residual_sums, squares = sums.totals
-    residual_squares = squares
-    if problem.l2 > 0:
-        penalised = problem.penalty.unsqueeze(1) * Z
-        gradient = gradient - problem.penalty.unsqueeze(1) * penalised
-        residual_squares = squares + lengths(penalised) ** 2
-    if claims.restricted and claims.row_space is not None:
-        gradient = claims.row_space.T @ (claims.row_space @ gradient)
+    gradient, residual = _with_ridge(problem, claims, Z, gradient, squares)
     factor_error, least = _compare(problem, root, probes, probe_products)
 
     evidence = _evidence(problem, claims, Z, gradient, (factor_error, least))
-    error = backward_error(evidence, residual_squares)
+    error = backward_error(evidence, residual)
     joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, problem.penalty.unsqueeze(1) * Z)
 
     rank = claims.rank
     seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
     choice = least_norm_error(problem, claims, Z, nearest, seen.no_combination)
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
-    residual = np.sqrt(residual_squares)
     rounded, dtype = rounding_error(problem, claims, Z, residual, seen, probes)
 
     unscaled = np.sqrt(squares) / as_vector(problem.target_scale)
@@ -127,6 +120,19 @@ def certify(
         rounding_error=rounded,
         rounded_to=dtype,
     )
+
+
+def _with_ridge(
+    problem: Problem, claims: Claims, Z: Tensor, gradient: Tensor, squares: Vector
+) -> tuple[Tensor, Vector]:
+    """Return gradient and lengths of residuals with what the ridge rows add, the gradient within the space kept."""
+    if problem.l2 > 0:
+        penalised = problem.penalty.unsqueeze(1) * Z
+        gradient = gradient - problem.penalty.unsqueeze(1) * penalised
+        squares = squares + lengths(penalised) ** 2
+    if claims.restricted and claims.row_space is not None:
+        gradient = claims.row_space.T @ (claims.row_space @ gradient)
+    return gradient, np.sqrt(squares)
 
 
 def _probes(root: Root | None, problem: Problem) -> Tensor:
