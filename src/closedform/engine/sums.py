@@ -33,7 +33,7 @@ class PassSums:
     @property
     def features(self) -> Tensor:
         """``X'T``, ``(features, q)``."""
-        return self.flat[: self.vectors * self.n_features].view(self.vectors, self.n_features).T
+        return self.flat.as_strided((self.n_features, self.vectors), (1, self.n_features))
 
     @property
     def ones(self) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import final
 
 import torch
@@ -101,8 +101,43 @@ def team() -> int:
     return _held.team or torch.get_num_threads()
 
 
-@contextmanager
-def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: int = MATRICES_BY_ONE) -> Iterator[None]:
+@final
+class _Threads:
+    """Holds the threads of the calling thread at a number, and gives back what they were.
+
+    Args:
+        held: How many torch had before it was held back to one, or 0 to give it all of those back.
+        changes: Whether anything is done at all.
+    """
+
+    __slots__ = ("_before", "_changes", "_held")
+
+    def __init__(self, held: int, *, changes: bool) -> None:
+        self._held, self._changes = held, changes
+
+    def __enter__(self) -> None:
+        if not self._changes:
+            return
+        self._before = _held.team
+        if self._held:
+            _held.team, _held.mkl = self._held, _set(1, 1)
+        else:
+            _set(_held.team, _held.mkl)
+            _held.team = 0
+
+    def __exit__(self, *raised: object) -> None:
+        if not self._changes:
+            return
+        if self._held:
+            _set(self._held, _held.mkl)
+        else:
+            _held.mkl = _set(1, 1)
+        _held.team = self._before
+
+
+def one_thread(
+    columns: int, device: torch.device, *, targets: int = 1, most: int = MATRICES_BY_ONE
+) -> AbstractContextManager[None]:
     """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
 
     Other threads of the process keep theirs. Without OpenMP, or with many targets, nothing happens.
@@ -116,30 +151,12 @@ def one_thread(columns: int, device: torch.device, *, targets: int = 1, most: in
     """
     threads = torch.get_num_threads()
     large = columns > most or targets > TARGETS_BY_ONE
-    if device.type != "cpu" or large or threads == 1 or _set_openmp is None:
-        yield
-        return
-    try:
-        _held.team, _held.mkl = threads, _set(1, 1)
-        yield
-    finally:
-        _set(threads, _held.mkl)
-        _held.team = 0
+    return _Threads(threads, changes=not (device.type != "cpu" or large or threads == 1 or _set_openmp is None))
 
 
-@contextmanager
-def all_threads(worth: bool = True) -> Iterator[None]:
+def all_threads(worth: bool = True) -> AbstractContextManager[None]:
     """Give torch its threads back inside :func:`one_thread`, where that is worth their waking up."""
-    threads = _held.team if worth else 0
-    if not threads:
-        yield
-        return
-    try:
-        _set(threads, _held.mkl)
-        _held.team = 0
-        yield
-    finally:
-        _held.team, _held.mkl = threads, _set(1, 1)
+    return _Threads(0, changes=worth and _held.team > 0)
 
 
 def spectrum_of(root: Root) -> tuple[Tensor, Tensor]:

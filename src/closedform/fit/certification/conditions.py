@@ -67,7 +67,7 @@ def _claimed(problem: Problem, claims: Claims) -> tuple[Extremes, Extremes]:
         found = _rows_extremes(dense_of(root))
     unit, most = problem.columns.scale_range
     if unit == most:
-        return found, replace(found, largest=found.largest / unit, smallest=found.smallest / unit)
+        return found, Extremes(found.largest / unit, found.smallest / unit, found.dominant, found.recessive)
     if rank.full:
         return found, extreme_singular_values(root, scale, start=found)
     raw, unscale = _rows_extremes(dense_of(root) / scale), 1 / scale.unsqueeze(1)
