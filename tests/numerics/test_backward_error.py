@@ -20,7 +20,7 @@ def evidence_of(A: Tensor, B: Tensor, Z: Tensor) -> Evidence:
         Z=Z,
         gradient=A.T @ (B - A @ Z),
         matrix_norm=float(A.norm()),
-        target_norms=B.norm(dim=0),
+        target_norms=B.norm(dim=0).numpy(),
         root=root,
         spectrum=root.spectrum,
         factor_error=0.0,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.fit.weights import Weights
+from closedform.numerics.host import as_vector
 from closedform.numerics.matrix_product import product
 from closedform.numerics.scaling import power_of_two_exponents, powers_of_two, times_power_of_two
 from closedform.numerics.triangle import Triangle
@@ -33,6 +34,8 @@ class Problem:
         penalty: Diagonal of P, ``(columns,)``; zero for the bias.
         column_norms: Norms of the columns of A with the ridge rows under it, ``(columns,)``.
         target_norms: Norms of the columns of B, ``(targets,)``.
+        target_sizes: The same on the host.
+        target_units: What the targets are multiplied by, on the host.
     """
 
     def __init__(self, design: Design, l2: float) -> None:
@@ -47,6 +50,7 @@ class Problem:
             self.columns = Columns(self.bias, powers_of_two(-self._exponents), design.columns.target_scale)
         self.column_norms = norms * self.scale
         self.target_norms = self.scanned.target_norms * self.target_scale
+        self.target_sizes, self.target_units = as_vector(self.target_norms), as_vector(self.target_scale)
         self.penalty = torch.zeros_like(norms)
         if l2 > 0:
             self.penalty[int(self.bias) :] = self.columns.feature_scale * (l2**0.5)

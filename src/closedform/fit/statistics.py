@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
-from closedform.numerics.host import Vector, as_vector
+from closedform.numerics.host import Vector
 from closedform.numerics.root import SpectralRoot, TriangularRoot
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, as_rows, scan
@@ -49,7 +49,7 @@ def r_squared(problem: Problem, squares: Vector, centred_squares: Vector) -> tup
         squares: Squared residual norms, ``(targets,)``.
         centred_squares: Squares of the targets about their means, ``(targets,)``.
     """
-    floor = (_EPS * as_vector(problem.target_norms)) ** 2 * problem.scanned.positive_rows
+    floor = (_EPS * problem.target_sizes) ** 2 * problem.scanned.positive_rows
     varies = centred_squares > floor
     explained = 1 - squares / np.where(varies, centred_squares, 1.0)
     return tuple(np.where(varies, explained, squares <= floor).tolist())
@@ -62,7 +62,7 @@ def r_squared_about_zero(problem: Problem, squares: Vector) -> tuple[float, ...]
         problem: The problem, in whose scale the squares are.
         squares: Squared residual norms, ``(targets,)``.
     """
-    norms = as_vector(problem.target_norms)
+    norms = problem.target_sizes
     return tuple((1 - squares / np.where(norms > 0, norms, 1.0) ** 2).tolist())
 
 

@@ -36,7 +36,7 @@ class Evidence:
         Z: Coordinates of the weights, ``(columns, targets)``.
         gradient: ``A'R``, with the ridge, ``(columns, targets)``.
         matrix_norm: Frobenius norm of A.
-        target_norms: Norms of the targets, ``(targets,)``.
+        target_norms: Norms of the targets, ``(targets,)``, on the host.
         root: S with ``S'S ~ A'A``, or None.
         spectrum: Its singular values and right singular vectors, on demand; None where there is no root.
         factor_error: ``|S^-T A'A S^-1 - I|`` as probed; nan where unknown.
@@ -48,7 +48,7 @@ class Evidence:
     Z: Tensor
     gradient: Tensor
     matrix_norm: float
-    target_norms: Tensor
+    target_norms: Vector
     root: Root | None
     spectrum: Callable[[], tuple[Tensor, Tensor]] | None
     factor_error: float
@@ -84,7 +84,7 @@ def backward_error(evidence: Evidence, residuals: Vector) -> float:
     """
     if (trivial := evidence.trivial) is not None:
         return trivial
-    weights = np.hypot(lengths(evidence.Z), as_vector(evidence.target_norms) / evidence.matrix_norm)
+    weights = np.hypot(lengths(evidence.Z), evidence.target_norms / evidence.matrix_norm)
     # Neither weights nor targets: there is no scale, and any serves.
     size = np.where(weights > 0, weights, 1.0)
     P = torch.from_numpy(1 / size).to(evidence.Z.device)
@@ -119,7 +119,7 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     )
 
     residual_gram = residual_gram / unit / unit
-    inverse_theta = float(torch.linalg.vector_norm(evidence.target_norms)) / evidence.matrix_norm
+    inverse_theta = float(np.linalg.norm(evidence.target_norms)) / evidence.matrix_norm
     weights = evidence.Z.T @ evidence.Z
     floor = inverse_theta**2 or 1e-30 * float(weights.diagonal().max()) or 1.0
     weights.diagonal().add_(floor)

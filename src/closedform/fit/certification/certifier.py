@@ -22,7 +22,7 @@ from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
 from closedform.fit.statistics import r_squared, r_squared_about_zero, residual_std
 from closedform.fit.weights import Weights
-from closedform.numerics.host import Vector, as_vector, lengths, norm_of
+from closedform.numerics.host import Vector, lengths, norm_of
 from closedform.numerics.karlson_walden import Evidence, backward_error, joint_backward_error
 from closedform.numerics.rank import columns_involved
 from closedform.numerics.root import Root
@@ -88,7 +88,7 @@ def certify(
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
     rounded, dtype = rounding_error(problem, claims, Z, residual, seen, probes)
 
-    unscaled = np.sqrt(squares) / as_vector(problem.target_scale)
+    unscaled = np.sqrt(squares) / problem.target_units
     residual_norm = norm_of(unscaled)
     count = problem.scanned.weight_sum * problem.n_targets
     loss = residual_norm / count * residual_norm
@@ -174,7 +174,7 @@ def _loss_with_bias(
     if problem.bias or root is None or not root.shape[0] or problem.rows.n_rows <= problem.n_columns:
         return None
     squares, gains = sums[0], sums[1] ** 2 / total
-    noticed = (gains > _LEAST_LEFT / 2 * squares) & (squares > (_ROUNDING * as_vector(problem.target_norms)) ** 2)
+    noticed = (gains > _LEAST_LEFT / 2 * squares) & (squares > (_ROUNDING * problem.target_sizes) ** 2)
     if not noticed.any():
         return loss
 
@@ -187,7 +187,7 @@ def _loss_with_bias(
         left = 1 - float(((2 * products - problem.normal_product(z)) * z).sum())
     if not left > _LEAST_LEFT:
         return loss
-    norm = norm_of(np.sqrt(np.maximum(squares - gains / left, 0.0)) / as_vector(problem.target_scale))
+    norm = norm_of(np.sqrt(np.maximum(squares - gains / left, 0.0)) / problem.target_units)
     return norm / (total * problem.n_targets) * norm
 
 
@@ -234,7 +234,7 @@ def _evidence(problem: Problem, claims: Claims, Z: Tensor, gradient: Tensor, com
         Z=Z,
         gradient=gradient,
         matrix_norm=problem.frobenius_norm,
-        target_norms=problem.target_norms,
+        target_norms=problem.target_sizes,
         root=root,
         spectrum=None if root is None else lambda: spectrum_of(root),
         factor_error=compared[0],
@@ -312,7 +312,7 @@ def _forward_error(
     if not smallest > 0:
         return math.inf
     change = max(error, _EPS) * problem.frobenius_norm
-    of_targets = change / smallest * (1 + as_vector(problem.target_norms) / (problem.frobenius_norm * size))
+    of_targets = change / smallest * (1 + problem.target_sizes / (problem.frobenius_norm * size))
     per_target = of_targets + change * residual / (smallest**2 * size)
     if problem.bias:
         # A small error beside a large offset may be a large one of the weights; those of a constant target are zeros.

@@ -13,7 +13,7 @@ from torch import Tensor
 from closedform.fit.certification.wide import WideEvidence
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
-from closedform.numerics.host import Vector, as_vector, lengths
+from closedform.numerics.host import Vector, lengths
 from closedform.rows import Rows
 
 __all__ = ["Rounding", "rounding_error"]
@@ -96,7 +96,7 @@ def rounding_error(
     # The ridge rows and the ones of a bias are exact.
     norms = rounding.features * problem.design.norms * problem.scale
     norms[: int(problem.bias)] = 0.0
-    change, of_targets = float(torch.linalg.vector_norm(norms)), rounding.targets * as_vector(problem.target_norms)
+    change, of_targets = float(torch.linalg.vector_norm(norms)), rounding.targets * problem.target_sizes
     bound = (change * size + of_targets + change * residual / smallest) / smallest
     if probes.shape[1]:
         rows = max(problem.rows.triangle_of or problem.scanned.positive_rows, 1)

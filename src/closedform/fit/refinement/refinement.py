@@ -10,7 +10,7 @@ from typing import final
 from torch import Tensor
 
 from closedform.fit.problem import Problem
-from closedform.numerics.host import Vector, as_vector, lengths
+from closedform.numerics.host import Vector, lengths
 
 __all__ = ["GOAL", "MOST_ROUNDS", "Refined", "Refinement", "magnitude"]
 
@@ -57,6 +57,6 @@ class Refinement(ABC):
 
 def magnitude(problem: Problem, Z: Tensor) -> Vector:
     """Return ``|A| |z| + |b|`` of each target, by which a residual is large or small."""
-    size = problem.frobenius_norm * lengths(Z) + as_vector(problem.target_norms)
+    size = problem.frobenius_norm * lengths(Z) + problem.target_sizes
     size[~(size > 0)] = 1.0
     return size
