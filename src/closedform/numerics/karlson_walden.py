@@ -43,6 +43,7 @@ class Evidence:
         least: What the eigenvalues of ``S^-T A'A S^-1`` are at least, where theory tells; else 0.
         parts: ``(t, q)`` with ``gradient = A't + q``; bounds the error where there is no root.
         good_enough: An upper bound this small is reported as it is.
+        image: ``S^-T`` times the gradient, ``(rank, targets)``, where it is at hand.
     """
 
     Z: Tensor
@@ -55,6 +56,7 @@ class Evidence:
     least: float
     parts: tuple[Tensor, Tensor] | None
     good_enough: float
+    image: Tensor | None = None
 
     @property
     def trivial(self) -> float | None:
@@ -88,8 +90,7 @@ def backward_error(evidence: Evidence, residuals: Vector) -> float:
     # Neither weights nor targets: there is no scale, and any serves.
     size = np.where(weights > 0, weights, 1.0)
     P = torch.from_numpy(1 / size).to(evidence.Z.device)
-    parts = None if evidence.parts is None else (evidence.parts[0] * P, evidence.parts[1] * P)
-    perturbations = _perturbations(evidence, evidence.gradient * P, parts, residuals / size)
+    perturbations = _perturbations(evidence, lambda columns: columns * P, residuals / size)
     return float(perturbations.max()) / evidence.matrix_norm
 
 
@@ -116,6 +117,7 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
         gradient=evidence.gradient / unit,
         target_norms=evidence.target_norms / unit,
         parts=None if evidence.parts is None else (evidence.parts[0] / unit, evidence.parts[1] / unit),
+        image=None if evidence.image is None else evidence.image / unit,
     )
 
     residual_gram = residual_gram / unit / unit
@@ -128,35 +130,35 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     rho_squares, rotation = torch.linalg.eigh(half.T @ residual_gram @ half)
     P = half @ rotation
 
-    parts = None if evidence.parts is None else (evidence.parts[0] @ P, evidence.parts[1] @ P)
     perturbations = _perturbations(
-        evidence, evidence.gradient @ P, parts, np.sqrt(np.maximum(as_vector(rho_squares), 0.0))
+        evidence, lambda columns: columns @ P, np.sqrt(np.maximum(as_vector(rho_squares), 0.0))
     )
     return float(np.linalg.norm(perturbations)) / evidence.matrix_norm
 
 
-def _perturbations(evidence: Evidence, G: Tensor, parts: tuple[Tensor, Tensor] | None, rho: Vector) -> Vector:
+def _perturbations(evidence: Evidence, combine: Callable[[Tensor], Tensor], rho: Vector) -> Vector:
     """Return ``|(A'A + rho^2 I)^(-1/2) g|`` for each column g, estimated or bounded from above, ``(targets,)``.
 
     Args:
-        evidence: What is known of A.
-        G: The columns g.
-        parts: ``(t, q)`` with ``G = A't + q``, or None.
+        evidence: What is known of A, and the gradients.
+        combine: Makes the columns g, or what goes with them, of those of the targets.
         rho: ``(targets,)``.
     """
-    root = evidence.root
+    G, root = combine(evidence.gradient), evidence.root
     above_zero = np.maximum(rho, _TINY)
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = np.minimum(rho, lengths(G) / above_zero)
 
     least = 1 - evidence.factor_error if evidence.factor_error < _NEAR else evidence.least
     if root is not None and root.shape[0] > 0 and evidence.factor_error < _FAR and least > 0:
-        solved = lengths(root.adjoint_solve(G)) / math.sqrt(least)
+        image = root.adjoint_solve(G) if evidence.image is None else combine(evidence.image)
+        solved = lengths(image) / math.sqrt(least)
         if root.shape[0] < root.shape[1]:
             solved = np.hypot(solved, lengths(G - root.solve(root.product(G))) / above_zero)
         bounds = np.minimum(bounds, solved)
-    if parts is not None:
-        bounds = np.minimum(bounds, np.hypot(lengths(parts[0]), lengths(parts[1]) / above_zero))
+    if evidence.parts is not None:
+        inside, outside = (lengths(combine(part)) for part in evidence.parts)
+        bounds = np.minimum(bounds, np.hypot(inside, outside / above_zero))
 
     if root is None or evidence.spectrum is None:
         return bounds

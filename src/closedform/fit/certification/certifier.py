@@ -73,12 +73,15 @@ def certify(
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
     sums = _measure(problem, weights, probes)
-    gradient, probe_products = sums.products
+    gradient, products = sums.products
+    if problem.l2 > 0:
+        products = products + problem.penalty.square().unsqueeze(1) * probes
     residual_sums, squares = sums.totals
     gradient, residual = _with_ridge(problem, claims, Z, gradient, squares)
-    factor_error, least = _compare(problem, root, probes, probe_products)
+    of_probes, of_gradient, of_ones = _images(problem, root, products, gradient)
+    factor_error, least = _compare(problem, root, probes, of_probes)
 
-    evidence = _evidence(problem, claims, Z, gradient, (factor_error, least))
+    evidence = _evidence(problem, claims, Z, (gradient, of_gradient), (factor_error, least))
     error = backward_error(evidence, residual)
     joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, problem.penalty.unsqueeze(1) * Z)
 
@@ -115,7 +118,7 @@ def certify(
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
         r_squared_about_zero=r_squared_about_zero(problem, squares),
-        loss_with_bias=_loss_with_bias(problem, claims, (squares, residual_sums), factor_error, loss),
+        loss_with_bias=_loss_with_bias(problem, claims, (squares, residual_sums), (of_ones, factor_error), loss),
         triangle_of=problem.rows.triangle_of,
         rounding_error=rounded,
         rounded_to=dtype,
@@ -163,12 +166,23 @@ def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateS
 
 
 def _loss_with_bias(
-    problem: Problem, claims: Claims, sums: tuple[Vector, Vector], factor_error: float, loss: float
+    problem: Problem,
+    claims: Claims,
+    sums: tuple[Vector, Vector],
+    ones: tuple[Tensor, float],
+    loss: float,
 ) -> float | None:
     """Return about the loss that is left with a bias; None where there is one, or the factor does not tell.
 
     A column of ones lowers the squares by ``(1'r)^2 / 1'q``, with r the residual and q what is left of the ones after
-    a fit of their own to the features. The sums are those of the squares of the residuals, and of the residuals.
+    a fit of their own to the features.
+
+    Args:
+        problem: The problem.
+        claims: What the factor says.
+        sums: Those of the squares of the residuals, and of the residuals, ``(targets,)``.
+        ones: The image of the ones, as :func:`_images` returns it, and how far the factor is from the matrix.
+        loss: What is left without a bias.
     """
     root, total = claims.root, problem.scanned.weight_sum
     if problem.bias or root is None or not root.shape[0] or problem.rows.n_rows <= problem.n_columns:
@@ -178,12 +192,11 @@ def _loss_with_bias(
     if not noticed.any():
         return loss
 
-    products = problem.scanned.feature_sums.unsqueeze(1) * (problem.columns.column / math.sqrt(total))
-    image = root.adjoint_solve(products)
+    image, factor_error = ones
     left = 1 - float(torch.linalg.vector_norm(image)) ** 2
     if not left > factor_error:
         # |1 - A z|^2 is never less than its minimum, so that an error of z takes from the gain and adds nothing.
-        z = root.solve(image)
+        z, products = root.solve(image), _common(problem)
         left = 1 - float(((2 * products - problem.normal_product(z)) * z).sum())
     if not left > _LEAST_LEFT:
         return loss
@@ -191,7 +204,26 @@ def _loss_with_bias(
     return norm / (total * problem.n_targets) * norm
 
 
-def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tensor) -> tuple[float, float]:
+def _common(problem: Problem) -> Tensor:
+    """Return what a column of ones of unit length has in common with each column of A, ``(columns, 1)``."""
+    share = problem.columns.column / math.sqrt(problem.scanned.weight_sum)
+    return problem.scanned.feature_sums.unsqueeze(1) * share
+
+
+def _images(
+    problem: Problem, root: Root | None, products: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return ``S^-T`` times the products of the probes, the gradient, and, without a bias, what ones have in common."""
+    if root is None or not root.shape[0]:
+        return products, None, gradient[:, :0]
+    parts = [products, gradient] + ([] if problem.bias else [_common(problem)])
+    of_probes, of_gradient, of_ones = torch.tensor_split(
+        root.adjoint_solve(torch.cat(parts, 1)), (_PROBES, _PROBES + problem.n_targets), 1
+    )
+    return of_probes, of_gradient, of_ones
+
+
+def _compare(problem: Problem, root: Root | None, probes: Tensor, image: Tensor) -> tuple[float, float]:
     """Return how far ``M = S^-T (A'A + P'P) S^-1`` is from the identity on the probes, and a bound on it from below.
 
     Where the probes are far from their images, a few steps of the block Lanczos process from them look for the smallest
@@ -200,9 +232,6 @@ def _compare(problem: Problem, root: Root | None, probes: Tensor, products: Tens
     if root is None or not probes.shape[1]:
         return math.nan, 0.0
     start = root.product(probes)
-    if problem.l2 > 0:
-        products = products + problem.penalty.square().unsqueeze(1) * probes
-    image = root.adjoint_solve(products)
     factor_error = float((lengths(image - start) / lengths(start)).max())
     if not factor_error >= _SUSPECT or not math.isfinite(peak(image)):
         return factor_error, 0.0
@@ -228,8 +257,14 @@ def _undetermined(problem: Problem, claims: Claims) -> tuple[int, ...]:
     return tuple(column - int(problem.bias) for column in involved)
 
 
-def _evidence(problem: Problem, claims: Claims, Z: Tensor, gradient: Tensor, compared: tuple[float, float]) -> Evidence:
-    root = claims.root
+def _evidence(
+    problem: Problem,
+    claims: Claims,
+    Z: Tensor,
+    gradients: tuple[Tensor, Tensor | None],
+    compared: tuple[float, float],
+) -> Evidence:
+    (gradient, image), root = gradients, claims.root
     return Evidence(
         Z=Z,
         gradient=gradient,
@@ -241,6 +276,7 @@ def _evidence(problem: Problem, claims: Claims, Z: Tensor, gradient: Tensor, com
         least=compared[1],
         parts=_dual_parts(problem, gradient, claims),
         good_enough=TOLERANCE / 4,
+        image=image,
     )
 
 
@@ -270,6 +306,7 @@ def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> 
             Z=evidence.Z[:, part],
             gradient=evidence.gradient[:, part],
             target_norms=evidence.target_norms[part],
+            image=None if evidence.image is None else evidence.image[:, part],
             parts=None if evidence.parts is None else (evidence.parts[0][:, part], evidence.parts[1][:, part]),
         )
         worst = max(worst, joint_backward_error(group, gram + penalised[:, part].T @ penalised[:, part]))
