@@ -15,7 +15,7 @@ from closedform.engine.tracing import untraced
 from closedform.files import open_problem
 from closedform.fit.class_labels import labels_hint
 from closedform.fit.convex import ConvexRequest, ConvexSolution, excess_over, solve_criterion
-from closedform.fit.layers import check_finite, check_linear, check_writable, write
+from closedform.fit.layers import check_finite, check_linear, check_writable, own_output_note, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import MethodName, Request, Watcher, check_ridge
 from closedform.fit.sharing import agreed_request, open_rows
@@ -143,6 +143,7 @@ def fit_(
         )
     if convex is not None:
         rows = open_rows(X, Y, sample_weight, fields=fields)
+        rows = replace(rows, notes=(*rows.notes, *own_output_note(layer)))
         return replace(_fit_convex_(layer, rows, convex), seconds=time.perf_counter() - started)
 
     rows = open_rows(X, Y, sample_weight, fields=fields, group=group, check=lambda rows: _check_layer(layer, rows))
@@ -161,7 +162,7 @@ def fit_(
         ),
     )
 
-    solution = solve_rows(rows, request)
+    solution = solve_rows(replace(rows, notes=(*rows.notes, *own_output_note(layer))), request)
     write(layer, solution.weight, solution.bias)
     return replace(solution, seconds=time.perf_counter() - started)
 
@@ -241,6 +242,7 @@ def gap(
     )
     _check_fit(layer, rows, columns_are_outputs=convex is None)
     check_finite(layer)
+    rows = replace(rows, notes=(*rows.notes, *own_output_note(layer)))
     if convex is not None:
         return _convex_gap(rows, convex, Weights.of_layer(layer, rows.device))
     strength = check_ridge(l2, 1)[0]

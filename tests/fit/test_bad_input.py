@@ -164,12 +164,42 @@ def linear(features: int, targets: int, **options: Any) -> Callable[[], torch.nn
     return lambda: torch.nn.Linear(features, targets, dtype=torch.float64, **options)
 
 
+def holding(**parameters: torch.Tensor) -> Callable[[], torch.nn.Module]:
+    def make() -> torch.nn.Module:
+        layer = torch.nn.Linear(3, 2, dtype=torch.float64)
+        for name, value in parameters.items():
+            setattr(layer, name, torch.nn.Parameter(value, requires_grad=False))
+        return layer
+
+    return make
+
+
+class _Elsewhere(torch.Tensor):
+    """Values that are not where the tensor says, as those of sharded and quantised ones."""
+
+    @staticmethod
+    def __new__(cls, values: torch.Tensor) -> _Elsewhere:
+        made = torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype)  # type: ignore[attr-defined]
+        made.values_elsewhere = values
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].values_elsewhere.clone())
+        raise NotImplementedError(f"{func} on values elsewhere")
+
+
 #: name, layer, exception, words that the message must hold
 BAD_LAYERS: list[tuple[str, Callable[[], torch.nn.Module], type[ClosedformError], list[str]]] = [
     ("too wide", linear(4, 2), InputError, ["4", "3"]),
     ("too narrow", linear(2, 2), InputError, ["2", "3"]),
     ("too many outputs", linear(3, 5), InputError, ["5", "2"]),
     ("meta layer", linear(3, 2, device="meta"), DataTypeError, ["meta"]),
+    ("sharded or quantised", holding(weight=_Elsewhere(torch.ones(2, 3))), DataTypeError, ["_Elsewhere", "quantised"]),
+    ("a bias elsewhere", holding(bias=_Elsewhere(torch.ones(2))), DataTypeError, ["bias", "quantised"]),
+    ("float8", holding(weight=torch.ones(2, 3).to(torch.float8_e4m3fn)), DataTypeError, ["float8", "floating dtype"]),
+    ("a shard", holding(weight=torch.ones(1, 3)), DataTypeError, ["(1, 3)", "shard"]),
     ("not a Linear", lambda: torch.nn.Sequential(torch.nn.Linear(3, 2)), ClosedformError, ["Linear", "Sequential"]),
 ]
 
@@ -186,12 +216,62 @@ def test_a_layer_that_does_not_fit(
     door: str, name: str, make: Callable[[], torch.nn.Module], kind: type[ClosedformError], words: list[str]
 ) -> None:
     layer: Any = make()
-    before = {key: value.clone() for key, value in layer.state_dict().items() if not value.is_meta}
+    before = {
+        key: value.clone()
+        for key, value in layer.state_dict().items()
+        if not value.is_meta and not isinstance(value, _Elsewhere)
+    }
     with pytest.raises(kind) as caught:
         DOORS[door](layer)
     holds(caught.value, words)
     after = layer.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def _bias_within_weight() -> torch.nn.Linear:
+    layer = torch.nn.Linear(3, 2, dtype=torch.float64)
+    layer.bias = torch.nn.Parameter(layer.weight.detach()[:, 0])
+    return layer
+
+
+def _overlapping_rows() -> torch.nn.Linear:
+    layer = torch.nn.Linear(3, 2, dtype=torch.float64)
+    layer.weight = torch.nn.Parameter(torch.arange(4.0, dtype=torch.float64).as_strided((2, 3), (1, 1)))
+    return layer
+
+
+@pytest.mark.parametrize("make", [_bias_within_weight, _overlapping_rows])
+def test_a_layer_whose_entries_share_memory_is_not_written(make: Callable[[], torch.nn.Linear]) -> None:
+    layer = make()
+    before = [p.detach().clone() for p in layer.parameters()]
+    with pytest.raises(InputError, match="share memory"):
+        cf.fit_(layer, X, Y)
+    assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
+
+
+def test_weight_and_bias_side_by_side_in_one_memory_are_written() -> None:
+    layer = torch.nn.Linear(3, 2, dtype=torch.float64)
+    both = torch.zeros(2, 4, dtype=torch.float64)
+    layer.weight, layer.bias = torch.nn.Parameter(both[:, 1:]), torch.nn.Parameter(both[:, 0])
+    sol = cf.fit_(layer, X, Y)
+    assert torch.equal(layer.weight, sol.weight)
+    assert sol.bias is not None
+    assert torch.equal(layer.bias, sol.bias)
+
+
+class _Doubled(torch.nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def test_a_layer_with_an_output_of_its_own_is_said() -> None:
+    hooked = torch.nn.Linear(3, 2, dtype=torch.float64)
+    hooked.register_forward_pre_hook(lambda module, inputs: inputs)
+    for layer, words in ((_Doubled(3, 2, dtype=torch.float64), "_Doubled computes"), (hooked, "forward hooks")):
+        assert any(words in note for note in cf.fit_(layer, X, Y).notes)
+        assert any(words in note for note in cf.gap(layer, X, Y).solution.notes)
+    plain = torch.nn.Linear(3, 2, dtype=torch.float64)
+    assert not any("alone" in note for note in cf.fit_(plain, X, Y).notes)
 
 
 def test_nearest_to_a_layer_without_the_bias_that_is_asked_for() -> None:

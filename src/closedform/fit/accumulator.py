@@ -291,7 +291,10 @@ class Accumulator:
         return loaded.load_state_dict(state)
 
     def _is_empty(self, X: Any) -> bool:
-        shape = getattr(X, "shape", None)
+        try:
+            shape = getattr(X, "shape", None)
+        except RuntimeError:
+            return False  # tensors without one shape, which the door refuses by name
         # A lazy collection has a length that is no number yet.
         if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
             return False

@@ -13,7 +13,20 @@ from closedform.numerics.host import as_vector
 from closedform.numerics.scaling import peak
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["check_finite", "check_linear", "check_range", "check_writable", "linear_layers", "round_to", "write"]
+__all__ = [
+    "check_finite",
+    "check_linear",
+    "check_range",
+    "check_storage",
+    "check_writable",
+    "linear_layers",
+    "own_output_note",
+    "round_to",
+    "write",
+]
+
+#: What weights may be held in: other floating types have no arithmetic of their own.
+_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -30,16 +43,76 @@ def check_linear(layer: Any, name: str = "layer") -> None:
     """Refuse what is not an ``nn.Linear`` with real weights in storage.
 
     Raises:
-        DataTypeError: another module, a lazy or meta layer, or a dtype that is not real floating.
+        DataTypeError: another module, a lazy, sharded, quantised or meta layer, or a dtype that is not real floating.
     """
     if not isinstance(layer, nn.Linear):
-        raise DataTypeError(f"{name} is a {type(layer).__name__}; a torch.nn.Linear is needed.")
+        kind = type(layer)
+        called = f"{kind.__module__}.{kind.__name__}" if kind.__name__ == "Linear" else kind.__name__
+        raise DataTypeError(f"{name} is a {called}; a torch.nn.Linear is needed.")
     if isinstance(layer, nn.LazyLinear):
         raise DataTypeError(f"{name} is lazy and has no weights yet; run one batch through it first.")
+    check_storage(layer, name)
     if layer.weight.is_meta:
         raise DataTypeError(f"{name} is on the meta device and has no storage; call to_empty(device=...) on it first.")
-    if not layer.weight.dtype.is_floating_point:
-        raise DataTypeError(f"{name} has {layer.weight.dtype} weights; a real floating dtype is needed.")
+    for parameter in layer.parameters(recurse=False):
+        if parameter.dtype not in _DTYPES:
+            raise DataTypeError(f"{name} has {parameter.dtype} weights; a real floating dtype is needed.")
+
+
+def check_storage(layer: nn.Linear, name: str = "layer") -> None:
+    """Refuse a layer whose values are not tables of numbers in this process's memory.
+
+    Raises:
+        DataTypeError: a weight or bias is sharded (FSDP, tensor parallel), quantised, sparse, or of another kind of its
+            own.
+    """
+    for label, parameter in layer.named_parameters(recurse=False):
+        _check_storage(label, parameter, layer, name)
+
+
+def _check_storage(label: str, parameter: nn.Parameter, layer: nn.Linear, name: str) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise DataTypeError("layer is lazy and has no weights yet; run one batch through it first.")
+
+    kind = type(parameter)
+    if nn.Parameter not in kind.__mro__ and kind is not Tensor:
+        raise DataTypeError(
+            f"the {label} of {name} is a {kind.__name__}, not a plain nn.Parameter: its values are sharded over "
+            "processes (FSDP2 and tensor parallel make a DTensor) or quantised. Fit a whole, unquantised copy of the "
+            "layer in one process, and load its weights into this one."
+        )
+
+    if parameter.is_quantized or parameter.layout != torch.strided:
+        raise DataTypeError(
+            f"the {label} of {name} is {'quantised' if parameter.is_quantized else str(parameter.layout)}; a dense "
+            "tensor of floating numbers is needed."
+        )
+    shapes = {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
+    shape = shapes.get(label, tuple(parameter.shape))
+    if tuple(parameter.shape) != shape:
+        raise DataTypeError(
+            f"the {label} of {name} has shape {tuple(parameter.shape)}, not {shape}; is it a shard (FSDP)? "
+            "Fit a whole copy of the layer in one process."
+        )
+
+
+def own_output_note(layer: nn.Linear) -> tuple[str, ...]:
+    """Return what to say of a layer whose output is not that of its weight and bias alone; mostly nothing.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> own_output_note(layer)
+        ()
+        >>> _ = layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+        >>> own_output_note(layer)
+        ('the layer has forward hooks, which may change its output: what is said is of its weight and bias alone',)
+    """
+    what = ""
+    if "forward" in vars(layer) or type(layer).forward is not nn.Linear.forward:
+        what = f"{type(layer).__name__} computes its output in its own way"
+    elif layer._forward_hooks or layer._forward_pre_hooks:
+        what = "the layer has forward hooks, which may change its output"
+    return (f"{what}: what is said is of its weight and bias alone",) if what else ()
 
 
 def check_writable(layer: nn.Linear, name: str = "layer") -> None:
@@ -68,16 +141,31 @@ def check_writable(layer: nn.Linear, name: str = "layer") -> None:
 
 
 def write(layer: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
-    """Write both or neither."""
-    before = layer.weight.detach().clone()
+    """Write both or neither.
+
+    Raises:
+        InputError: the layer does not hold afterwards what was written, since entries share memory.
+    """
+    pairs = [(layer.weight, weight)] if bias is None else [(layer.weight, weight), (layer.bias, bias)]
+    before = [target.detach().clone() for target, _ in pairs]
     with torch.no_grad():
-        layer.weight.copy_(weight)
         try:
-            if bias is not None:
-                layer.bias.copy_(bias)
+            for target, value in pairs:
+                target.copy_(value)
+            if not all(_holds(target, value) for target, value in pairs):
+                raise InputError(
+                    "entries of the layer's weight and bias share memory, so that they cannot hold the minimiser; "
+                    "clone them first."
+                )
         except BaseException:
-            layer.weight.copy_(before)
+            for (target, _), old in zip(pairs, before, strict=True):
+                target.copy_(old)
             raise
+
+
+def _holds(target: Tensor, value: Tensor) -> bool:
+    written = value.to(target)
+    return bool(((target == written) | written.isnan()).all())
 
 
 def check_finite(layer: nn.Linear, name: str = "layer") -> None:

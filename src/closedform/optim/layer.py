@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from closedform.fit.layers import check_linear, check_writable, linear_layers
+from closedform.fit.layers import check_linear, check_storage, check_writable, linear_layers
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["find_linear"]
@@ -55,8 +54,7 @@ def find_linear(module: Any) -> nn.Linear:
 
 
 def _check(layer: nn.Linear) -> None:
-    for name, parameter in layer.named_parameters(recurse=False):
-        _check_storage(name, parameter, layer)
+    check_storage(layer, "the layer")
     check_linear(layer)
     check_writable(layer)
     if type(layer).forward is not nn.Linear.forward:
@@ -68,34 +66,4 @@ def _check(layer: nn.Linear) -> None:
         raise InputError(
             f"{' and '.join(frozen)} of the layer needs no gradient (requires_grad=False); weight and bias are fitted "
             "together, so set requires_grad=True for both."
-        )
-
-
-def _check_storage(name: str, parameter: nn.Parameter, layer: nn.Linear) -> None:
-    """Refuse a parameter whose values are not a table of numbers in this process's memory.
-
-    Raises:
-        DataTypeError: it is sharded (FSDP, tensor parallel), quantised, sparse, or of another kind of its own.
-    """
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise DataTypeError("layer is lazy and has no weights yet; run one batch through it first.")
-
-    kind = type(parameter)
-    shape = (layer.out_features, layer.in_features) if name == "weight" else (layer.out_features,)
-    if nn.Parameter not in kind.__mro__ and kind is not Tensor:
-        raise DataTypeError(
-            f"the {name} of the layer is a {kind.__name__}, not a plain nn.Parameter: its values are sharded over "
-            "processes (FSDP2 and tensor parallel make a DTensor) or quantised. Fit a whole, unquantised copy of the "
-            "layer in one process, and load its weights into this one."
-        )
-
-    if parameter.is_quantized or parameter.layout != torch.strided:
-        raise DataTypeError(
-            f"the {name} of the layer is {'quantised' if parameter.is_quantized else str(parameter.layout)}; a dense "
-            "tensor of floating numbers is needed."
-        )
-    if tuple(parameter.shape) != shape:
-        raise DataTypeError(
-            f"the {name} of the layer has shape {tuple(parameter.shape)}, not {shape}; is it a shard (FSDP)? "
-            "Fit a whole copy of the layer in one process."
         )
