@@ -310,3 +310,12 @@ def test_the_optimizer_gives_one(rows: int) -> None:
     same_weights(sol, cf.solve(X, Y, bias=True))
     with pytest.raises(InputError, match="holds no accumulator"):
         _ = cf.optim.RecursiveLeastSquares(torch.nn.Linear(4, 2), l2=1.0).accumulator
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch.nested.nested_tensor([torch.ones(2, 2), torch.ones(1, 2)]), torch.nn.UninitializedParameter]
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_without_a_shape_are_refused(make: Any) -> None:
+    with pytest.raises(ClosedformError):
+        cf.Accumulator(2).fold(make(), torch.ones(2))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import closedform as cf
+from closedform.words.errors import InputError, NonFiniteError
 from oracle import minimise
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -92,3 +93,53 @@ def test_of_targets_with_their_own_strengths_the_worst_counts() -> None:
     worst = max(cf.solve(X, Y[:, [j]], l2=l2).certificate.rounding_error or 0.0 for j, l2 in enumerate((1e-3, 10.0)))
     both = cf.solve(X, Y, l2=torch.tensor([1e-3, 10.0])).certificate.rounding_error
     assert both == pytest.approx(worst)
+
+
+def accumulated(X: torch.Tensor, Y: torch.Tensor, *, bias: bool) -> cf.Accumulator:
+    parts = [cf.Accumulator(X.shape[-1], Y.shape[-1], bias=bias).fold(x, y) for x, y in zip(X, Y, strict=True)]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole.merge(part)
+    return whole
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float32), (torch.bfloat16, torch.float64)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_accumulated_rows_have_both_numbers(dtypes: tuple[torch.dtype, torch.dtype], bias: bool) -> None:
+    rng = np.random.default_rng(3)
+    X = torch.tensor(rng.standard_normal((6, 9, 3)) * [1.0, 1e-2, 30.0], dtype=dtypes[0])
+    Y = torch.tensor(rng.standard_normal((6, 9, 2)), dtype=dtypes[1])
+    acc = accumulated(X, Y, bias=bias)
+    rows = cf.solve(X.reshape(-1, 3), Y.reshape(-1, 2), bias=bias).certificate
+    wanted = rows.rounding_error
+    assert wanted is not None
+
+    again = cf.Accumulator(3, 2, bias=bias).load_state_dict(acc.state_dict())
+    by_generator = cf.solve(iter(zip(X, Y, strict=True)), bias=bias)
+    for sol in (acc.solve(), again.solve(), by_generator):
+        error = sol.certificate.rounding_error
+        assert error is not None
+        assert wanted / 3 <= error <= 3 * wanted
+        assert sol.certificate.rounded_to == rows.rounded_to
+        assert "for data rounded to" in str(sol)
+
+
+def test_rows_of_float64_or_integers_have_one_number() -> None:
+    X, Y = torch.arange(12.0, dtype=torch.float64).reshape(6, 2).square(), torch.arange(6)
+    acc = cf.Accumulator(2).fold(X, Y)
+    assert acc.solve().certificate.rounding_error is None
+    assert acc.fold(X.float(), Y).solve().certificate.rounding_error is not None
+
+    before = acc.state_dict()
+    with pytest.raises(InputError, match="damaged"):
+        cf.Accumulator(2).load_state_dict({**before, "roundoff": torch.tensor([-1.0, 0.0])})
+    # States of the first version do not say how the rows were stored.
+    del before["roundoff"]
+    assert cf.Accumulator(2).load_state_dict(before).solve().certificate.rounding_error is None
+
+
+def test_a_batch_that_fails_says_nothing_of_how_rows_are_stored() -> None:
+    acc = cf.Accumulator(2).fold(torch.eye(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    with pytest.raises(NonFiniteError):
+        acc.fold(torch.full((1, 2), torch.nan), torch.ones(1))
+    assert acc.solve().certificate.rounding_error is None

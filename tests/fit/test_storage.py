@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import closedform as cf
 from closedform.cli.app import app
+from closedform.fit.storage import Stored
 
 WIDTH = 60
 
@@ -100,6 +101,34 @@ def test_strengths_of_their_own_are_stored_together() -> None:
     sol = cf.solve(X.float(), torch.stack([Y, Y], 1).float(), l2=[0.0, 1.0])
     assert sol.stored is not None
     assert sol.stored.lost
+
+
+def test_losses_that_differ_late_are_printed_as_different() -> None:
+    said = [str(Stored("float32", loss, certified, lost=True)) for loss, certified in ((9.9812, 9.98), (3 + 1e-12, 3))]
+    assert said == [
+        "as float32 the loss is 9.9812, not 9.98: use .double()",
+        "as float32 the loss is 1.0e-12 above 3: use .double()",
+    ]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_coefficients_of_a_kernel_are_certified_as_stored(dtype: torch.dtype, weighted: bool) -> None:
+    K, Y = (table.to(dtype) for table in kernel())
+    weight = torch.linspace(0.5, 2.0, WIDTH, dtype=torch.float64) if weighted else None
+    sol = cf.solve(K, Y, l2=1e-4 if dtype == torch.float16 else 1e-9, sample_weight=weight, kernel=True)
+    a, x, y = sol.weight.double().numpy()[0], K.double().numpy(), Y.double().numpy()
+    w = np.ones(WIDTH) if weight is None else weight.numpy()
+    l2 = 1e-4 if dtype == torch.float16 else 1e-9
+    truth = (w @ (y - x @ a) ** 2 + l2 * a @ x @ a) / w.sum()
+    assert sol.stored is not None
+    assert sol.stored.loss == pytest.approx(truth, rel=1e-6)
+    assert sol.stored.lost
+    assert not sol.certified
+
+    mild = cf.solve(K, Y, l2=1.0, sample_weight=weight, kernel=True)
+    assert mild.certified
+    assert cf.solve(K.double(), Y, l2=1e-9, sample_weight=weight, kernel=True).stored is None
 
 
 @pytest.mark.parametrize(("dtype", "status"), [("f4", 1), ("f8", 0)])

@@ -222,7 +222,8 @@ class Accumulator:
     def state_dict(self) -> dict[str, Tensor]:
         """Return all there is to save, as tensors whose shapes do not depend on the rows."""
         state = {name: value.clone() for name, value in self._sums.whole().padded().state_dict().items()}
-        return {**state, "bias": torch.tensor(self.bias, device="cpu")}
+        roundoff = torch.tensor(self._sums.roundoff, dtype=torch.float64, device="cpu")
+        return {**state, "bias": torch.tensor(self.bias, device="cpu"), "roundoff": roundoff}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> Self:
         """Take over what :meth:`state_dict` returned, in place of all that was folded here.
@@ -240,8 +241,10 @@ class Accumulator:
                 f"the state is of {plural(found[0], 'feature')} and {plural(found[1], 'target')} with bias={found[2]}, "
                 f"but this is an {self}."
             )
+        roundoff = _roundoff_in(state)
         copies = {name: state[name].to(self._sums.device, copy=True) for name in _ENTRIES}
         self._sums.start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
+        self._sums.roundoff = roundoff
         self._single = self._names = None
         return self
 
@@ -301,6 +304,7 @@ class Accumulator:
         return tuple(shape) == (0, self.n_features)
 
     def _read(self, rows: Rows) -> None:
+        self._sums.heed(rows)
         if not isinstance(rows.walker, InOrder):
             rows.walk(self._sums)
             return
@@ -340,6 +344,19 @@ def _check_size(name: str, size: Any) -> int:
     if isinstance(size, bool) or not hasattr(size, "__index__") or size.__index__() < 1:
         raise InputError(f"{name}={size!r} must be a whole number of at least 1.")
     return int(size.__index__())
+
+
+def _roundoff_in(state: Mapping[str, Tensor]) -> tuple[float, float]:
+    """Return what a state says of how coarsely the rows were stored; the first versions said nothing.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    values = state.get("roundoff", torch.zeros(2))
+    if not isinstance(values, Tensor) or values.shape != (2,) or not bool(((values >= 0) & (values < 1)).all()):
+        raise InputError("this is not the state of an Accumulator: its numbers are damaged.")
+    features, targets = values.tolist()
+    return features, targets
 
 
 def _checked(state: Mapping[str, Tensor]) -> tuple[Triangle, bool]:

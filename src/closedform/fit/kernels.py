@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from closedform.engine.threads import cholesky_of
+from closedform.fit.layers import round_to
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
+from closedform.fit.storage import as_stored
 from closedform.rows import Block, Rows, as_rows
 from closedform.words.errors import InputError
 
@@ -98,7 +100,9 @@ def kernel_system(rows: Rows, whole: Block, strength: float, targets: Tensor) ->
     return replace(as_rows(K, Y[:, targets]), notes=(), single_target=rows.single_target, watcher=rows.watcher)
 
 
-def as_kernel_solution(solution: Solution, rows: Rows, whole: Block, strength: float, targets: Tensor) -> Solution:
+def as_kernel_solution(
+    solution: Solution, rows: Rows, whole: Block, strength: float, targets: Tensor, dtype: torch.dtype
+) -> Solution:
     """Return a solution of the system with what it says of the fit: its loss is that of ``K a``.
 
     Args:
@@ -107,6 +111,10 @@ def as_kernel_solution(solution: Solution, rows: Rows, whole: Block, strength: f
         whole: All of them.
         strength: The ridge strength.
         targets: Which targets it is of.
+        dtype: What the coefficients are rounded to.
+
+    Raises:
+        InputError: that dtype cannot hold them.
     """
     a, weight = solution.weight, whole.weight
     if weight is not None:
@@ -132,10 +140,27 @@ def as_kernel_solution(solution: Solution, rows: Rows, whole: Block, strength: f
         residual_std=(math.nan,) * residual.shape[1],
     )
     note = "kernel ridge: the weights are the coefficients a of (K + l2 I) a = y; predict takes K(new rows, rows)"
+    notes, stored = (*rows.notes, note, *solution.notes), None
+    if dtype != torch.float64:
+        notes = (*notes, f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
+        losses = [_loss(whole, Y, b.to(torch.float64), strength) for b in (round_to(a, dtype), a)]
+        if certificate.accepted:
+            target_square = float((ones @ Y.square()).sum()) / count
+            stored = as_stored(dtype, losses[0], losses[1], target_square, (rows.x.stored_dtype, rows.y.stored_dtype))
+        a = round_to(a, dtype)
     return replace(
         solution,
         weight=a,
         certificate=certificate,
-        notes=(*rows.notes, note, *solution.notes),
+        notes=notes,
+        stored=stored,
         _standard_errors=NoStandardErrors("standard errors are not defined for the coefficients of a kernel."),
     )
+
+
+def _loss(whole: Block, Y: Tensor, a: Tensor, strength: float) -> float:
+    """Return the mean of the weighted squares, with the penalty ``l2 a'Ka`` over what it divides by."""
+    fitted = whole.X @ a.T
+    ones = fitted.new_ones(fitted.shape[0]) if whole.weight is None else whole.weight
+    total = ones @ (Y - fitted).square() + strength * (a.T * fitted).sum(0)
+    return float(total.sum()) / (float(ones.sum()) * Y.shape[1])

@@ -261,16 +261,9 @@ def _solve_kernel(rows: Rows, request: Request) -> Solution:
         targets = torch.tensor(chosen, device=rows.device)
         system = kernel_system(rows, whole, strength, targets)
         plain = replace(request, kernel=False, strengths=(0.0,) * len(chosen), dtype=torch.float64)
-        solution = as_kernel_solution(solve_rows(system, plain), rows, whole, strength, targets)
-        parts.append((targets, _rounded(solution, request.dtype)))
+        solved = solve_rows(system, plain)
+        parts.append((targets, as_kernel_solution(solved, rows, whole, strength, targets, request.dtype)))
     return parts[0][1] if len(parts) == 1 else join(parts)
-
-
-def _rounded(solution: Solution, dtype: torch.dtype) -> Solution:
-    if dtype == torch.float64:
-        return solution
-    note = f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}"
-    return replace(solution, weight=round_to(solution.weight, dtype), notes=(*solution.notes, note))
 
 
 def _groups(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:

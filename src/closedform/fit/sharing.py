@@ -102,6 +102,7 @@ def _open_stream(X: Any, Y: Any, sample_weight: Any, fields: Mapping[str, Any] |
                 f"after {sums.rows:,} rows the batches have {rows.n_features} features and {rows.n_targets} targets."
             )
         single = rows.single_target
+        sums.heed(rows)
         rows.walk(sums)
     if sums is None or not sums.rows:
         raise InputError(f"the {stream.name} yielded no rows; a generator that was used up already?")

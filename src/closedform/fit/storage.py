@@ -57,7 +57,14 @@ class Stored:
     lost: bool
 
     def __str__(self) -> str:
-        return f"as {self.dtype} the loss is {number(self.loss)}, not {number(self.certified_loss)}: use .double()"
+        loss, certified = number(self.loss), number(self.certified_loss)
+        if loss == certified:
+            # The digits that they share tell nothing; where all do, the difference is one of rounding.
+            loss, certified = f"{self.loss:.7g}", f"{self.certified_loss:.7g}"
+        if loss == certified:
+            loss = f"{number(self.loss - self.certified_loss)} above {certified}"
+            return f"as {self.dtype} the loss is {loss}: use .double()"
+        return f"as {self.dtype} the loss is {loss}, not {certified}: use .double()"
 
 
 def as_stored(

@@ -17,6 +17,7 @@ from closedform.rows.block import Block, Extent
 from closedform.rows.fold import Fold
 from closedform.rows.norms import check_finite, check_weights
 from closedform.rows.table import Rows, as_rows
+from closedform.rows.tensors import TensorSource
 from closedform.words.errors import NonFiniteError
 
 __all__ = ["Accumulated"]
@@ -25,6 +26,8 @@ __all__ = ["Accumulated"]
 _BLOCK_ENTRIES = 2**19
 #: Rows of a block for each column: then what a fold does to the triangle before is a third of its work.
 _ROWS_A_COLUMN = 2
+#: The floating types narrower than float64, in which rows may be stored, by their unit roundoff.
+_NARROW = {torch.finfo(dtype).eps / 2: dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
 #: Columns of numbers beyond this power of two, or below its inverse, are scaled.
 _FAR = 256
 
@@ -39,6 +42,11 @@ class Accumulated(Fold):
         n_features: Columns of X.
         n_targets: Columns of Y.
         device: Where the triangle is kept.
+
+    Attributes:
+        rows: How many of positive weight were folded.
+        roundoff: The largest unit roundoff of the features and targets of all rows, as they were stored; 0 for float64
+            and integers. :meth:`heed` sets it.
     """
 
     unweighted = True
@@ -46,6 +54,7 @@ class Accumulated(Fold):
 
     def __init__(self, n_features: int, n_targets: int, device: torch.device | str = "cpu") -> None:
         self._columns, self._targets, self.device = n_features + 1, n_targets, device
+        self.roundoff = (0.0, 0.0)
         self.start(Triangle.empty(self._columns, n_targets, has_ones=True, device=device))
 
     def start(self, triangle: Triangle) -> None:
@@ -66,7 +75,18 @@ class Accumulated(Fold):
         Args:
             single_target: Whether the user's targets were one-dimensional.
         """
-        return replace(as_rows(*self.whole().to_table()), single_target=single_target, triangle_of=self.rows)
+        X, Y, weight = self.whole().to_table()
+        dtypes = [_NARROW.get(unit, torch.float64) for unit in self.roundoff]
+        x, y = TensorSource(X, "X", stored_dtype=dtypes[0]), TensorSource(Y, "Y", stored_dtype=dtypes[1])
+        rows = as_rows(x, y, weight)
+        return replace(rows, single_target=single_target, triangle_of=self.rows)
+
+    def heed(self, rows: Rows) -> None:
+        """Remember how coarsely the numbers of rows that are folded here are stored."""
+        self._take_roundoff(_roundoff(rows.x.stored_dtype), _roundoff(rows.y.stored_dtype))
+
+    def _take_roundoff(self, features: float, targets: float) -> None:
+        self.roundoff = max(self.roundoff[0], features), max(self.roundoff[1], targets)
 
     def takes(self, rows: Rows) -> bool:
         """Return whether rows have the columns that are folded here."""
@@ -74,11 +94,11 @@ class Accumulated(Fold):
 
     def snapshot(self) -> tuple[Any, ...]:
         """Return what :meth:`restore` goes back to."""
-        return self._triangle, self.rows, self._weight, self._waiting, len(self._waiting), self._held
+        return self._triangle, self.rows, self._weight, self._waiting, len(self._waiting), self._held, self.roundoff
 
     def restore(self, before: tuple[Any, ...]) -> None:
         """Go back to a snapshot."""
-        self._triangle, self.rows, self._weight, self._waiting, count, self._held = before
+        self._triangle, self.rows, self._weight, self._waiting, count, self._held, self.roundoff = before
         del self._waiting[count:]
 
     @override
@@ -124,6 +144,7 @@ class Accumulated(Fold):
     @override
     def merge(self, other: Self) -> None:
         # Its rows wait with the others: a thousand small triangles cost few folds, and round as little.
+        self._take_roundoff(*other.roundoff)
         triangle = other.whole()
         parts = _rows_of(triangle)
         if bool(torch.isfinite(parts).all()):
@@ -176,6 +197,10 @@ class Accumulated(Fold):
         if bool(exponents.any()):
             parts = times_power_of_two(parts, -exponents)
         self._triangle = triangle.rescaled(exponents[:p], exponents[p:]).fold(parts[:, :p], parts[:, p:])
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2 if dtype in _NARROW.values() else 0.0
 
 
 def _rows_of(triangle: Triangle) -> Tensor:
