@@ -7,7 +7,7 @@ embeddings are stored.
 from __future__ import annotations
 
 import weakref
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
@@ -28,6 +28,7 @@ from closedform.files.formats import (
     table_name,
 )
 from closedform.files.selection import split_columns
+from closedform.rows.labels import RowLabels
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
 from closedform.words.text import printable
@@ -93,6 +94,18 @@ def label_columns(schema: Any) -> set[str]:
     return {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
 
 
+def range_labels(schema: Any) -> np.ndarray[Any, Any] | None:
+    """Return the row numbers that pandas' metadata describe without storing them, or None where there are none."""
+    try:
+        metadata = schema.pandas_metadata or {}
+    except ValueError:
+        return None
+    for index in metadata.get("index_columns", ()):
+        if isinstance(index, dict) and index.get("kind") == "range":
+            return np.arange(index["start"], index["stop"], index["step"])
+    return None
+
+
 def entries_of(schema: Any, n_rows: int, widths: dict[str, int] | None = None) -> dict[str, Entry]:
     """Return the columns of a table, each as an entry of shape ``(rows, width)``."""
     labels, widths = label_columns(schema), widths or {}
@@ -150,7 +163,7 @@ class ColumnSource(FileSource, ABC):
             raise SourceError(f"{path} has more than one column named '{twice[0]}'; rename one of them.")
 
         labels = label_columns(schema)
-        self._columns = split_columns(key, names) if key else [name for name in names if name not in labels]
+        self._columns = split_columns(key, names, labels) if key else [name for name in names if name not in labels]
         if not self._columns:
             raise SourceError(f"{path} has no columns.")
 
@@ -174,11 +187,23 @@ class ColumnSource(FileSource, ABC):
             notes += (f"{', '.join(map(printable, sorted(labels)))} of {path} left out: pandas wrote it as an index",)
 
         self.notes = notes
+        rows = range_labels(schema)
+        if rows is not None or (labels and labels.issubset(names)):
+            self.row_labels = RowLabels(str(path), lambda: self._labels(sorted(labels)) if rows is None else (rows,))
         self.columns = tuple(
             printable(name) if width == 1 and not _is_list(kinds[name]) else f"{printable(name)}[{i}]"
             for name, width in self._widths.items()
             for i in range(width)
         )
+
+    def _labels(self, names: list[str]) -> tuple[np.ndarray[Any, Any], ...]:
+        """Return columns that label the rows."""
+        table = self.read_table(names)
+        return tuple(np.asarray(table.column(name).to_pylist()) for name in names)
+
+    @abstractmethod
+    def read_table(self, names: list[str]) -> Any:
+        """Return columns of any kind as an Arrow table."""
 
     def stack(self, table: Any, first_row: int) -> Tensor:
         """Return an Arrow table or batch, whose first row is ``first_row`` of the file, as a tensor.
@@ -306,6 +331,11 @@ class ParquetSource(ColumnSource):
         self._position = stop
         return torch.cat(parts) if parts else torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu")
 
+    @override
+    def read_table(self, names: list[str]) -> Any:
+        with reading(self._path, ParquetFormat.title, *arrow_errors()), _parquet_file(self._path) as file:
+            return file.read(names, use_threads=False)
+
     def _take(self, batches: Iterator[Tensor], rows: int) -> list[Tensor]:
         parts = []
         while rows > 0:
@@ -398,3 +428,8 @@ class ArrowSource(ColumnSource):
                     start = end
                 batch += 1
         return torch.cat(parts)
+
+    @override
+    def read_table(self, names: list[str]) -> Any:
+        with reading(self._path, ArrowFormat.title, *arrow_errors()), _arrow_file(self._path) as file:
+            return file.read_all().select(names)

@@ -80,7 +80,12 @@ class Frame:
         selection = split_selection(key)
         if key not in self.columns and selection is not None and selection[0].strip("/") == (self.key or ""):
             key = selection[1]
-        return split_columns(key, list(self.columns))
+        return split_columns(key, list(self.columns), self.labels)
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns that the file itself calls labels of the rows."""
+        return [name for name, column in self.columns.items() if column.role]
 
 
 @final
@@ -106,10 +111,14 @@ class Files:
         form, entries = self.look(path)
         if form.columns:
             try:
-                columns = split_columns(key or "", list(entries))
+                frame = Frame(path, None, entries)
+                columns = split_columns(key or "", list(entries), frame.labels)
             except UnknownKey as error:
                 raise key_error(path, str(error), entries) from None
-            return Table(path, key or "", Frame(path, None, entries).choose(columns).shape)
+            if not key:
+                columns = [name for name in columns if name not in frame.labels]
+            return Table(path, key or "", frame.choose(columns).shape)
+
         if key is None:
             numeric = [name for name, entry in entries.items() if entry.numeric or entry.columns]
             if len(entries) == 1 and not numeric:
@@ -117,9 +126,13 @@ class Files:
             if len(numeric) != 1:
                 raise SourceError(f"{path} is not one table: {describe(entries)}. Name one as {path}::KEY.")
             key = numeric[0]
+
         key = key.strip("/")
         if key in entries:
-            return Table(path, key, entries[key].shape)
+            # Labels of the rows, which the file names as such, are read only by name.
+            named = entries[key].columns or {}
+            data = [name for name, column in named.items() if not column.role]
+            return Table(path, key, Frame(path, key, named).choose(data).shape if data else entries[key].shape)
         return self._part(path, key, entries)
 
     def _part(self, path: Path, key: str, entries: dict[str, Entry]) -> Table:
@@ -134,9 +147,8 @@ class Files:
         if selection is not None and (entry := entries.get(selection[0].strip("/"))) is not None:
             if entry.columns is not None:
                 try:
-                    return Frame(path, selection[0].strip("/"), entry.columns).choose(
-                        split_columns(selection[1], list(entry.columns))
-                    )
+                    frame = Frame(path, selection[0].strip("/"), entry.columns)
+                    return frame.choose(split_columns(selection[1], list(entry.columns), frame.labels))
                 except UnknownKey as error:
                     raise key_error(path, str(error), entry.columns) from None
             if len(entry.shape) == 2 and (positions := column_positions(selection[1], entry.shape[1])) is not None:

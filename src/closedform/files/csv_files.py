@@ -301,3 +301,7 @@ class CsvSource(ColumnSource):
     @override
     def read(self, start: int, stop: int) -> Tensor:
         return self.stack(self._table.slice(start, stop - start), start)
+
+    @override
+    def read_table(self, names: list[str]) -> Any:
+        return self._table.select(names)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 from closedform.files.contents import Files, Frame, Table
 from closedform.files.formats import Entry, UnknownKey, describe, key_error
 from closedform.files.held_out import find_test_rows
-from closedform.files.naming import INDEX_COLUMNS, TARGET_COLUMNS, WEIGHT_NAMES, is_test
+from closedform.files.naming import INDEX_COLUMNS, TARGET_COLUMNS, WEIGHT_NAMES, is_test, other_words
 from closedform.files.pairing import find_pair, is_data, last_part
 from closedform.files.selection import split_selection
 from closedform.files.specs import split_spec
@@ -213,7 +213,7 @@ def _find_columns(files: Files, frame: Frame, x: str | None, y: str | None, weig
 
 
 def _find_tables(files: Files, path: Path, x: Table | None, y: Table | None, weight: Table | None) -> _Found:
-    _, entries = files.look(path)
+    entries = {key: _as_table(key, entry) for key, entry in files.look(path)[1].items()}
     tables = [Table(path, key, entry.shape) for key, entry in entries.items() if entry.numeric]
     weights = [table for table in tables if last_part(table.key) in WEIGHT_NAMES]
     given = [table for table in (x, y, weight) if table is not None]
@@ -221,8 +221,9 @@ def _find_tables(files: Files, path: Path, x: Table | None, y: Table | None, wei
     free = [
         Table(path, key, entry.shape)
         for key, entry in entries.items()
-        if key not in taken and entry.columns is None and is_data(key, entry)
+        if key not in taken and (entry.columns is None or entry.numeric) and is_data(key, entry)
     ]
+
     if x is not None and y is not None:
         how = "As given"
     else:
@@ -230,6 +231,14 @@ def _find_tables(files: Files, path: Path, x: Table | None, y: Table | None, wei
     rows = x.shape[:-1]
     fitting = [table for table in weights if table.shape == rows and not is_test(table.key)]
     return how, x, y, weight or (fitting[0] if len(fitting) == 1 else None)
+
+
+def _as_table(key: str, entry: Entry) -> Entry:
+    """Return a table with named columns, all numbers, as one table, where its own name says what it is."""
+    data = [column for column in (entry.columns or {}).values() if not column.role]
+    if not data or not all(column.numeric for column in data) or not any(other_words(key)):
+        return entry
+    return replace(entry, shape=(data[0].shape[0], sum(column.shape[1] for column in data)), numeric=True)
 
 
 def _sentence(

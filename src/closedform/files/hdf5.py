@@ -29,10 +29,11 @@ from closedform.files.formats import (
     reading,
     table_name,
 )
-from closedform.files.hdf5_frames import Column, Frame, find_frame, read_columns
+from closedform.files.hdf5_frames import Column, Frame, find_frame, read_columns, read_labels
 from closedform.files.hdf5_walk import attribute, check_parts, check_written, walk
 from closedform.files.packing import Packing
 from closedform.files.selection import split_columns, split_selection
+from closedform.rows.labels import RowLabels
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
 from closedform.words.text import printable
@@ -288,7 +289,8 @@ class Hdf5FrameSource(FileSource):
         self._path, self._key = path, key
         self._item: Any = None
         data = [name for name, column in frame.columns.items() if not column.label]
-        names = split_columns(columns, list(frame.columns)) if columns else data
+        labels = frame.columns.keys() - data
+        names = split_columns(columns, list(frame.columns), labels) if columns else data
         self._columns: list[tuple[str, Column]] = [(name, frame.columns[name]) for name in names]
         for name, column in self._columns:
             if not column.numeric:
@@ -300,6 +302,7 @@ class Hdf5FrameSource(FileSource):
         if not self._columns:
             raise SourceError(f"{self.name} has no columns.")
 
+        self.row_labels = RowLabels(table_name(path, key), self._labels) if frame.labelled else None
         self._array_dtype = np.result_type(*(column.dtype for _, column in self._columns))
         self.shape = (frame.n_rows, sum(column.width for _, column in self._columns))
         self.dtype, self.notes = native_dtype(self._array_dtype, self.name)
@@ -319,6 +322,10 @@ class Hdf5FrameSource(FileSource):
                 self._item = file[self._key]
             parts = read_columns(self._item, self._columns, start, stop, self.name)
         return array_to_tensor(np.concatenate(parts, axis=1, dtype=self._array_dtype), self.name)[0]
+
+    def _labels(self) -> tuple[np.ndarray[Any, Any], ...]:
+        with reading(self._path, _TITLE, *_LIBRARY_ERRORS), _h5py().File(self._path, "r") as file:
+            return read_labels(file[self._key])
 
     @override
     def close(self) -> None:

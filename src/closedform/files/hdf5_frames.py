@@ -20,7 +20,7 @@ from closedform.files.formats import LABEL, Entry
 from closedform.files.hdf5_walk import attribute
 from closedform.words.errors import InputError, SourceError
 
-__all__ = ["Column", "Frame", "find_frame", "read_columns"]
+__all__ = ["Column", "Frame", "find_frame", "read_columns", "read_labels"]
 
 
 @final
@@ -54,10 +54,17 @@ class Column:
 @final
 @dataclass(frozen=True)
 class Frame:
-    """A table with named columns, in the order of the file."""
+    """A table with named columns, in the order of the file.
+
+    Attributes:
+        n_rows: Its rows.
+        columns: Its columns.
+        labelled: Whether its rows have labels beside it (:func:`read_labels`).
+    """
 
     n_rows: int
     columns: Mapping[str, Column]
+    labelled: bool = False
 
     def entry(self) -> Entry:
         """Return what discovery sees of it."""
@@ -98,7 +105,7 @@ def find_frame(h5py: Any, item: Any, name: str) -> Frame | None:
         twice = next(column for column in names if names.count(column) > 1)
         raise SourceError(f"{name} has more than one column named '{twice}'; rename one of them.")
 
-    return Frame(n_rows, columns)
+    return Frame(n_rows, columns, labelled=True)
 
 
 _Columns = list[tuple[str, Column]]
@@ -227,6 +234,28 @@ def _anndata(h5py: Any, group: Any) -> tuple[_Columns, int]:
         else:
             found.append((name, Column(name, "", None, np.dtype(object), 1, numeric=False)))
     return found, n_rows
+
+
+def read_labels(item: Any) -> tuple[np.ndarray[Any, Any], ...]:
+    """Return the index of a frame of pandas or AnnData, each level ``(rows,)``; nothing where it is pickled."""
+    if attribute(item, "encoding-type") == "dataframe":
+        return (np.asarray(item[attribute(item, "_index") or "_index"].asstr()[()]),)
+    if "table" in item:
+        table = item["table"]
+        kind = attribute(table, "index_kind")
+        return (_as_written(table["index"], kind),) if "index" in (table.dtype.names or ()) else ()
+    for axis in ("axis1", "index"):
+        if axis in item:
+            labels = item[axis]
+            return () if labels.dtype.kind == "O" else (_as_written(labels[()], attribute(labels, "kind")),)
+        if f"{axis}_label0" in item:
+            return (np.asarray(_axis(item, axis)),)
+    return ()
+
+
+def _as_written(labels: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:
+    """Return times as what they are: pandas writes them as integers of a unit."""
+    return labels.view(kind) if kind.startswith("datetime64[") else labels
 
 
 def read_columns(item: Any, columns: Sequence[tuple[str, Column]], start: int, stop: int, name: str) -> list[Any]:

@@ -122,7 +122,7 @@ def _in_memory(source: FileSource) -> Source:
     finally:
         source.close()
     table = TensorSource(tensor, source.name, (*source.notes, *_rounding_notes(tensor, source.name)))
-    table.columns = source.columns
+    table.columns, table.row_labels = source.columns, source.row_labels
     return table
 
 

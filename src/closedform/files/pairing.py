@@ -94,7 +94,7 @@ def _named_pairs(
 
 def _why_not(path: Path, entries: dict[str, Entry], free: list[Table], x: Table | None, y: Table | None) -> SourceError:
     """Return the error for tables that no name tells apart."""
-    if list(entries) == [""]:
+    if list(entries) == [""] and not (x or y):
         if not entries[""].numeric:
             return SourceError(f"{path} holds {describe(entries)} values, which are not real numbers.")
         return SourceError(
@@ -105,7 +105,8 @@ def _why_not(path: Path, entries: dict[str, Entry], free: list[Table], x: Table 
     few = free if len(free) <= _FEW else []
     pairs = [(a, b) for a in ([x] if x else few) for b in ([y] if y else few) if a != b]
     reasons = [_misfit(path, entries, *pair) for pair in pairs]
-    if all(reasons) and (reason := _only_reason(few, pairs, reasons)):
+    told = all(reasons) and not any(is_label(target.key) for _, target in pairs)
+    if told and (reason := _only_reason(few, pairs, reasons)):
         return SourceError(f"{path}: {reason}. It holds: {describe(entries)}.")
 
     if len(free) == 1 and not pairs:
@@ -154,7 +155,7 @@ def _misfit(path: Path, entries: dict[str, Entry], x: Table, y: Table) -> str | 
         entries[table.key] if table.path == path and table.key in entries else Entry(table.shape, "", numeric=True)
         for table in (x, y)
     )
-    return misfit(x.key or str(x.path), x_entry, y.key or str(y.path), y_entry)
+    return misfit(x.key or str(x.path), x_entry, y.key or str(y.path), y_entry, keys=bool(x.key and y.key))
 
 
 def _only_reason(free: list[Table], pairs: list[tuple[Table, Table]], reasons: list[str | None]) -> str | None:

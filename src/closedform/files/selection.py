@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import final
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.files.formats import FileFormat, FileSource, UnknownKey
+from closedform.files.naming import INDEX_COLUMNS
 from closedform.files.specs import join_spec
 from closedform.rows.source import Source
 from closedform.words.errors import SourceError
@@ -102,13 +103,19 @@ def join_columns(columns: Sequence[str]) -> str:
     return text.getvalue().removesuffix("\r\n")
 
 
-def split_columns(key: str, known: Sequence[str]) -> list[str]:
+def split_columns(key: str, known: Sequence[str], labels: Collection[str] = ()) -> list[str]:
     """Return the columns that ``key`` names; an empty key names all of them.
 
     A number that is no name counts from the left, a negative one from the right.
 
+    Args:
+        key: Names or numbers.
+        known: All columns.
+        labels: Those that the file calls labels of the rows; numbers do not count them.
+
     Raises:
         UnknownKey: one of them is not in ``known``.
+        SourceError: a number that is that of a column of row numbers.
 
     Example:
         >>> split_columns('age,"height, cm"', ["age", "sex", "height, cm"]), split_columns("-1", ["age", "sex"])
@@ -124,13 +131,30 @@ def split_columns(key: str, known: Sequence[str]) -> list[str]:
         raise UnknownKey(key) from None
     columns = [name if name in known else name.strip() for name in written]
     if any(name not in known for name in columns):
-        positions = column_positions(key, len(known))
+        counted = [name for name in known if name not in labels]
+        positions = column_positions(key, len(counted))
         if positions is not None:
-            return [known[position] for position in positions]
+            return [_counted(counted, position) for position in positions]
     for column in columns:
         if column not in known:
             raise UnknownKey(column)
     return columns
+
+
+def _counted(columns: Sequence[str], position: int) -> str:
+    """Return the column at a position.
+
+    Raises:
+        SourceError: it holds the row numbers that pandas writes.
+    """
+    name = columns[position]
+    if name in INDEX_COLUMNS:
+        called = f"'{name}'" if name else "without a name"
+        raise SourceError(
+            f"column {position} is the one {called}, which holds row numbers; the columns are {', '.join(columns)}. "
+            "Name the one you mean."
+        )
+    return name
 
 
 @final
@@ -170,6 +194,7 @@ class RowsSource(FileSource):
         self.name, self.dtype, self.columns = source.name, source.dtype, source.columns
         self.notes, self.streams = source.notes, source.streams
         self.shape = (stop - start, *source.shape[1:])
+        self.row_labels = None if source.row_labels is None else source.row_labels.part(start, stop)
 
     @override
     def read(self, start: int, stop: int) -> Tensor:

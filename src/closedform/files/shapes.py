@@ -7,12 +7,19 @@ from closedform.files.formats import Entry
 __all__ = ["misfit"]
 
 
-def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
+def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry, *, keys: bool = True) -> str | None:
     """Return what is wrong with features called ``x`` and targets called ``y``, and what to do; None if they fit.
+
+    Args:
+        x: What the features are called.
+        x_entry: What they are.
+        y: What the targets are called.
+        y_entry: What they are.
+        keys: Whether they are called by their keys, which a ``.T`` after them transposes.
 
     Example:
         >>> misfit("X", Entry((4, 9), "float64", True), "y", Entry((9,), "float64", True))
-        'X (4, 9) looks transposed beside y (9,); save X.T'
+        'X (4, 9) looks transposed beside y (9,); save X.T, or read it so with --x X.T'
         >>> misfit("X", Entry((9, 4), "complex128", False), "y", Entry((9,), "float64", True))
         'X (9, 4) holds complex128 values; split it into real and imaginary columns'
     """
@@ -31,10 +38,10 @@ def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
         return None
 
     if len(rows) == 1 and x_entry.shape[1] == targets[0]:
-        return f"{x} {x_entry.shape} looks transposed beside {y} {targets}; save {x}.T"
+        return f"{x} {x_entry.shape} looks transposed beside {y} {targets}; save {x}.T{_read_so('--x', x, keys)}"
 
     if len(rows) == 1 and len(targets) == 2 and targets[1] == rows[0]:
-        return f"{y} {targets} looks transposed beside {x} {x_entry.shape}; save {y}.T"
+        return f"{y} {targets} looks transposed beside {x} {x_entry.shape}; save {y}.T{_read_so('--y', y, keys)}"
 
     if len(rows) == len(targets) - 1 == 1 and x_entry.shape[1] == targets[1]:
         return (
@@ -43,6 +50,10 @@ def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry) -> str | None:
         )
 
     return f"the rows of {x} {x_entry.shape} and {y} {targets} do not match; save a row of targets for each of features"
+
+
+def _read_so(option: str, key: str, keys: bool) -> str:
+    return f", or read it so with {option} {key}.T" if keys else ""
 
 
 def _remedy(dtype: str) -> str:

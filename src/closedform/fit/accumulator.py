@@ -352,7 +352,7 @@ def _roundoff_in(state: Mapping[str, Tensor]) -> tuple[float, float]:
     Raises:
         InputError: it holds something else.
     """
-    values = state.get("roundoff", torch.zeros(2))
+    values = state.get("roundoff", torch.zeros(2, device="cpu"))
     if not isinstance(values, Tensor) or values.shape != (2,) or not bool(((values >= 0) & (values < 1)).all()):
         raise InputError("this is not the state of an Accumulator: its numbers are damaged.")
     features, targets = values.tolist()

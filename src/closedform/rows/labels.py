@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
 
 from closedform.words.errors import InputError
 
-__all__ = ["check_alignment", "column_names"]
+__all__ = ["RowLabels", "check_alignment", "column_names"]
+
+
+@final
+@dataclass(frozen=True)
+class RowLabels:
+    """What a file calls the rows of a table: the index that pandas wrote beside it.
+
+    Attributes:
+        table: The table in the file; columns of one table have the same labels.
+        read: Reads the levels of the index, each ``(rows,)``.
+    """
+
+    table: str
+    read: Callable[[], tuple[np.ndarray[Any, Any], ...]]
+
+    def part(self, start: int, stop: int) -> RowLabels:
+        """Return those of some rows."""
+        return RowLabels(f"{self.table}[{start}:{stop}]", lambda: tuple(level[start:stop] for level in self.read()))
 
 
 def check_alignment(**tables: Any) -> None:
     """Refuse tables whose rows have labels, but not the same ones in the same order: position says nothing there.
 
-    Rows are labelled by the index of a pandas frame or series, and by the coordinate of the first dimension of an
-    xarray array; other data have no labels and go with anything. Tables of unequal length are left to the check of
-    shapes.
+    Rows are labelled by the index of a pandas frame or series, also of one in a file, and by the coordinate of the
+    first dimension of an xarray array; other data have no labels and go with anything. Tables of unequal length are
+    left to the check of shapes.
 
     Args:
         **tables: What belongs together row by row, as the user gave it, under the names the user knows.
@@ -36,8 +58,39 @@ def check_alignment(**tables: Any) -> None:
     labelled = [(name, labels) for name, data in tables.items() if (labels := _row_labels(data)) is not None]
     for name, labels in labelled[1:]:
         first, wanted = labelled[0]
-        if len(labels) == len(wanted) and not labels.equals(wanted):
+        if isinstance(wanted, RowLabels) or isinstance(labels, RowLabels):
+            _check_files(first, wanted, name, labels)
+        elif len(labels) == len(wanted) and not labels.equals(wanted):
             raise InputError(_disagreement(first, wanted, name, labels))
+
+
+def _check_files(first: str, wanted: Any, name: str, labels: Any) -> None:
+    """Refuse two tables of which one at least is in a file.
+
+    Raises:
+        InputError: with the first row whose labels differ.
+    """
+    if isinstance(wanted, RowLabels) and isinstance(labels, RowLabels) and wanted.table == labels.table:
+        return
+    pairs = zip(_levels(wanted), _levels(labels), strict=False)
+    for one, other in pairs:
+        if one.shape != other.shape or bool(np.all(one == other)):
+            continue
+        row = int(np.argmax(one != other))
+        same = np.array_equal(np.sort(one), np.sort(other))
+        remedy = "the same labels in another order: sort both" if same else "other labels: keep the rows that both have"
+        raise InputError(
+            f"the indexes of {first} and {name} do not agree: row {row} is {one[row]!s} in {first}, but {other[row]!s} "
+            f"in {name}. They hold {remedy} and write them again; if the rows belong together as they stand, write "
+            "them without an index."
+        )
+
+
+def _levels(labels: Any) -> tuple[np.ndarray[Any, Any], ...]:
+    if isinstance(labels, RowLabels):
+        return labels.read()
+    levels = [labels.get_level_values(i) for i in range(labels.nlevels)] if labels.nlevels > 1 else [labels]
+    return tuple(np.asarray(level) for level in levels)
 
 
 def _disagreement(first: str, wanted: Any, name: str, labels: Any) -> str:
@@ -54,7 +107,9 @@ def _disagreement(first: str, wanted: Any, name: str, labels: Any) -> str:
 
 
 def _row_labels(data: Any) -> Any:
-    """Return the labels of the rows as a pandas index, or None where rows have none."""
+    """Return the labels of the rows, as a pandas index or as those of a file, or None where rows have none."""
+    if isinstance(labels := getattr(data, "row_labels", None), RowLabels):
+        return labels
     pandas, xarray = sys.modules.get("pandas"), sys.modules.get("xarray")
     if pandas is not None and isinstance(data, (pandas.DataFrame, pandas.Series)):
         return data.index

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from closedform.rows.labels import RowLabels
+
 __all__ = ["Source"]
 
 
@@ -24,6 +26,7 @@ class Source(ABC):
         in_memory: Whether ``read`` costs no I/O.
         notes: What was done on the way in that the user should know (a cast, a discovered key).
         columns: Names of the columns, fit to be shown, where the table has them; one for each column.
+        row_labels: What its rows are called, where the file says so.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Source(ABC):
     in_memory: bool
     notes: tuple[str, ...]
     columns: tuple[str, ...] | None = None
+    row_labels: RowLabels | None = None
 
     @property
     def stored_dtype(self) -> torch.dtype:
