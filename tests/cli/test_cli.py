@@ -101,6 +101,49 @@ def test_solve_ridge_agrees_with_the_normal_equations(table: Path, tmp_path: Pat
     np.testing.assert_allclose(safetensors.load_file(out)["weight"][0].numpy(), expected, rtol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def kernel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kernel between 40 points, one from 10 others to them, and targets."""
+    points = np.random.default_rng(3).uniform(-1, 1, (50, 2))
+    K = np.exp(-((points[:, None] - points[None]) ** 2).sum(2) / 0.1)
+    y = np.sin(3 * points[:, 0])
+    file = tmp_path_factory.mktemp("kernel") / "kernel.npz"
+    np.savez(file, X_train=K[:40, :40], y_train=y[:40], X_test=K[40:, :40], y_test=y[40:])
+    return file
+
+
+def test_solve_kernel_is_kernel_ridge(kernel_file: Path, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    kernel_ridge = pytest.importorskip("sklearn.kernel_ridge")
+    out, info = tmp_path / "layer.safetensors", tmp_path / "info.json"
+    result = run("solve", kernel_file, "--kernel", "--l2", 0.1, "--out", out, "--json", info)
+    assert result.exit_code == 0, result.output
+    with np.load(kernel_file) as data:
+        peer = kernel_ridge.KernelRidge(alpha=0.1, kernel="precomputed").fit(data["X_train"], data["y_train"])
+        error = float(np.mean((peer.predict(data["X_test"]) - data["y_test"]) ** 2))
+    np.testing.assert_allclose(safetensors.load_file(out)["weight"][0].numpy(), peer.dual_coef_, rtol=1e-9)
+    written = json.loads(info.read_text())
+    assert written["options"]["kernel"] is True
+    assert written["test"]["mse"] == pytest.approx(error, rel=1e-9)
+
+
+def test_what_to_do_is_said_in_options(kernel_file: Path, tmp_path: Path) -> None:
+    said = " ".join(run("solve", kernel_file, "--l2", 0.1).stdout.split())
+    assert "kernel ridge, with the penalty l2 * a'Ka, is --kernel" in said
+    refused = run("solve", kernel_file, "--kernel", "--bias")
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: --kernel has no bias")
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 2))
+    np.savez(tmp_path / "offset.npz", X=X, y=X @ [1.0, 2.0] + 100)
+    assert "(--bias)" in run("solve", tmp_path / "offset.npz").stdout
+    np.savez(tmp_path / "labels.npz", X=X, y=rng.integers(0, 3, 60))
+    assert "--criterion cross-entropy" in run("solve", tmp_path / "labels.npz").stdout
+    for name in ("offset", "labels"):
+        assert "=True" not in run("solve", tmp_path / f"{name}.npz").stdout
+
+
 def errors(tmp_path: Path, table: Path) -> dict[str, tuple[list[object], str]]:
     folder = tmp_path / "folder.json"
     folder.mkdir()

@@ -36,7 +36,9 @@ def test_kernel_ridge_is_recommended_and_runs(l2: float, name: str) -> None:
 
 def test_on_a_command_line_the_remedy_is_the_command_with_its_row() -> None:
     diagnosis = diagnose_for(Command("data.h5 --x K --y y"), K, Y, l2=0.1)
-    assert remedy_of(diagnosis, "ridge_on_kernel").startswith("closedform compare data.h5 --x K --y y")
+    solve, compare = remedy_of(diagnosis, "ridge_on_kernel").splitlines()
+    assert solve == "closedform solve data.h5 --x K --y y --kernel --l2 0.1 --out layer.safetensors"
+    assert compare.startswith("closedform compare data.h5 --x K --y y")
 
 
 @pytest.mark.parametrize("change", ["features", "bias"])

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from closedform.cli import accuracy, compare, demo, diagnose, machine, probe, solve
+from closedform.cli.commands import as_options
 from closedform.words.errors import ClosedformError
 from closedform.words.text import printable
 
@@ -40,7 +41,7 @@ class _Group(TyperGroup):
         except _UsageError as error:
             status = _fail(error.format_message())
         except ClosedformError as error:
-            status = _fail(str(error))
+            status = _fail(as_options(str(error)))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
                 raise

@@ -11,10 +11,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from closedform.report.document import Document, Section
 
-__all__ = ["command_for", "with_commands"]
+__all__ = ["as_options", "command_for", "with_commands"]
 
 _OPTIMIZER = re.compile(r"(?:torch\.)?optim\.(SGD|Adam|LBFGS)\((?P<arguments>[^\n]*)\)")
 _NUMBER = r"([-+0-9.eE]+)"
+#: What notes and errors tell a caller in Python to do, and the same on a command line.
+_OPTIONS = (
+    ("kernel=True", "--kernel"),
+    ("(bias=True, or a layer with a bias)", "(--bias)"),
+    (
+        "pass one column for each (torch.nn.functional.one_hot), or criterion=torch.nn.CrossEntropyLoss(), or call "
+        "cf.probe, which counts the right answers as well (closedform probe on a command line)",
+        "--criterion cross-entropy fits them, and closedform probe counts the right answers as well",
+    ),
+)
+
+
+def as_options(text: str) -> str:
+    """Return what is said of a fit with its advice as options.
+
+    Example:
+        >>> as_options("with one the loss would be about 2 (bias=True, or a layer with a bias)")
+        'with one the loss would be about 2 (--bias)'
+    """
+    for call, option in _OPTIONS:
+        text = text.replace(call, option)
+    return text
 
 
 def command_for(code: str, file: str, options: Sequence[str]) -> str | None:

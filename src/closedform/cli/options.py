@@ -17,6 +17,7 @@ __all__ = [
     "Features",
     "Files",
     "JsonFile",
+    "Kernel",
     "Memory",
     "PageFile",
     "PlotFile",
@@ -74,6 +75,13 @@ TestTargets = Annotated[str | None, typer.Option("--y-test", metavar="KEY", help
 Weight = Annotated[str | None, typer.Option("--weight", metavar="KEY", help=f"Sample weights: {_TABLE}.")]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="Whether the layer has a bias.")]
 L2 = Annotated[float, typer.Option("--l2", metavar="NUMBER", help="Ridge: sum of squared errors + l2 * ||weight||^2.")]
+Kernel = Annotated[
+    bool,
+    typer.Option(
+        "--kernel",
+        help="X is a kernel K between the rows: kernel ridge, (K + l2 I) a = y; test features are K(test rows, rows).",
+    ),
+]
 CriterionName = Annotated[
     str | None,
     typer.Option(

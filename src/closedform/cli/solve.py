@@ -15,6 +15,7 @@ from closedform.cli.options import (
     Features,
     Files,
     JsonFile,
+    Kernel,
     Memory,
     Quiet,
     Targets,
@@ -66,6 +67,7 @@ def solve_command(
     weight: Weight = None,
     bias: Bias = False,
     l2: L2 = 0.0,
+    kernel: Kernel = False,
     criterion: CriterionName = None,
     digits: _Digits = None,
     memory: Memory = None,
@@ -111,6 +113,7 @@ def solve_command(
             sample_weight=tables.weight,
             digits=digits,
             criterion=criterion,
+            kernel=kernel,
             group=job.group,
             progress=False if screen.quiet else None,
         )
@@ -140,7 +143,7 @@ def _finish(
 
     if weights is not None:
         write_weights(solution, weights, screen)
-        _say_narrower(solution, tables, context.params["l2"], screen)
+        _say_narrower(solution, tables, context, screen)
     elif digits is None:
         screen.say("The weights were not written: --out FILE.safetensors writes them, --digits 12 prints them.")
     if data is not None:
@@ -148,7 +151,9 @@ def _finish(
 
 
 def _print_solution(solution: Solution, tables: Tables, test: dict[str, float] | None, screen: Screen) -> None:
-    screen.say(str(solution))
+    from closedform.cli.commands import as_options
+
+    screen.say(as_options(str(solution)))
     screen.line()
     screen.show(_summary(solution, tables).body(_LINES))
     screen.line()
@@ -177,16 +182,21 @@ def _print_digits(solution: Solution, screen: Screen) -> None:
         screen.line(f"... and {rest:,} more")
 
 
-def _say_narrower(solution: Solution, tables: Tables, l2: float, screen: Screen) -> None:
+def _say_narrower(solution: Solution, tables: Tables, context: typer.Context, screen: Screen) -> None:
     """Say what becomes of float64 weights in a layer of torch's usual dtype, where that loses what was certified."""
     import torch
 
+    from closedform.fit.kernels import kernel_stored_as
     from closedform.fit.storage import stored_as
     from closedform.fit.weights import Weights
 
     if solution.weight.dtype != torch.float64 or not solution.certified or tables.parts > 1:
         return
-    stored = stored_as(Weights(solution.weight, solution.bias), tables.X, tables.Y, tables.weight, torch.float32, l2=l2)
+    l2, rows = context.params["l2"], (tables.X, tables.Y, tables.weight)
+    if context.params["kernel"]:
+        stored = kernel_stored_as(solution.weight, *rows, torch.float32, l2=l2)
+    else:
+        stored = stored_as(Weights(solution.weight, solution.bias), *rows, torch.float32, l2=l2)
     if stored.lost:
         screen.aside(f"The file holds float64 weights. Load them into a float64 layer: {stored}.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,19 @@ from closedform.engine.threads import cholesky_of
 from closedform.fit.layers import round_to
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
-from closedform.fit.storage import as_stored
+from closedform.fit.storage import Stored, as_stored
 from closedform.rows import Block, Rows, as_rows
 from closedform.words.errors import InputError
 
-__all__ = ["KERNEL_NOTE", "as_kernel_solution", "check_kernel", "kernel_system", "looks_like_kernel", "weighted_kernel"]
+__all__ = [
+    "KERNEL_NOTE",
+    "as_kernel_solution",
+    "check_kernel",
+    "kernel_stored_as",
+    "kernel_system",
+    "looks_like_kernel",
+    "weighted_kernel",
+]
 
 #: Asymmetry of a kernel, relative to its largest entry and in units of its own rounding, that is rounding.
 _ASYMMETRY = 1e3
@@ -143,14 +152,10 @@ def as_kernel_solution(
     notes, stored = (*rows.notes, note, *solution.notes), None
     if dtype != torch.float64:
         notes = (*notes, f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
-        losses = [_loss(whole, Y, b.to(torch.float64), strength) for b in (round_to(a, dtype), a)]
-        if certificate.accepted:
-            target_square = float((ones @ Y.square()).sum()) / count
-            stored = as_stored(dtype, losses[0], losses[1], target_square, (rows.x.stored_dtype, rows.y.stored_dtype))
-        a = round_to(a, dtype)
+        stored = _stored(rows, replace(whole, Y=Y), a, strength, dtype) if certificate.accepted else None
     return replace(
         solution,
-        weight=a,
+        weight=round_to(a, dtype),
         certificate=certificate,
         notes=notes,
         stored=stored,
@@ -158,9 +163,30 @@ def as_kernel_solution(
     )
 
 
-def _loss(whole: Block, Y: Tensor, a: Tensor, strength: float) -> float:
+def kernel_stored_as(a: Tensor, X: Any, Y: Any, sample_weight: Any, dtype: torch.dtype, *, l2: float) -> Stored:
+    """Return what becomes of certified coefficients in another dtype.
+
+    Args:
+        a: The coefficients as certified, ``(targets, rows)``.
+        X: The kernel of the fit.
+        Y: Its targets.
+        sample_weight: Its weights of rows, or None.
+        dtype: The dtype in question.
+        l2: Its ridge strength.
+    """
+    rows = as_rows(X, Y, sample_weight)
+    return _stored(rows, check_kernel(rows, bias=False), a, l2, dtype)
+
+
+def _stored(rows: Rows, whole: Block, a: Tensor, strength: float, dtype: torch.dtype) -> Stored:
+    loss, certified = (_loss(whole, b.to(torch.float64), strength) for b in (round_to(a, dtype), a))
+    target_square = _loss(whole, torch.zeros_like(a), 0.0)
+    return as_stored(dtype, loss, certified, target_square, (rows.x.stored_dtype, rows.y.stored_dtype))
+
+
+def _loss(whole: Block, a: Tensor, strength: float) -> float:
     """Return the mean of the weighted squares, with the penalty ``l2 a'Ka`` over what it divides by."""
     fitted = whole.X @ a.T
     ones = fitted.new_ones(fitted.shape[0]) if whole.weight is None else whole.weight
-    total = ones @ (Y - fitted).square() + strength * (a.T * fitted).sum(0)
-    return float(total.sum()) / (float(ones.sum()) * Y.shape[1])
+    total = ones @ (whole.Y - fitted).square() + strength * (a.T * fitted).sum(0)
+    return float(total.sum()) / (float(ones.sum()) * whole.Y.shape[1])

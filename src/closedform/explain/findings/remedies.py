@@ -49,8 +49,13 @@ def ridge(case: Case, l2: str) -> str:
 
 
 def kernel_ridge(case: Case) -> str:
-    """Solve as kernel ridge at the best strength; or the command that shows how well that does."""
+    """Solve as kernel ridge at the best strength; or the commands that show how well that does and that solve."""
     command = case.setting.command
+    if command is not None and case.setting.l2:
+        return (
+            f"closedform solve {command.source} --kernel --l2 {case.setting.l2:g} --out layer.safetensors\n"
+            f'closedform compare {command.source}   # its row "kernel ridge, l2 by leave-one-out" has the best strength'
+        )
     if command is not None:
         return f'closedform compare {command.source}   # its row "kernel ridge, l2 by leave-one-out"'
     return (
