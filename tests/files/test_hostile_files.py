@@ -107,7 +107,7 @@ def test_looks_at_a_file_grow_with_its_keys_and_no_faster(tmp_path: Path, monkey
 
     looks: list[int] = []
     original = pairing.misfit
-    monkeypatch.setattr(pairing, "misfit", lambda *given: looks.append(1) or original(*given))
+    monkeypatch.setattr(pairing, "misfit", lambda *given, **names: looks.append(1) or original(*given, **names))
     for names in (("R", "E"), ("X", "y")):
         with h5py.File(tmp_path / "m.h5", "w") as file:
             for i in range(400):
