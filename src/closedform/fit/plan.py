@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, final
 
 from closedform.fit.factors import METHODS, Cost, Facts, Method
@@ -80,16 +80,20 @@ class Plan:
     steps: tuple[Step, ...]
     traffic: Traffic | None = None
 
+    @cached_property
+    def able(self) -> tuple[Step, ...]:
+        """What is on the ladder. Predicted cost decides; those that cost the same keep the order of robustness."""
+        return tuple(sorted((step for step in self.steps if not step.refusals), key=lambda step: step.cost.seconds))
+
     @property
     def ladder(self) -> tuple[Method, ...]:
-        """The methods to try. Predicted cost decides; those that cost the same keep the order of robustness."""
-        able = sorted((step for step in self.steps if not step.refusals), key=lambda step: step.cost.seconds)
-        return tuple(_BY_NAME[step.name] for step in able)
+        """The methods to try."""
+        return tuple([_BY_NAME[step.name] for step in self.able])
 
     @property
     def seconds(self) -> float:
         """Predicted time of the cheapest method."""
-        return min(step.cost.seconds for step in self.steps if not step.refusals)
+        return self.able[0].cost.seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return facts and steps as plain values for JSON."""

@@ -31,6 +31,11 @@ class Problem:
         design: The rows, their scaling, and what passes over them have found.
         l2: Ridge strength of these targets, as in scikit-learn (sum of squares, bias not penalised).
         columns: The scaled matrices.
+        scale: Diagonal of D, ``(columns,)``.
+        target_scale: Diagonal of E, ``(targets,)``.
+        n_columns: Columns of A.
+        n_targets: Columns of B.
+        frobenius_norm: Frobenius norm of A with the ridge rows under it.
         penalty: Diagonal of P, ``(columns,)``; zero for the bias.
         column_norms: Norms of the columns of A with the ridge rows under it, ``(columns,)``.
         target_norms: Norms of the columns of B, ``(targets,)``.
@@ -48,37 +53,15 @@ class Problem:
             norms = torch.cat([norms[:first], torch.hypot(norms[first:], torch.full_like(norms[first:], l2**0.5))])
             self._exponents = power_of_two_exponents(norms)
             self.columns = Columns(self.bias, powers_of_two(-self._exponents), design.columns.target_scale)
+        self.scale, self.target_scale = self.columns.scale, self.columns.target_scale
+        self.n_columns, self.n_targets = self.columns.n_columns, self.columns.n_targets
         self.column_norms = norms * self.scale
+        self.frobenius_norm = float(torch.linalg.vector_norm(self.column_norms))
         self.target_norms = self.scanned.target_norms * self.target_scale
         self.target_sizes, self.target_units = as_vector(self.target_norms), as_vector(self.target_scale)
         self.penalty = torch.zeros_like(norms)
         if l2 > 0:
             self.penalty[int(self.bias) :] = self.columns.feature_scale * (l2**0.5)
-
-    @property
-    def scale(self) -> Tensor:
-        """Diagonal of D, ``(columns,)``."""
-        return self.columns.scale
-
-    @property
-    def target_scale(self) -> Tensor:
-        """Diagonal of E, ``(targets,)``."""
-        return self.columns.target_scale
-
-    @property
-    def n_columns(self) -> int:
-        """Columns of A."""
-        return self.columns.n_columns
-
-    @property
-    def n_targets(self) -> int:
-        """Columns of B."""
-        return self.columns.n_targets
-
-    @cached_property
-    def frobenius_norm(self) -> float:
-        """Frobenius norm of A with the ridge rows under it."""
-        return float(torch.linalg.vector_norm(self.column_norms))
 
     @cached_property
     def triangle(self) -> Triangle:

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.numerics.host import as_vector
 from closedform.rows.block import Block
 
 __all__ = ["Columns"]
@@ -55,8 +56,8 @@ class Columns:
     @cached_property
     def scale_range(self) -> tuple[float, float]:
         """The smallest and the largest entry of D."""
-        least, most = torch.aminmax(self.scale)
-        return float(least), float(most)
+        scale = as_vector(self.scale)
+        return float(scale.min()), float(scale.max())
 
     def select(self, targets: Tensor) -> Columns:
         """Return the same matrix with some of the targets."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import final
 
 from typing_extensions import override
@@ -23,11 +22,14 @@ class InOrder(Walker):
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
         extent, done = table.extent, 0
         size = fold.rows_at_a_time(extent)
-        with closing(table.blocks(size, as_stored=fold.as_stored, unweighted=fold.unweighted)) as blocks:
+        blocks = table.blocks(size, as_stored=fold.as_stored, unweighted=fold.unweighted)
+        try:
             for block in blocks:
                 fold.add(block)
                 done += block.X.shape[0]
                 table.report(fold.label, done / extent.n_rows)
+        finally:
+            blocks.close()
         return fold
 
     @override
