@@ -67,7 +67,6 @@ class Evidence:
         return 0.0 if self.matrix_norm == 0.0 or slope == 0.0 else None
 
 
-@np.errstate(all="ignore")
 def backward_error(evidence: Evidence, residuals: Vector) -> float:
     r"""Estimate the smallest relative perturbation of A and b that makes a target's weights its exact minimiser.
 
@@ -86,15 +85,15 @@ def backward_error(evidence: Evidence, residuals: Vector) -> float:
     """
     if (trivial := evidence.trivial) is not None:
         return trivial
-    weights = np.hypot(lengths(evidence.Z), evidence.target_norms / evidence.matrix_norm)
-    # Neither weights nor targets: there is no scale, and any serves.
-    size = np.where(weights > 0, weights, 1.0)
-    P = torch.from_numpy(1 / size).to(evidence.Z.device)
-    perturbations = _perturbations(evidence, lambda columns: columns * P, residuals / size)
+    with np.errstate(all="ignore"):
+        weights = np.hypot(lengths(evidence.Z), evidence.target_norms / evidence.matrix_norm)
+        # Neither weights nor targets: there is no scale, and any serves.
+        size = np.where(weights > 0, weights, 1.0)
+        P = torch.from_numpy(1 / size).to(evidence.Z.device)
+        perturbations = _perturbations(evidence, lambda columns: columns * P, residuals / size)
     return float(perturbations.max()) / evidence.matrix_norm
 
 
-@np.errstate(all="ignore")
 def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     r"""Estimate the smallest relative perturbation that makes all targets' weights minimisers at once.
 
@@ -130,9 +129,9 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     rho_squares, rotation = torch.linalg.eigh(half.T @ residual_gram @ half)
     P = half @ rotation
 
-    perturbations = _perturbations(
-        evidence, lambda columns: columns @ P, np.sqrt(np.maximum(as_vector(rho_squares), 0.0))
-    )
+    with np.errstate(all="ignore"):
+        rho = np.sqrt(np.maximum(as_vector(rho_squares), 0.0))
+        perturbations = _perturbations(evidence, lambda columns: columns @ P, rho)
     return float(np.linalg.norm(perturbations)) / evidence.matrix_norm
 
 

@@ -53,7 +53,6 @@ _ROUNDING = 1e-12
 _NAMED = 32
 
 
-@np.errstate(all="ignore")
 def certify(
     problem: Problem,
     weights: Weights,
@@ -70,6 +69,13 @@ def certify(
         nearest: Coordinates that the weights are to be near to where they are not unique, or None for least norm.
         multipliers: Of the rows that the weights are a combination of, as refinement kept them, or None.
     """
+    with np.errstate(all="ignore"):
+        return _certify(problem, weights, claims, nearest, multipliers)
+
+
+def _certify(
+    problem: Problem, weights: Weights, claims: Claims, nearest: Tensor | None, multipliers: Tensor | None
+) -> Certificate:
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
     sums = _measure(problem, weights, probes)
