@@ -11,7 +11,7 @@ import torch
 import closedform as cf
 from data import F64, gaussian
 
-#: Calls of Python functions in a fit of 50 rows and 5 columns; there are some 580, and more with older releases of NumPy.
+#: Calls of Python functions in a fit of 50 rows and 5 columns: some 580, and more with older releases of NumPy.
 MOST_CALLS = 650
 #: Modules of this package that are loaded for a plain fit; there are about five fewer.
 MOST_MODULES = 120
