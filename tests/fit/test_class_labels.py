@@ -63,7 +63,8 @@ def test_labels_of_a_file_are_said(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "data.csv", index=False)
     result = CliRunner().invoke(app, ["solve", str(tmp_path / "data.csv"), "--y", "labels"])
     assert result.exit_code == 0
-    assert "cf.probe" in " ".join(result.stdout.split())
+    said = " ".join(result.stdout.split())
+    assert "--criterion cross-entropy fits them, and closedform probe counts the right answers" in said
 
 
 def test_a_layer_with_an_output_for_each_class_gets_the_call() -> None:
