@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import json
 import math
 import random
 import sys
@@ -17,6 +18,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -355,6 +357,12 @@ class Score:
             self.false.append(f"{claim}: {note}")
             print(self.false[-1], file=sys.stderr, flush=True)
 
+    def merge(self, counts: dict[str, dict[str, int]], false: list[str]) -> None:
+        """Add what another score has counted."""
+        for claim, words in counts.items():
+            self.counts[claim].update(words)
+        self.false += false
+
     def table(self) -> str:
         """Return the table as markdown."""
         lines = ["| claim | true | false | silent |", "| --- | ---: | ---: | ---: |"]
@@ -479,19 +487,44 @@ def main() -> None:
     parser.add_argument("--healthy", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="write the table to this file")
+    parser.add_argument("--resume", type=Path, help="a file with a line for each set-up: those in it are not run again")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    score, begun = Score(), time.perf_counter()
-    for seed in range(options.seed, options.seed + options.setups):
-        judge(draw(seed), score)
-    for seed in range(options.seed, options.seed + options.healthy):
-        judge_healthy(healthy(seed), score)
-    print(score.table())
+    wanted = [("drawn", options.seed + k) for k in range(options.setups)]
+    wanted += [("healthy", options.seed + k) for k in range(options.healthy)]
+    done = {(kind, seed): found for kind, seed, *found in read_lines(options.resume)}
+    total, begun = Score(), time.perf_counter()
+    for kind, seed in wanted:
+        counts, false = done.get((kind, seed)) or run(kind, seed, options.resume)
+        total.merge(counts, false)
+    print(total.table())
     print(f"\n{options.setups} set-ups, {options.healthy} healthy, {time.perf_counter() - begun:.0f} s")
-    print("\n".join(score.false))
+    print("\n".join(total.false))
     if options.json:
-        rows = [{"claim": claim, **counts} for claim, counts in sorted(score.counts.items())]
+        rows = [{"claim": claim, **counts} for claim, counts in sorted(total.counts.items())]
         write(options.json, rows, torch.get_num_threads())
+
+
+def run(kind: str, seed: int, lines: Path | None) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Score one set-up, and note it."""
+    score, begun = Score(), time.process_time()
+    if kind == "healthy":
+        judge_healthy(healthy(seed), score)
+    else:
+        judge(draw(seed), score)
+    counts = {claim: dict(words) for claim, words in score.counts.items()}
+    if lines is not None:
+        with lines.open("a") as file:
+            file.write(json.dumps([kind, seed, counts, score.false, round(time.process_time() - begun, 2)]) + "\n")
+    return counts, score.false
+
+
+def read_lines(lines: Path | None) -> list[tuple[str, int, dict[str, dict[str, int]], list[str]]]:
+    """Return what was found of earlier set-ups: kind, seed, counts, what was false."""
+    if lines is None or not lines.exists():
+        return []
+    found = map(json.loads, lines.read_text().splitlines())
+    return [(kind, seed, counts, false) for kind, seed, counts, false, _seconds in found]
 
 
 if __name__ == "__main__":
