@@ -375,12 +375,11 @@ def judge(setup: Setup, score: Score) -> None:
     """Diagnose a set-up, train it, and score what was said."""
     clean = copy.copy(setup)
     clean.slip = "none"
-    record, end_with_slip = train(setup)
     optimizer = setup.make(setup.model.parameters())
     scheduler = None if setup.schedule is None else setup.schedule(optimizer)
     options: dict[str, Any] = {"steps": setup.steps, "batch_size": setup.batch_size, "scheduler": scheduler}
     if setup.slip != "none":
-        options["history"] = record[:: setup.every]
+        options["history"] = train(setup)[0][:: setup.every]
     try:
         d = cf.diagnose(setup.X, setup.Y, model=setup.model, optimizer=optimizer, criterion=setup.criterion, **options)
         verdict = d.verdict
@@ -388,16 +387,16 @@ def judge(setup: Setup, score: Score) -> None:
     except ClosedformError as error:
         score.add("no error", False, f"{setup.name}: {error}")
         return
-    end = end_with_slip if setup.slip == "none" else train(clean)[1]
     training, found = d.case.training, {finding.name: finding for finding in d.findings}
     goal, start = training.goal_excess, training.start_excess
-    note = (
-        f"{setup.name} | {setup.steps} steps, verdict {verdict.name}: {verdict.title}, end {end:.3g}, goal {goal:.3g}"
-    )
+    note = f"{setup.name} | {setup.steps} steps, verdict {verdict.name}: {verdict.title}, goal {goal:.3g}"
     if not training.setting.squared:
         least = excess_of(setup, setup.model)
         score.add("another loss is named", "other_loss" in found, f"{note}, start {least:.3g}")
         return
+
+    end = train(clean)[1]
+    note = f"{note}, end {end:.3g}"
     reached, course = training.reaches_goal, training.course
     floor = d.case.training.rounding_excess * 100 + 1e-14 * d.case.spectrum.optimal_loss
     if setup.batch_size is None:
@@ -410,7 +409,7 @@ def judge(setup: Setup, score: Score) -> None:
             note,
         )
     else:
-        ends = sorted(train(clean, seed)[1] for seed in range(5))
+        ends = sorted([end, *(train(clean, seed)[1] for seed in range(1, 5))])
         if course is not None and math.isfinite(course.left):
             middle = sum(ends) / len(ends)
             about = course.least / 6 - floor <= middle <= 6 * course.most + floor
@@ -436,10 +435,12 @@ def judge(setup: Setup, score: Score) -> None:
         long, growth = copy.copy(clean), found["lr_above_limit"].evidence.get("growth_per_step")
         if growth is not None and growth > 1.001:
             long.steps = min(20_000, setup.steps + int(60 / math.log(growth)))
-            score.add("lr above the limit diverges", not train(long)[1] < 100 * start, note)
+            score.add("lr above the limit diverges", not (end < 100 * start and train(long)[1] < 100 * start), note)
     judge_slip(setup, found.get("history_differs"), note, score)
     if verdict.name == "nothing_wrong" and setup.slip == "none" and setup.batch_size is None:
-        score.add("nothing wrong", end <= max(2 * goal, floor), note)
+        # Of a run that jumps, the sentence says how far.
+        peak = 0.0 if course is None else course.peak
+        score.add("nothing wrong", end <= max(2 * goal, 2 * peak, floor), note)
     for finding in d.findings:
         share = finding.evidence.get("share_left")
         if share is not None and share > 1.0001 and finding.name == "more_steps_needed":

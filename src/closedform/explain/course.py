@@ -32,6 +32,9 @@ _FAR = 1e4
 _ALIKE = 0.01
 #: Share of the last steps that show what losses runs have whose path rounding decides.
 _AROUND = 0.2
+#: Times that excess losses which grew out of rounding may be off: roundings of the rows' sums are known to a factor of
+#: ten, and an excess loss is a square.
+_ROUNDING_DOUBT = 100.0
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
 _POINTS = 60
 
@@ -48,6 +51,8 @@ class Course:
         least, most: What it may be at the least and at the most; equal to ``left`` unless it is extrapolated.
         how: ``forecast``, ``expected`` (over the draws of mini-batches), ``rehearsed`` or ``extrapolated``.
         made: Steps that were forecast or made.
+        last: Excess losses of the last steps, of both runs where rounding decides the path, ``(points,)``; None where
+            there is but one way to end.
     """
 
     steps: Tensor
@@ -57,6 +62,16 @@ class Course:
     most: float
     how: str
     made: int
+    last: Tensor | None = None
+
+    @property
+    def peak(self) -> float:
+        """The largest excess loss of the last steps: what a jump may leave."""
+        return self.most if self.last is None else max(self.left, float(self.last.max()))
+
+    def share_within(self, goal: float) -> float:
+        """Share of the last steps whose excess loss is at most the goal."""
+        return float(self.left <= goal) if self.last is None else float((self.last <= goal).double().mean())
 
     @property
     def known(self) -> str:
@@ -81,7 +96,7 @@ def scheduled_course(run: ScheduledRun, exact: ScheduledRun | None, steps: int, 
         ends = [0.0, math.inf]
     # Steps above the limit that grow out of rounding alone: a run that has come to rest, to the last digit, stays.
     apart = max(ends) > _FAR * min(ends)
-    least, most = (min(ends), max(ends)) if apart else (run.left, run.left)
+    least, most = (min(ends), _ROUNDING_DOUBT * max(ends)) if apart else (run.left, run.left)
     return Course(run.steps, run.excess, run.left, least, most, "forecast", steps)
 
 
@@ -113,12 +128,13 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
     left, window = float(excess[-1]), _last(excess, _WINDOW)
     # Adam's late jumps pass; what most of the last steps keep to is what a user will find.
     least, most = left, max(left, float(torch.quantile(window, _MOSTLY))) if math.isfinite(left) else left
+    last = None
     if twin is not None and math.isfinite(left) and _part(_last(excess, _AROUND), _last(twin, _AROUND), rounding):
         # Every run goes its own way, among losses like those of the two.
-        both = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
-        least = min(left, float(torch.quantile(both, 1 - _MOSTLY)))
-        most = max(most, float(torch.quantile(both, _MOSTLY)))
-    return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]))
+        last = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
+        least = min(left, float(torch.quantile(last, 1 - _MOSTLY)))
+        most = max(most, float(torch.quantile(last, _MOSTLY)))
+    return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]), last)
 
 
 def _part(one: Tensor, other: Tensor, rounding: float) -> bool:

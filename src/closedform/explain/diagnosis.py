@@ -82,7 +82,7 @@ class Diagnosis(Report):
                 return Verdict(finding.name, finding.severity, finding.title, finding.consequence)
         setting, training = self.case.setting, self.case.training
         good = f"condition {short(self.condition)}"
-        if setting.optimizer is not None and training.reaches_goal:
+        if setting.optimizer is not None and training.settles:
             return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", self._arrives())
         if setting.optimizer is None and training.start_excess <= training.goal_excess:
             return Verdict("nothing_wrong", Severity.OK, f"Nothing wrong: {good}", self._is_there())
@@ -105,7 +105,14 @@ class Diagnosis(Report):
         if training.start_excess <= training.goal_excess:
             return self._is_there()
         name = "" if setting.optimizer is None else setting.optimizer.name
-        known = "forecast" if training.course is None else training.course.known
+        course = training.course
+        known = "forecast" if course is None else course.known
+        if course is not None and course.peak > training.goal_excess:
+            return (
+                f"{name}, {known}, is within {short(setting.goal)} of the minimum at "
+                f"{100 * course.share_within(training.goal_excess):.0f} % of its last steps; between them it jumps, to "
+                f"an excess loss of {short(course.peak)}."
+            )
         return f"{name}, {known}, comes within {short(setting.goal)} of the minimum in the {setting.patience_text}."
 
     @cached_property

@@ -47,6 +47,10 @@ SAFETY = 0.9
 _UNSEEN = 1000.0
 #: A condition number from which on the gradient alone does not bring LBFGS the rest of the way.
 _UNEVEN = 100.0
+#: Share of the last steps at the goal from which on a run with jumps counts as having come there.
+_MOSTLY = 0.6
+#: Share of the excess loss at the start that a plot of the loss shows.
+_SEEN = 1e-3
 #: Numbers that a schedule with momentum may move in all, one step after the other.
 _MOVED = 2e9
 
@@ -365,5 +369,13 @@ class Training:
         if self.stage.narrow is not None and not self.seen_in_float32:
             return None if course.left <= goal else False
         if course.most <= goal:
-            return True
+            return True if course.peak <= goal else None
         return False if course.least > goal else None
+
+    @property
+    def settles(self) -> bool:
+        """Whether the run comes to the goal, or lies there at most of its last steps with jumps nobody would see."""
+        course, goal = self.course, self.goal_excess
+        if self.reaches_goal is not None or course is None or course.last is None:
+            return self.reaches_goal is True
+        return course.share_within(goal) >= _MOSTLY and course.peak <= max(goal, _SEEN * self.start_excess)

@@ -164,7 +164,7 @@ def adaptive_short(case: Case) -> Finding | None:
     run, course = training.rehearsal, training.course
     if run is None or course is None:
         return None
-    if training.reaches_goal is True or setting.broadcasts:
+    if training.settles or setting.broadcasts:
         return None
     # The loss itself is known to its last digits only.
     if course.left <= max(training.goal_excess, 1e-14 * case.landscape.spectrum.optimal_loss):
@@ -364,7 +364,7 @@ def adaptive_blow_up(case: Case) -> Finding | None:
 
     # On the way to the goal a jump that is over by the end of the run costs nothing.
     underway = case.setting.history is None and case.training.start_excess > case.training.goal_excess
-    passes = underway and case.training.reaches_goal is True
+    passes = underway and case.training.settles
     rise = _rise(case, seen)
     if rise is None:
         return None

@@ -133,7 +133,7 @@ def _standardised_excess(case: Case) -> float:
 
 
 def _matters(case: Case) -> bool:
-    if case.landscape.triangle is None or case.setting.l2 > 0 or case.training.reaches_goal is True:
+    if case.landscape.triangle is None or case.setting.l2 > 0 or case.training.settles:
         return False
     return case.training.best_steps > max(_FEW_STEPS, 0.01 * case.setting.patience)
 
