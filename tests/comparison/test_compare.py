@@ -14,11 +14,11 @@ from torch import nn
 
 import closedform as cf
 from closedform.comparison import entry
-from closedform.comparison.causes import EXCESS
 from closedform.comparison.contenders import CONTENDERS, Outlook, Setting
 from closedform.comparison.entry import OPTIMIZERS
 from closedform.comparison.results import Comparison
 from closedform.explain.forecasts import forecast, step_limit
+from closedform.explain.setting import GOAL
 from closedform.explain.spectra import spectrum
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
 from closedform.words.outcome import Outcome
@@ -439,7 +439,7 @@ def test_the_floor_of_half_precision_is_its_own(dtype: torch.dtype) -> None:
 def test_the_sentence_agrees_with_the_table() -> None:
     X, Y = easy(dtype=torch.bfloat16)
     rounded = compare(X, Y, optimizers=["sgd", "momentum"], budget=0.5)
-    assert rounded["sgd"].excess_loss > EXCESS * rounded.optimal_loss
+    assert rounded["sgd"].excess_loss > GOAL * rounded.optimal_loss
     assert "None of the 2 optimizers came that close: bfloat16 rounds at an excess of" in rounded.sentence
     assert "gets there" not in rounded.sentence
     X, Y = easy()

@@ -5,37 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from closedform.comparison.causes import EXCESS, cause
 from closedform.comparison.contenders import Contender, Outlook
 from closedform.comparison.direct import direct_row, exact_solution, fit_kernel_ridge, fit_scikit_learn, timed_solve
+from closedform.comparison.headlines import headline
 from closedform.comparison.methods import MethodResult
-from closedform.comparison.obstacles import obstacle
 from closedform.comparison.overlay import with_measured_runs
 from closedform.comparison.problem import Problem
 from closedform.comparison.races import INTERRUPTED, Lane, race
 from closedform.comparison.results import Comparison, Elapsed
 from closedform.comparison.tables import casts, make_problem
 from closedform.engine.threads import one_thread
+from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose_for
-from closedform.explain.forecasts import forecast
-from closedform.explain.records import DiagnosisRecord
 from closedform.explain.spectra import Spectrum
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
-from closedform.numerics.scaling import power_of_two_exponents
 from closedform.rows import Rows, Scan, scan
 
 __all__ = ["Contest", "fresh_layer"]
 
-#: Share of the largest stable step at which plain gradient descent is forecast.
-_SAFETY = 0.9
 #: Part of an equal share of the budget that every optimizer has at least.
 _LEAST_SHARE = 0.25
 #: Gradients that are timed for an estimate of the steps that there is time for.
@@ -75,37 +70,28 @@ class Contest:
             scanning = self.clock() - start
             solution, exact, seconds = self._solve(scanned)
         problem = make_problem(self.rows, exact, self.test)
-        spectral, record = self._diagnose(scanned)
+        diagnosis = self._diagnose(scanned)
+        spectral, training = diagnosis.spectrum, diagnosis.case.training
         found, ending = Weights(solution.weight, solution.bias), str(solution.outcome).split(":")[0]
         closed_form = direct_row("closed form", scanning + seconds, found, problem, ending)
 
-        blocked = obstacle(problem, self.make_layer(), spectral)
         with self._timed("training and measuring"):
-            trained = [] if blocked else self._train(problem, spectral, report)
+            trained = [] if training.obstacle else self._train(problem, spectral, report)
         with self._timed("scikit-learn"):
             scikit_learn = fit_scikit_learn(self.rows, self.bias, problem, self.clock)
         with self._timed("kernel ridge"):
             kernel_ridge = fit_kernel_ridge(self.rows, self.bias, problem, self.clock)
         with self._timed("the diagnosis"), self._alone():
-            record = with_measured_runs(record, spectral, self._start(), trained)
+            record = with_measured_runs(diagnosis.record, spectral, self._start(), trained)
 
         floor = self._rounding_floor(problem, closed_form, [*trained, *kernel_ridge], scikit_learn)
-        dtype, steps_needed = str(self.rows.dtype).removeprefix("torch."), _steps_needed(spectral)
-        sentence = cause(
-            spectral.condition,
-            spectral.learning_rate_limit,
-            steps_needed,
-            problem.excess_at_zero,
-            trained,
-            rounding=(dtype, floor),
-            obstacle=blocked,
-        )
+        dtype = str(self.rows.dtype).removeprefix("torch.")
         return Comparison(
             methods=(closed_form, *trained, *scikit_learn, *kernel_ridge),
             condition=spectral.condition,
             rank=solution.certificate.rank,
             learning_rate_limit=spectral.learning_rate_limit,
-            steps_needed=steps_needed,
+            steps_needed=training.best_steps_from_zero,
             optimal_loss=record.loss.optimal,
             excess_floor=problem.excess_floor,
             rounding_floor=floor,
@@ -116,15 +102,15 @@ class Contest:
             bias=self.bias,
             budget=self.budget,
             outcome=solution.outcome,
-            sentence=sentence,
+            sentence=headline(diagnosis.case, trained, rounding_floor=floor),
             diagnosis=record,
             elapsed=tuple(self.elapsed),
             notes=self.rows.notes + casts(self.rows),
             interrupted=any(row.stopped_because == INTERRUPTED for row in trained),
         )
 
-    def _diagnose(self, scanned: Scan) -> tuple[Spectrum, DiagnosisRecord]:
-        """Return the spectrum of the rows, and what keeps a first-order optimizer from the minimiser."""
+    def _diagnose(self, scanned: Scan) -> Diagnosis:
+        """Return what keeps a first-order optimizer from the minimiser, its numbers computed."""
         with self._timed("the diagnosis"), self._alone():
             diagnosis = diagnose_for(
                 None,
@@ -135,7 +121,8 @@ class Contest:
                 model=self.make_layer(),
                 scanned=scanned,
             )
-            return diagnosis.spectrum, diagnosis.record
+            _ = diagnosis.record
+            return diagnosis
 
     def _rounding_floor(
         self,
@@ -214,15 +201,6 @@ class Contest:
             problem.loss(layer).backward()  # type: ignore[no-untyped-call]
             seconds.append(self.clock() - start)
         return max(min(seconds), 1e-9)
-
-
-def _steps_needed(spectrum: Spectrum) -> float:
-    """Steps of gradient descent at a safe step; they do not depend on the unit of X, which might overflow."""
-    values = spectrum.singular_values
-    scaled = replace(spectrum, singular_values=torch.ldexp(values, -power_of_two_exponents(values[:1])))
-    limit = scaled.learning_rate_limit
-    course = forecast(scaled, lr=_SAFETY * (limit if math.isfinite(limit) else 1.0), steps=[0])
-    return course.steps_to(EXCESS * scaled.excess_at_zero)
 
 
 def fresh_layer(rows: Rows, bias: bool, start: nn.Linear | None, seed: int, n_outputs: int | None = None) -> nn.Linear:

@@ -19,7 +19,7 @@ from closedform.explain.readers.criteria import Pairing, read_criterion
 from closedform.explain.readers.models import ModelReading, find_layer, read_model
 from closedform.explain.readers.optimizers import read_optimizer
 from closedform.explain.readers.schedules import read_schedule
-from closedform.explain.setting import Command, Setting, Table, describe
+from closedform.explain.setting import GOAL, Command, Setting, Table, describe
 from closedform.explain.training import Training
 from closedform.explain.wording import plural
 from closedform.files import open_problem
@@ -102,7 +102,7 @@ def diagnose(
     steps: int | None = None,
     batch_size: int | None = None,
     history: Any = None,
-    goal: float = 1e-6,
+    goal: float = GOAL,
     feature_names: Sequence[str] | None = None,
     exact_up_to: int = 20_000,
 ) -> Diagnosis | CriterionDiagnosis:
@@ -207,7 +207,7 @@ def diagnose_for(
     steps: int | None = None,
     batch_size: int | None = None,
     history: Any = None,
-    goal: float = 1e-6,
+    goal: float = GOAL,
     feature_names: Sequence[str] | None = None,
     exact_up_to: int = 20_000,
     scanned: Scan | None = None,

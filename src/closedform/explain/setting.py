@@ -17,8 +17,10 @@ from closedform.explain.readers.schedules import Schedule
 from closedform.fit.kernels import looks_like_kernel
 from closedform.rows import Rows
 
-__all__ = ["PATIENCE", "Command", "Setting", "Table", "describe"]
+__all__ = ["GOAL", "PATIENCE", "Command", "Setting", "Table", "describe"]
 
+#: Share of the excess loss that may be left, where the user names none.
+GOAL = 1e-6
 #: Steps that count as given where the user names none: any of the optimizers makes them in a minute or so.
 PATIENCE = 100_000
 

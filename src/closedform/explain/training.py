@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -32,12 +32,14 @@ from closedform.explain.forecasts import (
     step_limit,
 )
 from closedform.explain.landscape import Landscape
+from closedform.explain.obstacles import obstacle
 from closedform.explain.precision import Precision, excess_floor
 from closedform.explain.readers.schedules import FOLLOWED
 from closedform.explain.rehearsal import Rehearsal
 from closedform.explain.setting import Setting
 from closedform.explain.stage import Stage
 from closedform.explain.wording import plural
+from closedform.numerics.scaling import power_of_two_exponents
 
 __all__ = ["SAFETY", "Training"]
 
@@ -121,6 +123,23 @@ class Training:
     def best_steps(self) -> float:
         """Steps of plain gradient descent to the goal at its best."""
         return self.best_descent.steps_to(self.goal_excess)
+
+    @cached_property
+    def best_steps_from_zero(self) -> float:
+        """The same from zero weights. They do not depend on the unit of X, whose squares may be beyond float64."""
+        spectrum = self.landscape.spectrum
+        values = spectrum.singular_values
+        scaled = replace(spectrum, singular_values=torch.ldexp(values, -power_of_two_exponents(values[:1])))
+        limit = scaled.learning_rate_limit
+        course = forecast(scaled, lr=SAFETY * (limit if math.isfinite(limit) else 1.0), steps=[0])
+        return course.steps_to(self.goal_excess)
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """What keeps every optimizer from running in the arithmetic that is trained in; None where nothing does."""
+        if not self.setting.squared:
+            return None
+        return obstacle(self.landscape.spectrum, self.setting.start_matrix, self.setting.precision.dtype)
 
     @property
     def shown(self) -> Forecast | None:

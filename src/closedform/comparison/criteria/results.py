@@ -9,9 +9,9 @@ from typing import Any, final
 
 from typing_extensions import override
 
-from closedform.comparison.causes import EXCESS
 from closedform.comparison.layout import methods_table, race_chart
 from closedform.comparison.methods import MethodResult, method_called
+from closedform.explain.setting import GOAL
 from closedform.fit.convex import ConvexSolution, Curvature, GapCertificate
 from closedform.report import ChartReport, Document, Section
 from closedform.report.charts import Chart
@@ -37,7 +37,7 @@ def sentence_of(
     Args:
         exact: The minimiser.
         bent: How the loss bends there, or None.
-        excess_at_zero: Excess loss of zero weights, which ``EXCESS`` is relative to.
+        excess_at_zero: Excess loss of zero weights, which ``GOAL`` is relative to.
         methods: All rows, that of the minimiser first.
     """
     if not exact.outcome.certified:
@@ -55,10 +55,10 @@ def sentence_of(
     trained = [method for method in methods if method.curve]
     if not trained:
         return f"{opening}."
-    arrived = [method.name for method in trained if method.excess_loss <= EXCESS * excess_at_zero]
+    arrived = [method.name for method in trained if method.excess_loss <= GOAL * excess_at_zero]
     who = f" ({', '.join(arrived)})" if arrived else ""
     return (
-        f"{opening}. {len(arrived) or 'None'} of {plural(len(trained), 'optimizer')}{who} came within {short(EXCESS)} "
+        f"{opening}. {len(arrived) or 'None'} of {plural(len(trained), 'optimizer')}{who} came within {short(GOAL)} "
         "of the excess of zero weights."
     )
 

@@ -20,10 +20,11 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def out_of_range(case: Case) -> Finding | None:
-    """Features or targets whose squares are no float64 numbers: no loss, no gradient, no step size."""
-    spectrum = case.landscape.spectrum
-    if spectrum.in_range:
+    """Features or targets whose squares the arithmetic does not hold: no loss, no gradient, no step size."""
+    spectrum, obstacle = case.landscape.spectrum, case.training.obstacle
+    if spectrum.in_range and obstacle is None:
         return None
+    said = spectrum.range_text or str(obstacle)
 
     return Finding(
         name="out_of_range",
@@ -35,7 +36,7 @@ def out_of_range(case: Case) -> Finding | None:
             "smallest_singular_value": float(spectrum.singular_values[max(0, spectrum.rank - 1)]),
         },
         consequence=(
-            f"{spectrum.range_text[0].upper()}{spectrum.range_text[1:]}. Squared errors, "
+            f"{said[0].upper()}{said[1:]}. Squared errors, "
             "gradients or step sizes overflow or vanish, so no optimizer can move to the minimiser, and nothing can be "
             "forecast. The closed form does not square."
         ),

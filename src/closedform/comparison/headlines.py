@@ -1,4 +1,4 @@
-"""Why the optimizers did or did not get there: one sentence with its numbers."""
+"""The sentence over a comparison: what the diagnosis forecasts, and who came to the optimum."""
 
 from __future__ import annotations
 
@@ -7,71 +7,62 @@ from collections.abc import Sequence
 
 from closedform.comparison.methods import MethodResult
 from closedform.comparison.races import INTERRUPTED, TIME_IS_UP
+from closedform.explain.case import Case
 from closedform.words.numbers import duration, short
 
-__all__ = ["EXCESS", "cause"]
+__all__ = ["headline"]
 
-EXCESS = 1e-6  # of the excess loss at zero weights: what counts as having come to the optimum
+#: Steps that any of the optimizers makes in seconds.
+_PATIENT = 1e5
 
-_PATIENT = 1e5  # steps that any of the optimizers makes in seconds
 
-
-def cause(
-    condition: float,
-    rate_limit: float,
-    steps_needed: float,
-    excess_at_zero: float,
-    methods: Sequence[MethodResult],
-    *,
-    rounding: tuple[str, float] = ("float64", 0.0),
-    obstacle: str | None = None,
-) -> str:
+def headline(case: Case, methods: Sequence[MethodResult], *, rounding_floor: float = 0.0) -> str:
     """Return the sentence.
 
     Args:
-        condition: Condition number of the matrix the layer sees.
-        rate_limit: 2 / lambda_max, the largest stable step of gradient descent on ``MSELoss()``.
-        steps_needed: Steps of gradient descent, at 0.9 of that limit, until ``EXCESS`` is left.
-        excess_at_zero: Excess loss of zero weights, which ``EXCESS`` is relative to.
+        case: What is diagnosed of the same rows: condition, step limit, steps, goal and what keeps runs from starting.
         methods: The rows of the optimizers, without the direct methods.
-        rounding: The dtype that was trained in, and the excess loss below which that dtype rounds.
-        obstacle: Why no optimizer could be run; None where they were.
+        rounding_floor: The excess loss below which the dtype that was trained in rounds.
 
     Example:
-        >>> print(cause(6.7e8, 1.2e-7, 3e17, 1.0, []))  # doctest: +NORMALIZE_WHITESPACE
-        Condition 6.7e8: SGD is stable only below lr 1.2e-7 (MSELoss, mean) and would need about 3e17 steps to
-        come within 1e-6 of the optimum.
+        >>> from closedform.explain.entry import diagnose
+        >>> print(headline(diagnose([[1e3, 0.0], [0.0, 1.0]], [1e3, 1e3]).case, []))  # doctest: +NORMALIZE_WHITESPACE
+        Condition 1000: SGD is stable only below lr 2e-6 (MSELoss, mean) and would need about 3.6e6 steps to come
+        within 1e-6 of the optimum.
     """
-    opening = f"Condition {short(condition)}: "
-    if obstacle is not None:
-        return f"{opening}no optimizer was run: {obstacle}."
-    goal = EXCESS * excess_at_zero
+    training, goal = case.training, case.goal_excess
+    opening = f"Condition {short(case.spectrum.condition)}: "
+    if training.obstacle is not None:
+        return f"{opening}no optimizer was run: {training.obstacle}."
     arrived = [method.name for method in methods if method.excess_loss <= goal]
-    forecast = opening + _forecast(rate_limit, steps_needed, methods, everyone=len(arrived) == len(methods))
-    if not methods or excess_at_zero == 0:
+    forecast = opening + _forecast(case, methods, everyone=len(arrived) == len(methods))
+    if not methods or case.spectrum.excess_at_zero == 0:
         return forecast
-    why = "" if steps_needed > _PATIENT else _what_stopped_them(goal, methods, *rounding)
+    dtype = str(case.setting.precision.dtype).removeprefix("torch.")
+    why = "" if training.best_steps_from_zero > _PATIENT else _what_stopped_them(goal, methods, dtype, rounding_floor)
     return f"{forecast} {_count(arrived, len(methods))}{why}."
 
 
-def _forecast(rate_limit: float, steps_needed: float, methods: Sequence[MethodResult], everyone: bool) -> str:
+def _forecast(case: Case, methods: Sequence[MethodResult], everyone: bool) -> str:
+    rate_limit, steps_needed = case.spectrum.learning_rate_limit, case.training.best_steps_from_zero
+    goal = short(case.setting.goal)
     if steps_needed == 0:
         return "zero weights are as good as the optimum already."
     if steps_needed <= _PATIENT:
         number = f"about {short(steps_needed)} steps" if steps_needed != 1 else "1 step"
         return (
             f"SGD is stable below lr {short(rate_limit)} (MSELoss, mean) and needs only {number} "
-            f"to come within {short(EXCESS)} of the optimum"
+            f"to come within {goal} of the optimum"
             + ("; any of these methods gets there." if everyone else " in exact arithmetic.")
         )
     limit = f"SGD is stable only below lr {short(rate_limit)} (MSELoss, mean) and would "
     if not math.isfinite(steps_needed):
-        return f"{limit}never come within {short(EXCESS)} of the optimum in float64."
+        return f"{limit}never come within {goal} of the optimum in float64."
     speed = ""
     for method in methods:
         if method.name == "sgd" and method.steps:
             speed = f", {duration(steps_needed * method.seconds / method.steps)} at the speed measured here,"
-    return f"{limit}need about {short(steps_needed)} steps{speed} to come within {short(EXCESS)} of the optimum."
+    return f"{limit}need about {short(steps_needed)} steps{speed} to come within {goal} of the optimum."
 
 
 def _count(arrived: Sequence[str], number: int) -> str:
