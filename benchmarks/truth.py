@@ -439,7 +439,7 @@ def judge(setup: Setup, score: Score) -> None:
     judge_slip(setup, found.get("history_differs"), note, score)
     if verdict.name == "nothing_wrong" and setup.slip == "none" and setup.batch_size is None:
         # Of a run that jumps, the sentence says how far.
-        peak = 0.0 if course is None else course.peak
+        peak = 0.0 if course is None else course.most
         score.add("nothing wrong", end <= max(2 * goal, 2 * peak, floor), note)
     for finding in d.findings:
         share = finding.evidence.get("share_left")

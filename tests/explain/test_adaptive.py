@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,61 @@ def test_numpy_makes_the_steps_of_torch() -> None:
         assert run is not None
         assert run.excess is not None  # it was NumPy that went on
         assert float(run.excess[-1]) == pytest.approx(left, rel=1e-6, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("seed", "features", "scale", "offset", "search", "tolerance", "said"),
+    [
+        # Its tolerance ends it, in float32 as in float64.
+        (66, 2, 1e-2, 0.0, "strong_wolfe", 1e-9, {False}),
+        # Where in the rounding of the loss its line search stops nobody can tell.
+        (79, 2, 1e-2, 0.0, "strong_wolfe", 1e-9, {None}),
+        # Rehearsed it comes nearer than float32 can.
+        (3, 2, 1e-3, 3.0, "strong_wolfe", 0.0, {None}),
+        # Rehearsed it stops at once, in float64 and float32 after steps of different number; the real one goes on.
+        (92, 6, 1e-3, 3.0, None, 1e-9, {None, True}),
+        (14, 6, 1.0, 0.0, "strong_wolfe", 1e-9, {True}),
+    ],
+)
+def test_what_is_said_of_lbfgs_in_float32_holds_for_the_real_run(
+    seed: int, features: int, scale: float, offset: float, search: str | None, tolerance: float, said: set[bool | None]
+) -> None:
+    """R11: nothing is promised of a run in float32 that it does not keep, and nothing false is said of one that is."""
+    X, Y, model = float32_rows(seed, features, scale, offset)
+    optimizer = torch.optim.LBFGS(
+        model.parameters(),
+        max_iter=100,
+        tolerance_grad=100 * tolerance,
+        tolerance_change=tolerance,
+        line_search_fn=search,
+    )
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=3)
+    verdict, reached = d.verdict, d.case.training.reaches_goal
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(X), Y)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)  # type: ignore[arg-type]
+    weights = torch.cat([model.bias.detach().double().reshape(1, -1), model.weight.detach().double().T])
+    left = float(d.case.spectrum.gaps(weights).sum())
+    there = left <= d.case.goal_excess
+    assert reached in said
+    assert reached in (None, there)
+    assert (verdict.name == "nothing_wrong") is (reached is True)
+    assert verdict.severity is not Severity.ERROR or not there
+
+
+def float32_rows(seed: int, features: int, scale: float, offset: float) -> tuple[Tensor, Tensor, nn.Linear]:
+    """Columns that fall in size to ``scale``, targets with noise, and a layer to begin with."""
+    noise = {66: 1.0, 79: 1.0, 92: 1.0}.get(seed, 0.1)
+    X = gaussian(200, features, seed=seed) * torch.logspace(0, math.log10(scale), features, dtype=F64) + offset
+    Y = X @ gaussian(features, 1, seed=seed + 100) + noise * gaussian(200, 1, seed=seed + 200)
+    torch.manual_seed(seed)
+    return X.float(), (Y * (100 if seed == 3 else 1)).float(), nn.Linear(features, 1)
 
 
 def test_lbfgs_in_float32_is_not_promised_what_its_line_search_cannot_see() -> None:

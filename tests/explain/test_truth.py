@@ -25,7 +25,8 @@ def truth() -> ModuleType:
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")
-@pytest.mark.parametrize("seed", range(12))
+# Those after the first ones had something false said of them once.
+@pytest.mark.parametrize("seed", [*range(9), 85, 212, 1058])
 def test_nothing_that_is_said_is_false(truth: ModuleType, seed: int) -> None:
     score = truth.Score()
     truth.judge(truth.draw(seed), score)
@@ -33,7 +34,7 @@ def test_nothing_that_is_said_is_false(truth: ModuleType, seed: int) -> None:
     assert score.counts
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(5), 47, 146])
 def test_nothing_is_wrong_with_healthy_runs(truth: ModuleType, seed: int) -> None:
     score = truth.Score()
     truth.judge_healthy(truth.healthy(seed), score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from closedform.comparison.criteria.results import CriterionComparison
     from closedform.comparison.results import Comparison
 
-__all__ = ["compare_command", "finish", "plot_output"]
+__all__ = ["compare_command", "finish", "plot_output", "waited"]
 
 _IMAGES = (".png", ".svg", ".pdf")
 
@@ -74,7 +75,7 @@ def compare_command(
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
     from closedform.cli.sources import named_files, open_tables
-    from closedform.comparison.entry import compare
+    from closedform.comparison.entry import compare_after
 
     file = named_files(files)
     image = plot_output(plot)
@@ -85,7 +86,8 @@ def compare_command(
 
     screen = Screen.of(quiet, data)
     tables = open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight)
-    comparison = compare(
+    comparison = compare_after(
+        waited(context),
         tables.X,
         tables.Y,
         tables.X_test,
@@ -105,6 +107,11 @@ def compare_command(
     if data is not None:
         screen.write(data, json_record(context, comparison.to_dict(), tables=tables))
     finish(comparison, image, screen)
+
+
+def waited(context: typer.Context) -> float:
+    """Return the seconds since the command was called; 0 where it was called from Python."""
+    return 0.0 if context.obj is None else time.perf_counter() - float(context.obj)
 
 
 def _named(optimizers: str | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from closedform.cli.compare import finish, plot_output
+from closedform.cli.compare import finish, plot_output, waited
 from closedform.cli.options import Budget, JsonFile, PlotFile, Quiet
 
 __all__ = ["demo_command"]
@@ -25,7 +25,7 @@ def demo_command(
     """Compare on real data that comes with scikit-learn: a kernel without regularisation."""
     from closedform.cli.output import Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
-    from closedform.comparison.entry import compare
+    from closedform.comparison.entry import compare_after
     from closedform.files.example import kernel_example
     from closedform.rows.tensors import TensorSource
 
@@ -36,7 +36,7 @@ def demo_command(
     example = kernel_example()
     screen.say(example.sentence)
     tables = (example.X, example.Y, example.X_test, example.Y_test)
-    comparison = compare(*tables, budget=budget, progress=False if quiet else None)
+    comparison = compare_after(waited(context), *tables, budget=budget, progress=False if quiet else None)
     screen.show(comparison.summary())
     screen.line(f"The same in Python:\n\n{_PYTHON}\n")
     screen.line("On your own data:  closedform compare FILE --plot loss.png")

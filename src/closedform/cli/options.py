@@ -92,7 +92,12 @@ CriterionName = Annotated[
         "sum of the row losses + l2 / 2 * ||weight||^2.",
     ),
 ]
-Budget = Annotated[float, typer.Option("--budget", metavar="SECONDS", help="Training time, shared equally.")]
+Budget = Annotated[
+    float,
+    typer.Option(
+        "--budget", metavar="SECONDS", help="Seconds for all of it; the optimizers share equally what the rest leaves."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the starting weights.", callback=_checked_seed)]
 PlotFile = Annotated[
     str | None, typer.Option("--plot", metavar="FILE", help="Draw loss against time: .png, .svg or .pdf.")

@@ -29,10 +29,10 @@ from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Scan, scan
 
-__all__ = ["Contest", "fresh_layer"]
+__all__ = ["LEAST_SHARE", "Contest", "fresh_layer"]
 
-#: Part of an equal share of the budget that every optimizer has at least.
-_LEAST_SHARE = 0.25
+#: Part of an equal share of the budget that every optimizer has at least, whatever else takes time.
+LEAST_SHARE = 0.5
 #: Gradients that are timed for an estimate of the steps that there is time for.
 _TIMED = 3
 
@@ -47,9 +47,10 @@ class Contest:
         test: X and Y of the test rows in float64, or None.
         bias: Whether the layer has a bias.
         contenders: The optimizers.
-        budget: Seconds of training, shared equally by them.
+        budget: Seconds for all of it; what else takes time leaves is shared equally by them.
         make_layer: Makes a fresh layer, always with the same weights.
         clock: Tells the seconds that are billed.
+        waited: Seconds of the budget that went before the call.
         elapsed: What took how long, filled while it runs.
     """
 
@@ -60,10 +61,14 @@ class Contest:
     budget: float
     make_layer: Callable[[], nn.Linear]
     clock: Callable[[], float]
+    waited: float = 0.0
     elapsed: list[Elapsed] = field(default_factory=list)
 
     def run(self, report: Callable[[str, float], None]) -> Comparison:
         """Run everything and return what was found; ``report`` is told the name and the part of training done."""
+        started = self.clock() - self.waited
+        if self.waited:
+            self.elapsed.append(Elapsed("starting Python and torch", self.waited))
         with self._timed("the closed form"):
             start = self.clock()
             scanned = scan(self.rows)
@@ -75,12 +80,13 @@ class Contest:
         found, ending = Weights(solution.weight, solution.bias), str(solution.outcome).split(":")[0]
         closed_form = direct_row("closed form", scanning + seconds, found, problem, ending)
 
-        with self._timed("training and measuring"):
-            trained = [] if training.obstacle else self._train(problem, spectral, report)
         with self._timed("scikit-learn"):
             scikit_learn = fit_scikit_learn(self.rows, self.bias, problem, self.clock)
         with self._timed("kernel ridge"):
             kernel_ridge = fit_kernel_ridge(self.rows, self.bias, problem, self.clock)
+        # Last, so that what the others leave of the budget is known.
+        with self._timed("training and measuring"):
+            trained = [] if training.obstacle else self._train(problem, spectral, report, started)
         with self._timed("the diagnosis"), self._alone():
             record = with_measured_runs(diagnosis.record, spectral, self._start(), trained)
 
@@ -165,18 +171,28 @@ class Contest:
         layer = self.make_layer()
         return (layer.weight, layer.bias) if self.bias else layer.weight
 
-    def _train(self, problem: Problem, spectral: Spectrum, report: Callable[[str, float], None]) -> list[MethodResult]:
-        """Train with each optimizer in turn, until there is none left or an interrupt."""
+    def _train(
+        self, problem: Problem, spectral: Spectrum, report: Callable[[str, float], None], started: float
+    ) -> list[MethodResult]:
+        """Train with each optimizer in turn, until there is none left or an interrupt.
+
+        Args:
+            problem: What is trained on.
+            spectral: The spectrum of the rows.
+            report: Told the name and the part of training done.
+            started: When the clock of the budget began to run.
+        """
         trained: list[MethodResult] = []
         if not self.contenders:
             return trained
 
         # Loading torch's optimizers, choosing settings and measuring are waited for as well, so they come off the
         # budget; but each has a part of its share whatever they take.
-        started, share = self.clock(), self.budget / len(self.contenders)
+        share = self.budget / len(self.contenders)
         SGD(self.make_layer().parameters(), lr=0.0)  # the first of all optimizers loads torch's compiler
         layer, limit = self.make_layer(), spectral.learning_rate_limit
-        steps = share / self._seconds_of_a_step(problem, layer)
+        steps = max(self.budget - (self.clock() - started), LEAST_SHARE * self.budget) / len(self.contenders)
+        steps /= self._seconds_of_a_step(problem, layer)
         outlook = Outlook(
             spectrum=spectral,
             limit=limit if math.isfinite(limit) else 1.0,  # X = 0: no step is unstable
@@ -186,7 +202,7 @@ class Contest:
         )
         for index, contender in enumerate(self.contenders):
             left = self.budget - (self.clock() - started)
-            seconds = max(left / (len(self.contenders) - index), _LEAST_SHARE * share)
+            seconds = max(left / (len(self.contenders) - index), LEAST_SHARE * share)
             lane = Lane(report, contender.name, index, len(self.contenders), seconds, self.clock)
             trained.append(race(contender, self.make_layer, problem, outlook, lane))
             if trained[-1].stopped_because == INTERRUPTED:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from closedform.comparison.contenders import CONTENDERS, Contender
-from closedform.comparison.contest import Contest, fresh_layer
+from closedform.comparison.contest import LEAST_SHARE, Contest, fresh_layer
 from closedform.comparison.criteria.contest import CriterionContest, contenders_for
 from closedform.comparison.criteria.problem import Tables
 from closedform.comparison.criteria.results import CriterionComparison
@@ -29,7 +29,7 @@ from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.progress import Progress
 
-__all__ = ["OPTIMIZERS", "compare"]
+__all__ = ["OPTIMIZERS", "compare", "compare_after"]
 
 OPTIMIZERS = tuple(contender.name for contender in CONTENDERS)
 
@@ -119,7 +119,8 @@ def compare(
         l2: Ridge strength beside a criterion, trained as well: ``l2 / 2 * |W|^2`` over what its mean divides by.
         optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``,
             ``rls`` (:class:`closedform.optim.RecursiveLeastSquares`).
-        budget: Seconds for all training and measuring, shared by the optimizers. Each makes at least one step.
+        budget: Seconds for the comparison: what the closed form, the diagnosis and the peers leave of them is shared
+            by the optimizers, and at least half. Each makes at least one step.
         layer: A layer to take the starting weights from; by default those of a new ``nn.Linear``.
         seed: Seed of a new layer's weights: those of ``nn.Linear`` after ``torch.manual_seed(seed)``.
         progress: ``None`` shows progress on interactive terminals after two seconds; ``False`` never; a function is
@@ -145,6 +146,47 @@ def compare(
         >>> result["sgd"].excess_loss < 1e-20
         True
     """
+    return compare_after(
+        0.0,
+        X,
+        Y,
+        X_test,
+        Y_test,
+        bias=bias,
+        sample_weight=sample_weight,
+        criterion=criterion,
+        l2=l2,
+        optimizers=optimizers,
+        budget=budget,
+        layer=layer,
+        seed=seed,
+        progress=progress,
+        clock=clock,
+    )
+
+
+def compare_after(
+    waited: float,
+    X: Any,
+    Y: Any,
+    X_test: Any = None,
+    Y_test: Any = None,
+    *,
+    bias: bool = False,
+    sample_weight: Any = None,
+    criterion: nn.Module | str | None = None,
+    l2: float = 0.0,
+    optimizers: Sequence[str] = OPTIMIZERS,
+    budget: float = 30.0,
+    layer: nn.Linear | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | bool | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Comparison | CriterionComparison:
+    """As :func:`compare`, for a command line, whose user has waited for so many seconds of the budget already.
+
+    Arguments and errors are those of :func:`compare`.
+    """
     contenders = _choose(optimizers)
     if not (math.isfinite(budget) and budget > 0):
         raise InputError(f"budget is {budget}; it is the number of seconds to train for and must be positive.")
@@ -158,14 +200,16 @@ def compare(
         if convex is not None:
             tables = Tables(rows, held_out_table(X_test, Y_test, rows))
             make_layer = partial(fresh_layer, rows, bias, layer, seed)
-            by_criterion = CriterionContest(tables, convex, contenders_for(contenders), budget, make_layer, clock)
+            left = max(budget - waited, LEAST_SHARE * budget)
+            by_criterion = CriterionContest(tables, convex, contenders_for(contenders), left, make_layer, clock)
 
             with _plain_training(rows.device), Progress(progress) as report:
                 return by_criterion.run(report)
         if layer is not None:
             _check_layer(layer, rows)
         test = held_out_rows(X_test, Y_test, rows)
-    contest = Contest(rows, test, bias, contenders, budget, partial(fresh_layer, rows, bias, layer, seed), clock)
+    make_layer = partial(fresh_layer, rows, bias, layer, seed)
+    contest = Contest(rows, test, bias, contenders, budget, make_layer, clock, waited)
     with _plain_training(rows.device), Progress(progress) as report:
         return contest.run(report)
 

@@ -14,6 +14,7 @@ from closedform.explain.forecasts import Forecast, MiniBatch, ScheduledRun
 from closedform.explain.rehearsal import Rehearsal
 
 __all__ = [
+    "FEEDBACK",
     "Course",
     "expected_course",
     "extrapolated_course",
@@ -35,6 +36,8 @@ _AROUND = 0.2
 #: Times that excess losses which grew out of rounding may be off: roundings of the rows' sums are known to a factor of
 #: ten, and an excess loss is a square.
 _ROUNDING_DOUBT = 100.0
+#: Times the excess loss of the full batch from which on that of mini-batches is noise that feeds on itself.
+FEEDBACK = 2.0
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
 _POINTS = 60
 
@@ -63,11 +66,6 @@ class Course:
     how: str
     made: int
     last: Tensor | None = None
-
-    @property
-    def peak(self) -> float:
-        """The largest excess loss of the last steps: what a jump may leave."""
-        return self.most if self.last is None else max(self.left, float(self.last.max()))
 
     def share_within(self, goal: float) -> float:
         """Share of the last steps whose excess loss is at most the goal."""
@@ -100,13 +98,24 @@ def scheduled_course(run: ScheduledRun, exact: ScheduledRun | None, steps: int, 
     return Course(run.steps, run.excess, run.left, least, most, "forecast", steps)
 
 
-def expected_course(batches: MiniBatch, steps: int) -> Course:
-    """Return the course of mini-batches, in expectation over their draws: anew for each, or at the least by epochs."""
+def expected_course(batches: MiniBatch, steps: int, full: float) -> Course:
+    """Return the course of mini-batches, in expectation over their draws: anew for each, or at the least by epochs.
+
+    Args:
+        batches: With rows drawn anew for each batch.
+        steps: Steps of the run.
+        full: Excess loss that the full batch leaves at the same learning rate.
+    """
     left = batches.excess_at(steps)
     points = torch.unique(torch.logspace(0, math.log10(steps), _POINTS, device="cpu").round().to(torch.int64))
     points = torch.cat([torch.tensor([0], device="cpu"), points.clamp(max=steps)])
     curve = torch.tensor([batches.excess_at(int(step)) for step in points], dtype=torch.float64, device="cpu")
-    balanced = batches.noise_floor - batches.noise_floor_by_epochs if batches.stable else 0.0
+    on_its_way = left > 2 * batches.noise_floor
+    if not batches.stable or (on_its_way and left > FEEDBACK * full):
+        # An expectation that noise holds up by feeding on itself is made by few runs, and only of rows drawn anew:
+        # batches of one pass make up for each other. Most runs stay below it.
+        return Course(points, curve, left, 0.0, left, "expected", steps)
+    balanced = batches.noise_floor - batches.noise_floor_by_epochs
     return Course(points, curve, left, max(0.0, left - balanced), left, "expected", steps)
 
 
@@ -132,8 +141,7 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
     if twin is not None and math.isfinite(left) and _part(_last(excess, _AROUND), _last(twin, _AROUND), rounding):
         # Every run goes its own way, among losses like those of the two.
         last = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
-        least = min(left, float(torch.quantile(last, 1 - _MOSTLY)))
-        most = max(most, float(torch.quantile(last, _MOSTLY)))
+        least, most = min(left, float(last.min()) / _ROUNDING_DOUBT), max(most, float(last.max()))
     return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]), last)
 
 

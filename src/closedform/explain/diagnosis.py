@@ -107,11 +107,11 @@ class Diagnosis(Report):
         name = "" if setting.optimizer is None else setting.optimizer.name
         course = training.course
         known = "forecast" if course is None else course.known
-        if course is not None and course.peak > training.goal_excess:
+        if course is not None and course.most > training.goal_excess:
             return (
                 f"{name}, {known}, is within {short(setting.goal)} of the minimum at "
                 f"{100 * course.share_within(training.goal_excess):.0f} % of its last steps; between them it jumps, to "
-                f"an excess loss of {short(course.peak)}."
+                f"an excess loss of {short(course.most)}."
             )
         return f"{name}, {known}, comes within {short(setting.goal)} of the minimum in the {setting.patience_text}."
 

@@ -15,7 +15,7 @@ from closedform.words.errors import InputError
 from closedform.words.numbers import count
 from closedform.words.progress import Progress
 
-__all__ = ["AS_USUAL", "Loop", "Rehearsal", "TriangleLoss", "rehearse"]
+__all__ = ["AS_USUAL", "Loop", "Rehearsal", "TriangleLoss", "iterations_of", "rehearse"]
 
 #: Weights are written down so many times, evenly over the steps.
 _WAYPOINTS = 16
@@ -72,6 +72,12 @@ class Rehearsal:
     def end(self) -> Tensor:
         """Weight and bias at the end as one matrix, the bias first, ``(columns, targets)``."""
         return self.weight.T if self.bias is None else torch.cat([self.bias.unsqueeze(0), self.weight.T])
+
+
+def iterations_of(run: Rehearsal) -> int:
+    """Return how many iterations LBFGS has made within its calls of ``step()``; 0 for other optimizers."""
+    state: dict[str, Any] = next(iter(run.optimizer.state.values()), {})
+    return int(state.get("n_iter", 0))
 
 
 @final

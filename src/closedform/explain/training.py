@@ -35,7 +35,7 @@ from closedform.explain.landscape import Landscape
 from closedform.explain.obstacles import obstacle
 from closedform.explain.precision import Precision, excess_floor
 from closedform.explain.readers.schedules import FOLLOWED
-from closedform.explain.rehearsal import Rehearsal
+from closedform.explain.rehearsal import Rehearsal, iterations_of
 from closedform.explain.setting import Setting
 from closedform.explain.stage import Stage
 from closedform.explain.wording import plural
@@ -331,7 +331,8 @@ class Training:
         if self.scheduled is not None:
             return scheduled_course(self.scheduled, self.scheduled_exactly, patience, self.start_excess)
         if self.batches is not None:
-            return expected_course(self.batches, patience)
+            full = self.predict(lr=self.batches.lr, steps=[patience])
+            return expected_course(self.batches, patience, float(full.excess[0]))
         if self.forecast is not None and self.setting.full_batch:
             return forecast_course(self.forecast, patience)
         if self.rehearsal is None or self.rehearsed_excess.numel() == 0:
@@ -372,6 +373,8 @@ class Training:
         narrow, spectrum = self.stage.narrow, self.landscape.spectrum
         if narrow is None or float(self.stage.excess_of(narrow)[-1]) > self.goal_excess:
             return False
+        if self.excess_floor(self.setting.precision, SAFETY * spectrum.learning_rate_limit) > self.goal_excess:
+            return False
         unseen = _UNSEEN * self.setting.precision.eps * spectrum.optimal_loss
         return spectrum.condition < _UNEVEN or unseen <= self.goal_excess
 
@@ -386,10 +389,19 @@ class Training:
         if self.forecast is not None and not self.forecast.stable:
             return False
         if self.stage.narrow is not None and not self.seen_in_float32:
-            return None if course.left <= goal else False
+            return None if course.left <= goal or self.rounding_decides else False
         if course.most <= goal:
-            return True if course.peak <= goal else None
+            return True
         return False if course.least > goal else None
+
+    @property
+    def rounding_decides(self) -> bool:
+        """Whether rehearsals of LBFGS in float64 and in the arithmetic that is trained in end differently."""
+        own, narrow = self.rehearsal, self.stage.narrow
+        if own is None or narrow is None:
+            return False
+        ends = [float(self.stage.excess_of(run)[-1]) <= self.goal_excess for run in (own, narrow)]
+        return ends[0] != ends[1] or iterations_of(own) != iterations_of(narrow)
 
     @property
     def settles(self) -> bool:
@@ -397,4 +409,4 @@ class Training:
         course, goal = self.course, self.goal_excess
         if self.reaches_goal is not None or course is None or course.last is None:
             return self.reaches_goal is True
-        return course.share_within(goal) >= _MOSTLY and course.peak <= max(goal, _SEEN * self.start_excess)
+        return course.share_within(goal) >= _MOSTLY and course.most <= max(goal, _SEEN * self.start_excess)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form, optimizer_code
 from closedform.explain.findings.step import severity_of, shortfall
 from closedform.explain.pace import box_of, farthest, reach
-from closedform.explain.rehearsal import Rehearsal
+from closedform.explain.rehearsal import Rehearsal, iterations_of
 from closedform.explain.wording import count, plural, short
 
 __all__ = ["adaptive_blow_up", "adaptive_short", "adaptive_unsettled", "lbfgs_stopped"]
@@ -51,9 +50,8 @@ def lbfgs_stopped(case: Case) -> Finding | None:
         return None if narrow is None else _lbfgs_in_float32(case, narrow)
 
     group = optimizer.settings
-    state: dict[str, Any] = next(iter(run.optimizer.state.values()), {})
     calls = int(run.steps[-1])
-    iterations = int(state.get("n_iter", 0)) - optimizer.iterations
+    iterations = iterations_of(run) - optimizer.iterations
     gradient = _largest_gradient(case, run.weight, run.bias) * setting.loss_factor
     share = training.share(left)
     flat = gradient <= group["tolerance_grad"]
@@ -76,10 +74,10 @@ def lbfgs_stopped(case: Case) -> Finding | None:
     certain = not unfinished or training.reaches_goal is False
     return Finding(
         name="lbfgs_stopped",
-        severity=Severity.WARNING if unfinished else Severity.ERROR,
+        severity=Severity.WARNING if unfinished or training.rounding_decides else Severity.ERROR,
         title=f"LBFGS is short of the minimum after {calls:,} of its {setting.steps:,} calls of step()"
         if unfinished
-        else "LBFGS stops short of the minimum",
+        else f"LBFGS {'may stop' if training.rounding_decides else 'stops'} short of the minimum",
         evidence={
             "excess_loss_left": left,
             "share_left": share,
@@ -92,7 +90,9 @@ def lbfgs_stopped(case: Case) -> Finding | None:
         },
         consequence=(
             f"Rehearsed on these data for {plural(calls, 'call')} of step(), it leaves {short(share)} of "
-            f"{training.share_of}: {cause}." + (f" {_expected(case, course, certain)}" if unfinished else "")
+            f"{training.share_of}: {cause}."
+            + (f" {_expected(case, course, certain)}" if unfinished else "")
+            + (" In float32 it goes another way: rounding decides where it stops." if training.rounding_decides else "")
         ),
         remedy=(
             "optimizer = torch.optim.LBFGS(\n"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
+from closedform.explain.course import FEEDBACK
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form, sgd_code
 from closedform.explain.forecasts import Forecast
@@ -346,7 +348,11 @@ def _batch_shortfall(case: Case) -> Finding | None:
     along = training.predict(lr=batches.lr, steps=[setting.patience]).excess_along(setting.patience)
     name = f"mini-batch SGD at lr={short(batches.lr)}"
     floor = batches.noise_floor if batches.noise_floor > training.goal_excess else math.nan
-    return shortfall(case, name, needed, along, expected, floor)
+    if expected <= FEEDBACK * float(along.sum()):
+        return shortfall(case, name, needed, along, expected, floor)
+    # What is slow is noise that feeds on itself, which one pass over the rows after another has less of.
+    found = shortfall(case, f"{name}, its rows drawn anew for each batch,", needed, along, expected, floor)
+    return replace(found, severity=max(found.severity, Severity.WARNING, key=lambda severity: severity.rank))
 
 
 def _rehearsed_shortfall(case: Case) -> Finding | None:
