@@ -185,7 +185,10 @@ def compare_after(
 ) -> Comparison | CriterionComparison:
     """As :func:`compare`, for a command line, whose user has waited for so many seconds of the budget already.
 
-    Arguments and errors are those of :func:`compare`.
+    Arguments are those of :func:`compare`.
+
+    Raises:
+        InputError: as there, and so are the other errors.
     """
     contenders = _choose(optimizers)
     if not (math.isfinite(budget) and budget > 0):
