@@ -235,7 +235,17 @@ def weight_decay_is_ridge(case: Case) -> Finding | None:
             f"{ridge(case, format(l2, '.6g'))}\n"
             "# or no ridge: weight_decay=0.0"
         ),
+        excess_once_mended=_without_decay(case),
     )
+
+
+def _without_decay(case: Case) -> float:
+    """Excess loss that the run leaves without its weight decay, where it has a forecast; else nan."""
+    run, steps = case.training.forecast, [case.setting.patience]
+    if run is None or not case.setting.full_batch:
+        return math.nan
+    settings = {"momentum": run.momentum, "nesterov": run.nesterov, "dampening": run.dampening}
+    return float(case.training.predict(lr=run.lr, steps=steps, **settings).excess[0])
 
 
 def penalised_bias(case: Case) -> Finding | None:

@@ -60,6 +60,7 @@ def precision_floor(case: Case) -> Finding | None:
     if share <= case.setting.goal:
         return None
 
+    course = case.training.course
     return Finding(
         name="precision_floor",
         severity=Severity.WARNING,
@@ -71,6 +72,8 @@ def precision_floor(case: Case) -> Finding | None:
         ),
         remedy="model, X, Y = model.double(), X.double(), Y.double()\n# or at once, in float64 inside:\n"
         + closed_form(case),
+        # In float64 the run is as long as it was.
+        excess_once_mended=double if course is None else max(double, course.left),
     )
 
 

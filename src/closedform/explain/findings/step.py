@@ -331,8 +331,10 @@ def more_steps_needed(case: Case) -> Finding | None:
     if run is not training.forecast:
         name = f"gradient descent at lr={short(run.lr / setting.loss_factor)}, {SAFETY:g} of the largest stable one,"
     left = float(run.excess_at([setting.patience]))
+    found = shortfall(case, name, needed, run.excess_along(setting.patience), left)
 
-    return shortfall(case, name, needed, run.excess_along(setting.patience), left)
+    # With steps enough the weight decay is still there.
+    return replace(found, excess_once_mended=run.decay_excess)
 
 
 def _batch_shortfall(case: Case) -> Finding | None:
@@ -348,11 +350,14 @@ def _batch_shortfall(case: Case) -> Finding | None:
     along = training.predict(lr=batches.lr, steps=[setting.patience]).excess_along(setting.patience)
     name = f"mini-batch SGD at lr={short(batches.lr)}"
     floor = batches.noise_floor if batches.noise_floor > training.goal_excess else math.nan
+    # With steps enough the noise is still there.
+    kept = max(batches.noise_floor, training.goal_excess)
     if expected <= FEEDBACK * float(along.sum()):
-        return shortfall(case, name, needed, along, expected, floor)
+        return replace(shortfall(case, name, needed, along, expected, floor), excess_once_mended=kept)
     # What is slow is noise that feeds on itself, which one pass over the rows after another has less of.
     found = shortfall(case, f"{name}, its rows drawn anew for each batch,", needed, along, expected, floor)
-    return replace(found, severity=max(found.severity, Severity.WARNING, key=lambda severity: severity.rank))
+    severity = max(found.severity, Severity.WARNING, key=lambda severity: severity.rank)
+    return replace(found, severity=severity, excess_once_mended=kept)
 
 
 def _rehearsed_shortfall(case: Case) -> Finding | None:
