@@ -66,11 +66,11 @@ class Contest:
 
     def run(self, report: Callable[[str, float], None]) -> Comparison:
         """Run everything and return what was found; ``report`` is told the name and the part of training done."""
-        started = self.clock() - self.waited
         if self.waited:
             self.elapsed.append(Elapsed("starting Python and torch", self.waited))
         with self._timed("the closed form"):
             start = self.clock()
+            begun = start - self.waited
             scanned = scan(self.rows)
             scanning = self.clock() - start
             solution, exact, seconds = self._solve(scanned)
@@ -86,7 +86,7 @@ class Contest:
             kernel_ridge = fit_kernel_ridge(self.rows, self.bias, problem, self.clock)
         # Last, so that what the others leave of the budget is known.
         with self._timed("training and measuring"):
-            trained = [] if training.obstacle else self._train(problem, spectral, report, started)
+            trained = [] if training.obstacle else self._train(problem, spectral, report, begun)
         with self._timed("the diagnosis"), self._alone():
             record = with_measured_runs(diagnosis.record, spectral, self._start(), trained)
 
@@ -172,7 +172,7 @@ class Contest:
         return (layer.weight, layer.bias) if self.bias else layer.weight
 
     def _train(
-        self, problem: Problem, spectral: Spectrum, report: Callable[[str, float], None], started: float
+        self, problem: Problem, spectral: Spectrum, report: Callable[[str, float], None], begun: float
     ) -> list[MethodResult]:
         """Train with each optimizer in turn, until there is none left or an interrupt.
 
@@ -180,7 +180,7 @@ class Contest:
             problem: What is trained on.
             spectral: The spectrum of the rows.
             report: Told the name and the part of training done.
-            started: When the clock of the budget began to run.
+            begun: When the clock of the budget began to run.
         """
         trained: list[MethodResult] = []
         if not self.contenders:
@@ -191,7 +191,7 @@ class Contest:
         share = self.budget / len(self.contenders)
         SGD(self.make_layer().parameters(), lr=0.0)  # the first of all optimizers loads torch's compiler
         layer, limit = self.make_layer(), spectral.learning_rate_limit
-        steps = max(self.budget - (self.clock() - started), LEAST_SHARE * self.budget) / len(self.contenders)
+        steps = max(self.budget - (self.clock() - begun), LEAST_SHARE * self.budget) / len(self.contenders)
         steps /= self._seconds_of_a_step(problem, layer)
         outlook = Outlook(
             spectrum=spectral,
@@ -201,7 +201,7 @@ class Contest:
             eps=torch.finfo(self.rows.dtype).eps,
         )
         for index, contender in enumerate(self.contenders):
-            left = self.budget - (self.clock() - started)
+            left = self.budget - (self.clock() - begun)
             seconds = max(left / (len(self.contenders) - index), LEAST_SHARE * share)
             lane = Lane(report, contender.name, index, len(self.contenders), seconds, self.clock)
             trained.append(race(contender, self.make_layer, problem, outlook, lane))
