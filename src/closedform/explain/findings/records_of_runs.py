@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.slips import compare_with_record, explain_record
@@ -38,6 +36,4 @@ def history_differs(case: Case) -> Finding | None:
         remedy="# pass what the loop uses: batch_size=, scheduler=, criterion=, and the rows as they are fed"
         if slip is None
         else slip.remedy,
-        # Without the slip it is the run that was given.
-        excess_once_mended=math.nan if case.training.course is None else case.training.course.left,
     )
