@@ -35,7 +35,7 @@ def test_of_noise_and_too_few_steps_the_worse_comes_first() -> None:
 
         best = d.case.spectrum.optimal_loss
         longer, quieter = copy.deepcopy(model), copy.deepcopy(model)
-        enough = left_by(X, Y, longer, torch.optim.SGD(longer.parameters(), lr=lr), 20 * steps, 4) - best
+        enough = left_by(X, Y, longer, torch.optim.SGD(longer.parameters(), lr=lr), 5 * steps, 4) - best
         quiet = float(train(X, Y, quieter, torch.optim.SGD(quieter.parameters(), lr=lr), steps)[-1]) - best
         assert (quiet < enough) is (first == "mini_batch_noise")
 
@@ -54,7 +54,7 @@ def test_of_weight_decay_and_too_few_steps_the_worse_comes_first() -> None:
         best = d.case.spectrum.optimal_loss
         longer, free = copy.deepcopy(model), copy.deepcopy(model)
         made = torch.optim.SGD(longer.parameters(), lr=0.3, weight_decay=decay)
-        enough = float(train(X, Y, longer, made, 4000)[-1]) - best
+        enough = float(train(X, Y, longer, made, 1500)[-1]) - best
         left = float(train(X, Y, free, torch.optim.SGD(free.parameters(), lr=0.3), steps)[-1]) - best
         assert abs(mended["weight_decay_is_ridge"] - left) <= 1e-9 + 1e-6 * left
         if "more_steps_needed" in mended:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,20 +59,7 @@ def lbfgs_stopped(case: Case) -> Finding | None:
     flat = gradient <= group["tolerance_grad"]
     # Calls that were not rehearsed may still bring it there, unless a tolerance ends each of them at once.
     unfinished = not flat and not training.rehearsed_in_full and setting.steps is not None and not _same_as_before(run)
-    if flat:
-        cause = (
-            f"its gradient of {short(gradient)} is below tolerance_grad={group['tolerance_grad']:g}, which is absolute"
-        )
-    elif unfinished or iterations >= calls * group["max_iter"]:
-        cause = f"it made {plural(iterations, 'iteration')}, max_iter={group['max_iter']} in each call of step()"
-    elif group["line_search_fn"] is None and left > training.start_excess:
-        cause = "without a line search its step of length lr went uphill"
-    else:
-        cause = (
-            f"its last step changed weights or loss by less than tolerance_change={group['tolerance_change']:g}, "
-            "which is absolute"
-        )
-
+    cause = _ending(case, flat=flat, unfinished=unfinished, gradient=gradient, iterations=iterations, calls=calls)
     certain = not unfinished or training.reaches_goal is False
     return Finding(
         name="lbfgs_stopped",
@@ -101,6 +90,24 @@ def lbfgs_stopped(case: Case) -> Finding | None:
             "# or at once:\n" + closed_form(case)
         ),
         excess_once_mended=0.0,
+    )
+
+
+def _ending(case: Case, *, flat: bool, unfinished: bool, gradient: float, iterations: int, calls: int) -> str:
+    """Say what ended LBFGS, or each of its calls."""
+    training, optimizer = case.training, case.setting.optimizer
+    group: Mapping[str, Any] = {} if optimizer is None else optimizer.settings
+    if flat:
+        return (
+            f"its gradient of {short(gradient)} is below tolerance_grad={group['tolerance_grad']:g}, which is absolute"
+        )
+    if unfinished or iterations >= calls * group["max_iter"]:
+        return f"it made {plural(iterations, 'iteration')}, max_iter={group['max_iter']} in each call of step()"
+    if group["line_search_fn"] is None and float(training.rehearsed_excess[-1]) > training.start_excess:
+        return "without a line search its step of length lr went uphill"
+    return (
+        f"its last step changed weights or loss by less than tolerance_change={group['tolerance_change']:g}, "
+        "which is absolute"
     )
 
 
