@@ -20,7 +20,10 @@ def truth() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up by name.
     sys.modules["truth"] = module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # It is run as a script, from among what it imports.
+        patch.syspath_prepend(str(HARNESS.parent))
+        spec.loader.exec_module(module)
     return module
 
 
