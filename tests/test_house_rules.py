@@ -8,15 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import closedform
-
-SOURCE = Path(closedform.__file__).parent
-FILES = {
-    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(SOURCE.rglob("*.py"))
-}
-TEXTS = {module: path.read_text(encoding="utf-8") for module, path in FILES.items()}
-TREES = {module: ast.parse(text) for module, text in TEXTS.items()}
+from package import FILES, text_of, tree_of, wrong_in
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -149,25 +141,25 @@ def in_place_without_a_mark(tree: ast.AST) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_a_class_is_abstract_or_final(module: str) -> None:
-    assert neither_abstract_nor_final(TREES[module]) == [], "decorate with @final, or derive from abc.ABC"
+def test_a_class_is_abstract_or_final() -> None:
+    found = wrong_in(lambda module: neither_abstract_nor_final(tree_of(module)))
+    assert found == {}, "decorate with @final, or derive from abc.ABC"
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_no_function_is_too_long(module: str) -> None:
-    assert too_long(TEXTS[module], TREES[module]) == []
+def test_no_function_is_too_long() -> None:
+    assert wrong_in(lambda module: too_long(text_of(module), tree_of(module))) == {}
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_a_long_function_has_paragraphs(module: str) -> None:
-    found = without_paragraphs(TEXTS[module], TREES[module])
-    assert found == [], "set blank lines between the steps of these functions"
+def test_a_long_function_has_paragraphs() -> None:
+    found = wrong_in(lambda module: without_paragraphs(text_of(module), tree_of(module)))
+    assert found == {}, "set blank lines between the steps of these functions"
 
 
-@pytest.mark.parametrize("module", [module for module in TREES if module.split(".")[0] in ("numerics", "engine")])
-def test_what_works_in_place_ends_in_an_underscore(module: str) -> None:
-    assert in_place_without_a_mark(TREES[module]) == []
+def test_what_works_in_place_ends_in_an_underscore() -> None:
+    rooms = ("closedform.numerics.", "closedform.engine.")
+    modules = [module for module in FILES if f"{module}.".startswith(rooms)]
+    assert modules
+    assert [name for module in modules for name in in_place_without_a_mark(tree_of(module))] == []
 
 
 @pytest.mark.parametrize(
@@ -245,29 +237,38 @@ def test_no_two_files_of_tests_have_one_name() -> None:
     assert sorted(names) == sorted(set(names))
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_a_constant_has_a_line_of_its_own(module: str) -> None:
-    found = [
+def constants_in_one_line(tree: ast.Module) -> list[str]:
+    """The targets of assignments at the top that give several constants their values."""
+    return [
         ast.unparse(node.targets[0])
-        for node in TREES[module].body
+        for node in tree.body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Tuple)
         and all(isinstance(name, ast.Name) and name.id.isupper() for name in node.targets[0].elts)
     ]
-    assert found == []
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_a_record_of_tensors_compares_by_identity(module: str) -> None:
-    # Tensors compare entry by entry, so that a generated __eq__ raises.
-    found = [
+def test_a_constant_has_a_line_of_its_own() -> None:
+    assert constants_in_one_line(ast.parse("A, B = 1, 2\nC = 3\nd, e = f")) == ["(A, B)"]
+    assert wrong_in(lambda module: constants_in_one_line(tree_of(module))) == {}
+
+
+def records_compared_by_entries(tree: ast.AST) -> list[str]:
+    """The dataclasses with tensors in them that have a generated ``__eq__``."""
+    return [
         node.name
-        for node in ast.walk(TREES[module])
+        for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         and any(isinstance(field, ast.AnnAssign) and "Tensor" in ast.unparse(field.annotation) for field in node.body)
         and any("dataclass" in (text := ast.unparse(mark)) and "eq=False" not in text for mark in node.decorator_list)
     ]
-    assert found == []
+
+
+def test_a_record_of_tensors_compares_by_identity() -> None:
+    # Tensors compare entry by entry, so that a generated __eq__ raises.
+    assert records_compared_by_entries(ast.parse("@dataclass(frozen=True)\nclass A:\n    x: Tensor")) == ["A"]
+    assert records_compared_by_entries(ast.parse("@dataclass(eq=False)\nclass A:\n    x: Tensor")) == []
+    assert wrong_in(lambda module: records_compared_by_entries(tree_of(module))) == {}
 
 
 #: Functions that make a tensor where the user's default device is, which need not hold numbers.
@@ -296,6 +297,6 @@ def test_a_tensor_without_device_is_found() -> None:
     assert without_device(ast.parse(text)) == [1]
 
 
-@pytest.mark.parametrize("module", TREES)
-def test_every_tensor_says_where_it_is_made(module: str) -> None:
-    assert without_device(TREES[module]) == [], "name the device: the default is the user's, torch.set_default_device"
+def test_every_tensor_says_where_it_is_made() -> None:
+    found = wrong_in(lambda module: without_device(tree_of(module)))
+    assert found == {}, "name the device: the default is the user's, torch.set_default_device"
