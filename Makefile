@@ -15,7 +15,7 @@ demo: $(READY)  ## the main job, on packaged data
 	$(BIN)/closedform demo
 
 test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 DEVICE ?= cuda
 test-device: $(READY)  ## what depends on a device, there: make test-device DEVICE=cuda
