@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,9 +43,12 @@ from closedform.rows.accumulated import Accumulated
 from closedform.rows.block import Extent
 from closedform.rows.folds import NormalEquations, ResidualSums, RowsApart, RowSpace, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
+from covering import parametrize_covering
 from walkers import Parts
 
 P, K = 6, 3
+#: Few enough that a part for each of them is quick.
+ROWS = 120
 #: More than any target of the table, cut to a whole number.
 CLASSES = 14
 
@@ -53,7 +57,7 @@ def gaussian(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def table(rows: int = 500, *, weighted: bool = True) -> Rows:
+def table(rows: int = ROWS, *, weighted: bool = True) -> Rows:
     weight = (gaussian(rows, seed=3).abs() * (gaussian(rows, seed=4) > -1)) if weighted else None
     return as_rows(gaussian(rows, P - 1) + 2, gaussian(rows, K, seed=1) + 7, weight)
 
@@ -134,7 +138,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     LabelMoments: lambda p: LabelMoments(_by_classes(p)[1], P - 1, CLASSES),
     LabelErrors: _label_errors,
     TrianglesOfFolds: _of_folds,
-    RowsApart: lambda problem: RowsApart(problem.columns, _empty(problem), torch.tensor([3, 250, 499])),
+    RowsApart: lambda problem: RowsApart(problem.columns, _empty(problem), torch.tensor([3, ROWS // 2, ROWS - 1])),
     CertificateSums: lambda p: CertificateSums(
         p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), gaussian(K), (range(K),)
     ),
@@ -216,12 +220,21 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
     return state
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("parts", [2, 7, 500, 700])
-@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind not in RANDOM], ids=lambda kind: kind.__name__)
-def test_any_cut_gives_the_same(kind: type[Fold], parts: int, weighted: bool) -> None:
+@cache
+def whole_of(kind: type[Fold], weighted: bool) -> tuple[Problem, Fold]:
     problem = problem_of(table(weighted=weighted))
-    whole = problem.rows.walk(MAKERS[kind](problem))
+    return problem, problem.rows.walk(MAKERS[kind](problem))
+
+
+@parametrize_covering(
+    2,
+    name=[kind.__name__ for kind in MAKERS if kind not in RANDOM],
+    parts=[2, 7, ROWS, ROWS + 50],
+    weighted=[False, True],
+)
+def test_any_cut_gives_the_same(name: str, parts: int, weighted: bool) -> None:
+    kind = next(kind for kind in MAKERS if kind.__name__ == name)
+    problem, whole = whole_of(kind, weighted)
     split = replace(problem.rows, walker=Parts(parts)).walk(MAKERS[kind](problem))
     for one, other in zip(answers(kind, whole), answers(kind, split), strict=True):
         size = float(one.abs().max()) if one.numel() else 1.0
