@@ -82,10 +82,10 @@ def _written(o: Tensor, y: Tensor) -> Tensor:
     return error.mean()
 
 
-def fit(loss: Loss, size: int) -> torch.nn.Linear:
+def fit(loss: Loss, size: int, count: int = len(X)) -> torch.nn.Linear:
     layer = make_layer(3, 2)
     opt = RecursiveLeastSquares(layer)
-    for rows in slices(50, size):
+    for rows in slices(count, size):
         opt.zero_grad()
         loss(layer(X[rows]), Y[rows], W[rows]).backward()
         opt.step()
@@ -98,10 +98,10 @@ def test_what_only_looks_like_a_squared_error_is_refused(name: str) -> None:
         fit(PRETENDERS[name], 7)
 
 
-@pytest.mark.parametrize("size", [1, 7, 50])
+@pytest.mark.parametrize("size", [1, 7, 24])
 @pytest.mark.parametrize("name", HONEST)
 def test_squared_errors_in_unusual_words_weigh_rows_alike(name: str, size: int) -> None:
-    assert cf.gap(fit(HONEST[name], size), X, Y).weight_distance < 1e-11
+    assert cf.gap(fit(HONEST[name], size, 24), X[:24], Y[:24]).weight_distance < 1e-11
 
 
 #: Steps of which losses are put together; each is named, so that a failing one can be told.

@@ -47,11 +47,11 @@ def spd(columns: int, condition: float) -> Tensor:
 
 
 @pytest.mark.parametrize("condition", [1e4, 1e8, 1e10, 1e12])
-@pytest.mark.parametrize("size", [1, 2, 32, 100, 120])
+@pytest.mark.parametrize("size", [1, 2, 16, 50, 60])
 def test_kernels_of_any_condition_in_one_epoch(condition: float, size: int) -> None:
-    K = spd(120, condition)
-    Y = K @ gaussian(120, 1)
-    layer = make_layer(120, bias=False)
+    K = spd(60, condition)
+    Y = K @ gaussian(60, 1)
+    layer = make_layer(60, bias=False)
     train(layer, RecursiveLeastSquares(layer), K, Y, size)
     excess = F.mse_loss(layer(K), Y).item()  # the optimum is zero
     assert excess <= 1e-10 * Y.square().mean().item()
