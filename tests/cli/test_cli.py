@@ -407,7 +407,7 @@ def test_numbers_are_whole_at_any_width_and_no_line_ends_in_blanks(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = (
-        ("compare", table, "--budget", "0.3"),
+        ("compare", table, "--budget", "0.1"),
         ("solve", table, "--out", tmp_path / "w.safetensors", "--bias"),
     )
     for width in (30, 40, 60, 79, 100, 130):
