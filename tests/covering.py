@@ -55,9 +55,20 @@ def _values(parameters: Sequence[Sequence[Any]], row: Sequence[int]) -> tuple[An
 
 
 def parametrize_covering(
-    strength: int, *, indirect: Sequence[str] = (), **parameters: Sequence[Any]
+    strength: int,
+    *,
+    indirect: Sequence[str] = (),
+    allowed: Callable[..., bool] = lambda *_: True,
+    **parameters: Sequence[Any],
 ) -> pytest.MarkDecorator:
-    """Parametrize a test by a covering array; the names in ``indirect`` are fixtures that take the value."""
-    rows = covering(list(parameters.values()), strength)
+    """Parametrize a test by a covering array.
+
+    Args:
+        strength: How many parameters are combined.
+        indirect: Names that are fixtures, which take the value.
+        allowed: Whether a combination may be chosen; it takes the values in the order of the parameters.
+        parameters: The values of each parameter by its name.
+    """
+    rows = covering(list(parameters.values()), strength, allowed)
     ids = ["-".join(str(value).removeprefix("torch.").replace(" ", "") for value in row) for row in rows]
     return pytest.mark.parametrize(tuple(parameters), rows, ids=ids, indirect=list(indirect))

@@ -19,6 +19,7 @@ from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
 from closedform.explain.layout import diagnosis_page
 from closedform.report.page import render_page
+from covering import parametrize_covering
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -163,9 +164,9 @@ def test_it_opens_on_the_users_own_run(browser: Any, page: Path, found: Diagnosi
     assert browser.find_element("id", "live-excess").get_attribute("data-value") == str(shown["excess"])
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.9, 0.999])
-@pytest.mark.parametrize("share", [1e-3, 0.5, 0.9, 0.999, 1.001, 1.7])
+@parametrize_covering(
+    2, share=[1e-3, 0.5, 0.9, 0.999, 1.001, 1.7], momentum=[0.0, 0.3, 0.9, 0.999], nesterov=[False, True]
+)
 def test_the_settings_change_the_curve_to_what_python_forecasts(
     browser: Any, page: Path, found: Diagnosis, share: float, momentum: float, nesterov: bool
 ) -> None:
@@ -221,10 +222,14 @@ def test_a_run_with_weight_decay_opens_on_its_own_forecast(browser: Any, decayed
     assert state(browser)["excess"] == pytest.approx(own["excess"][-1], rel=1e-6)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 1e-9, 1e-4, 0.02, 5.0])
-@pytest.mark.parametrize(
-    ("momentum", "nesterov", "dampening"),
-    [(0.0, False, 0.0), (0.0, False, 0.5), (0.9, False, 0.0), (0.9, True, 0.3), (0.9, False, 0.3), (0.3, False, 0.9)],
+@parametrize_covering(
+    2,
+    allowed=lambda weight_decay, momentum, nesterov, dampening, share: momentum > 0 or not nesterov,
+    weight_decay=[0.0, 1e-9, 1e-4, 0.02, 5.0],
+    momentum=[0.0, 0.3, 0.9],
+    nesterov=[False, True],
+    dampening=[0.0, 0.3, 0.5, 0.9],
+    share=[0.01, 0.9],
 )
 def test_weight_decay_and_dampening_move_the_curve_to_what_python_forecasts(
     browser: Any,
@@ -233,21 +238,21 @@ def test_weight_decay_and_dampening_move_the_curve_to_what_python_forecasts(
     momentum: float,
     nesterov: bool,
     dampening: float,
+    share: float,
 ) -> None:
     d, path = decayed
     show(browser, path)
     if nesterov:
         browser.find_element("id", "nesterov").click()
-    for share in (0.01, 0.9):
-        limit = d.forecast("sgd", lr=1.0, momentum=momentum, weight_decay=weight_decay, steps=[0]).limit
-        values = {"momentum": momentum, "lr": share * limit / 2, "weight_decay": weight_decay, "dampening": dampening}
-        for key, value in values.items():
-            set_number(browser, key, value)
-        shown = state(browser)
-        # torch.optim.SGD has no dampening with Nesterov's momentum.
-        assert (shown["weight_decay"], shown["dampening"]) == (weight_decay, 0.0 if nesterov else dampening)
-        assert_forecast(d, shown)
-        assert_steps_to_goal(d, shown)
+    limit = d.forecast("sgd", lr=1.0, momentum=momentum, weight_decay=weight_decay, steps=[0]).limit
+    values = {"momentum": momentum, "lr": share * limit / 2, "weight_decay": weight_decay, "dampening": dampening}
+    for key, value in values.items():
+        set_number(browser, key, value)
+    shown = state(browser)
+    # torch.optim.SGD has no dampening with Nesterov's momentum.
+    assert (shown["weight_decay"], shown["dampening"]) == (weight_decay, 0.0 if nesterov else dampening)
+    assert_forecast(d, shown)
+    assert_steps_to_goal(d, shown)
 
 
 def assert_steps_to_goal(found: Diagnosis, shown: dict[str, Any]) -> None:
