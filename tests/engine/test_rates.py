@@ -18,6 +18,12 @@ from closedform.words.errors import InputError
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def measured() -> machine.Rates:
+    """The speeds of this machine: two seconds of work, done once."""
+    return machine.measure(CPU)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv(machine.VARIABLE)
@@ -26,9 +32,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "new" / "rates.json"
 
 
-def test_measured_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_once_and_kept(cache: Path, measured: machine.Rates, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.known_rates(CPU) is machine.DEFAULT
-    rates = machine.measured_rates(CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "measure", lambda device: measured)
+        rates = machine.measured_rates(CPU)
     assert "measured on" in rates.source
     monkeypatch.setattr(machine, "measure", lambda device: pytest.fail("measured twice"))
     assert machine.measured_rates(CPU) == rates
@@ -47,7 +55,8 @@ def test_a_measurement_in_bad_company_is_not_kept_for_ever(cache: Path, monkeypa
     assert next(speeds) == 9e9
 
 
-def test_a_damaged_cache_is_written_anew(cache: Path) -> None:
+def test_a_damaged_cache_is_written_anew(cache: Path, measured: machine.Rates, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "measure", lambda device: measured)
     cache.parent.mkdir()
     cache.write_text("{")
     assert machine.known_rates(CPU) is machine.DEFAULT
@@ -55,7 +64,10 @@ def test_a_damaged_cache_is_written_anew(cache: Path) -> None:
     assert json.loads(cache.read_text())["memory"] > 0
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    cache: Path, measured: machine.Rates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "measure", lambda device: measured)
     cache.parent.write_text("a file where the folder should be")
     rates = machine.measured_rates(CPU)
     assert rates.gram64 > 0

@@ -13,6 +13,7 @@ from closedform.explain.forecasts.minibatch import share_by_epochs
 from closedform.explain.moments import row_moments
 from closedform.explain.spectra import spectrum_of_rows
 from closedform.rows import as_rows
+from covering import parametrize_covering
 from data import F64, gaussian
 
 
@@ -53,9 +54,9 @@ def test_the_limit_is_that_of_the_exact_map(kind: str, columns: int, size: int) 
     assert found.lr_limit == pytest.approx(exact_limit(X, size), rel=0.01)
 
 
-@pytest.mark.parametrize("kind", ["gauss", "uniform", "lognormal"])
-@pytest.mark.parametrize("columns", [1, 3])
-@pytest.mark.parametrize("draws", ["anew", "with replacement", "by epochs"])
+@parametrize_covering(
+    2, kind=["gauss", "uniform", "lognormal"], columns=[1, 3], draws=["anew", "with replacement", "by epochs"]
+)
 def test_the_noise_floor_is_where_real_runs_stop(kind: str, columns: int, draws: str) -> None:
     X, y = table(kind, columns)
     rows = as_rows(torch.from_numpy(X), torch.from_numpy(y))

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from closedform.cli.app import app
 from closedform.explain.entry import diagnose
+from covering import parametrize_covering
 from data import F64, gaussian
 
 X = gaussian(80, 3) * torch.tensor([1.0, 1e-3, 10.0], dtype=F64) + 5
@@ -47,9 +48,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("given", ["tensor", "numpy"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("kind", MODELS)
+@parametrize_covering(2, kind=list(MODELS), optimizer=list(OPTIMIZERS), given=["tensor", "numpy"])
 def test_every_remedy_runs_on_what_was_passed(kind: str, optimizer: str, given: str) -> None:
     torch.manual_seed(0)
     model = MODELS[kind]()
