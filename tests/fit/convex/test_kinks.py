@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,74 @@ def test_a_gap_of_absolute_losses() -> None:
     after = nn.L1Loss()(layer(X)[:, 0], Y).item()
     assert before.optimal_loss == pytest.approx(after, rel=1e-13)
     assert before.excess_loss == pytest.approx(before.loss - after, rel=1e-11)
+
+
+def ill_conditioned(rows: int, columns: int, condition: float) -> Tensor:
+    U, _, V = torch.linalg.svd(gaussian(rows, columns, seed=rows + columns), full_matrices=False)
+    return (U * torch.logspace(0, -float(np.log10(condition)), U.shape[1], dtype=torch.float64)) @ V
+
+
+def exact_losses(sol: cf.ConvexSolution, X: Tensor, Y: Tensor) -> Fraction:
+    """The sum of absolute residuals in rational arithmetic."""
+    bias = Fraction(0) if sol.bias is None else Fraction(float(sol.bias))
+    weight = [Fraction(float(w)) for w in sol.weight[0]]
+    outputs = (sum((Fraction(float(x)) * w for x, w in zip(row, weight, strict=True)), bias) for row in X)
+    return sum((abs(Fraction(float(y)) - z) for y, z in zip(Y, outputs, strict=True)), Fraction(0))
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e9, 1e12])
+@pytest.mark.parametrize(("rows", "columns"), [(30, 30), (20, 60)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_rows_that_weights_can_meet_are_met(rows: int, columns: int, condition: float, bias: bool) -> None:
+    X, Y = ill_conditioned(rows, columns, condition), gaussian(rows, seed=5)
+    sol = cf.solve(X, Y, bias=bias, criterion=nn.L1Loss(reduction="sum"))
+    assert sol.outcome is (Outcome.CERTIFIED_NOT_UNIQUE if columns + bias > rows else Outcome.CERTIFIED), sol
+    loss = float(exact_losses(sol, X, Y))
+    assert sol.certificate.loss == pytest.approx(loss, rel=1e-9, abs=1e-300)
+    # No loss is below zero, so the loss is the gap, and it is what rounding the weights leaves.
+    assert loss <= sol.certificate.gap * (1 + 1e-12)
+    assert sol.certificate.gap <= 1e-15 * float((X.abs() @ sol.weight[0].abs()).sum() + Y.abs().sum()) * 2
+    if condition == 1.0:
+        least = cf.solve(X, Y, bias=bias)
+        torch.testing.assert_close(sol.weight, least.weight, rtol=1e-9, atol=1e-12)
+    separating = cf.solve(X, torch.sign(Y), bias=bias, criterion=HingeLoss())
+    assert separating.outcome.certified
+    assert separating.certificate.loss == 0.0
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_columns_that_hardly_differ_give_the_minimum_of_any_other_columns(quantile: float) -> None:
+    # Integers, so that the products are exact: both tables span the same outputs.
+    Q = (9 * gaussian(60, 6)).round()
+    T = torch.eye(6, dtype=torch.float64) + torch.triu((700 * gaussian(6, 6, seed=3)).round(), 1)
+    X, Y = Q @ T, gaussian(60, seed=1)
+    assert 1e9 < float(torch.linalg.cond(X / X.norm(dim=0))) < 1e13
+    criterion = PinballLoss(quantile, reduction="sum")
+    sol = cf.solve(X, Y, bias=True, criterion=criterion)
+    assert sol.outcome is Outcome.CERTIFIED, sol
+    best = minimum(Q, Y, quantile)
+    assert sol.certificate.loss == pytest.approx(best, rel=1e-3)
+    assert -1e-11 * best <= sol.certificate.loss - best <= sol.certificate.gap + 1e-11 * best
+
+
+@pytest.mark.parametrize("kind", ["l1", "quantile", "hinge"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_wide_table_with_a_ridge_is_one_of_its_row_space(kind: str, bias: bool) -> None:
+    X, Y = gaussian(25, 300), gaussian(25, seed=1)
+    criterion = {"l1": nn.L1Loss(), "quantile": PinballLoss(0.2), "hinge": HingeLoss()}[kind]
+    Y = torch.sign(Y) if kind == "hinge" else Y
+    sol = cf.solve(X, Y, bias=bias, l2=30.0, criterion=criterion)
+    assert sol.outcome is Outcome.CERTIFIED, sol
+    basis, narrow = torch.linalg.qr(X.T)
+    same = cf.solve(narrow.T.contiguous(), Y, bias=bias, l2=30.0, criterion=criterion)
+    assert same.outcome is Outcome.CERTIFIED, same
+    assert sol.certificate.objective == pytest.approx(same.certificate.objective, rel=1e-12)
+    torch.testing.assert_close(sol.weight, same.weight @ basis.T, rtol=1e-8, atol=1e-9)
+
+
+def test_rows_twice_with_other_targets_in_a_wide_table() -> None:
+    X = gaussian(12, 40)
+    Y, Z = gaussian(12, seed=1), gaussian(12, seed=2)
+    sol = cf.solve(torch.cat([X, X]), torch.cat([Y, Z]), criterion=nn.L1Loss(reduction="sum"))
+    assert sol.outcome is Outcome.CERTIFIED_NOT_UNIQUE, sol
+    assert sol.certificate.loss == pytest.approx(float((Y - Z).abs().sum()), rel=1e-12)

@@ -46,7 +46,9 @@ class GapCertificate:
         accepted: Whether ``relative_gap`` is at most ``tolerance``, so that a minimum is attained and this is it.
         gap: Proven upper bound on the objective less its minimum; inf where nothing could be proven. The objective is
             the sum of the (weighted) row losses and ``l2 / 2 * |weight|^2``.
-        relative_gap: The same relative to the sum of the sizes of the row losses.
+        relative_gap: The same relative to the sum of the sizes of the row losses; for losses with kinks relative to the
+            objective, or to 1e10 times what rounding the weights to float64 moves it by where that is more, so that an
+            exact fit is accepted where its residuals are that rounding.
         tolerance: What ``relative_gap`` is held against.
         excess_loss: The gap in the units of the criterion: divided by what its mean divides by.
         loss: The criterion at the weights, as torch computes it, without the penalty.

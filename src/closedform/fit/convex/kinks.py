@@ -9,8 +9,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.engine.threads import one_thread
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
-from closedform.fit.convex.kinked import KinkedFit, KinkedRows, minimise_kinked
+from closedform.fit.convex.coordinates import Coordinates
+from closedform.fit.convex.finish import KinkedFit, KinkedRows
+from closedform.fit.convex.kinked import minimise_kinked
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.layers import round_to
@@ -23,9 +26,6 @@ from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
 __all__ = ["kinked_loss", "solve_kinked"]
-
-#: Roundings of each target, for each column, that an exact fit may show as its gap.
-_ROUNDINGS = 16
 
 
 @final
@@ -98,15 +98,22 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
     if columns.bias:
         free[0] = 0
 
-    fits = [
-        minimise_kinked(
-            KinkedRows(A, gathered.kinks[:, j], gathered.above[:, j], gathered.below[:, j], strengths[j] * free)
-        )
+    problems = [
+        KinkedRows(A, gathered.kinks[:, j], gathered.above[:, j], gathered.below[:, j], strengths[j] * free)
         for j in range(k)
     ]
+    # Threads that wait for each other make factorizations of a few hundred columns slower, on a busy machine by far.
+    with one_thread(min(A.shape), A.device):
+        # Outputs share the coordinates of the rows, one for those with a ridge and one for those without.
+        shared = {
+            ridge: Coordinates.of(A, columns.scale, bias=columns.bias, ridge=ridge)
+            for ridge in {strength > 0 for strength in strengths}
+        }
+        fits = [minimise_kinked(problems[j], shared[strengths[j] > 0], strengths[j]) for j in range(k)]
     theta = torch.stack([fit.v for fit in fits], 1)
     weights = Weights.from_stacked(theta * columns.scale.unsqueeze(1), bias=columns.bias)
-    certificate = _certificate(fits, gathered, criterion, weights)
+    moved = sum(problem.moved(fit.v) for problem, fit in zip(problems, fits, strict=True))
+    certificate = _certificate(fits, gathered.divisor(criterion), moved)
     outcome = Outcome.NOT_CERTIFIED
     notes = list(rows.notes)
     if certificate.accepted:
@@ -132,28 +139,28 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
     )
 
 
-def _certificate(fits: list[KinkedFit], gathered: _Gathered, criterion: Kinked, weights: Weights) -> GapCertificate:
+def _certificate(fits: list[KinkedFit], divisor: float, moved: float) -> GapCertificate:
     gap = sum(fit.gap for fit in fits)
     objective = sum(fit.objective for fit in fits)
-    divisor = gathered.divisor(criterion)
-    # An exact fit leaves nothing to be relative to: what rounding the targets alone adds is accepted there.
-    rounding = _ROUNDINGS * torch.finfo(torch.float64).eps * (gathered.X.shape[1] + 2)
-    moved = rounding * float((gathered.kinks.abs() * (gathered.above + gathered.below)).sum())
+    # No float64 weights go below what their own rounding adds: an exact fit leaves nothing else to be relative to.
     size = max(abs(objective), moved / GAP_TOLERANCE)
 
     relative = gap / size if size else gap
     reasons = [fit.reason for fit in fits if fit.reason]
+    reason = reasons[0] if reasons else "the duality gap"
+    if moved > GAP_TOLERANCE * abs(objective) and gap:
+        reason += f"; rounding the weights to float64 moves the objective by up to {moved:.1e}"
     return GapCertificate(
         accepted=relative <= GAP_TOLERANCE,
         gap=gap,
         relative_gap=relative,
         tolerance=GAP_TOLERANCE,
         excess_loss=gap / divisor,
-        loss=float(gathered.losses(weights).sum()) / divisor,
+        loss=sum(fit.loss for fit in fits) / divisor,
         objective=objective,
         gradient_norm=math.nan,
         condition=max(fit.condition for fit in fits),
         flat_directions=sum(fit.flat for fit in fits),
         unique=all(fit.unique for fit in fits),
-        reason=reasons[0] if reasons else "the duality gap",
+        reason=reason,
     )

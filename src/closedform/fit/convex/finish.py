@@ -1,0 +1,343 @@
+"""Weights from the rows on their kinks, and what proves that they are a minimiser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from closedform.fit.convex.coordinates import Coordinates
+from closedform.numerics.rank import default_rcond
+from closedform.numerics.twofold import LOST, residual, twofold_product
+
+__all__ = ["KinkedFit", "KinkedRows", "finished", "interpolated"]
+
+#: Distance of a dual value from its bounds, relative to their distance, from which its row holds the minimiser.
+_INSIDE = 1e-9
+#: Rows on their kinks, beyond twice the columns, that are solved for together with the weights.
+_FEW = 20
+#: Relative difference of objectives, and of residuals, that counts as none.
+_LEVEL = 1e-12
+#: Rounding of its terms, in units, that a residual of an exact fit may show: coefficients are rounded to float64.
+_EXACT = 8.0
+#: Steps of refinement of an exact fit, each by residuals of twice the precision.
+_REFINEMENTS = 3
+#: How far beyond its kink a row with a loss on one side alone is put, relatively: its loss is zero then, not rounding.
+_BEYOND = 2.0**-10
+#: Part of the kinks from which on what the rounding of coefficients hides is no exact fit any more.
+_MOST_HIDDEN = 1e-4
+_EPS = torch.finfo(torch.float64).eps
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class KinkedRows:
+    """One output: ``sum_i above_i max(t_i - a_i v, 0) + below_i max(a_i v - t_i, 0) + v' diag(penalty) v / 2``.
+
+    Attributes:
+        A: ``(rows, columns)``, columns of comparable norms.
+        t: Kinks, ``(rows,)``.
+        above: Slopes where the output is below its kink, times the weights of rows.
+        below: The same on the other side.
+        penalty: ``(columns,)``.
+    """
+
+    A: Tensor
+    t: Tensor
+    above: Tensor
+    below: Tensor
+    penalty: Tensor
+
+    def loss(self, r: Tensor) -> Tensor:
+        """Return the loss of each row, for residuals ``t - A v``."""
+        return self.above * r.clamp_min(0) + self.below * (-r).clamp_min(0)
+
+    def dual(self, r: Tensor, width: float) -> Tensor:
+        """Return minus the slopes of the smoothed loss: a point within the bounds of the dual."""
+        return torch.minimum(torch.maximum(r / width, -self.below), self.above)
+
+    def ridge(self, v: Tensor) -> float:
+        """Return half the penalty of coefficients v."""
+        return 0.5 * float((self.penalty * v * v).sum())
+
+    def rounding(self, v: Tensor) -> Tensor:
+        """Return how much the residual of each row moves where its numbers are rounded to float64, ``(rows,)``.
+
+        ``eps (|A| |v| + |t|)``: residuals of this size are those of an exact fit to a table that differs from this one
+        in the last bits (Oettli and Prager 1964). Beyond a ten-thousandth of the kinks that says nothing any more.
+        """
+        return _EPS * (self.A.abs() @ v.abs() + self.t.abs())
+
+    def moved(self, v: Tensor) -> float:
+        """Return what rounding the coefficients to float64 moves the objective by, about."""
+        slopes = self.above + self.below
+        hidden = _EXACT * float((slopes * self.rounding(v)).sum())
+        return min(hidden, _MOST_HIDDEN * float((slopes * self.t.abs()).sum()))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class KinkedFit:
+    """The minimiser of one output, with what proves it.
+
+    Attributes:
+        v: Coefficients.
+        gap: Proven bound on the excess; inf where there is none.
+        loss: Sum of the row losses.
+        objective: That sum and half the penalty.
+        unique: Whether the minimiser is proven to be the only one.
+        flat: Dimension of the directions that the rows on their kinks leave open.
+        condition: Squared condition of the rows that hold the minimiser.
+        steps: Newton steps.
+        reason: Why nothing is proven, or an empty string.
+    """
+
+    v: Tensor
+    gap: float
+    loss: float
+    objective: float
+    unique: bool
+    flat: int
+    condition: float
+    steps: int
+    reason: str
+
+
+def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> KinkedFit | None:
+    """Return coefficients that put every row on its kink up to their own rounding, or None where there are none.
+
+    No loss is below zero, so that the loss there, taken in twice the precision, is the gap.
+
+    Args:
+        rows: What is minimised.
+        coordinates: Of these rows.
+        steps: Newton steps so far.
+    """
+    if bool((rows.penalty > 0).any()):
+        return None
+    aim = rows.t.clone()
+    aim[rows.below == 0] += _BEYOND * rows.t.abs()[rows.below == 0]
+    aim[rows.above == 0] -= _BEYOND * rows.t.abs()[rows.above == 0]
+    v, r = rows.A.new_zeros(rows.A.shape[1]), aim
+    for step in range(_REFINEMENTS):
+        v = v + coordinates.raised(coordinates.nearest(r))
+        v = coordinates.shortest(v) if step == 0 else v
+        r = residual(aim, rows.A, v)
+    if bool((r.abs() > _EXACT * rows.rounding(v)).any()):
+        return None
+
+    c, loss = v.shape[0], float(rows.loss(residual(rows.t, rows.A, v)).sum())
+    two_sided = bool(((rows.above > 0) & (rows.below > 0)).any())
+    flat = c - coordinates.rank if two_sided else c
+    gap = loss * (1 + 4 * _EPS) + 2 * LOST / _EPS * float(((rows.above + rows.below) * rows.rounding(v)).sum())
+    reason = "no loss is below zero"
+    return KinkedFit(v, gap, loss, loss, not flat, flat, coordinates.condition**2, steps, reason)
+
+
+def finished(
+    rows: KinkedRows, small: KinkedRows, coordinates: Coordinates, w: Tensor, width: float, steps: int
+) -> KinkedFit:
+    """Solve for the rows within the width, and bound the excess there by the dual.
+
+    Args:
+        rows: What is minimised.
+        small: The same in other coordinates.
+        coordinates: These.
+        w: Where the smoothed objective is smallest, ``(coordinates,)``.
+        width: Its width.
+        steps: Newton steps so far.
+    """
+    r = small.t - small.A @ w
+    inside = (r < rows.above * width) & (r > -rows.below * width)
+    u, v = rows.dual(r, width), coordinates.raised(w)
+    if bool(inside.any()):
+        v, u = _on_kinks(rows, small, coordinates, inside, v, u)
+    u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
+    v = coordinates.shortest(v)
+    r = rows.t - rows.A @ v
+
+    # Every term is at least zero, so that nothing cancels; what rounding may hide in a residual counts in full.
+    hidden = (rows.A.shape[1] + 2) * _EPS * (rows.A.norm(dim=1) * v.norm() + rows.t.abs())
+    close = r.abs() <= hidden
+    if float(hidden.sum()) > _LEVEL * float(r.abs().sum()):
+        close = torch.ones_like(close)
+    if bool(close.any()):
+        r[close] = residual(rows.t[close], rows.A[close], v)
+        hidden[close] = _EPS * r[close].abs() + LOST / _EPS * hidden[close]
+    loss = float(rows.loss(r).sum())
+    reached = u * r.sign() >= torch.where(r > 0, rows.above, rows.below)
+    worth = torch.where(reached, torch.zeros_like(r), rows.loss(r) - u * r).clamp_min(0)
+    doubtful = (~reached) | (r.abs() <= hidden)
+    slack = float(worth.sum()) + float(((rows.above + rows.below) * hidden)[doubtful].sum())
+    found = _Proof(rows, coordinates, v, r, u, slack, loss).fit(steps)
+    if found.gap <= found.objective:
+        return found
+    return replace(found, gap=found.objective, reason="no loss is below zero")
+
+
+def _on_kinks(
+    rows: KinkedRows, small: KinkedRows, coordinates: Coordinates, inside: Tensor, v: Tensor, u: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the coefficients that put rows on their kinks, and a dual point at which the gradient vanishes."""
+    E = small.A[inside]
+    c, e = E.shape[1], E.shape[0]
+    few = e <= 2 * c + _FEW
+    if few:
+        system = E.new_zeros(c + e, c + e)
+        system[:c, :c] = torch.diag(small.penalty)
+        system[:c, c:], system[c:, :c] = -E.T, E
+
+    for _ in range(2):
+        # Corrections, so that a second one repairs the rounding of the first.
+        right = coordinates.lowered(rows.A.T @ u - rows.penalty * v)
+        r = residual(rows.t[inside], rows.A[inside], v)
+        if few:
+            both = torch.cat([right, r]).unsqueeze(1)
+            change = torch.linalg.lstsq(system, both, driver="gelsd").solution.squeeze(1)
+            step, moved = change[:c], change[c:]
+        else:
+            # So many rows on their kinks, some of them twice, determine the weights among themselves.
+            step = torch.linalg.lstsq(E, r.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+            bent = (small.penalty * step - right).unsqueeze(1)
+            moved = torch.linalg.lstsq(E.T, bent, driver="gelsd").solution.squeeze(1)
+        v, u = v + coordinates.raised(step), u.clone()
+        u[inside] += moved
+    return v, u
+
+
+@final
+class _Proof:
+    """A bound on the excess at coefficients with residuals r and a dual point u within its bounds.
+
+    Rows whose dual value is a margin m inside its bounds hold the minimiser: their loss grows by m times the size of
+    their residual. Where they have full rank, the gradient ``left`` that the dual point misses feasibility by gains
+    along any step d no more than that growth once its norm is below m times their smallest singular value, and the gap
+    is what the residuals on the kinks leave. All this in the coordinates, of which every change of outputs has one.
+    """
+
+    def __init__(
+        self,
+        rows: KinkedRows,
+        coordinates: Coordinates,
+        v: Tensor,
+        r: Tensor,
+        u: Tensor,
+        slack: float,
+        loss: float,
+    ) -> None:
+        self.rows, self.coordinates, self.v, self.r, self.u = rows, coordinates, v, r, u
+        self.slack, self.loss, self.objective = slack, loss, loss + rows.ridge(v)
+        self.margin = torch.minimum(rows.above - u, u + rows.below)
+        self.holding = self.margin > _INSIDE * (rows.above + rows.below)
+        self.held = coordinates.U[self.holding]
+        count = self.held.shape[1]
+        self.values = torch.linalg.svdvals(self.held) if self.held.shape[0] else self.held.new_zeros(1)
+        self.cut = default_rcond(max(self.held.shape[0], 1), count) * float(self.values[0])
+        self.full = int((self.values > self.cut).sum()) == count
+
+    def fit(self, steps: int) -> KinkedFit:
+        """Return the coefficients with what is proven of them."""
+        rows, coordinates, full = self.rows, self.coordinates, self.full
+        left = rows.penalty * self.v - rows.A.T @ self.u
+        error = (rows.A.shape[0] + 8) * _EPS * rows.A.norm(dim=0) * float(self.u.norm())
+        left = left.abs() + error + 4 * _EPS * (rows.penalty * self.v).abs()
+        ridge = bool((rows.penalty > 0).any())
+        missed = float(self._lowered(left).norm())
+        gap, reason = self._held_gap(missed), ""
+        if not math.isfinite(gap) and ridge:
+            gap = self._ridge_gap(left)
+        if not math.isfinite(gap) and full and not ridge:
+            gap = self._held_gap(self._refined())
+        if not math.isfinite(gap):
+            gap, reason = self._far_gap(missed), "the rows on their kinks do not hold the weights"
+            reason = reason if not math.isfinite(gap) else ""
+
+        condition = float((self.values[0] / self.values[-1]) ** 2) if full else math.inf
+        if coordinates.lift is not None and not ridge:
+            condition *= coordinates.condition**2
+        unseen = 0 if ridge else rows.A.shape[1] - coordinates.rank
+        flat = unseen if full or ridge else unseen + self._level_directions()
+        return KinkedFit(
+            self.v, gap, self.loss, self.objective, not flat and (full or ridge), flat, condition, steps, reason
+        )
+
+    def _lowered(self, left: Tensor) -> Tensor:
+        """Bound a gradient, given by the sizes of its entries, in the coordinates."""
+        return left if self.coordinates.lift is None else self.coordinates.lift.abs().T @ left
+
+    def _held_gap(self, missed: float) -> float:
+        """Return the gap where the rows that hold outweigh what the gradient misses, or inf."""
+        if not self.full:
+            return math.inf
+        margin = self.margin[self.holding]
+        least = float(self.values[-1]) - self.held.shape[1] * _EPS * float(self.values[0])
+        if self.coordinates.lift is not None and not bool((self.rows.penalty > 0).any()):
+            # The coordinates are computed: what they tell of the rows is off by this much.
+            lost = float(self.rows.A[self.holding].norm()) * float(self.coordinates.lift.norm())
+            least -= math.sqrt(self.rows.A.shape[1]) * _EPS * lost
+        if not missed <= float(margin.min()) * least:
+            return math.inf
+        return self.slack + float((margin * self.r[self.holding].abs()).sum())
+
+    def _refined(self) -> float:
+        """Return what the gradient misses once the dual values of rows that hold have a low part of their own."""
+        rows, low, missed = self.rows, torch.zeros_like(self.u), math.inf
+        turned = rows.A.T.contiguous()
+        for _ in range(_REFINEMENTS):
+            high, rest = twofold_product(turned, self.u, low)
+            left = high + rest
+            error = 4 * _EPS * left.abs() + LOST * (turned.abs() @ self.u.abs())
+            missed = float(self._lowered(left.abs() + error).norm())
+            wanted = self.coordinates.lowered(left).unsqueeze(1)
+            low[self.holding] -= torch.linalg.lstsq(self.held.T, wanted, driver="gelsd").solution.squeeze(1)
+        # The last correction was not looked at, so that it does not count; those before moved the dual point this much.
+        self.slack += float((low * self.r)[self.holding].abs().sum()) * 2
+        return missed
+
+    def _ridge_gap(self, left: Tensor) -> float:
+        """Return the gap by the strong convexity of the ridge; a bias without one is no further than losses allow."""
+        rows, free = self.rows, self.rows.penalty > 0
+        gap = self.slack + 0.5 * float((left[free] ** 2 / rows.penalty[free]).sum())
+        if bool(free.all()):
+            return gap
+        # At a minimiser no row loses more than the objective, and the weights pay no more ridge than that.
+        lengths = (rows.A[:, free] / rows.penalty[free].sqrt()).norm(dim=1) * math.sqrt(2 * self.objective)
+        up, down, unit = rows.above > 0, rows.below > 0, float(rows.A[0, 0])
+        if not bool(up.any()) or not bool(down.any()):
+            return math.inf
+        low = float((rows.t - self.objective / rows.above - lengths)[up].max()) / unit
+        high = float((rows.t + self.objective / rows.below + lengths)[down].min()) / unit
+        return gap + self._bias_missed() * max(high - float(self.v[0]), float(self.v[0]) - low)
+
+    def _bias_missed(self) -> float:
+        """Return the gradient by the bias, once the rows that hold share what is left of it among themselves."""
+        ones, low = self.rows.A[:, :1].T, torch.zeros_like(self.u)
+        high, rest = twofold_product(ones, self.u)
+        if bool(self.holding.any()):
+            low[self.holding] = -(high + rest) / ones[0, self.holding].sum()
+            high, rest = twofold_product(ones, self.u, low)
+            self.slack += float((low * self.r)[self.holding].abs().sum())
+        return float((high + rest).abs() * (1 + 4 * _EPS)) + LOST * float((ones.abs() @ self.u.abs())[0])
+
+    def _far_gap(self, missed: float) -> float:
+        """Return the gap where a minimiser is no further than its objective allows: all losses grow both ways."""
+        rows, U = self.rows, self.coordinates.U
+        every = torch.linalg.svdvals(U * torch.minimum(rows.above, rows.below).unsqueeze(1))
+        if not float(every[-1]) > default_rcond(U.shape[0], U.shape[1]) * float(every[0]):
+            return math.inf
+        return self.slack + missed * 2 * self.objective / float(every[-1])
+
+    def _level_directions(self) -> int:
+        """Count the directions, of those the rows that hold leave open, along which the objective stays level."""
+        held, rows, r, level = self.held, self.rows, self.r, 0
+        _, values, right = torch.linalg.svd(torch.cat([held, held.new_zeros(1, held.shape[1])]), full_matrices=True)
+        for d in right[int((values > self.cut).sum()) :]:
+            q = self.coordinates.U @ d
+            apart = (r.abs() > _LEVEL * r.abs().max()) & (q != 0)
+            length = 0.5 * float((r[apart] / q[apart]).abs().min()) if bool(apart.any()) else 1.0
+            ends = [float(rows.loss(r - sign * length * q).sum()) for sign in (1.0, -1.0)]
+            level += min(ends) <= self.objective * (1 + _LEVEL)
+        return level
