@@ -1,4 +1,4 @@
-"""Logistic, Poisson and quantile regression have scikit-learn's numbers, to its tolerance, and say what they prove."""
+"""Estimators of convex losses have scikit-learn's numbers, to its tolerance, and say what they prove."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn import linear_model
+from sklearn import linear_model, svm
 from sklearn.exceptions import ConvergenceWarning
 
-from closedform.estimators import LogisticRegression, PoissonRegressor, QuantileRegressor
+from closedform.estimators import (
+    HuberRegressor,
+    LinearSVC,
+    LogisticRegression,
+    PoissonRegressor,
+    QuantileRegressor,
+)
 from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 
@@ -72,3 +78,59 @@ def test_tensors_come_back_as_tensors() -> None:
     assert isinstance(model.coef_, torch.Tensor)
     assert isinstance(model.predict_proba(X), torch.Tensor)
     assert model.predict(X).shape == (90,)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.filterwarnings("ignore:Liblinear failed")
+def test_linear_support_vector_machines(classes: int, loss: str, class_weight: Any) -> None:
+    X, random = features(), np.random.default_rng(5)
+    noisy = X[:, :2] + 0.3 * random.standard_normal((90, 2))
+    y = np.array(["a", "b", "c"])[(noisy[:, 0] > 0).astype(int) + (noisy[:, 1] > 0.5) * (classes == 3)]
+    weight = random.uniform(size=90)
+    options: dict[str, Any] = {"C": 0.7, "loss": loss, "class_weight": class_weight, "intercept_scaling": 2.0}
+    ours = LinearSVC(**options).fit(X, y, weight)
+    theirs = svm.LinearSVC(**options, tol=1e-9, max_iter=20000, random_state=0).fit(X, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-5)
+    assert ours.coef_.shape == theirs.coef_.shape
+    assert ours.decision_function(X).shape == theirs.decision_function(X).shape
+    assert (ours.predict(X) == theirs.predict(X)).all()
+    assert ours.certificate_.relative_gap < 1e-12
+    with pytest.raises(InputError, match="crammer_singer"):
+        LinearSVC(multi_class="crammer_singer").fit(X, y)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-4, 3.0])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("epsilon", [1.1, 1.35])
+def test_huber_regression_with_its_scale(alpha: float, fit_intercept: bool, epsilon: float) -> None:
+    X, random = features(), np.random.default_rng(6)
+    y = X @ np.array([1.0, -2.0, 0.5, 0.0]) + 3 + random.standard_t(2, size=90)
+    weight = np.linspace(0, 2, 90)
+    options: dict[str, Any] = {"alpha": alpha, "fit_intercept": fit_intercept, "epsilon": epsilon}
+    ours = HuberRegressor(**options).fit(X, y, weight)
+    theirs = linear_model.HuberRegressor(**options, tol=1e-10, max_iter=10000).fit(X, y, weight)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-4)
+    assert ours.scale_ == pytest.approx(theirs.scale_, rel=1e-4)
+    assert (ours.outliers_ == theirs.outliers_).all()
+    assert ours.solution_.outcome is Outcome.CERTIFIED
+
+    def objective(model: Any) -> Any:
+        r = np.abs(y - model.predict(X)) / model.scale_
+        losses = np.where(r < epsilon, r**2, 2 * epsilon * r - epsilon**2)
+        return weight @ (model.scale_ * (1 + losses)) + alpha * model.coef_ @ model.coef_
+
+    assert objective(ours) == pytest.approx(ours.certificate_.objective, rel=1e-13)
+    # Nothing is below the proven bound: not what the other solver found either.
+    assert objective(ours) - ours.certificate_.gap <= objective(theirs)
+    assert objective(ours) <= objective(theirs) * (1 + 1e-15)
+
+
+def test_a_scale_that_falls_to_nothing_is_told() -> None:
+    X = features()
+    model = HuberRegressor(alpha=0.0).fit(X, X[:, 0] + 1)
+    assert "the scale fell to rounding" in str(model.solution_)
+    assert 0 < model.scale_ < 1e-13
+    assert model.coef_ == pytest.approx([1, 0, 0, 0], abs=1e-12)

@@ -63,6 +63,7 @@ CASES: dict[str, tuple[nn.Module, Tensor]] = {
     "huber": (nn.HuberLoss(delta=0.7), gaussian(ROWS, K, seed=4)),
     "smooth l1": (nn.SmoothL1Loss(beta=0.7), gaussian(ROWS, K, seed=4)),
     "squared hinge": (SquaredHingeLoss(), 2 * bits() - 1),
+    "weighted squared hinge": (SquaredHingeLoss(pos_weight=torch.rand(K) + 0.5), 2 * bits() - 1),
 }
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
 
@@ -140,7 +141,8 @@ def test_slopes_of_one_output_far_out_are_the_recession(case: str) -> None:
 
 def test_kinks_are_worth_what_their_modules_say() -> None:
     Y, Z = 2 * bits() - 1, gaussian(ROWS, K)
-    for module in (nn.L1Loss(reduction="sum"), PinballLoss(0.3, reduction="sum"), HingeLoss(reduction="sum")):
+    hinges = (HingeLoss(reduction="sum"), HingeLoss("sum", pos_weight=torch.rand(K) + 0.5))
+    for module in (nn.L1Loss(reduction="sum"), PinballLoss(0.3, reduction="sum"), *hinges):
         kinked = read_criterion(module, Targets(K, False, False))
         assert isinstance(kinked, Kinked)
         kink, above, below = kinked.pieces(Y)

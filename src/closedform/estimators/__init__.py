@@ -13,14 +13,17 @@ if find_spec("sklearn") is None:
     raise MissingExtraError("scikit-learn", "sklearn", "closedform.estimators")
 
 from closedform.estimators.classifiers import RidgeClassifier
-from closedform.estimators.convex import LogisticRegression, PoissonRegressor, QuantileRegressor
+from closedform.estimators.convex_regressors import HuberRegressor, PoissonRegressor, QuantileRegressor
 from closedform.estimators.cross_validated import RidgeClassifierCV, RidgeCV
 from closedform.estimators.kernels import KernelRidge
 from closedform.estimators.linear import LinearRegression, Ridge
+from closedform.estimators.linear_classifiers import LinearSVC, LogisticRegression
 
 __all__ = [
+    "HuberRegressor",
     "KernelRidge",
     "LinearRegression",
+    "LinearSVC",
     "LogisticRegression",
     "PoissonRegressor",
     "QuantileRegressor",

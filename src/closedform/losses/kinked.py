@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from closedform.losses.criterion import refuse_rows
-from closedform.losses.reduction import check_reduction, reduced
+from closedform.losses.criterion import class_factors, refuse_rows
+from closedform.losses.reduction import check_reduction, positives_times, reduced
 from closedform.words.errors import InputError
 
 __all__ = ["Absolute", "Hinge", "HingeLoss", "Kinked", "Pinball", "PinballLoss"]
@@ -86,16 +86,18 @@ class Hinge(Kinked):
 
     Args:
         averages: Whether the reduction is the mean.
+        pos_weight: What the loss of targets of 1 is multiplied by, one factor for each output, or None.
     """
 
     name = "HingeLoss"
 
-    def __init__(self, *, averages: bool) -> None:
-        self.averages = averages
+    def __init__(self, *, averages: bool, pos_weight: Tensor | None = None) -> None:
+        self.averages, self.pos_weight = averages, pos_weight
 
     @override
     def pieces(self, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return T, (T > 0).to(T.dtype), (T < 0).to(T.dtype)
+        above, factors = (T > 0).to(T.dtype), class_factors(self.pos_weight, T)
+        return T, above if factors is None else above * factors, (T < 0).to(T.dtype)
 
     @override
     def check(self, Y: Tensor, numbers: Tensor) -> None:
@@ -138,6 +140,7 @@ class HingeLoss(nn.Module):
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        pos_weight: What the loss of targets of 1 is multiplied by, ``(outputs,)``, as in ``BCEWithLogitsLoss``.
 
     Raises:
         InputError: another reduction.
@@ -148,11 +151,14 @@ class HingeLoss(nn.Module):
         tensor(0.2500)
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
+    pos_weight: Tensor | None
+
+    def __init__(self, reduction: str = "mean", *, pos_weight: Tensor | None = None) -> None:
         super().__init__()
         check_reduction(reduction)
         self.reduction = reduction
+        self.register_buffer("pos_weight", pos_weight)
 
     @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return reduced((1 - target * output).clamp_min(0), self.reduction)
+        return reduced(positives_times((1 - target * output).clamp_min(0), target, self.pos_weight), self.reduction)

@@ -223,6 +223,10 @@ _READERS: dict[type[nn.Module], Callable[[Any, Targets], Criterion | Kinked]] = 
     nn.SmoothL1Loss: _smooth,
     nn.L1Loss: lambda criterion, targets: Absolute("L1Loss", averages=_averages(criterion)),
     PinballLoss: lambda criterion, targets: Pinball(criterion.quantile, averages=_averages(criterion)),
-    HingeLoss: lambda criterion, targets: Hinge(averages=_averages(criterion)),
-    SquaredHingeLoss: lambda criterion, targets: SquaredHinge(averages=_averages(criterion)),
+    HingeLoss: lambda criterion, targets: Hinge(
+        averages=_averages(criterion), pos_weight=_factors(criterion, "pos_weight", targets)
+    ),
+    SquaredHingeLoss: lambda criterion, targets: SquaredHinge(
+        averages=_averages(criterion), pos_weight=_factors(criterion, "pos_weight", targets)
+    ),
 }

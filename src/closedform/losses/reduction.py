@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from closedform.words.errors import InputError
 
-__all__ = ["check_reduction", "reduced"]
+__all__ = ["check_reduction", "positives_times", "reduced"]
 
 
 def check_reduction(reduction: str) -> None:
@@ -30,3 +31,16 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
     """
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+
+
+def positives_times(values: Tensor, target: Tensor, factors: Tensor | None) -> Tensor:
+    """Return values, those of targets of 1 times the factor of their output.
+
+    Args:
+        values: ``(rows, outputs)``.
+        target: Of the same shape.
+        factors: ``(outputs,)``, or None for ones.
+    """
+    if factors is None:
+        return values
+    return torch.where(target > 0, values * factors.to(dtype=values.dtype, device=values.device), values)

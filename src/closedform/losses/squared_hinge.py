@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from closedform.losses.criterion import AttainedLoss, refuse_rows
-from closedform.losses.reduction import check_reduction, reduced
+from closedform.losses.reduction import check_reduction, positives_times, reduced
 
 __all__ = ["SquaredHinge", "SquaredHingeLoss"]
 
@@ -20,14 +20,15 @@ class SquaredHinge(AttainedLoss):
 
     Args:
         averages: Whether the reduction is the mean.
+        pos_weight: What the loss of targets of 1 is multiplied by, one factor for each output, or None.
     """
 
     name = "SquaredHingeLoss"
     smooth = False
     radius = 1e-3
 
-    def __init__(self, *, averages: bool) -> None:
-        self.averages = averages
+    def __init__(self, *, averages: bool, pos_weight: Tensor | None = None) -> None:
+        self.averages, self.pos_weight = averages, pos_weight
 
     @override
     def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
@@ -35,19 +36,19 @@ class SquaredHinge(AttainedLoss):
 
     @override
     def value(self, Z: Tensor, T: Tensor) -> Tensor:
-        return (1 - T * Z).clamp_min(0).square()
+        return positives_times((1 - T * Z).clamp_min(0).square(), T, self.pos_weight)
 
     @override
     def slopes(self, Z: Tensor, T: Tensor) -> Tensor:
-        return -2 * T * (1 - T * Z).clamp_min(0)
+        return positives_times(-2 * T * (1 - T * Z).clamp_min(0), T, self.pos_weight)
 
     @override
     def curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
-        return 2 * (T * Z < 1).to(Z.dtype)
+        return positives_times(2 * (T * Z < 1).to(Z.dtype), T, self.pos_weight)
 
     @override
     def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
-        return 2 * (1 - self.radius > T * Z).to(Z.dtype)
+        return positives_times(2 * (1 - self.radius > T * Z).to(Z.dtype), T, self.pos_weight)
 
     @override
     def recession(self, S: Tensor, T: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class SquaredHingeLoss(nn.Module):
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        pos_weight: What the loss of targets of 1 is multiplied by, ``(outputs,)``, as in ``BCEWithLogitsLoss``.
 
     Raises:
         InputError: another reduction.
@@ -70,11 +72,15 @@ class SquaredHingeLoss(nn.Module):
         tensor(0.5000)
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
+    pos_weight: Tensor | None
+
+    def __init__(self, reduction: str = "mean", *, pos_weight: Tensor | None = None) -> None:
         super().__init__()
         check_reduction(reduction)
         self.reduction = reduction
+        self.register_buffer("pos_weight", pos_weight)
 
     @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return reduced((1 - target * output).clamp_min(0).square(), self.reduction)
+        losses = (1 - target * output).clamp_min(0).square()
+        return reduced(positives_times(losses, target, self.pos_weight), self.reduction)

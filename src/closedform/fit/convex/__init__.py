@@ -3,6 +3,7 @@
 from closedform.fit.convex.certificate import GapCertificate
 from closedform.fit.convex.curvature import Curvature, curvature_at
 from closedform.fit.convex.excess import excess_over
+from closedform.fit.convex.joint_scale import JointScale, solve_with_scale
 from closedform.fit.convex.measuring import divisor_of, loss_at
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
@@ -13,9 +14,11 @@ __all__ = [
     "ConvexSolution",
     "Curvature",
     "GapCertificate",
+    "JointScale",
     "curvature_at",
     "divisor_of",
     "excess_over",
     "loss_at",
     "solve_criterion",
+    "solve_with_scale",
 ]

@@ -93,6 +93,7 @@ class KinkedFit:
         condition: Squared condition of the rows that hold the minimiser.
         steps: Newton steps.
         reason: Why nothing is proven, or an empty string.
+        dual: The point of the dual that the proof rests on, ``(rows,)``.
     """
 
     v: Tensor
@@ -104,6 +105,7 @@ class KinkedFit:
     condition: float
     steps: int
     reason: str
+    dual: Tensor
 
 
 def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> KinkedFit | None:
@@ -134,7 +136,7 @@ def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> 
     flat = c - coordinates.rank if two_sided else c
     gap = loss * (1 + 4 * _EPS) + 2 * LOST / _EPS * float(((rows.above + rows.below) * rows.rounding(v)).sum())
     reason = "no loss is below zero"
-    return KinkedFit(v, gap, loss, loss, not flat, flat, coordinates.condition**2, steps, reason)
+    return KinkedFit(v, gap, loss, loss, not flat, flat, coordinates.condition**2, steps, reason, 0 * rows.t)
 
 
 def finished(
@@ -261,7 +263,7 @@ class _Proof:
         unseen = 0 if ridge else rows.A.shape[1] - coordinates.rank
         flat = unseen if full or ridge else unseen + self._level_directions()
         return KinkedFit(
-            self.v, gap, self.loss, self.objective, not flat and (full or ridge), flat, condition, steps, reason
+            self.v, gap, self.loss, self.objective, not flat and (full or ridge), flat, condition, steps, reason, self.u
         )
 
     def _lowered(self, left: Tensor) -> Tensor:

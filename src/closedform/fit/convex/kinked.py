@@ -61,8 +61,10 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
         exact = interpolated(rows, coordinates)
         if exact is not None:
             return exact
+
     width = float(r.abs().median()) / max(float((rows.above + rows.below).mean()), _EPS)
     width = width or float(r.abs().max()) or 1.0
+
     best, steps, last, idle = None, 0, -1, 0
     for _ in range(_MOST_LEVELS):
         w, r, taken = _smoothed(small, w, r, width)

@@ -1,0 +1,335 @@
+"""Huber's regression with its scale: coefficients and the scale of the residuals are minimised together."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from closedform.engine.threads import one_thread
+from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
+from closedform.fit.convex.coordinates import Coordinates
+from closedform.fit.convex.finish import KinkedRows
+from closedform.fit.convex.kinked import minimise_kinked
+from closedform.fit.convex.solution import ConvexSolution
+from closedform.fit.layers import round_to
+from closedform.fit.request import check_ridge
+from closedform.fit.sharing import open_rows
+from closedform.fit.weights import Weights
+from closedform.numerics.twofold import twofold_product
+from closedform.rows import Design, Rows, scan
+from closedform.words.errors import InputError
+from closedform.words.numbers import plural
+from closedform.words.outcome import Outcome
+
+__all__ = ["JointScale", "solve_with_scale"]
+
+#: Newton steps at most; a fit takes five to fifteen.
+_MOST_STEPS = 200
+#: Halvings of a step.
+_MOST_HALVINGS = 40
+#: Share of the decrease that the slope predicts which a step has to reach (Armijo 1966).
+_SUFFICIENT = 1e-4
+#: How much of itself the scale keeps in one step.
+_KEEPS = 0.1
+#: The smallest scale, in roundings of the largest target: below it residuals are rounding.
+_SMALLEST = 10.0
+#: Normal: the median of sizes of residuals is this part of their standard deviation.
+_MEDIAN = 0.6745
+#: Rows whose products are summed by themselves, so that the sum of all rounds little.
+_BLOCK = 1024
+#: Smallest part of a diagonal entry that is left of the scale's own curvature.
+_LEAST_LEFT = 1e-14
+_EPS = torch.finfo(torch.float64).eps
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class JointScale:
+    """Huber's regression with its scale.
+
+    Attributes:
+        solution: Coefficients with their certificate.
+        scale: By which residuals are divided, in the units of the targets.
+    """
+
+    solution: ConvexSolution
+    scale: float
+
+
+def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, sample_weight: Any = None) -> JointScale:
+    r"""Minimise :math:`\sum_i w_i (s + s H(r_i / s)) + l_2 |w|^2` over coefficients and the scale s > 0 (Huber 1981).
+
+    ``H(z)`` is ``z^2`` up to epsilon and ``2 epsilon |z| - epsilon^2`` beyond: jointly convex, as s H(r / s) is the
+    perspective of a convex function.
+
+    Args:
+        X: Features, ``(rows, features)``.
+        Y: Targets, ``(rows,)``.
+        epsilon: From which on, in multiples of the scale, residuals count linearly; at least 1.
+        bias: Whether there is a bias.
+        l2: Ridge strength, not negative.
+        sample_weight: One weight for each row, or None.
+
+    Raises:
+        InputError: rows or options that cannot be used.
+    """
+    started = time.perf_counter()
+    if not 1 <= epsilon < math.inf:
+        raise InputError(f"epsilon={epsilon!r} must be a finite number of at least 1.")
+    rows = open_rows(X, Y, sample_weight)
+    (strength,) = check_ridge(l2, 1)
+
+    design = Design(rows, scan(rows), bias=bias)
+    block, columns = rows.gather(), design.columns
+    counted = torch.ones_like(block.X[:, 0], dtype=torch.bool) if block.weight is None else block.weight > 0
+    weight = block.X.new_ones(int(counted.sum())) if block.weight is None else block.weight[counted]
+    A = block.X[counted] * columns.feature_scale
+    if columns.bias:
+        A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
+
+    with one_thread(min(A.shape), A.device):
+        coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0)
+        problem = _Joint(coordinates, block.Y[counted, 0], weight, epsilon, strength)
+        at, steps = _descended(problem)
+        v = coordinates.shortest(coordinates.raised(at.w))
+        certificate = _certificate(problem, at, unseen=0 if strength else A.shape[1] - coordinates.rank)
+        if at.held and not certificate.accepted:
+            v, certificate = _without_scale(problem, coordinates, A)
+    weights = Weights.from_stacked((v * columns.scale).unsqueeze(1), bias=columns.bias)
+    return JointScale(_solution(rows, weights, certificate, at, steps, started), at.scale)
+
+
+@final
+class _Joint:
+    """The problem in its coordinates: rows U, targets t, weights, and the penalty ``w' diag(penalty) w / 2``."""
+
+    def __init__(self, coordinates: Coordinates, t: Tensor, weight: Tensor, epsilon: float, strength: float) -> None:
+        self.U, self.t, self.weight, self.epsilon = coordinates.U, t, weight, epsilon
+        self.strength, self.penalty = strength, 2 * strength * coordinates.penalised
+        self.total = float(weight.sum())
+        self.gram = self.U.T @ (self.U * weight.unsqueeze(1))
+        #: What sums over the rows round, relative to the sizes of their terms.
+        self.roundings = (min(len(t), _BLOCK) + 64) * _EPS
+        self.smallest = _SMALLEST * _EPS * (float(t.abs().max()) or 1.0)
+
+    def at(self, w: Tensor, scale: float) -> _Point:
+        return _Point(self, w, max(scale, self.smallest), self.t - self.U @ w)
+
+    def objective(self, w: Tensor, scale: float, r: Tensor) -> float:
+        size = r.abs()
+        inner = size.clamp_max(self.epsilon * scale)
+        losses = scale + inner * (2 * size - inner) / scale
+        return float((self.weight * losses).sum()) + 0.5 * float((self.penalty * w * w).sum())
+
+
+@final
+class _Point:
+    """Coefficients and a scale, with the objective and its slopes there."""
+
+    def __init__(self, problem: _Joint, w: Tensor, scale: float, r: Tensor) -> None:
+        self.problem, self.w, self.scale, self.r = problem, w, scale, r
+        self.objective = problem.objective(w, scale, r)
+        #: Slopes of the losses by the residuals, which are a point of the dual.
+        self.u = (2 * r / scale).clamp(-2 * problem.epsilon, 2 * problem.epsilon)
+        slopes = problem.weight * self.u
+        sums = [
+            part @ block
+            for part, block in zip(torch.split(slopes, _BLOCK), torch.split(problem.U, _BLOCK), strict=True)
+        ]
+        self.gradient = problem.penalty * w - torch.stack(sums).sum(0)
+        self.by_scale = float((problem.weight * (1 - self.u.square() / 4)).sum())
+
+    @property
+    def held(self) -> bool:
+        """Whether the scale is at its smallest, and would go on."""
+        return self.scale <= self.problem.smallest and self.by_scale > 0
+
+    def newton(self) -> tuple[Tensor, float]:
+        """Return a Newton step of coefficients and scale."""
+        problem, inside = self.problem, self.r.abs() < self.problem.epsilon * self.scale
+        outer = problem.U[~inside]
+        H = problem.gram - outer.T @ (outer * problem.weight[~inside].unsqueeze(1))
+        H = 2 / self.scale * H + torch.diag(problem.penalty)
+        bent = torch.where(inside, problem.weight * self.u, torch.zeros_like(self.u))
+        mixed, own = problem.U.T @ bent / self.scale, float((bent * self.u).sum()) / (2 * self.scale)
+        both = torch.stack([-self.gradient, mixed], 1)
+        solved = torch.cholesky_solve(both, _factor(H))
+        if self.held or own == 0:
+            return solved[:, 0], 0.0 if self.held else -math.copysign(self.scale / 2, self.by_scale)
+        left = max(own - float(mixed @ solved[:, 1]), _LEAST_LEFT * own)
+        change = (-self.by_scale - float(mixed @ solved[:, 0])) / left
+        return solved[:, 0] - change * solved[:, 1], change
+
+
+def _factor(H: Tensor) -> Tensor:
+    """Return a Cholesky factor, of a shifted matrix where it is singular: a step need not be exact."""
+    shift, usual = 0.0, float(H.diagonal().abs().mean()) or 1.0
+    while True:
+        factor, broken = torch.linalg.cholesky_ex(H + shift * torch.eye(H.shape[0], dtype=H.dtype, device=H.device))
+        if not int(broken):
+            return factor
+        shift = max(_EPS * len(H) * usual, 100 * shift)
+
+
+def _descended(problem: _Joint) -> tuple[_Point, int]:
+    """Return the minimiser up to rounding, and how many Newton steps led there."""
+    w = torch.cholesky_solve(
+        (problem.U.T @ (problem.weight * problem.t)).unsqueeze(1), _factor(problem.gram + torch.diag(problem.penalty))
+    ).squeeze(1)
+    r = problem.t - problem.U @ w
+    at = problem.at(w, float(r.abs().median()) / _MEDIAN or float(r.abs().max()))
+    for step in range(_MOST_STEPS):
+        change, wider = at.newton()
+        slope = float(at.gradient @ change) + at.by_scale * wider
+        if not slope < 0:
+            return at, step
+        then = _along(at, change, wider, slope)
+        if then is None:
+            return at, step
+        at = then
+    return at, _MOST_STEPS
+
+
+def _along(at: _Point, change: Tensor, wider: float, slope: float) -> _Point | None:
+    """Halve the step until the objective falls enough; None where rounding lets neither it nor its slope fall."""
+    problem, length, image = at.problem, 1.0, at.problem.U @ change
+    if wider < 0:
+        length = min(1.0, (1 - _KEEPS) * at.scale / -wider)
+    rounding = 4 * _EPS * abs(at.objective)
+    for _ in range(_MOST_HALVINGS):
+        w, scale = at.w + length * change, max(at.scale + length * wider, problem.smallest)
+        now = problem.objective(w, scale, at.r - length * image)
+        if -length * slope <= rounding and now <= at.objective + rounding:
+            then = problem.at(w, scale)
+            ahead = float(then.gradient @ change) + then.by_scale * wider
+            return then if abs(ahead) < 0.5 * abs(slope) else None
+        if now <= at.objective + _SUFFICIENT * length * slope:
+            return problem.at(w, scale)
+        length *= 0.5
+    return None
+
+
+def _certificate(problem: _Joint, at: _Point, *, unseen: int) -> GapCertificate:
+    r"""Bound the excess by duality.
+
+    ``s + s H(r / s)`` is the largest of ``u r + s (1 - u^2 / 4)`` over :math:`|u| \le 2 \epsilon`, so that slopes u of
+    the rows give a lower bound, and the excess over it is no more than the gradient times how far the minimiser can be:
+    no row's loss is below twice the size of its residual there, and no scale above the objective over the weights.
+    """
+    error = problem.roundings * (problem.U.abs().T @ (problem.weight * at.u.abs()))
+    left = at.gradient.abs() + error + 4 * _EPS * (problem.penalty * at.w).abs()
+    gap = _gap(problem, at, left)
+    if gap > GAP_TOLERANCE * at.objective:
+        high, low = twofold_product(problem.U.T.contiguous(), problem.weight * at.u)
+        exact = problem.penalty * at.w - high - low
+        gap = min(gap, _gap(problem, at, exact.abs() + 4 * _EPS * (exact.abs() + (problem.penalty * at.w).abs())))
+    relative = gap / at.objective if at.objective else gap
+    H = 2 / at.scale * problem.gram + torch.diag(problem.penalty)
+    values = torch.linalg.eigvalsh(H)
+    return GapCertificate(
+        accepted=relative <= GAP_TOLERANCE,
+        gap=gap,
+        relative_gap=relative,
+        tolerance=GAP_TOLERANCE,
+        excess_loss=gap,
+        loss=at.objective - 0.5 * float((problem.penalty * at.w**2).sum()),
+        objective=at.objective,
+        gradient_norm=math.hypot(float(at.gradient.norm()), 0.0 if at.held else at.by_scale),
+        condition=float(values[-1] / values[0].clamp_min(_EPS * values[-1])),
+        flat_directions=unseen,
+        unique=False,
+        reason="the duality gap",
+    )
+
+
+def _gap(problem: _Joint, at: _Point, left: Tensor) -> float:
+    """Return the gap where the gradient by the coefficients is at most ``left``."""
+    rounding = problem.roundings * problem.total * (1 + problem.epsilon**2)
+    slope = at.by_scale
+    by_scale = max(slope + rounding, 0.0) * at.scale if not at.held else rounding * at.scale
+    by_scale = max(by_scale, max(rounding - slope, 0.0) * max(at.objective / problem.total - at.scale, 0.0))
+    return by_scale + min(_gap_by_outputs(problem, at, left), _gap_by_ridge(problem, at, left))
+
+
+def _gap_by_outputs(problem: _Joint, at: _Point, left: Tensor) -> float:
+    """Changes of outputs, times the weights, sum to at most the objective: residuals here and at the minimiser."""
+    if problem.U.shape[0] < problem.U.shape[1]:
+        return math.inf
+    _, R = torch.linalg.qr(problem.U * problem.weight.unsqueeze(1))
+    inverse = torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=True)
+    gap = float((inverse.abs().T @ left).norm()) * at.objective
+    return gap if math.isfinite(gap) else math.inf
+
+
+def _gap_by_ridge(problem: _Joint, at: _Point, left: Tensor) -> float:
+    """The ridge bends by itself; a bias is no further than any row and the weights that the ridge allows let it."""
+    free, U = problem.penalty > 0, problem.U
+    if not bool(free.any()):
+        return math.inf
+    gap = 0.5 * float((left[free] ** 2 / problem.penalty[free]).sum())
+    if not bool(free.all()):
+        lengths = (U[:, free] / problem.penalty[free].sqrt()).norm(dim=1) * math.sqrt(2 * at.objective)
+        reach = float((problem.t.abs() + at.objective / (2 * problem.weight) + lengths).min()) / float(U[0, 0])
+        gap += float(left[0]) * (reach + abs(float(at.w[0])))
+    return gap
+
+
+def _without_scale(problem: _Joint, coordinates: Coordinates, A: Tensor) -> tuple[Tensor, GapCertificate]:
+    """Return the coefficients where the scale is no more than rounding: sizes of residuals are what is left to lose.
+
+    Their dual point is one of the whole problem where the loss would not fall with a wider scale.
+    """
+    slopes, free = 2 * problem.epsilon * problem.weight, coordinates.units.square()
+    if coordinates.bias:
+        free = torch.cat([free.new_zeros(1), free[1:]])
+    rows = KinkedRows(A, problem.t, slopes, slopes, 2 * problem.strength * free)
+    fit = minimise_kinked(rows, coordinates, 2 * problem.strength)
+    least = problem.smallest * problem.total
+    widens = float((problem.weight * (1 - (fit.dual / problem.weight).square() / 4)).sum())
+    holds = widens >= -problem.roundings * problem.total * (1 + problem.epsilon**2)
+
+    gap, objective = fit.gap + least if holds else math.inf, fit.objective + least
+    relative = gap / max(objective, rows.moved(fit.v) / GAP_TOLERANCE, least / GAP_TOLERANCE)
+    return fit.v, GapCertificate(
+        accepted=relative <= GAP_TOLERANCE,
+        gap=gap,
+        relative_gap=relative,
+        tolerance=GAP_TOLERANCE,
+        excess_loss=gap,
+        loss=fit.loss + least,
+        objective=objective,
+        gradient_norm=math.nan,
+        condition=fit.condition,
+        flat_directions=fit.flat,
+        unique=False,
+        reason=fit.reason or "the duality gap",
+    )
+
+
+def _solution(
+    rows: Rows, weights: Weights, certificate: GapCertificate, at: _Point, steps: int, started: float
+) -> ConvexSolution:
+    notes = list(rows.notes)
+    if at.held:
+        notes.append("the scale fell to rounding: so many rows are fitted exactly that there is no minimum above zero")
+    if certificate.flat_directions:
+        notes.append(f"{plural(certificate.flat_directions, 'direction')} of the features is not seen by the rows")
+    outcome = Outcome.CERTIFIED_NOT_UNIQUE if certificate.flat_directions else Outcome.CERTIFIED
+    return ConvexSolution(
+        weight=round_to(weights.weight, rows.dtype),
+        bias=None if weights.bias is None else weights.bias.to(rows.dtype),
+        criterion="Huber's loss with its scale",
+        certificate=certificate,
+        outcome=outcome if certificate.accepted else Outcome.NOT_CERTIFIED,
+        direction=None,
+        steps=steps,
+        passes=1,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - started,
+        single_target=True,
+    )
