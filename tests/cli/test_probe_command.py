@@ -81,3 +81,10 @@ def test_what_cannot_be_is_said_in_one_line(folder: Path, arguments: tuple[str, 
     assert message in aside
     assert aside.startswith("error: ")
     assert aside.count("\n") == 1
+
+
+def test_a_probe_by_cross_entropy(folder: Path) -> None:
+    text, _ = run("late.npy", "--labels", "labels.txt", "--criterion", "cross-entropy", "--l2", "1,10")
+    assert "left-out cross-entropy" in text
+    result = CliRunner().invoke(app, ["probe", "late.npy", "--labels", "labels.txt", "--criterion", "hinge"])
+    assert result.exit_code == 2

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 import closedform as cf
 from closedform.files.numpy_files import NpyFormat
-from closedform.probing.scores import wilson_interval
+from closedform.probing.scores import ClassScores, wilson_interval
+from closedform.probing.splits import split_rows
 from closedform.rows.one_hot import OneHotRows
+from closedform.words.errors import InputError
+from closedform.words.outcome import Outcome
 
 
 def blobs(rows: int = 240, features: int = 6, classes: int = 3, spread: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -336,3 +339,35 @@ def test_every_pair_of_choices_goes_together() -> None:
         assert result.outcome.certified
         assert (result.solution.bias is not None) == bias
         assert result.solution.weight.dtype == dtype
+
+
+def test_a_probe_by_cross_entropy_is_the_logistic_regression_chosen_by_its_folds(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(150, 4, dtype=torch.float64, generator=generator)
+    y = (X[:, :3] + torch.randn(150, 3, dtype=torch.float64, generator=generator)).argmax(1)
+    strengths = [0.1, 1.0, 10.0]
+    result = cf.probe(X, y, criterion="cross-entropy", l2=strengths)
+    path = result.path
+    assert path.scoring == "cross-entropy"
+    assert path.errors.shape == (3, 1)
+    best = int(path.errors.argmin())
+    assert float(path.l2) == strengths[best]
+    assert result.outcome is Outcome.CERTIFIED
+
+    rows, _ = split_rows(150, y, 0.25, 0)
+    direct = cf.solve(X[rows], y[rows], bias=True, l2=strengths[best], criterion=nn.CrossEntropyLoss())
+    torch.testing.assert_close(result.solution.weight, direct.weight, rtol=1e-9, atol=1e-12)
+    assert result.best.left_out_error == pytest.approx(float(path.errors.min()))
+    # Scores are probabilities: of three classes the best is a third at least.
+    scores = result.best.scores
+    assert isinstance(scores, ClassScores)
+    assert sum(scores.calibration.rows[:3]) == 0
+    result.to_html(tmp_path / "probe.html")
+    assert "mean cross-entropy" in (tmp_path / "probe.html").read_text(encoding="utf-8")
+
+    with pytest.raises(InputError, match="regression"):
+        cf.probe(X, X[:, 0], criterion="cross-entropy")
+    with pytest.raises(InputError, match="class_weight"):
+        cf.probe(X, y, criterion=nn.CrossEntropyLoss(label_smoothing=0.1))
+    with pytest.raises(InputError, match="too few"):
+        cf.probe(X[:6], torch.arange(6) % 2, criterion="cross-entropy")

@@ -49,6 +49,10 @@ _Share = Annotated[
 _ClassWeight = Annotated[
     str | None, typer.Option("--class-weight", metavar="NAME", help="balanced: every class has the same total weight.")
 ]
+_Criterion = Annotated[
+    str | None,
+    typer.Option("--criterion", metavar="NAME", help="squared (the default) or cross-entropy: logistic regression."),
+]
 _Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="Whether the layer has a bias.")]
 _L2 = Annotated[
     str | None,
@@ -72,6 +76,7 @@ def probe_command(
     test_features: _TestFeatures = None,
     test_labels: _TestLabels = None,
     task: _Task = None,
+    criterion: _Criterion = None,
     l2: _L2 = None,
     bias: _Bias = True,
     class_weight: _ClassWeight = None,
@@ -113,6 +118,7 @@ def probe_command(
         test_features=None if not test_features else _one_or_many(test_features),
         test_labels=test_labels,
         task=task,
+        criterion=criterion,
         l2=None if l2 is None else _strengths(l2),
         bias=bias,
         class_weight=class_weight,

@@ -200,10 +200,10 @@ class HuberRegressor(RegressorMixin, ConvexEstimator):
 
     Example:
         >>> from closedform.estimators import HuberRegressor
-        >>> X = [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0]]
-        >>> model = HuberRegressor(alpha=0.0, epsilon=2.0).fit(X, [0.1, 0.9, 2.1, 2.9, 4.1, 99.0])
-        >>> model.outliers_.tolist(), model.certificate_.accepted
-        ([False, False, False, False, False, True], True)
+        >>> X = [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]
+        >>> model = HuberRegressor(alpha=0.0, epsilon=2.0).fit(X, [0.1, 0.9, 2.1, 99.0, 4.1, 4.9, 6.1])
+        >>> model.outliers_.nonzero()[0].tolist(), model.coef_.round(12), model.certificate_.accepted
+        ([3], array([1.]), True)
     """
 
     def __init__(

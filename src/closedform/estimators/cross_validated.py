@@ -20,6 +20,7 @@ from closedform.estimators.linear import LinearEstimator, Ridge
 from closedform.estimators.tables import Training, read_training
 from closedform.fit.orchestrator import solve
 from closedform.fit.path import left_out_residuals, ridge_path
+from closedform.fit.solution import Solution
 from closedform.words.errors import InputError
 
 __all__ = ["RidgeCV", "RidgeClassifierCV"]
@@ -117,6 +118,7 @@ class CrossValidated(LinearEstimator, ABC):
                 chosen, scores = self._by_score(path.strengths, kept, labels, rows, params, per_target)
 
         solution = path.solution
+        assert isinstance(solution, Solution)
         if not torch.equal(chosen, path.l2):
             solution = solve(rows.X, targets, l2=chosen, bias=bias, sample_weight=weight)
         single = len(targets.shape) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from closedform.fit.convex import ConvexSolution
 from closedform.probing.record import LayerProbe, ProbeRecord
 from closedform.probing.scores import ClassScores, NumberScores
 from closedform.report.charts import LEFT, RIGHT, Chart, Scale, Series
@@ -43,7 +44,7 @@ def page_of(probe: ProbeRecord) -> Document:
             ("training rows", f"{probe.train_rows:,}"),
             ("test rows", f"{probe.test_rows:,}"),
             ("classes" if probe.classes else "targets", str(probe.solution.weight.shape[0])),
-            ("backward error", number(probe.solution.certificate.backward_error)),
+            _certainty(probe),
         )
     )
     lead = Section(_headline(probe), (Paragraph(str(probe.outcome)), facts), tone="headline")
@@ -61,6 +62,12 @@ def page_of(probe: ProbeRecord) -> Document:
     if probe.notes:
         sections.append(Section("Notes", (Notes(probe.notes),), key="notes"))
     return Document("Linear probe", _headline(probe), (lead,), tuple(sections), data={"probe": probe.to_dict()})
+
+
+def _certainty(probe: ProbeRecord) -> tuple[str, str]:
+    if isinstance(probe.solution, ConvexSolution):
+        return "relative gap", number(probe.solution.certificate.relative_gap)
+    return "backward error", number(probe.solution.certificate.backward_error)
 
 
 def chart_of(probe: ProbeRecord) -> Chart:
@@ -94,16 +101,20 @@ def _worth(layer: LayerProbe) -> float:
 
 def _headline(probe: ProbeRecord) -> str:
     of_rows = f"on {plural(probe.test_rows, 'test row')}"
-    layer = f" (layer {probe.best.name}, best of {len(probe.layers)} by leave-one-out)" if len(probe.layers) > 1 else ""
+    layer = f" (layer {probe.best.name}, best of {len(probe.layers)} by {_way(probe)})" if len(probe.layers) > 1 else ""
     if probe.accuracy is None or probe.interval is None:
         return f"R^2 {_worth(probe.best):.4g} {of_rows}{layer}"
     low, high = probe.interval
     return f"accuracy {probe.accuracy:.2%} ({low:.2%} to {high:.2%}) {of_rows}{layer}"
 
 
+def _way(probe: ProbeRecord) -> str:
+    return "leave-one-out" if probe.path.select == "loo" else "left-out"
+
+
 def _layers_table(probe: ProbeRecord) -> Table:
     best = probe.best
-    titles = ["layer", "features", "l2", "leave-one-out MSE"]
+    titles = ["layer", "features", "l2", f"{_way(probe)} {'MSE' if probe.path.select == 'loo' else 'cross-entropy'}"]
     if probe.classes:
         titles += ["accuracy", "from", "to", "balanced"] + ["top 5"] * (len(probe.classes) > 5)
     else:

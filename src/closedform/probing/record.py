@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
 
+from closedform.fit.convex import ConvexSolution
 from closedform.fit.path import RidgePath
 from closedform.fit.solution import Solution
 from closedform.probing.scores import ClassScores, NumberScores
@@ -35,13 +36,13 @@ class LayerProbe:
     scores: ClassScores | NumberScores
 
     @property
-    def solution(self) -> Solution:
+    def solution(self) -> Solution | ConvexSolution:
         """The certified fit at the strength chosen."""
         return self.path.solution
 
     @property
     def left_out_error(self) -> float:
-        """Mean squared leave-one-out error over the targets, by which the strength was chosen."""
+        """What chose the strength: mean squared leave-one-out error, or cross-entropy on folds left out."""
         return float(self.path.error.mean())
 
     def metrics(self) -> dict[str, float]:
@@ -107,7 +108,7 @@ class ProbeRecord(ChartReport, ABC):
 
     @property
     def best(self) -> LayerProbe:
-        """The layer with the least leave-one-out error."""
+        """The layer with the least error on rows left out."""
         return min(self.layers, key=lambda layer: layer.left_out_error)
 
     @property
@@ -116,7 +117,7 @@ class ProbeRecord(ChartReport, ABC):
         return self.best.path
 
     @property
-    def solution(self) -> Solution:
+    def solution(self) -> Solution | ConvexSolution:
         """The certified fit of the best layer."""
         return self.best.solution
 

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from closedform.fit.convex import ConvexSolution
 from closedform.fit.solution import Solution
 from closedform.rows.source import Source
 
@@ -29,7 +30,7 @@ class Calibration:
     """How often a probe is right where its best score says how often it should be.
 
     Least-squares scores on one-hot rows estimate probabilities of the classes (Richard and Lippmann 1991); they are
-    held to 0 and 1 here.
+    held to 0 and 1 here. Those of a cross-entropy are its probabilities.
 
     Attributes:
         rows: Rows in each tenth of the scores.
@@ -115,7 +116,7 @@ def wilson_interval(right: int, rows: int, confidence: float = 0.95) -> tuple[fl
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def score_classes(solution: Solution, X: Source, codes: Tensor, confidence: float) -> ClassScores:
+def score_classes(solution: Solution | ConvexSolution, X: Source, codes: Tensor, confidence: float) -> ClassScores:
     """Judge a probe for classes.
 
     Args:
@@ -130,6 +131,8 @@ def score_classes(solution: Solution, X: Source, codes: Tensor, confidence: floa
     among_best = 0
     for start, stop in _blocks(X, classes):
         scores, truth = _predicted(solution, X, start, stop), codes[start:stop]
+        if isinstance(solution, ConvexSolution):
+            scores = scores.softmax(1)
         best, said = scores.max(1)
         pairs += torch.bincount(truth * classes + said, minlength=classes * classes)
         if classes > _TOP:
@@ -168,7 +171,7 @@ def _calibration(bins: Tensor, rows: int) -> Calibration:
     )
 
 
-def score_numbers(solution: Solution, X: Source, values: Tensor) -> NumberScores:
+def score_numbers(solution: Solution | ConvexSolution, X: Source, values: Tensor) -> NumberScores:
     """Judge a probe for numbers.
 
     Args:
@@ -199,5 +202,5 @@ def _blocks(X: Source, targets: int) -> Any:
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _predicted(solution: Solution, X: Source, start: int, stop: int) -> Tensor:
+def _predicted(solution: Solution | ConvexSolution, X: Source, start: int, stop: int) -> Tensor:
     return solution.predict(X.read(start, stop)).detach().to(device="cpu", dtype=torch.float64)

@@ -228,6 +228,7 @@ def _certificate(problem: _Joint, at: _Point, *, unseen: int) -> GapCertificate:
         high, low = twofold_product(problem.U.T.contiguous(), problem.weight * at.u)
         exact = problem.penalty * at.w - high - low
         gap = min(gap, _gap(problem, at, exact.abs() + 4 * _EPS * (exact.abs() + (problem.penalty * at.w).abs())))
+
     relative = gap / at.objective if at.objective else gap
     H = 2 / at.scale * problem.gram + torch.diag(problem.penalty)
     values = torch.linalg.eigvalsh(H)

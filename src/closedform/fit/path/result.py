@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.fit.convex import ConvexSolution
 from closedform.fit.solution import Solution
 from closedform.report.base import ChartReport
 from closedform.report.charts import LEFT, RIGHT, Chart, Mark, Scale, Series, decades
@@ -35,7 +36,12 @@ _WAYS = {
     "gcv": "generalized cross-validation",
     "k-fold": "cross-validation by folds",
 }
-_LOSSES = {"mse": "mean squared error", "mae": "mean absolute error", "density": "mean squared error"}
+_LOSSES = {
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "density": "mean squared error",
+    "cross-entropy": "mean cross-entropy",
+}
 
 
 @final
@@ -48,11 +54,12 @@ class RidgePath(ChartReport):
         errors: Error of each strength and target, ``(strengths, targets)``: by default the mean squared leave-one-out
             residual, weighted by ``sample_weight``.
         standard_errors: Standard errors of those means, ``(strengths, targets)``; nan for GCV, which is no mean.
-        degrees_of_freedom: Effective number of weights, the bias included, ``(strengths,)``.
+        degrees_of_freedom: Effective number of weights, the bias included, ``(strengths,)``; nan for cross-entropies.
         l2: The strength chosen for each target, ``(targets,)``.
         solution: The certified fit at these strengths.
         select: ``"loo"``, ``"gcv"`` or ``"k-fold"``.
-        scoring: What is least at the chosen strengths: ``"mse"``, ``"mae"``, or of kernels ``"density"``.
+        scoring: What is least at the chosen strengths: ``"mse"``, ``"mae"``, of kernels ``"density"``, of probes
+            ``"cross-entropy"``.
         interpolated_rows: Number of rows with leverage 1 as the strength goes to zero.
         notes: What the user should know of the choice.
         seconds: Wall time.
@@ -63,7 +70,7 @@ class RidgePath(ChartReport):
     standard_errors: Tensor
     degrees_of_freedom: Tensor
     l2: Tensor
-    solution: Solution
+    solution: Solution | ConvexSolution
     select: str
     scoring: str
     interpolated_rows: int
@@ -98,7 +105,7 @@ class RidgePath(ChartReport):
             "strengths": self.strengths.tolist(),
             "errors": plain(self.errors.tolist()),
             "standard_errors": plain(self.standard_errors.tolist()),
-            "degrees_of_freedom": self.degrees_of_freedom.tolist(),
+            "degrees_of_freedom": plain(self.degrees_of_freedom.tolist()),
             "l2": self.l2.tolist(),
             "error": plain(self.error.tolist()),
             "interpolated_rows": self.interpolated_rows,
@@ -208,6 +215,12 @@ def _headline(path: RidgePath) -> str:
     return f"l2 = {chosen} by {way}, of {plural(path.strengths.shape[0], 'strength')}"
 
 
+def _certainty(solution: Solution | ConvexSolution) -> tuple[str, str]:
+    if isinstance(solution, ConvexSolution):
+        return "relative gap at the choice", number(solution.certificate.relative_gap)
+    return "backward error at the choice", number(solution.certificate.backward_error)
+
+
 def _summary_of(path: RidgePath) -> Document:
     """Return what fits a screen."""
     lead = Section(_headline(path), (Paragraph(str(path.solution.outcome)), *_blocks(path, _LISTED)), tone="headline")
@@ -221,7 +234,7 @@ def _page_of(path: RidgePath) -> Document:
             ("strengths", str(path.strengths.shape[0])),
             ("targets", str(path.errors.shape[1])),
             ("errors by", _WAYS[path.select]),
-            ("backward error at the choice", number(path.solution.certificate.backward_error)),
+            _certainty(path.solution),
         )
     )
     section = Section("Ridge path", (_path_chart(path), *_blocks(path, path.errors.shape[1])), key="ridge-path")
