@@ -96,3 +96,40 @@ def test_the_name_of_squared_error_is_least_squares(classes: Path, tmp_path: Pat
     one, other = (run("solve", classes, *options) for options in (["--criterion", "mse"], []))
     assert one.exit_code == other.exit_code == 0
     assert "backward error" in one.stdout
+
+
+def test_diagnose_says_whether_absolute_error_and_least_squares_share_their_minimiser(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    X, y = random.standard_normal((40, 3)), random.standard_normal(40)
+    np.savez(tmp_path / "tall.npz", X=X, y=y)
+    result = run("diagnose", tmp_path / "tall.npz", "--criterion", "l1", "--lr", 0.1)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    least = np.linalg.lstsq(X, y, rcond=None)[0]
+    assert f"L1Loss is {np.abs(y - X @ least).mean():.3g}" in said
+    assert f"mean squared error {((y - X @ least) ** 2).mean():.3g} there" in said
+    assert "never comes to rest" in said
+
+    np.savez(tmp_path / "square.npz", X=X[:3], y=y[:3])
+    same = run("diagnose", tmp_path / "square.npz", "--criterion", "l1")
+    assert "same minimiser" in " ".join(same.stdout.split())
+
+
+def test_diagnose_by_cross_entropy_judges_a_fresh_layer(classes: Path, tmp_path: Path) -> None:
+    js, page = tmp_path / "out.json", tmp_path / "page.html"
+    options = ["--criterion", "cross-entropy", "--bias", "--l2", 0.5, "--lr", 1e6, "--json", js, "--html", page]
+    result = run("diagnose", classes, *options)
+    assert result.exit_code == 0, result.output
+    record = json.loads(js.read_text())
+    with np.load(classes) as archive:
+        data = dict(archive)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 3, dtype=torch.float64)
+    logits = torch.nn.functional.linear(torch.from_numpy(data["X_train"]), layer.weight, layer.bias)
+    penalty = 0.25 * float(layer.weight.detach().square().sum()) / 70
+    loss = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(data["y_train"]))) + penalty
+    assert record["loss"] == pytest.approx(loss, rel=1e-12)
+    assert 0 < record["excess_loss"] < loss
+    assert "cannot come to rest" in page.read_text(encoding="utf-8")
+    refused = run("diagnose", classes, "--criterion", "cross-entropy", "--steps", 5)
+    assert refused.exit_code == 2

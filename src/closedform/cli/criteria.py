@@ -1,4 +1,4 @@
-"""What ``closedform solve --criterion`` prints, writes and exits with."""
+"""What ``closedform solve`` and ``closedform diagnose`` do with ``--criterion``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
     from closedform.cli.output import Output, OutputFile, Screen
     from closedform.cli.sources import Tables
+    from closedform.explain.criteria import CriterionDiagnosis
     from closedform.fit.convex import ConvexSolution
     from closedform.rows.source import Source
 
-__all__ = ["checked_criterion", "finish_by_criterion"]
+__all__ = ["checked_criterion", "diagnose_by_criterion", "finish_by_criterion"]
 
 #: Test rows that are predicted from at a time.
 _ROWS = 4096
@@ -32,6 +36,63 @@ def checked_criterion(name: str | None) -> str | None:
     if name is not None:
         criterion_by_name(name)
     return name
+
+
+def diagnose_by_criterion(
+    tables: Tables, context: typer.Context, settings: tuple[str, float | None, float | None, bool] | None
+) -> CriterionDiagnosis:
+    """Return what keeps an optimizer from the minimum of another criterion than squared error.
+
+    Args:
+        tables: What was read.
+        context: The command's context.
+        settings: The optimizer's name, learning rate, momentum and whether it is Nesterov's; None for no optimizer.
+    """
+    from torch import nn
+
+    from closedform.cli.fresh import fresh_layer
+    from closedform.explain.criteria import diagnose_criterion
+    from closedform.losses import criterion_by_name
+
+    asked = context.params
+    criterion = criterion_by_name(asked["criterion"])
+    layer = trained = None
+    if settings is not None:
+        labels = isinstance(criterion, nn.CrossEntropyLoss) and len(tables.Y.shape) == 1
+        outputs = _classes(tables.Y) if labels else None
+        layer = fresh_layer(tables.X, tables.Y, asked["bias"], asked["seed"], outputs)
+        trained = _torch_optimizer(layer, *settings)
+    return diagnose_criterion(
+        tables.X,
+        tables.Y,
+        criterion,
+        bias=asked["bias"],
+        l2=asked["l2"],
+        sample_weight=tables.weight,
+        model=layer,
+        optimizer=trained,
+        steps=asked["steps"],
+        batch_size=asked["batch_size"],
+    )
+
+
+def _classes(Y: Source) -> int:
+    """Return how many classes the labels call for."""
+    return 1 + max(int(Y.read(start, min(start + _ROWS, Y.shape[0])).max()) for start in range(0, Y.shape[0], _ROWS))
+
+
+def _torch_optimizer(
+    layer: nn.Linear, name: str, lr: float | None, momentum: float | None, nesterov: bool
+) -> Optimizer:
+    """Return the optimizer that trains a layer, with torch's own rate where none is given."""
+    from torch.optim import LBFGS, SGD, Adam
+
+    if name == "lbfgs":
+        return LBFGS(layer.parameters(), lr=1.0 if lr is None else lr)
+    rate = 1e-3 if lr is None else lr
+    if name == "adam":
+        return Adam(layer.parameters(), lr=rate)
+    return SGD(layer.parameters(), lr=rate, momentum=momentum or 0.0, nesterov=nesterov)
 
 
 def finish_by_criterion(

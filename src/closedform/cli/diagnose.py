@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from closedform.cli.options import L2, Bias, Features, Files, JsonFile, Memory, PageFile, Quiet, Seed, Targets, Weight
+from closedform.cli.options import (
+    L2,
+    Bias,
+    CriterionName,
+    Features,
+    Files,
+    JsonFile,
+    Memory,
+    PageFile,
+    Quiet,
+    Seed,
+    Targets,
+    Weight,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,9 +31,8 @@ if TYPE_CHECKING:
     from closedform.cli.sources import Tables
     from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.readers.optimizers import OptimizerReading
-    from closedform.rows import Source
 
-__all__ = ["as_model", "diagnose_command", "fresh_layer"]
+__all__ = ["diagnose_command"]
 
 #: The optimizers, with the learning rates that torch.optim gives them.
 _OPTIMIZERS = {"sgd": 1e-3, "adam": 1e-3, "lbfgs": 1.0}
@@ -60,6 +72,7 @@ def diagnose_command(
     weight: Weight = None,
     bias: Bias = False,
     l2: L2 = 0.0,
+    criterion: CriterionName = None,
     optimizer: _OptimizerName = None,
     lr: _LearningRate = None,
     momentum: _Momentum = None,
@@ -75,11 +88,13 @@ def diagnose_command(
 ) -> None:
     """Say why an optimizer does or does not get to the minimiser, with numbers measured on the data.
 
-    With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged.
+    With --lr or --optimizer the run of a fresh nn.Linear under that optimizer is judged. With --criterion: whether
+    there is a minimiser, what it is worth beside that of least squares, and how steep the loss is there.
 
     The keys are found in FILE where they are not given. Exit status 0, unless --fail-on asks for 1.
     """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.commands import command_for, with_commands
+    from closedform.cli.criteria import checked_criterion, diagnose_by_criterion
     from closedform.cli.output import Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
@@ -91,8 +106,19 @@ def diagnose_command(
     page, data = page_output(html), json_output(json)
     refuse_overwriting((file, x, y, weight), page, data)
     name = _optimizer_name(optimizer, lr, momentum, nesterov)
+    criterion = checked_criterion(criterion)
     screen = Screen.of(quiet, data)
     tables = open_tables(file, screen, x=x, y=y, weight=weight, test_rows=False)
+    if criterion not in (None, "squared", "mse"):
+        settings = None if name is None else (name, lr, momentum, nesterov)
+        found = diagnose_by_criterion(tables, context, settings)
+        screen.show(found.summary())
+        if page is not None:
+            write_page(found.page(), page, screen)
+        if data is not None:
+            screen.write(data, json_record(context, found.to_dict(), tables=tables))
+        raise typer.Exit(int(fail_on is not None and not found.solution.outcome.certified))
+
     model, trained = (None, None) if name is None else _trained(name, tables, bias, seed, lr, momentum, nesterov)
     diagnosis = diagnose_for(
         Command(shlex.join([*tables.file.split("\n"), *tables.options])),
@@ -127,26 +153,6 @@ def _is_as_bad(diagnosis: Diagnosis, limit: FailOn) -> bool:
     return any(finding.severity.value in counted for finding in diagnosis.findings)
 
 
-def fresh_layer(X: Source, Y: Source, bias: bool, seed: int) -> nn.Linear:
-    """Return the layer that ``nn.Linear`` makes after ``torch.manual_seed(seed)``, in the dtype of the features."""
-    import torch
-    from torch import nn
-
-    # In float16 and bfloat16 no kernel draws the same numbers on every machine, and integers hold no weights.
-    dtype = X.dtype if X.dtype in (torch.float32, torch.float64) else torch.float64
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        features, targets = (table.shape[1] if len(table.shape) > 1 else 1 for table in (X, Y))
-        return nn.Linear(features, targets, bias=bias, dtype=dtype)
-
-
-def as_model(layer: nn.Linear, Y: Source) -> nn.Module:
-    """Give the layer's output the shape of the targets: a file's ``(rows,)`` is no mistake of a training loop."""
-    from torch import nn
-
-    return nn.Sequential(layer, nn.Flatten(0)) if len(Y.shape) == 1 else layer
-
-
 def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | None, nesterov: bool) -> str | None:
     """Check the settings; None where there are none.
 
@@ -175,6 +181,8 @@ def _trained(
     name: str, tables: Tables, bias: bool, seed: int, lr: float | None, momentum: float | None, nesterov: bool
 ) -> tuple[nn.Module, Optimizer | OptimizerReading]:
     """Return a fresh model for the tables, and the optimizer that trains it."""
+    from closedform.cli.fresh import as_model, fresh_layer
+
     layer = fresh_layer(tables.X, tables.Y, bias, seed)
     return as_model(layer, tables.Y), _optimizer(name, layer, lr, momentum, nesterov)
 

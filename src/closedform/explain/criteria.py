@@ -19,8 +19,10 @@ from closedform.fit.convex import (
     curvature_at,
     divisor_of,
     excess_over,
+    loss_at,
     solve_criterion,
 )
+from closedform.fit.orchestrator import solve
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import CRITERIA, HingeLoss, PinballLoss, SquaredHingeLoss
@@ -33,10 +35,16 @@ from closedform.words.numbers import short
 
 __all__ = ["CriterionDiagnosis", "diagnose_criterion", "has_its_own_minimiser"]
 
+#: Excess, relative to the loss, that is rounding.
+_NOTHING = 1e-10
+#: Wider than residuals are.
+_BEYOND_ALL = 1e150
 #: Rows that a model is tried on.
 _TRIED_ROWS = 64
 #: Criteria of residuals, which are explained beside squared error.
 _OF_RESIDUALS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+#: Criteria whose slope jumps.
+_WITH_KINKS = (nn.L1Loss, PinballLoss, HingeLoss)
 #: All criteria that are known.
 _KINDS = tuple({type(make()) for make in CRITERIA.values()} | {HingeLoss, PinballLoss, SquaredHingeLoss})
 
@@ -173,7 +181,32 @@ def diagnose_criterion(
         sentences=(),
     )
     said = (*_existence(found), *_steepness(found), *_steps(found, optimizer, rows, request))
+    if known and isinstance(criterion, _OF_RESIDUALS):
+        said = (*said, *_beside_squares(rows, request, sample_weight, solution))
     return CriterionDiagnosis(solution, found.loss, found.excess_loss, found.at_start, at_minimum, said)
+
+
+def _beside_squares(rows: Rows, request: ConvexRequest, sample_weight: Any, solution: ConvexSolution) -> list[str]:
+    """Say whether least squares has the same minimiser, by the losses of both at both."""
+    squares = solve(rows.x, rows.y, bias=request.bias, l2=request.l2, sample_weight=sample_weight)
+    there, here = Weights(squares.weight, squares.bias).to(torch.float64), Weights(solution.weight, solution.bias)
+    excess = excess_over(rows, request, there, solution)
+    # Huber's loss is half the squared error where its delta is beyond all residuals.
+    errors = [2 * loss_at(rows, nn.HuberLoss(delta=_BEYOND_ALL), weights) for weights in (there, here)]
+    name, least = solution.criterion, solution.certificate.loss
+    zero = loss_at(rows, request.criterion, here.map(torch.zeros_like))
+    if excess.excess_loss <= _NOTHING * zero and solution.certificate.loss <= _NOTHING * zero:
+        return [
+            f"Least squares has the same minimiser: its weights meet every row up to rounding, so that {name} there is "
+            f"{short(excess.loss)}, and no loss is below zero."
+        ]
+    if excess.excess_loss <= _NOTHING * excess.loss:
+        return [f"Least squares has the same minimiser, up to rounding: {name} there is {short(excess.loss)}."]
+    return [
+        f"Least squares has another minimiser: {name} is {short(excess.loss)} there and {short(least)} at its own, the "
+        f"mean squared error {short(errors[0])} there and {short(errors[1])} here; no optimizer and no learning rate "
+        "makes them one."
+    ]
 
 
 def _layer_of(model: Any, rows: Rows) -> Weights:
@@ -224,6 +257,11 @@ def _steps(found: CriterionDiagnosis, optimizer: Any, rows: Rows, request: Conve
             f"weight_decay={decay:g} has another minimiser, that of l2={decay * divisor:g} (it decays the bias too)."
         )
     bent = found.at_minimum
+    if isinstance(request.criterion, _WITH_KINKS) and type(optimizer) is torch.optim.SGD:
+        said.append(
+            f"The gradient of {found.solution.criterion} does not shrink towards the minimum: with a constant "
+            f"lr {float(group['lr']):g} SGD never comes to rest; let it fall."
+        )
     if type(optimizer) is not torch.optim.SGD or bent is None or group["dampening"]:
         return said
 
