@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
 
 from closedform.cli.app import app
+from closedform.words.numbers import short
 
 runner = CliRunner()
 
@@ -106,8 +107,8 @@ def test_diagnose_says_whether_absolute_error_and_least_squares_share_their_mini
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
     least = np.linalg.lstsq(X, y, rcond=None)[0]
-    assert f"L1Loss is {np.abs(y - X @ least).mean():.3g}" in said
-    assert f"mean squared error {((y - X @ least) ** 2).mean():.3g} there" in said
+    assert f"L1Loss is {short(np.abs(y - X @ least).mean())} there" in said
+    assert f"mean squared error {short(((y - X @ least) ** 2).mean())} there" in said
     assert "never comes to rest" in said
 
     np.savez(tmp_path / "square.npz", X=X[:3], y=y[:3])
@@ -125,7 +126,7 @@ def test_diagnose_by_cross_entropy_judges_a_fresh_layer(classes: Path, tmp_path:
         data = dict(archive)
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 3, dtype=torch.float64)
-    logits = torch.nn.functional.linear(torch.from_numpy(data["X_train"]), layer.weight, layer.bias)
+    logits = layer(torch.from_numpy(data["X_train"])).detach()
     penalty = 0.25 * float(layer.weight.detach().square().sum()) / 70
     loss = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(data["y_train"]))) + penalty
     assert record["loss"] == pytest.approx(loss, rel=1e-12)

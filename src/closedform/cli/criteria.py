@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from closedform.fit.convex import ConvexSolution
     from closedform.rows.source import Source
 
-__all__ = ["checked_criterion", "diagnose_by_criterion", "finish_by_criterion"]
+__all__ = ["checked_criterion", "finish_by_criterion", "finish_diagnosis"]
 
 #: Test rows that are predicted from at a time.
 _ROWS = 4096
@@ -38,16 +38,42 @@ def checked_criterion(name: str | None) -> str | None:
     return name
 
 
-def diagnose_by_criterion(
-    tables: Tables, context: typer.Context, settings: tuple[str, float | None, float | None, bool] | None
-) -> CriterionDiagnosis:
-    """Return what keeps an optimizer from the minimum of another criterion than squared error.
+def finish_diagnosis(
+    tables: Tables,
+    context: typer.Context,
+    screen: Screen,
+    settings: tuple[str, float | None, float | None, bool] | None,
+    page: OutputFile | None,
+    data: Output | None,
+) -> NoReturn:
+    """Say what keeps an optimizer from the minimum of another criterion than squared error, and exit.
 
     Args:
         tables: What was read.
         context: The command's context.
+        screen: Where it is said.
         settings: The optimizer's name, learning rate, momentum and whether it is Nesterov's; None for no optimizer.
+        page: Where the page goes, or None.
+        data: Where the JSON goes, or None.
+
+    Raises:
+        typer.Exit: always; 1 where no minimiser is proven and ``--fail-on`` is given.
     """
+    from closedform.cli.record import json_record
+    from closedform.cli.showing import write_page
+
+    found = _diagnosis(tables, context, settings)
+    screen.show(found.summary())
+    if page is not None:
+        write_page(found.page(), page, screen)
+    if data is not None:
+        screen.write(data, json_record(context, found.to_dict(), tables=tables))
+    raise typer.Exit(int(context.params["fail_on"] is not None and not found.solution.outcome.certified))
+
+
+def _diagnosis(
+    tables: Tables, context: typer.Context, settings: tuple[str, float | None, float | None, bool] | None
+) -> CriterionDiagnosis:
     from torch import nn
 
     from closedform.cli.fresh import fresh_layer

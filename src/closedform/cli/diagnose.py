@@ -94,7 +94,7 @@ def diagnose_command(
     The keys are found in FILE where they are not given. Exit status 0, unless --fail-on asks for 1.
     """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.commands import command_for, with_commands
-    from closedform.cli.criteria import checked_criterion, diagnose_by_criterion
+    from closedform.cli.criteria import checked_criterion, finish_diagnosis
     from closedform.cli.output import Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
@@ -110,15 +110,7 @@ def diagnose_command(
     screen = Screen.of(quiet, data)
     tables = open_tables(file, screen, x=x, y=y, weight=weight, test_rows=False)
     if criterion not in (None, "squared", "mse"):
-        settings = None if name is None else (name, lr, momentum, nesterov)
-        found = diagnose_by_criterion(tables, context, settings)
-        screen.show(found.summary())
-        if page is not None:
-            write_page(found.page(), page, screen)
-        if data is not None:
-            screen.write(data, json_record(context, found.to_dict(), tables=tables))
-        raise typer.Exit(int(fail_on is not None and not found.solution.outcome.certified))
-
+        finish_diagnosis(tables, context, screen, None if name is None else (name, lr, momentum, nesterov), page, data)
     model, trained = (None, None) if name is None else _trained(name, tables, bias, seed, lr, momentum, nesterov)
     diagnosis = diagnose_for(
         Command(shlex.join([*tables.file.split("\n"), *tables.options])),

@@ -99,17 +99,13 @@ def probe_command(
     from closedform.cli.showing import page_output, write_page
     from closedform.files import open_source
     from closedform.probing.entry import probe
-    from closedform.words.errors import MissingExtraError
 
     layer = None if out is None else OutputFile(out, "--out", (".safetensors",))
     image = None if plot is None else OutputFile(plot, "--plot", _IMAGES)
     page, data = page_output(html), json_output(json)
     read = (*features, labels, *(test_features or ()), test_labels, weight)
     refuse_overwriting(read, layer, image, page, data)
-    if layer is not None and find_spec("safetensors") is None:
-        raise MissingExtraError("safetensors", "files", "--out")
-    if image is not None and find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "report", "--plot")
+    _check_packages(layer, image)
 
     screen = Screen.of(quiet, data)
     result = probe(
@@ -137,6 +133,20 @@ def probe_command(
     if data is not None:
         screen.write(data, json_record(context, result.to_dict(), data=[open_source(file) for file in features]))
     raise typer.Exit(0 if result.outcome.certified else 1)
+
+
+def _check_packages(layer: OutputFile | None, image: OutputFile | None) -> None:
+    """Refuse outputs whose packages are missing, before anything is computed.
+
+    Raises:
+        MissingExtraError: one is.
+    """
+    from closedform.words.errors import MissingExtraError
+
+    if layer is not None and find_spec("safetensors") is None:
+        raise MissingExtraError("safetensors", "files", "--out")
+    if image is not None and find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "report", "--plot")
 
 
 def _one_or_many(files: list[str]) -> str | list[str]:

@@ -21,6 +21,7 @@ class _Rounded(AttainedLoss, ABC):
 
     name: ClassVar[str]
     smooth = False
+    of_residuals = True
 
     def __init__(self, width: float, scale: float, *, averages: bool) -> None:
         self.width, self.scale, self.averages = width, scale, averages

@@ -341,3 +341,36 @@ def test_a_medical_table_to_ten_digits() -> None:
                     H[u, v] += s * (1 - s) * a[u] * a[v]
         step = mpmath.lu_solve(H, -g)
     assert max(abs(float(d)) / abs(t) for d, t in zip(step, theta, strict=True)) < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes", "huber"])
+def test_a_wide_table_has_the_minimum_of_its_row_space(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(30, 200, dtype=torch.float64, generator=generator)
+    codes = torch.randint(3, (30,), generator=generator)
+    criterion: nn.Module = nn.CrossEntropyLoss()
+    Y = codes
+    if kind == "binary":
+        criterion, Y = nn.BCEWithLogitsLoss(), (codes > 0).double()
+    elif kind == "huber":
+        criterion, Y = nn.HuberLoss(), torch.randn(30, dtype=torch.float64, generator=generator)
+    sol = cf.solve(X, Y, l2=2.0, criterion=criterion)
+    assert sol.outcome.certified, sol
+    basis, R = torch.linalg.qr(X.T)
+    # Without the detour: the columns of this table are not many.
+    narrow = cf.solve(R.T.contiguous(), Y, l2=2.0, criterion=criterion)
+    torch.testing.assert_close(sol.weight, narrow.weight @ basis.T, rtol=1e-7, atol=1e-8)
+    assert sol.certificate.objective == pytest.approx(narrow.certificate.objective, rel=1e-12)
+
+    free = cf.solve(X, Y, bias=True, criterion=criterion)
+    if kind == "huber":
+        assert free.outcome is Outcome.CERTIFIED_NOT_UNIQUE
+        least = cf.solve(X, Y, bias=True)
+        torch.testing.assert_close(free.weight, least.weight, rtol=1e-8, atol=1e-10)
+    else:
+        assert free.outcome is Outcome.NO_MINIMISER
+        direction = free.direction
+        assert direction is not None
+        change = X @ direction.weight.T + direction.bias
+        right = (2 * Y - 1) * change[:, 0] > 0 if kind == "binary" else change.argmax(1) == Y
+        assert bool(right.all())

@@ -18,6 +18,7 @@ from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
+from closedform.fit.convex.wide import met, narrowed
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
@@ -62,8 +63,53 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
         if isinstance(criterion, Kinked):
             solution = solve_kinked(design, criterion, request)
         else:
-            solution = _solve(design, criterion, request)
+            found = _solved_in_row_space(watched, criterion, request)
+            solution = _solve(design, criterion, request) if found is None else found
     return replace(solution, seconds=time.perf_counter() - started)
+
+
+def _solved_in_row_space(rows: Rows, criterion: Criterion, request: ConvexRequest) -> ConvexSolution | None:
+    """Return the solution of a wide table by a square one, with a ridge or where its classes are divided; else None."""
+    narrow = narrowed(rows)
+    if narrow is None:
+        return None
+    inner = replace(request, dtype=torch.float64, start=narrow.lowered(request.start))
+    found = _solve(Design(narrow.rows, scan(narrow.rows), bias=request.bias), criterion, inner)
+    weights = narrow.raised(Weights(found.weight, found.bias))
+    direction = None if found.direction is None else narrow.raised(found.direction)
+    certificate = found.certificate
+    if direction is not None and not narrow.separates(direction, criterion):
+        return None
+
+    if direction is None:
+        least = min(check_ridge(request.l2, weights.weight.shape[0]))
+        if not least or not found.outcome.certified:
+            return None
+        gap = narrow.gap(found, criterion, least)
+        shared = gap / certificate.gap if certificate.gap else 1.0
+        relative = certificate.relative_gap * shared
+        certificate = replace(
+            certificate,
+            accepted=relative <= GAP_TOLERANCE,
+            gap=gap,
+            relative_gap=relative,
+            excess_loss=certificate.excess_loss * shared,
+            reason=f"{certificate.reason}, in the space of the rows",
+        )
+        if not certificate.accepted:
+            return None
+    dtype = rows.dtype if request.dtype is None else request.dtype
+    notes = found.notes
+    if dtype != torch.float64:
+        notes = (*notes, f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
+    return replace(
+        found,
+        weight=round_to(weights.weight, dtype),
+        bias=None if weights.bias is None else weights.bias.to(dtype),
+        direction=direction,
+        certificate=certificate,
+        notes=notes,
+    )
 
 
 def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> ConvexSolution:
@@ -81,6 +127,13 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         raise InputError("no row counts: every label is ignored, or its class has weight 0.")
 
     problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths)
+    if criterion.of_residuals and not any(strengths) and rows.n_rows <= problem.n_columns:
+        exact = met(design, criterion, n_outputs)
+        if exact is not None and exact[1].accepted:
+            theta = exact[0].stacked() / design.columns.scale.unsqueeze(1)
+            reached = Descent(theta, 0, 1, "converged", None)
+            outline = _Outline(problem, design, request, counts)
+            return outline.solution(theta, outline.in_units(exact[1]), None, reached, design.norms)
     outline = _Outline(problem, design, request, counts)
     far = outline.falling_bias()
     null = _null_directions(design, strengths)
@@ -133,6 +186,14 @@ class _Outline:
     def divisor(self) -> float:
         """What the criterion's reduction divides the sum of row losses by."""
         return float(self.counts.totals) if self.problem.criterion.averages else 1.0
+
+    def in_units(self, certificate: GapCertificate) -> GapCertificate:
+        """Return a certificate of sums of losses in the units of the criterion."""
+        return replace(
+            certificate,
+            excess_loss=certificate.excess_loss / self.divisor,
+            loss=certificate.loss / self.divisor,
+        )
 
     def falling_bias(self) -> Weights | None:
         """Return a change of the bias along which the loss falls for ever, whatever the ridge, or None."""

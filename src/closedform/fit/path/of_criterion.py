@@ -62,7 +62,7 @@ def cross_entropy_path(
     asked = ConvexRequest(
         nn.CrossEntropyLoss(), check_bias(bias), outputs=n_classes, dtype=torch.float64, progress=progress
     )
-    weight = torch.ones(rows.n_rows, dtype=torch.float64) if sample_weight is None else sample_weight
+    weight = torch.ones(rows.n_rows, dtype=torch.float64, device="cpu") if sample_weight is None else sample_weight
     found = [_left_out(rows, weight.cpu(), folds == fold, strengths, asked) for fold in range(_FOLDS)]
     losses = torch.tensor([each[0] for each in found], dtype=torch.float64, device="cpu")
     errors = losses.mean(0).unsqueeze(1)
@@ -118,7 +118,7 @@ def _left_out(
         replace(rows, weight=TensorSource(torch.where(part, weight, 0.0).to(device), "sample_weight"))
         for part in (~left_out, left_out)
     )
-    losses, fits = [0.0] * len(strengths), [Weights(torch.zeros(0), None)] * len(strengths)
+    losses, fits = [0.0] * len(strengths), [Weights(weight, None)] * len(strengths)
     start: Weights | None = None
     for place in strengths.argsort(descending=True).tolist():
         solution: ConvexSolution = solve_criterion(inner, replace(asked, l2=float(strengths[place]), start=start))
