@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from closedform.cli.output import Output, OutputFile, Screen
     from closedform.cli.sources import Tables
     from closedform.explain.diagnosis import Diagnosis
     from closedform.explain.readers.optimizers import OptimizerReading
@@ -93,11 +94,9 @@ def diagnose_command(
 
     The keys are found in FILE where they are not given. Exit status 0, unless --fail-on asks for 1.
     """  # noqa: DOC501  # typer prints it as the help of the command
-    from closedform.cli.commands import command_for, with_commands
     from closedform.cli.criteria import checked_criterion, finish_diagnosis
     from closedform.cli.output import Screen, json_output, refuse_overwriting
-    from closedform.cli.record import json_record
-    from closedform.cli.showing import page_output, write_page
+    from closedform.cli.showing import page_output
     from closedform.cli.sources import named_files, open_tables
     from closedform.explain.entry import diagnose_for
     from closedform.explain.setting import Command
@@ -125,10 +124,32 @@ def diagnose_command(
         batch_size=batch_size,
         feature_names=tables.X.columns,
     )
+    _finish(diagnosis, tables, context, screen, page, data)
+    raise typer.Exit(int(fail_on is not None and _is_as_bad(diagnosis, fail_on)))
+
+
+def _finish(
+    diagnosis: Diagnosis,
+    tables: Tables,
+    context: typer.Context,
+    screen: Screen,
+    page: OutputFile | None,
+    data: Output | None,
+) -> None:
+    """Print what was found, with commands for remedies, and write the files."""
+    from closedform.cli.commands import command_for, with_commands
+    from closedform.cli.record import json_record
+    from closedform.cli.showing import write_page
+
+    asked = context.params
     command = partial(
         command_for,
         file=tables.file,
-        options=[*tables.options, *(["--bias"] if bias else []), *(["--l2", f"{l2:g}"] if l2 else [])],
+        options=[
+            *tables.options,
+            *(["--bias"] if asked["bias"] else []),
+            *(["--l2", f"{asked['l2']:g}"] if asked["l2"] else []),
+        ],
     )
     screen.show(with_commands(diagnosis.summary(), command))
     if page is not None:
@@ -136,7 +157,6 @@ def diagnose_command(
     if data is not None:
         commands = {finding.name: command(finding.remedy) for finding in diagnosis.findings}
         screen.write(data, json_record(context, {**diagnosis.to_dict(), "commands": commands}, tables=tables))
-    raise typer.Exit(int(fail_on is not None and _is_as_bad(diagnosis, fail_on)))
 
 
 def _is_as_bad(diagnosis: Diagnosis, limit: FailOn) -> bool:
