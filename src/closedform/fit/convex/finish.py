@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import final
 
 import torch
@@ -29,6 +30,8 @@ _REFINEMENTS = 3
 _BEYOND = 2.0**-10
 #: Part of the kinks from which on what the rounding of coefficients hides is no exact fit any more.
 _MOST_HIDDEN = 1e-4
+#: Numbers of rows that are worth a sum in rational arithmetic.
+_MOST_EXACT = 20_000
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -253,6 +256,8 @@ class _Proof:
             gap = self._ridge_gap(left)
         if not math.isfinite(gap) and full and not ridge:
             gap = self._held_gap(self._refined())
+        if not math.isfinite(gap) and not ridge and self._vanishes():
+            gap = self.slack
         if not math.isfinite(gap):
             gap, reason = self._far_gap(missed), "the rows on their kinks do not hold the weights"
             reason = reason if not math.isfinite(gap) else ""
@@ -298,6 +303,17 @@ class _Proof:
         # The last correction was not looked at, so that it does not count; those before moved the dual point this much.
         self.slack += float((low * self.r)[self.holding].abs().sum()) * 2
         return missed
+
+    def _vanishes(self) -> bool:
+        """Say whether the gradient is zero in exact arithmetic, as where rows twice have contrary targets."""
+        used = self.u != 0
+        if self.rows.A[used].numel() > _MOST_EXACT:
+            return False
+        dual = [Fraction(value) for value in self.u[used].tolist()]
+        return not any(
+            sum((Fraction(a) * d for a, d in zip(column, dual, strict=True)), Fraction(0))
+            for column in self.rows.A[used].T.tolist()
+        )
 
     def _ridge_gap(self, left: Tensor) -> float:
         """Return the gap by the strong convexity of the ridge; a bias without one is no further than losses allow."""
