@@ -137,7 +137,9 @@ def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> 
     c, loss = v.shape[0], float(rows.loss(residual(rows.t, rows.A, v)).sum())
     two_sided = bool(((rows.above > 0) & (rows.below > 0)).any())
     flat = c - coordinates.rank if two_sided else c
-    gap = loss * (1 + 4 * _EPS) + 2 * LOST / _EPS * float(((rows.above + rows.below) * rows.rounding(v)).sum())
+    gap = loss * (1 + (len(rows.t) + 8) * _EPS) + 2 * LOST / _EPS * float(
+        ((rows.above + rows.below) * rows.rounding(v)).sum()
+    )
     reason = "no loss is below zero"
     return KinkedFit(v, gap, loss, loss, not flat, flat, coordinates.condition**2, steps, reason, 0 * rows.t)
 
@@ -178,9 +180,11 @@ def finished(
     doubtful = (~reached) | (r.abs() <= hidden)
     slack = float(worth.sum()) + float(((rows.above + rows.below) * hidden)[doubtful].sum())
     found = _Proof(rows, coordinates, v, r, u, slack, loss).fit(steps)
+    # Sums of positive terms round by no more than this.
+    upwards = 1 + (len(r) + 8) * _EPS
     if found.gap <= found.objective:
-        return found
-    return replace(found, gap=found.objective, reason="no loss is below zero")
+        return replace(found, gap=found.gap * upwards)
+    return replace(found, gap=found.objective * upwards, reason="no loss is below zero")
 
 
 def _on_kinks(

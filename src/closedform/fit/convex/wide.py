@@ -136,7 +136,7 @@ def met(design: Design, criterion: Criterion, n_outputs: int) -> tuple[Weights, 
     left = torch.stack([residual(block.Y[:, j], A, fit.v) for j, fit in enumerate(found)], 1)
     weight = torch.ones_like(ones) if block.weight is None else block.weight
     loss, without = (float((criterion.values(r, torch.zeros_like(r)) * weight).sum()) for r in (-left, -block.Y))
-    gap = loss * (1 + 8 * _EPS)
+    gap = loss * (1 + (left.numel() + 8) * _EPS)
     relative = gap / without if without else gap
     certificate = GapCertificate(
         accepted=relative <= GAP_TOLERANCE,
