@@ -77,3 +77,36 @@ def run(code: str, *arguments: object, stdout: str | None = None, warnings: tupl
         return Run(
             status, "" if stdout else Path(out).read_text(encoding="utf-8"), Path(err).read_text(encoding="utf-8")
         )
+
+
+#: Between the imports and the code of ranks: forks them, and each writes to a file of its own.
+_FORKS = """
+import os, sys
+size, folder, ranks = int(sys.argv[1]), sys.argv[2], []
+for rank in range(size):
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(f"{folder}/told{rank}", os.O_WRONLY | os.O_CREAT), 1)
+        break
+    ranks.append(child)
+else:
+    for child in ranks:
+        os.waitpid(child, 0)
+    os._exit(0)
+"""
+
+
+def run_ranks(imports: str, code: str, size: int, folder: Path) -> list[str]:
+    """Run code in several processes at once, without warnings, and return what each wrote.
+
+    Args:
+        imports: Run once, before the processes are forked; ``tests`` is on its path.
+        code: What each of them runs; it knows its ``rank``, the ``size`` and a ``folder`` of all.
+        size: How many there are.
+        folder: An empty folder.
+    """
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    done = run(path + imports + _FORKS + code, size, folder, warnings=("ignore",))
+    told = [(folder / f"told{rank}").read_text(encoding="utf-8") for rank in range(size)]
+    assert all(told), done.stderr
+    return told

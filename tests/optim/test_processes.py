@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import closedform as cf
+import fresh
 from closedform.optim import RecursiveLeastSquares
 from closedform.words.errors import DataTypeError, InputError
 from data import gaussian
@@ -27,20 +26,22 @@ X, Y = gaussian(40, 3), gaussian(40, 2, seed=1)
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
 
-#: What each of two ranks does: the optimizer before there is a group, and after; with DDP around the layer; a head.
-RANK = """
-import json, sys, torch
+#: The compiler as well, which optimizers of torch load.
+IMPORTS = """
+import json, torch, torch._dynamo
 from torch.nn.functional import mse_loss
+from closedform.fit import orchestrator
 from closedform.optim import RecursiveLeastSquares, fit_head_
 from closedform.words.errors import ClosedformError
-sys.path.insert(0, sys.argv[3])
 from data import gaussian
-rank, file = int(sys.argv[1]), sys.argv[2]
+"""
+#: What each of two ranks does: the optimizer before there is a group, and after; with DDP around the layer; a head.
+RANK = """
 X, Y = gaussian(40, 3), gaussian(40, 2, seed=1)
 torch.manual_seed(rank)
 layer = torch.nn.Linear(3, 2).double()
 opt = RecursiveLeastSquares(layer)
-torch.distributed.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 world = torch.distributed.group.WORLD
 
 def refused(act):
@@ -83,16 +84,8 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_fold_the_rows_of_both(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", RANK]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store"), str(Path(__file__).parents[1])],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    one, other = ([json.loads(line) for line in rank.communicate(timeout=300)[0].splitlines()] for rank in ranks)
+    told = fresh.run_ranks(IMPORTS, RANK, 2, tmp_path)
+    one, other = ([json.loads(line) for line in lines.splitlines()] for lines in told)
     assert one == other
     apart, fitted, bad, none, head, empty = one
     assert apart[0] == "InputError"

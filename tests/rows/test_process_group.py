@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,26 @@ import torch
 from torch import distributed
 
 import closedform as cf
+import fresh
 from closedform.words.errors import InputError
 from data import gaussian
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
 
-#: What each rank does: everything in one start, because a start costs seconds. A line of JSON for each thing done.
-RANK = """
-import json, sys, os
+IMPORTS = """
+import json, os
 from datetime import timedelta
 import torch, closedform as cf
 from torch import distributed
+from closedform.fit import orchestrator
 from closedform.words.errors import ClosedformError
-sys.path.insert(0, sys.argv[4])
 from data import gaussian
-rank, size, file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+"""
+#: What each rank does: everything in one start, because a start costs seconds. A line of JSON for each thing done.
+RANK = """
 torch.set_num_threads(1)
 distributed.init_process_group(
-    "gloo", init_method="file://" + file, rank=rank, world_size=size, timeout=timedelta(seconds=20)
+    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=timedelta(seconds=20)
 )
 world = distributed.group.WORLD
 X, Y = gaussian(300, 6) + 1, gaussian(300, 2, seed=1)
@@ -89,23 +89,8 @@ os._exit(0)
 
 
 def run(size: int, folder: Path) -> list[list[Any]]:
-    command = [sys.executable, "-W", "ignore", "-c", RANK]
-    tests = str(Path(__file__).parents[1])
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(folder / f"store{size}"), tests],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    told = []
-    for rank in ranks:
-        out, err = rank.communicate(timeout=300)
-        assert out, err
-        told.append([json.loads(line) for line in out.splitlines()])
-    return told
+    told = fresh.run_ranks(IMPORTS, RANK, size, folder)
+    return [[json.loads(line) for line in lines.splitlines()] for lines in told]
 
 
 @pytest.fixture(scope="module")
