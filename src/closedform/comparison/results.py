@@ -50,8 +50,9 @@ class Comparison(ChartReport):
         condition: Condition number of ``[1 | X]`` as the layer sees it (of ``X`` without a bias).
         rank: Its numerical rank, as certified.
         learning_rate_limit: The largest stable step of plain gradient descent on ``MSELoss()``, 2 / lambda_max.
-        steps_needed: Steps that gradient descent at 0.9 of that limit needs from zero weights until a millionth of
-            the excess loss is left; infinite if it never gets there.
+        steps_needed: Steps that gradient descent at 0.9 of that limit needs from zero weights to the goal of the
+            diagnosis, a millionth of their excess loss (with a bias, of that of the best constant); infinite if it
+            never gets there.
         optimal_loss: The mean squared error at the minimiser.
         excess_floor: An excess loss below this cannot be told from zero in float64.
         rounding_floor: An excess loss below this is rounding of the dtype that was trained in: what is expected near
