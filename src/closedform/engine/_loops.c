@@ -29,6 +29,9 @@
 typedef struct {
     void *(*residual)(void *), *(*squares)(void *), *(*gram32)(void *), *(*gram64)(void *);
     void *(*expansion)(void *), *(*sketch)(void *);
+    const Steps *cholesky32, *cholesky64;
+    void (*forward)(const double *, Py_ssize_t, double *, int), (*backward)(const double *, Py_ssize_t, double *, int);
+    void (*product)(const Matrix *, const double *, double *, int);
     int vector, right;
 } Loops;
 
@@ -350,6 +353,112 @@ static PyObject *sketch_add(PyObject *Py_UNUSED(self), PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Factor a packed triangle, a block of rows after the other (Golub and Van Loan 2013, 4.2.9); return 0, or the place of
+   the first pivot that is not positive, from 1. `parts` is scratch. */
+static int factor_triangle(const Steps *steps, Triangle a, Triangle *parts, int threads) {
+    const Py_ssize_t block = BLOCK / steps->width;
+    for (a.first = 0; a.first < a.panels; a.first = a.last) {
+        a.last = a.first + block < a.panels ? a.first + block : a.panels;
+        const int place = steps->block(&a);
+        if (place) return place;
+        int count = 0;
+        for (Py_ssize_t from = a.last; from < a.panels; from += SPAN) {
+            a.from = from;
+            a.to = from + SPAN < a.panels ? from + SPAN : a.panels;
+            parts[count++] = a;
+        }
+        run(steps->rows, parts, sizeof *parts, count, clamp_threads(threads, count));
+        run(steps->below, parts, sizeof *parts, count, clamp_threads(threads, count));
+    }
+    return 0;
+}
+
+static PyObject *cholesky(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long matrix, factor;
+    Py_ssize_t n;
+    int single, threads, place = 0;
+    if (!PyArg_ParseTuple(args, "KKnpi", &matrix, &factor, &n, &single, &threads)) return NULL;
+    const Steps *steps = single ? loops->cholesky32 : loops->cholesky64;
+    const Py_ssize_t panels = (n + steps->width - 1) / steps->width;
+    void *tiles = aligned((size_t)(panels * (panels + 1) / 2) * 64 * steps->width);
+    Triangle *parts = calloc((size_t)panels / SPAN + 1, sizeof(Triangle));
+    if (tiles && parts) {
+        const Triangle whole = {.tiles = tiles, .n = n, .panels = panels};
+        Py_BEGIN_ALLOW_THREADS;
+        steps->pack(&whole, POINTER(const void, matrix));
+        place = factor_triangle(steps, whole, parts, threads);
+        if (!place) steps->unpack(&whole, POINTER(void, factor));
+        Py_END_ALLOW_THREADS;
+    }
+    const int failed = !tiles || !parts;
+    free(tiles);
+    free(parts);
+    return failed ? PyErr_NoMemory() : PyLong_FromLong(place);
+}
+
+/* Whether a matrix is its transpose, tile by tile: a column of a large one is in another line of memory each time. */
+static int symmetric(const double *matrix, Py_ssize_t n) {
+    for (Py_ssize_t p = 0; p < n; p += PANEL) {
+        const Py_ssize_t rows = p + PANEL < n ? p + PANEL : n;
+        for (Py_ssize_t q = p; q < n; q += PANEL) {
+            const Py_ssize_t columns = q + PANEL < n ? q + PANEL : n;
+            int differ = 0;
+            for (Py_ssize_t i = p; i < rows; i++)
+                for (Py_ssize_t j = q; j < columns; j++) differ |= matrix[i * n + j] != matrix[j * n + i];
+            if (differ) return 0;
+        }
+    }
+    return 1;
+}
+
+static PyObject *is_symmetric(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long matrix;
+    Py_ssize_t n;
+    int found;
+    if (!PyArg_ParseTuple(args, "Kn", &matrix, &n)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    found = symmetric(POINTER(const double, matrix), n);
+    Py_END_ALLOW_THREADS;
+    return PyBool_FromLong(found);
+}
+
+static PyObject *triangle_solve(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long triangle, vectors;
+    Py_ssize_t n, q;
+    int forward, backward;
+    if (!PyArg_ParseTuple(args, "(Kn)(pp)Kn", &triangle, &n, &forward, &backward, &vectors, &q)) return NULL;
+    const Loops *chosen = loops;
+    const double *R = POINTER(const double, triangle);
+    Py_BEGIN_ALLOW_THREADS;
+    for (Py_ssize_t j = 0; j < q; j += FEW - 1) {
+        double *v = POINTER(double, vectors) + j * n;
+        const int count = q - j < FEW - 1 ? (int)(q - j) : FEW - 1;
+        if (forward) chosen->forward(R, n, v, count);
+        if (backward) chosen->backward(R, n, v, count);
+    }
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+static PyObject *matrix_product(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long values, vectors, out;
+    Py_ssize_t q;
+    Matrix matrix;
+    if (!PyArg_ParseTuple(args, "(Knnp)(pp)KKn", &values, &matrix.m, &matrix.n, &matrix.upper, &matrix.images, &matrix.back,
+                          &vectors, &out, &q))
+        return NULL;
+    matrix.values = POINTER(const double, values);
+    const Py_ssize_t from = matrix.images ? matrix.n : matrix.m, to = matrix.back ? matrix.n : matrix.m;
+    const Loops *chosen = loops;
+    Py_BEGIN_ALLOW_THREADS;
+    for (Py_ssize_t j = 0; j < q; j += FEW - 1) {
+        const int count = q - j < FEW - 1 ? (int)(q - j) : FEW - 1;
+        chosen->product(&matrix, POINTER(const double, vectors) + j * from, POINTER(double, out) + j * to, count);
+    }
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
 static PyObject *use_vectors(PyObject *Py_UNUSED(self), PyObject *args) {
     int bytes;
     if (!PyArg_ParseTuple(args, "i", &bytes)) return NULL;
@@ -382,6 +491,17 @@ static PyMethodDef methods[] = {
      "and squares of T."},
     {"sketch_add", sketch_add, METH_VARARGS,
      "sketch_add(x, (target, factor, nonzeros), sketch, threads): add rows to a sparse sign sketch."},
+    {"cholesky", cholesky, METH_VARARGS,
+     "cholesky(matrix, factor, n, single, threads): write the upper Cholesky factor of the upper triangle, and return "
+     "0; or return the place of the first pivot that is not positive, from 1, and leave the factor."},
+    {"is_symmetric", is_symmetric, METH_VARARGS,
+     "is_symmetric(matrix, n): whether a matrix in double precision is its transpose, which one with a NaN is not."},
+    {"triangle_solve", triangle_solve, METH_VARARGS,
+     "triangle_solve((triangle, n), (forward, backward), vectors, count): replace vectors, as rows, by the solutions of "
+     "R'y = v, of R y = v, or of R'R y = v, for an upper triangle in double precision."},
+    {"matrix_product", matrix_product, METH_VARARGS,
+     "matrix_product((matrix, m, n, upper), (images, back), vectors, out, count): set out, for vectors as rows, to M v with "
+     "images; add M'v to it with back, or M'M v with both. Double precision; an upper triangle has zeros below."},
     {"multiplies_bfloat16", multiplies_bfloat16, METH_NOARGS,
      "multiplies_bfloat16(): whether gram_add takes 16 bits, which it does in the widest registers only."},
     {"lanes", lanes, METH_NOARGS, "lanes(): doubles in a register: partial sums that a dot product is spread over."},

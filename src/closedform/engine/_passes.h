@@ -16,43 +16,44 @@ typedef double NAMED(vector) __attribute__((vector_size(VECTOR), aligned(8), may
 
 /* ---- residual pass for few vectors: each row is used twice while it is in cache ---- */
 
-/* Products of ROWS rows with `count` vectors. */
-INLINE void NAMED(dots)(const int count, const double *const *x, const double *v, Py_ssize_t n,
+/* Products of n numbers of ROWS rows with those of `count` vectors, which are `apart`. */
+INLINE void NAMED(dots)(const int count, const double *const *x, const double *v, Py_ssize_t n, Py_ssize_t apart,
                         double products[FEW][ROWS]) {
     NAMED(vector) s[FEW][ROWS] = {{{0}}};
     Py_ssize_t c = 0;
     for (; c + LANES <= n; c += LANES) {
         for (int r = 0; r < ROWS; r++)
-            for (int j = 0; j < count; j++) s[j][r] += LOAD(x[r] + c) * LOAD(v + j * n + c);
+            for (int j = 0; j < count; j++) s[j][r] += LOAD(x[r] + c) * LOAD(v + j * apart + c);
     }
     for (int j = 0; j < count; j++) {
         for (int r = 0; r < ROWS; r++) {
             double sum = 0;
             for (int l = 0; l < LANES; l++) sum += s[j][r][l];
-            for (Py_ssize_t rest = c; rest < n; rest++) sum += x[r][rest] * v[j * n + rest];
+            for (Py_ssize_t rest = c; rest < n; rest++) sum += x[r][rest] * v[j * apart + rest];
             products[j][r] = sum;
         }
     }
 }
 
-/* Add ROWS rows times t to `count` sums, and fetch what stands `ahead` of them before the next products need it. */
+/* Add ROWS rows times t to `count` sums, `apart`, and fetch what stands `ahead` of them before the next products need
+   it. */
 INLINE void NAMED(add_rows)(const int count, const double *const *x, double t[FEW][ROWS], Py_ssize_t n,
-                            Py_ssize_t ahead, double *g) {
+                            Py_ssize_t apart, Py_ssize_t ahead, double *g) {
     Py_ssize_t c = 0;
     for (; c + LANES <= n; c += LANES) {
         NAMED(vector) sum[FEW];
-        for (int j = 0; j < count; j++) sum[j] = LOAD(g + j * n + c);
+        for (int j = 0; j < count; j++) sum[j] = LOAD(g + j * apart + c);
         for (int r = 0; r < ROWS; r += 2) {
             const NAMED(vector) a = LOAD(x[r] + c), b = LOAD(x[r + 1] + c);
             __builtin_prefetch(x[r] + ahead + c);
             __builtin_prefetch(x[r + 1] + ahead + c);
             for (int j = 0; j < count; j++) sum[j] += t[j][r] * a + t[j][r + 1] * b;
         }
-        for (int j = 0; j < count; j++) *(NAMED(vector) *)(g + j * n + c) = sum[j];
+        for (int j = 0; j < count; j++) *(NAMED(vector) *)(g + j * apart + c) = sum[j];
     }
     for (; c < n; c++)
         for (int j = 0; j < count; j++)
-            for (int r = 0; r < ROWS; r++) g[j * n + c] += t[j][r] * x[r][c];
+            for (int r = 0; r < ROWS; r++) g[j * apart + c] += t[j][r] * x[r][c];
 }
 
 TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_ssize_t to, double *g, double *rows) {
@@ -65,7 +66,7 @@ TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_s
         const double *x[ROWS];
         /* Past the end the last row stands in with a residual of zero. */
         for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = row(&a->x, r < left ? i + r : to - 1, rows + r * n);
-        BY_THREE(q, NAMED(dots), x, a->v, n, t);
+        BY_THREE(q, NAMED(dots), x, a->v, n, n, t);
         for (Py_ssize_t j = 0; j < q; j++) {
             for (Py_ssize_t r = 0; r < ROWS; r++) {
                 const double weight = r >= left ? 0.0 : a->weight ? a->weight[i + r] : 1.0;
@@ -75,7 +76,7 @@ TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_s
                 sums[j] += t[j][r];
             }
         }
-        BY_THREE(q, NAMED(add_rows), x, t, n, ahead, g);
+        BY_THREE(q, NAMED(add_rows), x, t, n, n, ahead, g);
         if (!a->group) continue;
         for (Py_ssize_t j = 0; j < k; j++)
             for (Py_ssize_t l = 0; l < k; l++)
@@ -122,6 +123,7 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
 #define T float
 #define WIDTH 16
 #include "_gram.inc"
+#include "_cholesky.inc"
 #undef KIND
 #undef T
 #undef WIDTH
@@ -130,6 +132,7 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
 #define T double
 #define WIDTH 8
 #include "_gram.inc"
+#include "_cholesky.inc"
 #undef KIND
 #undef T
 #undef WIDTH
@@ -378,9 +381,76 @@ TARGET static void *NAMED(sketch_worker)(void *argument) {
     return NULL;
 }
 
+/* ---- solutions with an upper triangle, each row of which is read once for a few vectors ---- */
+
+/* Replace vectors, rows of v, by the solutions of R'y = v. */
+TARGET static void NAMED(solve_forward)(const double *R, Py_ssize_t n, double *v, int count) {
+    for (Py_ssize_t i = 0; i < n; i += ROWS) {
+        const int rows = n - i < ROWS ? (int)(n - i) : ROWS;
+        const Py_ssize_t rest = n - i - rows;
+        double t[FEW][ROWS] = {{0}};
+        const double *x[ROWS];
+        for (int j = 0; j < count; j++) {
+            for (int r = 0; r < rows; r++) {
+                double sum = v[j * n + i + r];
+                for (int s = 0; s < r; s++) sum += t[j][s] * R[(i + s) * n + i + r];
+                v[j * n + i + r] = sum / R[(i + r) * n + i + r];
+                t[j][r] = -v[j * n + i + r];
+            }
+        }
+        if (!rest) break;
+        for (int r = 0; r < ROWS; r++) x[r] = R + (i + r) * n + i + ROWS;
+        BY_THREE(count, NAMED(add_rows), x, t, rest, n, ROWS * n, v + i + ROWS);
+    }
+}
+
+/* Replace vectors, rows of v, by the solutions of R y = v. */
+TARGET static void NAMED(solve_backward)(const double *R, Py_ssize_t n, double *v, int count) {
+    for (Py_ssize_t i = (n - 1) / ROWS * ROWS; i >= 0; i -= ROWS) {
+        const int rows = n - i < ROWS ? (int)(n - i) : ROWS;
+        const Py_ssize_t rest = n - i - rows;
+        double t[FEW][ROWS] = {{0}};
+        const double *x[ROWS];
+        if (rest) {
+            for (int r = 0; r < ROWS; r++) x[r] = R + (i + r) * n + i + ROWS;
+            BY_THREE(count, NAMED(dots), x, v + i + ROWS, rest, n, t);
+        }
+        for (int j = 0; j < count; j++) {
+            for (int r = rows - 1; r >= 0; r--) {
+                double sum = v[j * n + i + r] - t[j][r];
+                for (int s = r + 1; s < rows; s++) sum -= R[(i + r) * n + i + s] * v[j * n + i + s];
+                v[j * n + i + r] = sum / R[(i + r) * n + i + r];
+            }
+        }
+    }
+}
+
+/* Set out to M v for vectors v, rows of both, or add M'v or M'M v to it. Of an upper triangle what stands below its
+   diagonal is not read. */
+TARGET static void NAMED(matrix_product)(const Matrix *a, const double *v, double *out, int count) {
+    const Py_ssize_t m = a->m, n = a->n;
+    for (Py_ssize_t i = 0; i < m; i += ROWS) {
+        const Py_ssize_t rows = m - i < ROWS ? m - i : ROWS, first = a->upper ? i : 0;
+        double t[FEW][ROWS] = {{0}};
+        const double *x[ROWS];
+        /* Past the end the last row stands in, times zero. */
+        for (Py_ssize_t r = 0; r < ROWS; r++) x[r] = a->values + (r < rows ? i + r : m - 1) * n + first;
+        if (a->images) BY_THREE(count, NAMED(dots), x, v + first, n - first, n, t);
+        for (int j = 0; j < count; j++) {
+            for (Py_ssize_t r = 0; r < rows; r++) {
+                if (!a->images) t[j][r] = v[j * m + i + r];
+                if (!a->back) out[j * m + i + r] = t[j][r];
+            }
+            for (Py_ssize_t r = rows; r < ROWS; r++) t[j][r] = 0.0;
+        }
+        if (a->back) BY_THREE(count, NAMED(add_rows), x, t, n - first, n, ROWS * n, out + first);
+    }
+}
+
 static const Loops NAMED(loops) = {
     NAMED(residual_worker), NAMED(squares_worker), NAMED(gram32_worker), NAMED(gram64_worker),
-    NAMED(expansion_worker), NAMED(sketch_worker), VECTOR, RIGHT,
+    NAMED(expansion_worker), NAMED(sketch_worker), &NAMED(gram32_steps), &NAMED(gram64_steps),
+    NAMED(solve_forward), NAMED(solve_backward), NAMED(matrix_product), VECTOR, RIGHT,
 };
 
 #undef LANES

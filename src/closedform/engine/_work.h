@@ -263,6 +263,36 @@ static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int tria
 #undef T
 #undef WIDTH
 
+/* ---- Cholesky factor of a Gram matrix ---- */
+
+/* What is worked on in panels of columns: see _cholesky.inc. */
+typedef struct {
+    void *tiles;              /* see tile_of */
+    Py_ssize_t n, panels;     /* columns, and panels of them */
+    Py_ssize_t first, last;   /* panels whose rows are factored by now */
+    Py_ssize_t from, to;      /* panels whose columns are worked on */
+} Triangle;
+
+/* What is done for one set of instructions and one precision. */
+typedef struct {
+    int width;
+    void (*pack)(const Triangle *, const void *), (*unpack)(const Triangle *, void *);
+    int (*block)(const Triangle *);
+    void *(*rows)(void *), *(*below)(void *);
+} Steps;
+
+#define BLOCK 96 /* rows that are factored before what is below them is worked on: packed, the inner caches hold them */
+#define SPAN 12   /* panels of columns that a thread takes at a time */
+
+/* ---- products with a matrix that is held whole ---- */
+
+typedef struct {
+    const double *values; /* (m, n) */
+    Py_ssize_t m, n;
+    int upper;            /* whether it is an upper triangle, with zeros below */
+    int images, back;     /* whether vectors are multiplied by it, and then, or alone, by its transpose */
+} Matrix;
+
 /* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
 
 /* Every product is split into itself and its rounding error by one fused multiply-add, every addition to a first part

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.root import Root
-from closedform.numerics.symmetric import cholesky
 
 __all__ = [
     "CHOLESKY_BY_ONE",
@@ -32,7 +31,6 @@ __all__ = [
     "SPECTRUM_BY_ONE",
     "TARGETS_BY_ONE",
     "all_threads",
-    "cholesky_of",
     "dense_of",
     "one_thread",
     "spectrum_of",
@@ -169,9 +167,3 @@ def dense_of(root: Root) -> Tensor:
     """Return a root as a matrix, with the threads that are worth waking."""
     with all_threads(root.shape[1] > SPECTRUM_BY_ONE):
         return root.dense()
-
-
-def cholesky_of(gram: Tensor) -> tuple[Tensor, int]:
-    """Return what :func:`closedform.numerics.symmetric.cholesky` does, with the threads that are worth waking."""
-    with all_threads(gram.shape[0] > CHOLESKY_BY_ONE):
-        return cholesky(gram)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closedform.engine.threads import cholesky_of
+from closedform.engine.triangles import cholesky_of
 from closedform.fit.layers import round_to
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors

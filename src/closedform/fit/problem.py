@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.engine.triangles import COMPILED
 from closedform.fit.weights import Weights
 from closedform.numerics.host import as_vector
-from closedform.numerics.matrix_product import product
 from closedform.numerics.scaling import power_of_two_exponents, powers_of_two, times_power_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Design
@@ -116,7 +116,7 @@ class Problem:
         X = self.gathered.X
         # In blocks: a narrower dtype is converted as it is multiplied.
         size = self.rows.extent.cached_rows()
-        parts = [product(X[start : start + size].to(torch.float64), V) for start in range(0, X.shape[0], size)]
+        parts = [COMPILED.product(X[start : start + size].to(torch.float64), V) for start in range(0, X.shape[0], size)]
         whole = torch.cat(parts)
         return whole if offset is None else whole + offset
 

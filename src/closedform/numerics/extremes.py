@@ -9,6 +9,7 @@ from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from closedform.numerics.root import Root
@@ -96,10 +97,10 @@ def extreme_singular_values(
     last = start.recessive if start is not None and start.recessive is not None else gaussian
 
     def squared(V: Tensor) -> Tensor:
-        return root.adjoint_product(root.product(V / D)) / D
+        return root.normal_product(V / D) / D
 
     def inverse_squared(V: Tensor) -> Tensor:
-        return D * root.solve(root.adjoint_solve(D * V))
+        return D * root.normal_solve(D * V)
 
     largest, dominant = dominant_pair(squared, first * D, _OF_VALUES)
     inverse, recessive = dominant_pair(inverse_squared, last * D, _OF_VALUES)
@@ -127,30 +128,40 @@ def dominant_pair(
     if not 0 < length < math.inf:
         return math.inf, start
 
-    basis = [start / length]
-    alphas: list[float] = []
-    betas: list[float] = []
-    value, vector, settled = 0.0, basis[0], 0
-    for _ in range(min(_MAX_STEPS, start.shape[0])):
-        w = operator(basis[-1])
-        if not bool(torch.isfinite(w).all()):
-            return math.inf, vector
-        V = torch.cat(basis, 1)
+    steps = min(_MAX_STEPS, start.shape[0])
+    basis, projected = [start / length], np.zeros((steps, steps))
+    value, weights, settled = 0.0, np.ones(1), 0
+    for step in range(steps):
+        w, V = operator(basis[-1]), torch.cat(basis, 1)
+        # Once is enough: where it cancels digits, so little is left that this was the last step.
         coefficients = V.T @ w
-        alphas.append(float(coefficients[-1]))
         w = w - V @ coefficients
-        w = w - V @ (V.T @ w)
-
+        projected[step, step] = float(coefficients[-1])
         beta = float(torch.linalg.vector_norm(w))
-        # An eigenproblem of a few numbers: LAPACK through NumPy costs less than a tensor of that size.
-        values, vectors = np.linalg.eigh(np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1))
-        previous, value = value, float(values[-1])
+        if not math.isfinite(beta):
+            return math.inf, _combined(V, weights)
 
-        weights = torch.from_numpy(np.ascontiguousarray(vectors[:, -1:])).to(V)
+        previous, (value, weights) = value, _largest(projected[: step + 1, : step + 1])
         settled = settled + 1 if value <= previous * (1 + _TOLERANCE) else 0
         # What is left of the eigenvalue equation, or two steps without growth.
-        if beta * abs(float(vectors[-1, -1])) <= tolerance * value or settled == 2:
-            return value, V @ weights
-        betas.append(beta)
-        basis.append(w / beta)
-    return value, V @ weights
+        if beta * abs(float(weights[-1])) <= tolerance * value or settled == 2:
+            break
+        if step + 1 < steps:
+            projected[step + 1, step] = beta
+            basis.append(w / beta)
+    return value, _combined(V, weights)
+
+
+def _combined(V: Tensor, weights: NDArray[np.float64]) -> Tensor:
+    """Return the combination of the first columns of V."""
+    if len(weights) == 1:
+        return V[:, :1]
+    return V[:, : len(weights)] @ torch.from_numpy(weights).to(V).unsqueeze(1)
+
+
+def _largest(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the largest eigenvalue of a few numbers, of which the lower triangle is read, and its vector."""
+    if len(matrix) == 1:
+        return float(matrix[0, 0]), np.ones(1)
+    values, vectors = np.linalg.eigh(matrix)
+    return float(values[-1]), np.ascontiguousarray(vectors[:, -1])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.numerics.arithmetic import BY_TORCH, Arithmetic, row_parts
 from closedform.numerics.lu import LU
-from closedform.numerics.matrix_product import product
 
 __all__ = ["DenseRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
@@ -36,6 +36,10 @@ class Root(ABC):
     def adjoint_product(self, V: Tensor) -> Tensor:
         """Return ``S' V``."""
 
+    def normal_product(self, V: Tensor) -> Tensor:
+        """Return ``S'S V``."""
+        return self.adjoint_product(self.product(V))
+
     @abstractmethod
     def solve(self, V: Tensor) -> Tensor:
         """Return ``S^-1 V``; for a root of lower rank the solution of least norm."""
@@ -43,6 +47,10 @@ class Root(ABC):
     @abstractmethod
     def adjoint_solve(self, V: Tensor) -> Tensor:
         """Return ``S^-T V``."""
+
+    def normal_solve(self, V: Tensor) -> Tensor:
+        """Return ``(S'S)^-1 V``, with the pseudo-inverse where the rank is lower."""
+        return self.solve(self.adjoint_solve(V))
 
     def is_finite(self) -> bool:
         """Whether no number left the range of float64."""
@@ -66,8 +74,8 @@ def _singular_values(matrix: Tensor) -> tuple[Tensor, Tensor]:
 class TriangularRoot(Root):
     """An upper triangular root: the R of a QR factorization or the transposed Cholesky factor."""
 
-    def __init__(self, R: Tensor) -> None:
-        self.R = R
+    def __init__(self, R: Tensor, arithmetic: Arithmetic = BY_TORCH) -> None:
+        self.R, self.arithmetic = R, arithmetic
         self.shape = (R.shape[0], R.shape[1])
         self.device = R.device
 
@@ -85,17 +93,23 @@ class TriangularRoot(Root):
 
     @cached_property
     def _parts(self) -> list[slice]:
-        """Rows that are multiplied at once: a large triangle in a few parts, which leave most of its zeros out."""
-        n, size = self.shape[0], max(_WHOLE, -(-self.shape[0] // 8))
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        return row_parts(self.shape[0])
+
+    @override
+    def normal_product(self, V: Tensor) -> Tensor:
+        return self.arithmetic.normal_product(self.R, V, upper=True)
 
     @override
     def solve(self, V: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.R, V, upper=True)
+        return self.arithmetic.solve(self.R, V)
 
     @override
     def adjoint_solve(self, V: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.R.T, V, upper=False)
+        return self.arithmetic.solve(self.R, V, adjoint=True)
+
+    @override
+    def normal_solve(self, V: Tensor) -> Tensor:
+        return self.arithmetic.normal_solve(self.R, V)
 
     @override
     def dense(self) -> Tensor:
@@ -124,26 +138,31 @@ class DenseRoot(Root):
         *,
         lu: LU | None = None,
         cholesky: Tensor | None = None,
+        arithmetic: Arithmetic = BY_TORCH,
     ) -> None:
         self.matrix = matrix
         self.scale = scale.unsqueeze(1)
         self.lu = lu
         self.cholesky = cholesky
+        self.arithmetic = arithmetic
         self.shape = (matrix.shape[0], matrix.shape[1])
         self.device = matrix.device
 
     @override
     def product(self, V: Tensor) -> Tensor:
-        return product(self.matrix, self.scale * V)
+        return self.arithmetic.product(self.matrix, self.scale * V)
 
     @override
     def adjoint_product(self, V: Tensor) -> Tensor:
-        return self.scale * product(self.matrix, V, adjoint=True)
+        return self.scale * self.arithmetic.product(self.matrix, V, adjoint=True)
+
+    @override
+    def normal_product(self, V: Tensor) -> Tensor:
+        return self.scale * self.arithmetic.normal_product(self.matrix, self.scale * V)
 
     def _symmetric_solve(self, V: Tensor) -> Tensor:
         assert self.cholesky is not None
-        half = torch.linalg.solve_triangular(self.cholesky.T, V, upper=False)
-        return torch.linalg.solve_triangular(self.cholesky, half, upper=True)
+        return self.arithmetic.normal_solve(self.cholesky, V)
 
     @override
     def solve(self, V: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.engine.threads import EXTREMES_BY_ONE, all_threads, dense_of
+from closedform.engine.triangles import COMPILED
 from closedform.fit.certification.wide import dense_conditions, direct
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
@@ -83,7 +84,7 @@ def _rows_extremes(S: Tensor) -> Extremes:
     with all_threads(S.shape[1] > EXTREMES_BY_ONE):
         Q, T = torch.linalg.qr((S / unit).T)
     # S = T'Q', so with T = W diag(s) U' the right singular vectors of S are Q W; and W = T U / s = T^-T U s.
-    root = TriangularRoot(T.contiguous())
+    root = TriangularRoot(T.contiguous(), COMPILED)
     found = extreme_singular_values(root)
     assert found.dominant is not None
     assert found.recessive is not None

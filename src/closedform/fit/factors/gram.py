@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.threads import cholesky_of, one_thread
+from closedform.engine.threads import one_thread
+from closedform.engine.triangles import COMPILED, cholesky_of
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.problem import Problem
@@ -68,7 +69,7 @@ class GramMethod(Method, ABC):
             FactorBreakdown: the condition number is beyond what the Gram matrix serves.
         """
         R = self._cholesky(gram, place, holder)
-        root = TriangularRoot(R.to(torch.float64).mul(scale).contiguous())
+        root = TriangularRoot(R.to(torch.float64).mul(scale).contiguous(), COMPILED)
         extremes = extreme_singular_values(root)
         if not extremes.condition <= self.condition_limit:
             raise FactorBreakdown(
@@ -175,7 +176,7 @@ class _Gram(GramMethod, ABC):
             # Rounding of the entries, of which a long column averages most.
             contraction += condition * torch.finfo(self.dtype).eps / 16
         factor = Factor(
-            start=lambda right, nearest: root.solve(root.adjoint_solve(right)),
+            start=lambda right, nearest: root.normal_solve(right),
             refinement=ByGradient(root, contraction),
             claims=Claims(rank, root, extremes),
             accuracy=contraction,

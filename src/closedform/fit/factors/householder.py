@@ -8,6 +8,7 @@ from typing import final
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.triangles import COMPILED
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.fit.factors.rank_check import require_full_rank
@@ -46,7 +47,7 @@ class Householder(Method):
             raise FactorBreakdown(
                 "a column depends exactly on those before it: the triangle has a zero pivot", math.inf
             )
-        root = TriangularRoot(triangle.R)
+        root = TriangularRoot(triangle.R, COMPILED)
         rank, extremes = require_full_rank(root, facts)
         contraction = rounding_contraction(extremes, problem.n_columns)
         factor = Factor(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.threads import PROJECTION_BY_ONE, cholesky_of, one_thread
+from closedform.engine.threads import PROJECTION_BY_ONE, one_thread
+from closedform.engine.triangles import cholesky_of
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.factors.gram import with_ridge

@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from closedform.engine.choice import engine_for
 from closedform.engine.products import gram_
-from closedform.engine.threads import cholesky_of, spectrum_of
+from closedform.engine.threads import spectrum_of
+from closedform.engine.triangles import COMPILED, cholesky_of
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.fit.factors.gram import Gram64
@@ -115,12 +116,12 @@ def _triangle(A: Tensor, B: Tensor, facts: Facts) -> tuple[TriangularRoot, Tenso
         gram, cross = A.new_zeros(p, p), A.new_zeros(p, B.shape[1])
         engine_for(A).normal_equations_(gram, cross, A, B, B.new_ones(B.shape[1]))
         R, info = cholesky_of(gram)
-        root = TriangularRoot(R.contiguous())
+        root = TriangularRoot(R.contiguous(), COMPILED)
         if info == 0 and root.is_finite() and extreme_singular_values(root).condition < Gram64.condition_limit:
             return root, root.adjoint_solve(cross)
     reflectors, tau = torch.geqrf(A)
     C = torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p]
-    return TriangularRoot(reflectors[:p].triu()), C
+    return TriangularRoot(reflectors[:p].triu(), COMPILED), C
 
 
 def _by_gram(facts: Facts) -> bool:
@@ -141,7 +142,7 @@ def _whitened(problem: Problem, sketched: TriangularRoot, rank: Rank) -> tuple[F
     if info != 0 or not bool(torch.isfinite(S.diagonal()).all()):
         return None
 
-    root = TriangularRoot(S @ sketched.R)
+    root = TriangularRoot(S @ sketched.R, COMPILED)
     extremes = extreme_singular_values(root)
     contraction = rounding_contraction(extremes, p)
     whitened = Factor(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.threads import cholesky_of, one_thread
+from closedform.engine.threads import one_thread
+from closedform.engine.triangles import COMPILED, cholesky_of, is_symmetric
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost
 from closedform.fit.factors.rank_check import require_full_rank
@@ -64,15 +65,14 @@ class Square(Method):
 
 
 def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
-    # One row and column settle the question for most matrices that are not symmetric.
-    if torch.equal(matrix[0], matrix[:, 0]) and torch.equal(matrix, matrix.T):
+    if is_symmetric(matrix):
         R, info = cholesky_of(matrix)
         if info == 0 and bool(torch.isfinite(R.diagonal()).all()):
-            return DenseRoot(matrix, scale, cholesky=R)
+            return DenseRoot(matrix, scale, cholesky=R, arithmetic=COMPILED)
     # Scaled columns keep the pivots in range; the choice of pivots is the same without.
     lu = LU(scaled_columns(matrix, scale), overwrite=True)
     if lu.zero_pivot:
         raise FactorBreakdown(
             f"LU met a zero pivot at column {lu.zero_pivot - 1}: the matrix is singular", condition=math.inf
         )
-    return DenseRoot(matrix, scale, lu=lu)
+    return DenseRoot(matrix, scale, lu=lu, arithmetic=COMPILED)

@@ -1,0 +1,133 @@
+"""Cholesky factors, and solutions and products with square matrices in memory: compiled, or by LAPACK through torch."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from closedform.engine import compiled
+from closedform.engine.memory import address, held
+from closedform.engine.threads import CHOLESKY_BY_ONE, all_threads, team
+from closedform.numerics.arithmetic import BY_TORCH, Arithmetic
+from closedform.numerics.symmetric import cholesky
+
+__all__ = ["COMPILED", "CompiledArithmetic", "cholesky_of", "is_symmetric"]
+
+#: Columns up to which LAPACK has a factor before a call of the compiled loops pays.
+_SMALL = 32
+#: Numbers of a matrix from which the threads of BLAS read it faster than one thread does that reads it once.
+_LARGE = 2**22
+#: Vectors from which a product of matrices is faster than one vector after the other.
+_MANY = 12
+
+
+def cholesky_of(gram: Tensor) -> tuple[Tensor, int]:
+    """Return what :func:`closedform.numerics.symmetric.cholesky` does, by the tiles that compute Gram matrices.
+
+    Backward stable as LAPACK is: entries of ``R'R - gram`` are at most ``(n + 1) u`` times those of ``|R|'|R|`` (Higham
+    2002, theorem 10.3), whatever the order of the sums. LAPACK takes what the loops do not: other devices and layouts,
+    small matrices, and where nothing was compiled.
+
+    Args:
+        gram: ``(columns, columns)``, float32 or float64; only the upper triangle is read.
+
+    Example:
+        >>> import torch
+        >>> R, info = cholesky_of(torch.full((40, 40), 0.5, dtype=torch.float64) + torch.eye(40, dtype=torch.float64))
+        >>> info, bool((R.tril(-1) == 0).all())
+        (0, True)
+        >>> cholesky_of(-torch.eye(40))[1]
+        1
+    """
+    n, library = gram.shape[0], compiled.library
+    worth_threads = n > CHOLESKY_BY_ONE
+    if library is None or n <= _SMALL or not (gram.is_cpu and gram.is_contiguous()):
+        with all_threads(worth_threads):
+            return cholesky(gram)
+    gram = held(gram)
+    R = torch.empty_like(gram)
+    single = gram.dtype == torch.float32
+    place = library.cholesky(address(gram), address(R), n, single, team() if worth_threads else 1)
+    return (R.fill_(torch.nan) if place else R), place
+
+
+def is_symmetric(matrix: Tensor) -> bool:
+    """Whether a matrix is its transpose to the last bit.
+
+    Args:
+        matrix: ``(n, n)``, float64.
+
+    Example:
+        >>> import torch
+        >>> is_symmetric(torch.eye(3, dtype=torch.float64)), is_symmetric(torch.ones(3, 3, dtype=torch.float64).tril())
+        (True, False)
+    """
+    library = compiled.library
+    # One row and column settle the question for most.
+    if not torch.equal(matrix[0], matrix[:, 0]):
+        return False
+    if library is None or not (matrix.is_cpu and matrix.is_contiguous()):
+        return torch.equal(matrix, matrix.T)
+    matrix = held(matrix)
+    return bool(library.is_symmetric(address(matrix), matrix.shape[0]))
+
+
+@final
+class CompiledArithmetic(Arithmetic):
+    """Rows of a matrix are read once for a few vectors, where loops were compiled; else as torch does it."""
+
+    @override
+    def solve(self, R: Tensor, V: Tensor, *, adjoint: bool = False) -> Tensor:
+        library = compiled.library
+        if library is None or not _serves(R, V):
+            return BY_TORCH.solve(R, V, adjoint=adjoint)
+        return _solved(library, R, V, (adjoint, not adjoint))
+
+    @override
+    def normal_solve(self, R: Tensor, V: Tensor) -> Tensor:
+        library = compiled.library
+        if library is None or not _serves(R, V):
+            return BY_TORCH.normal_solve(R, V)
+        return _solved(library, R, V, (True, True))
+
+    @override
+    def normal_product(self, M: Tensor, V: Tensor, *, upper: bool = False) -> Tensor:
+        library = compiled.library
+        if library is None or not _serves(M, V):
+            return BY_TORCH.normal_product(M, V, upper=upper)
+        return _products(library, M, V, (True, True), upper=upper)
+
+    @override
+    def product(self, M: Tensor, V: Tensor, *, adjoint: bool = False) -> Tensor:
+        library = compiled.library
+        if library is None or not _serves(M, V):
+            return BY_TORCH.product(M, V, adjoint=adjoint)
+        return _products(library, M, V, (not adjoint, adjoint))
+
+
+def _solved(library: ModuleType, R: Tensor, V: Tensor, steps: tuple[bool, bool]) -> Tensor:
+    """Solve with the transposed triangle, with the triangle, or with both: see the loops."""
+    R, vectors = held(R), held(V).T.clone(memory_format=torch.contiguous_format)
+    library.triangle_solve((address(R), R.shape[0]), steps, address(vectors), vectors.shape[0])
+    return vectors.T
+
+
+def _products(library: ModuleType, M: Tensor, V: Tensor, steps: tuple[bool, bool], *, upper: bool = False) -> Tensor:
+    """Multiply by the matrix, by its transpose, or by both: see the loops."""
+    M, vectors = held(M), held(held(V).T.contiguous())
+    products = vectors.new_zeros(vectors.shape[0], M.shape[1 if steps[1] else 0])
+    library.matrix_product((address(M), *M.shape, upper), steps, address(vectors), address(products), vectors.shape[0])
+    return products.T
+
+
+def _serves(M: Tensor, V: Tensor) -> bool:
+    plain = M.is_cpu and M.dtype == V.dtype == torch.float64 and M.is_contiguous()
+    return plain and 0 < M.numel() <= _LARGE and 0 < V.shape[1] < _MANY
+
+
+#: The only one that is needed: it has no state.
+COMPILED = CompiledArithmetic()

@@ -1,0 +1,166 @@
+"""Cholesky factors, solutions and products with whole matrices, against exact and extended arithmetic and LAPACK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from closedform.engine import compiled, triangles
+from closedform.engine.triangles import COMPILED, cholesky_of, is_symmetric
+from covering import parametrize_covering
+from data import F64, gaussian
+
+REGISTERS = {"registers of 64 bytes": 64, "registers of 32 bytes": 32, "registers of 16 bytes": 16}
+WAYS = [*(REGISTERS if compiled.available() else ()), "LAPACK"]
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(triangles, "_SMALL", 0)
+    library = compiled.library
+    if request.param == "LAPACK" or library is None:
+        monkeypatch.setattr(compiled, "library", None)
+        yield "LAPACK"
+        return
+    bytes_ = REGISTERS[request.param]
+    try:
+        if library.use_vectors(bytes_) < bytes_ < 64:
+            pytest.skip(f"this processor has no registers of {bytes_} bytes")
+        yield str(request.param)
+    finally:
+        library.use_vectors(64)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(triangles, "CHOLESKY_BY_ONE", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def wide(values: Tensor) -> np.ndarray:
+    return values.numpy().astype(np.longdouble)
+
+
+def definite(n: int, condition: float, dtype: torch.dtype) -> Tensor:
+    """A symmetric matrix with eigenvalues from 1 to 1 / condition, up to rounding."""
+    Q = torch.linalg.qr(gaussian(n, n, seed=n)).Q
+    G = (Q * torch.logspace(0, -np.log10(condition), n, dtype=F64)) @ Q.T
+    return ((G + G.T) / 2).to(dtype)
+
+
+@parametrize_covering(
+    2,
+    indirect=("way", "threads"),
+    way=WAYS,
+    threads=(1, 3),
+    dtype=(torch.float32, torch.float64),
+    n=(1, 2, 15, 16, 17, 33, 96, 97, 130, 203, 300),
+    condition=(1.0, 1e3, 1e5),
+)
+def test_a_factor_is_backward_stable(way: str, threads: int, dtype: torch.dtype, n: int, condition: float) -> None:
+    G = definite(n, condition, dtype)
+    given = G.triu() + torch.full_like(G, torch.nan).tril(-1)
+    R, place = cholesky_of(given)
+    assert place == 0
+    assert R.dtype == dtype
+    assert bool((R.tril(-1) == 0).all())
+    # Higham (2002), theorem 10.3, entry by entry.
+    left = np.abs(wide(R).T @ wide(R) - wide(G))
+    assert (left <= (n + 1) * torch.finfo(dtype).eps * (np.abs(wide(R)).T @ np.abs(wide(R)))).all()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_factor_is_as_near_to_the_exact_one_as_that_of_lapack() -> None:
+    G = definite(40, 1e9, F64)
+    with mpmath.workdps(50):
+        exact = np.array(mpmath.cholesky(mpmath.matrix(G.tolist())).T.tolist(), dtype=object)
+        errors = [
+            float(mpmath.sqrt(mpmath.fsum((mpmath.mpf(a) - b) ** 2 for a, b in zip(R, exact.flatten(), strict=True))))
+            for R in (cholesky_of(G)[0].flatten().tolist(), torch.linalg.cholesky(G, upper=True).flatten().tolist())
+        ]
+    assert errors[0] <= 4 * errors[1]
+    assert errors[0] <= 1e-15 * 1e9**0.5 * 40
+
+
+@pytest.mark.usefixtures("threads")
+@parametrize_covering(
+    2, indirect=("way",), way=WAYS, pivot=(0.0, -1.0, float("nan")), place=(1, 7, 16, 17, 96, 97, 130), n=(130, 131)
+)
+def test_the_first_pivot_that_is_not_positive_is_named(way: str, pivot: float, place: int, n: int) -> None:
+    # Small integers: no operation rounds, so the pivots are these to the last bit.
+    R = torch.randint(-2, 3, (n, n), generator=torch.Generator().manual_seed(n)).to(F64).triu(1)
+    pivots = torch.full((n,), 4.0, dtype=F64)
+    pivots[place - 1] = 0.0 if np.isnan(pivot) else pivot
+    unit = R.clamp(-1, 1) * (torch.rand(n, n, generator=torch.Generator().manual_seed(1)) < 0.1) + torch.eye(n)
+    G = unit.T * pivots @ unit
+    if np.isnan(pivot):
+        G[place - 1, place - 1] = torch.nan
+    found, where = cholesky_of(G)
+    assert where == place
+    assert way == "LAPACK" or bool(found.isnan().all())
+
+
+@pytest.mark.skipif(not compiled.available(), reason="no C compiler built the loops here")
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triangles, "CHOLESKY_BY_ONE", 0)
+    G = definite(300, 1e5, F64)
+    before, factors = torch.get_num_threads(), []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        factors.append(cholesky_of(G)[0])
+    torch.set_num_threads(before)
+    assert torch.equal(*factors)
+
+
+@parametrize_covering(
+    2, indirect=("way",), way=WAYS, n=(1, 3, 8, 17, 96, 131), k=(1, 2, 3, 5, 20), layout=("rows", "columns", "negative")
+)
+def test_solutions_and_products(way: str, n: int, k: int, layout: str) -> None:
+    R = cholesky_of(definite(n, 1e3, F64))[0]
+    V = gaussian(k, n, seed=1).T if layout == "columns" else gaussian(n, k, seed=1)
+    if layout == "negative":
+        V = torch.fft.ihfft(gaussian(2 * n, k, seed=1), dim=0).imag[:n]
+    kept, M = V.clone(), gaussian(n + 3, n, seed=2)
+    upper, vectors, matrix, eps = wide(R), wide(V.resolve_neg()), wide(M), np.finfo(float).eps
+
+    def close(found: Tensor, exact: np.ndarray, scale: np.ndarray) -> None:
+        assert (np.abs(wide(found.resolve_neg()) - exact) <= 2 * (n + 2) * eps * scale).all()
+
+    # Substitution is backward stable row by row: Higham (2002), theorem 8.5.
+    for adjoint, whole in ((False, upper), (True, upper.T)):
+        found = COMPILED.solve(R, V, adjoint=adjoint)
+        close(
+            torch.from_numpy(np.asarray(whole @ wide(found), dtype=float)), vectors, np.abs(whole) @ np.abs(wide(found))
+        )
+    both = COMPILED.solve(R, COMPILED.solve(R, V, adjoint=True))
+    torch.testing.assert_close(COMPILED.normal_solve(R, V), both, rtol=1e-12, atol=1e-12 * float(both.abs().max()))
+
+    close(COMPILED.product(M, V), matrix @ vectors, np.abs(matrix) @ np.abs(vectors))
+    back = gaussian(n + 3, k, seed=3)
+    close(COMPILED.product(M, back, adjoint=True), matrix.T @ wide(back), np.abs(matrix).T @ np.abs(wide(back)))
+    for whole, upper_only, tensor in ((matrix, False, M), (upper, True, R)):
+        size = np.abs(whole).T @ (np.abs(whole) @ np.abs(vectors))
+        close(COMPILED.normal_product(tensor, V, upper=upper_only), whole.T @ (whole @ vectors), 2 * size)
+    assert torch.equal(V, kept)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 40])
+def test_symmetry_is_seen_to_the_last_bit(n: int) -> None:
+    G = definite(n, 1.0, F64)
+    assert is_symmetric(G)
+    for i, j in {(0, n - 1), (n - 2, n - 1), (n // 2, n - 1)}:
+        if 0 <= i != j:
+            other = G.clone()
+            other[i, j] = torch.nextafter(other[i, j], torch.tensor(9.0, dtype=F64))
+            assert not is_symmetric(other)
+    G[n - 1, n - 1] = torch.nan
+    assert not is_symmetric(G)
