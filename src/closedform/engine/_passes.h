@@ -174,12 +174,13 @@ TARGET static void NAMED(panel_residuals)(const Residual *a, Py_ssize_t i, Py_ss
     }
 }
 
-/* Add left' right to tiles, the panels of the right in the outer loop. */
+/* Add left' right to tiles, the panels of the right in the outer loop; of a symmetric product the upper ones do. */
 TARGET static void NAMED(panel_products)(const double *left, Py_ssize_t left_panels, const double *right,
-                                         Py_ssize_t right_panels, Py_ssize_t depth, double *tiles) {
+                                         Py_ssize_t right_panels, Py_ssize_t depth, int symmetric, double *tiles) {
     for (Py_ssize_t o = 0; o < right_panels; o += RIGHT) {
         const int count = right_panels - o < RIGHT ? (int)(right_panels - o) : RIGHT;
-        for (Py_ssize_t p = 0; p < left_panels; p++) {
+        const Py_ssize_t end = symmetric ? o + count : left_panels;
+        for (Py_ssize_t p = 0; p < end; p++) {
             void *out[RIGHT] = {NULL};
             for (int j = 0; j < count; j++) out[j] = tiles + (p * right_panels + o + j) * PANEL * PANEL;
             NAMED(gram64_tiles)(count, left + p * APART * PANEL, right + o * APART * PANEL, depth, out);
@@ -213,11 +214,11 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
         NAMED(gram64_pack)(&packing, i, depth, panels, x);
         NAMED(gram64_multiply)(x, a->panels, depth, panels, vectors, 0, weighted);
         NAMED(panel_residuals)(a, i, depth, weighted, plain, sums);
-        NAMED(panel_products)(weighted, vectors, x, panels, depth, g);
+        NAMED(panel_products)(weighted, vectors, x, panels, depth, 0, g);
         double *tile = gram;
         for (Py_ssize_t from = 0; from < k; from += group) {
             const Py_ssize_t targets = panels_of(k - from < group ? k - from : group), at = from / PANEL * rows;
-            NAMED(panel_products)(weighted + at, targets, plain + at, targets, depth, tile);
+            NAMED(panel_products)(weighted + at, targets, plain + at, targets, depth, 1, tile);
             tile += targets * targets * PANEL * PANEL;
         }
     }
@@ -225,7 +226,7 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
     double *tile = gram, *out = sums + 2 * q;
     for (Py_ssize_t from = 0; from < k; from += group) {
         const Py_ssize_t width = k - from < group ? k - from : group;
-        add_tiles(tile, width, width, out);
+        add_symmetric_tiles(tile, width, out);
         tile += panels_of(width) * panels_of(width) * PANEL * PANEL;
         out += width * width;
     }

@@ -161,6 +161,18 @@ static void add_tiles(const double *tiles, Py_ssize_t rows, Py_ssize_t columns, 
                     out[u * columns + v] += tiles[(u % PANEL) * PANEL + v % PANEL];
 }
 
+/* The same for a symmetric product, of whose tiles the upper ones count. */
+static void add_symmetric_tiles(const double *tiles, Py_ssize_t columns, double *out) {
+    for (Py_ssize_t u = 0; u < columns; u++) {
+        for (Py_ssize_t v = u; v < columns; v++) {
+            const Py_ssize_t tile = u / PANEL * panels_of(columns) + v / PANEL;
+            const double sum = tiles[tile * PANEL * PANEL + (u % PANEL) * PANEL + v % PANEL];
+            out[u * columns + v] += sum;
+            if (u != v) out[v * columns + u] += sum;
+        }
+    }
+}
+
 /* ---- column squares ---- */
 
 typedef struct {

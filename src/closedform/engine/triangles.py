@@ -17,7 +17,7 @@ from closedform.numerics.symmetric import cholesky
 
 __all__ = ["COMPILED", "CompiledArithmetic", "cholesky_of", "is_symmetric"]
 
-#: Columns up to which LAPACK has a factor before a call of the compiled loops pays.
+#: Columns up to which LAPACK is done before a call of the compiled loops pays.
 _SMALL = 32
 #: Numbers of a matrix from which the threads of BLAS read it faster than one thread does that reads it once.
 _LARGE = 2**22
@@ -126,7 +126,7 @@ def _products(library: ModuleType, M: Tensor, V: Tensor, steps: tuple[bool, bool
 
 def _serves(M: Tensor, V: Tensor) -> bool:
     plain = M.is_cpu and M.dtype == V.dtype == torch.float64 and M.is_contiguous()
-    return plain and 0 < M.numel() <= _LARGE and 0 < V.shape[1] < _MANY
+    return plain and M.shape[1] > _SMALL and 0 < M.numel() <= _LARGE and 0 < V.shape[1] < _MANY
 
 
 #: The only one that is needed: it has no state.

@@ -16,8 +16,9 @@ from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import certify
+from closedform.fit.certification.one_pass import certify_and_step
 from closedform.fit.class_labels import labels_note
-from closedform.fit.factors import Facts, Method
+from closedform.fit.factors import Factor, Facts, Method
 from closedform.fit.groups import join
 from closedform.fit.kernels import (
     KERNEL_NOTE,
@@ -29,6 +30,7 @@ from closedform.fit.kernels import (
 from closedform.fit.layers import check_range, round_to
 from closedform.fit.plan import Plan, make_plan
 from closedform.fit.problem import Problem
+from closedform.fit.refinement import Refined
 from closedform.fit.request import MethodName, Request, Watcher
 from closedform.fit.sharing import agreed_request, open_rows, traffic_of
 from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
@@ -46,6 +48,10 @@ __all__ = ["solve", "solve_rows"]
 
 #: Seconds of predicted work from which the choice of a method is worth measuring the machine, which takes less.
 _WORTH_MEASURING = 1.0
+#: How far a factor may be from the matrix for one step, of the pass that certifies its start, to leave rounding alone.
+_ONE_STEP = 1e-13
+#: Numbers of a table, times its targets, from which a pass over it is worth saving.
+_WORTH_ONE_PASS = 2**20
 #: Entries of the largest table whose rank is proven where it is in doubt; that takes some tens of seconds there.
 _PROVABLE = 2**26
 #: Columns of the widest table: products in extended precision take so many times longer than a fit.
@@ -403,10 +409,15 @@ def _attempt(
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition
     with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets), np.errstate(all="ignore"):
-        refined = factor.refinement.refine(problem, start, nearest)
-        weights = problem.to_weights(refined.Z)
-        check_range(refined.Z, weights.weight, weights.bias)
-        certificate = certify(problem, weights, factor.claims, nearest, refined.multipliers)
+        found = certify_and_step(problem, start, factor.claims) if _near(problem, factor) else None
+        if found is None or found.certificate is None:
+            refined = factor.refinement.refine(problem, start, nearest) if found is None else Refined(found.Z, 1)
+            weights = problem.to_weights(refined.Z)
+            check_range(refined.Z, weights.weight, weights.bias)
+            certificate = certify(problem, weights, factor.claims, nearest, refined.multipliers)
+        else:
+            refined, certificate = Refined(found.Z, 0), found.certificate
+            weights = problem.to_weights(found.Z)
     attempt = Attempt(method.name, time.perf_counter() - begun, refined.passes, certificate.verdict, certificate)
     # A factor of the rows is chosen by their condition when they are on a par, which is what it has measured.
     claims = factor.claims
@@ -414,6 +425,17 @@ def _attempt(
         certificate.scaled_condition if claims.rows is None or claims.extremes is None else claims.extremes.condition
     )
     return Fitted(weights, certificate, factor), attempt, measured
+
+
+def _near(problem: Problem, factor: Factor) -> bool:
+    """Whether a factor is so near to the matrix that one step is all that its start lacks, in a fit of some size.
+
+    With a ridge, weights can be short beside the targets: what is good enough for the rows need not be for them.
+    """
+    work = problem.rows.n_rows * problem.n_columns * problem.n_targets
+    claims = factor.claims
+    whole = claims.root is not None and claims.rank.full and not claims.restricted
+    return whole and factor.accuracy <= _ONE_STEP and problem.l2 == 0 and work >= _WORTH_ONE_PASS
 
 
 def _solution(

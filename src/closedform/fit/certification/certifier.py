@@ -28,7 +28,7 @@ from closedform.numerics.rank import columns_involved
 from closedform.numerics.root import Root
 from closedform.numerics.scaling import peak, safe_norm
 
-__all__ = ["certify"]
+__all__ = ["certify", "measure"]
 
 _EPS = sys.float_info.epsilon
 #: Random vectors by which a root is held against the rows.
@@ -59,6 +59,7 @@ def certify(
     claims: Claims,
     nearest: Tensor | None = None,
     multipliers: Tensor | None = None,
+    sums: CertificateSums | None = None,
 ) -> Certificate:
     """Check weights against the rows.
 
@@ -68,6 +69,7 @@ def certify(
         claims: What the factor that they came from says of the matrix. It is checked here, not trusted.
         nearest: Coordinates that the weights are to be near to where they are not unique, or None for least norm.
         multipliers: Of the rows that the weights are a combination of, as refinement kept them, or None.
+        sums: What :func:`measure` returned for these weights, where they were measured already; or None.
     """
     with np.errstate(all="ignore"):
         return _certify(problem, weights, claims, nearest, multipliers)
@@ -78,7 +80,7 @@ def _certify(
 ) -> Certificate:
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
-    sums = _measure(problem, weights, probes)
+    sums = _measure(problem, weights, probes) if sums is None else sums
     gradient, products = sums.products
     if problem.l2 > 0:
         products = products + problem.penalty.square().unsqueeze(1) * probes
@@ -142,6 +144,17 @@ def _with_ridge(
     if claims.restricted and claims.row_space is not None:
         gradient = claims.row_space.T @ (claims.row_space @ gradient)
     return gradient, np.sqrt(squares)
+
+
+def measure(problem: Problem, weights: Weights, root: Root) -> CertificateSums:
+    """Walk the rows once for all that a certificate of these weights needs.
+
+    Args:
+        problem: The problem.
+        weights: The weights, in float64.
+        root: That of the factor they came from, which is probed.
+    """
+    return _measure(problem, weights, _probes(root, problem))
 
 
 def _probes(root: Root | None, problem: Problem) -> Tensor:
