@@ -15,7 +15,7 @@ from closedform.engine import compiled
 from closedform.engine.rates import known_rates, measured_rates
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
-from closedform.fit.certification import certify
+from closedform.fit.certification import Certificate, certify
 from closedform.fit.certification.one_pass import certify_and_step
 from closedform.fit.class_labels import labels_note
 from closedform.fit.factors import Factor, Facts, Method
@@ -36,6 +36,7 @@ from closedform.fit.sharing import agreed_request, open_rows, traffic_of
 from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
 from closedform.fit.statistics import standard_errors_of
 from closedform.fit.storage import measure_stored
+from closedform.fit.weights import Weights
 from closedform.numerics.rank import RESOLVED, default_rcond
 from closedform.rows import Design, Rows, Scan, scan
 from closedform.words.errors import FactorBreakdown, InputError
@@ -409,15 +410,7 @@ def _attempt(
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition
     with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets), np.errstate(all="ignore"):
-        found = certify_and_step(problem, start, factor.claims) if _near(problem, factor) else None
-        if found is None or found.certificate is None:
-            refined = factor.refinement.refine(problem, start, nearest) if found is None else Refined(found.Z, 1)
-            weights = problem.to_weights(refined.Z)
-            check_range(refined.Z, weights.weight, weights.bias)
-            certificate = certify(problem, weights, factor.claims, nearest, refined.multipliers)
-        else:
-            refined, certificate = Refined(found.Z, 0), found.certificate
-            weights = problem.to_weights(found.Z)
+        refined, weights, certificate = _refined(problem, factor, start, nearest)
     attempt = Attempt(method.name, time.perf_counter() - begun, refined.passes, certificate.verdict, certificate)
     # A factor of the rows is chosen by their condition when they are on a par, which is what it has measured.
     claims = factor.claims
@@ -425,6 +418,23 @@ def _attempt(
         certificate.scaled_condition if claims.rows is None or claims.extremes is None else claims.extremes.condition
     )
     return Fitted(weights, certificate, factor), attempt, measured
+
+
+def _refined(
+    problem: Problem, factor: Factor, start: Tensor, nearest: Tensor | None
+) -> tuple[Refined, Weights, Certificate]:
+    """Refine a start and certify what comes out, in one pass where the factor is near enough for that."""
+    if _near(problem, factor):
+        stepped = certify_and_step(problem, start, factor.claims)
+        if stepped.certificate is not None:
+            return Refined(stepped.Z, 0), problem.to_weights(stepped.Z), stepped.certificate
+        refined = Refined(stepped.Z, 1)
+    else:
+        refined = factor.refinement.refine(problem, start, nearest)
+
+    weights = problem.to_weights(refined.Z)
+    check_range(refined.Z, weights.weight, weights.bias)
+    return refined, weights, certify(problem, weights, factor.claims, nearest, refined.multipliers)
 
 
 def _near(problem: Problem, factor: Factor) -> bool:
