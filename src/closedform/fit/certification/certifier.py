@@ -72,11 +72,16 @@ def certify(
         sums: What :func:`measure` returned for these weights, where they were measured already; or None.
     """
     with np.errstate(all="ignore"):
-        return _certify(problem, weights, claims, nearest, multipliers)
+        return _certify(problem, weights, claims, nearest, multipliers, sums)
 
 
 def _certify(
-    problem: Problem, weights: Weights, claims: Claims, nearest: Tensor | None, multipliers: Tensor | None
+    problem: Problem,
+    weights: Weights,
+    claims: Claims,
+    nearest: Tensor | None,
+    multipliers: Tensor | None,
+    sums: CertificateSums | None,
 ) -> Certificate:
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
