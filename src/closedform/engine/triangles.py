@@ -43,7 +43,7 @@ def cholesky_of(gram: Tensor) -> tuple[Tensor, int]:
         >>> cholesky_of(-torch.eye(40))[1]
         1
     """
-    n, library = gram.shape[0], compiled.library
+    n, library = gram.shape[0], _loops()
     worth_threads = n > CHOLESKY_BY_ONE
     if library is None or n <= _SMALL or not (gram.is_cpu and gram.is_contiguous()):
         with all_threads(worth_threads):
@@ -66,7 +66,7 @@ def is_symmetric(matrix: Tensor) -> bool:
         >>> is_symmetric(torch.eye(3, dtype=torch.float64)), is_symmetric(torch.ones(3, 3, dtype=torch.float64).tril())
         (True, False)
     """
-    library = compiled.library
+    library = _loops()
     # One row and column settle the question for most.
     if not torch.equal(matrix[0], matrix[:, 0]):
         return False
@@ -82,31 +82,37 @@ class CompiledArithmetic(Arithmetic):
 
     @override
     def solve(self, R: Tensor, V: Tensor, *, adjoint: bool = False) -> Tensor:
-        library = compiled.library
+        library = _loops()
         if library is None or not _serves(R, V):
             return BY_TORCH.solve(R, V, adjoint=adjoint)
         return _solved(library, R, V, (adjoint, not adjoint))
 
     @override
     def normal_solve(self, R: Tensor, V: Tensor) -> Tensor:
-        library = compiled.library
+        library = _loops()
         if library is None or not _serves(R, V):
             return BY_TORCH.normal_solve(R, V)
         return _solved(library, R, V, (True, True))
 
     @override
     def normal_product(self, M: Tensor, V: Tensor, *, upper: bool = False) -> Tensor:
-        library = compiled.library
+        library = _loops()
         if library is None or not _serves(M, V):
             return BY_TORCH.normal_product(M, V, upper=upper)
         return _products(library, M, V, (True, True), upper=upper)
 
     @override
     def product(self, M: Tensor, V: Tensor, *, adjoint: bool = False) -> Tensor:
-        library = compiled.library
+        library = _loops()
         if library is None or not _serves(M, V):
             return BY_TORCH.product(M, V, adjoint=adjoint)
         return _products(library, M, V, (not adjoint, adjoint))
+
+
+def _loops() -> ModuleType | None:
+    """Return the compiled loops, unless they were built before they had these functions; None without."""
+    library = compiled.library
+    return library if hasattr(library, "matrix_product") else None
 
 
 def _solved(library: ModuleType, R: Tensor, V: Tensor, steps: tuple[bool, bool]) -> Tensor:
