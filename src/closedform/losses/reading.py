@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 from torch import nn
@@ -14,6 +15,7 @@ from closedform.losses.criterion import Criterion, check_factors
 from closedform.losses.cross_entropy import CrossEntropy
 from closedform.losses.huber import Huber, SmoothL1
 from closedform.losses.kinked import Absolute, Hinge, HingeLoss, Kinked, Pinball, PinballLoss
+from closedform.losses.multi_margin import MultiMargin
 from closedform.losses.poisson import Poisson
 from closedform.losses.soft_margin import SoftMargin
 from closedform.losses.squared_hinge import SquaredHinge, SquaredHingeLoss
@@ -36,6 +38,7 @@ CRITERIA: dict[str, Callable[[], nn.Module]] = {
     "poisson": nn.PoissonNLLLoss,
     "hinge": HingeLoss,
     "squared-hinge": SquaredHingeLoss,
+    "multi-margin": partial(nn.MultiMarginLoss, p=2),
 }
 
 #: Why criteria of torch are refused, with the nearest that is not.
@@ -47,7 +50,6 @@ _REFUSED: dict[str, str] = {
     "CTCLoss": "has no row-wise targets; a layer before it is no convex fit",
     "CosineEmbeddingLoss": "is not convex in the weights; use MSELoss() on outputs of unit length",
     "MultiLabelMarginLoss": "has lists of labels as targets; use MultiLabelSoftMarginLoss() on 0 and 1",
-    "MultiMarginLoss": "is not available; use CrossEntropyLoss(), or SquaredHingeLoss() on -1 and 1",
     "HingeEmbeddingLoss": "takes distances, not scores; use closedform.losses.HingeLoss()",
     "MarginRankingLoss": "takes two outputs; use SoftMarginLoss() on the difference of the two feature rows",
     "TripletMarginLoss": "takes three outputs and is not convex in the weights; use SoftMarginLoss() on pairs",
@@ -170,6 +172,25 @@ def _cross_entropy(criterion: Any, targets: Targets) -> Criterion:
     )
 
 
+def _multi_margin(criterion: Any, targets: Targets) -> Criterion:
+    if criterion.p != 2:
+        raise InputError(
+            "MultiMarginLoss(p=1) has kinks that couple the classes, which are not available; the nearest is "
+            "MultiMarginLoss(p=2), or HingeLoss() on -1 and 1 for each class."
+        )
+    if not targets.integers or targets.columns != 1:
+        what = "integers" if targets.integers else "floating numbers"
+        raise InputError(
+            f"MultiMarginLoss takes integer labels (rows,), but Y has {targets.columns} of {what} a row; pass "
+            "labels as Y.long()."
+        )
+    return MultiMargin(
+        margin=_width(criterion.margin, "margin"),
+        weight=check_factors(criterion.weight, "the weight of MultiMarginLoss"),
+        averages=_averages(criterion),
+    )
+
+
 def _factors(criterion: Any, attribute: str, targets: Targets) -> Any:
     what = f"the {attribute} of {type(criterion).__name__}"
     factors = check_factors(getattr(criterion, attribute), what)
@@ -217,6 +238,7 @@ _READERS: dict[type[nn.Module], Callable[[Any, Targets], Criterion | Kinked]] = 
     nn.CrossEntropyLoss: _cross_entropy,
     nn.BCEWithLogitsLoss: _bce,
     nn.MultiLabelSoftMarginLoss: _multi_label,
+    nn.MultiMarginLoss: _multi_margin,
     nn.SoftMarginLoss: lambda criterion, targets: SoftMargin(averages=_averages(criterion)),
     nn.PoissonNLLLoss: _poisson,
     nn.HuberLoss: _huber,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import closedform as cf
 from closedform.losses import SquaredHingeLoss
+from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 from walkers import Parts
 
@@ -374,3 +375,24 @@ def test_a_wide_table_has_the_minimum_of_its_row_space(kind: str) -> None:
         change = X @ direction.weight.T + direction.bias
         right = (2 * Y - 1) * change[:, 0] > 0 if kind == "binary" else change.argmax(1) == Y
         assert bool(right.all())
+
+
+@pytest.mark.parametrize("l2", [0.0, 1.0])
+def test_squared_margins_of_several_classes(l2: float) -> None:
+    X = gaussian(80, 4)
+    y = (X[:, :3] + gaussian(80, 3, seed=1)).argmax(1)
+    criterion = nn.MultiMarginLoss(p=2, weight=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64), reduction="sum")
+    sol = cf.solve(X, y, bias=True, l2=l2, criterion=criterion)
+    assert sol.outcome is Outcome.CERTIFIED, sol
+    weight, bias = sol.weight.clone().requires_grad_(), sol.bias.clone().requires_grad_()
+    loss = criterion(nn.functional.linear(X, weight, bias), y) + l2 / 2 * weight.square().sum()
+    loss.backward()
+    # Where the gradient of a convex function vanishes is its minimum.
+    assert weight.grad is not None
+    assert bias.grad is not None
+    assert max(float(weight.grad.abs().max()), float(bias.grad.abs().max())) < 1e-11
+    assert sol.certificate.objective == pytest.approx(float(loss.detach()), rel=1e-13)
+    with pytest.raises(InputError, match="p=2"):
+        cf.solve(X, y, criterion=nn.MultiMarginLoss())
+    with pytest.raises(InputError, match="integer labels"):
+        cf.solve(X, y.double(), criterion=criterion)
