@@ -325,8 +325,8 @@ NAMED = {
     "summed": ("summed", "learning rate of"),
     "clipped": ("clips", "learning rate"),
     "scheduler not passed": ("learning rate of the recorded run changes",),
-    "other rows": ("record starts at", "The record is"),
-    "random layer": ("record starts at",),
+    "other rows": ("record starts at", "The record is", "normalises its features"),
+    "random layer": ("record starts at", "losses are random"),
 }
 
 

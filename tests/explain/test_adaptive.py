@@ -224,3 +224,45 @@ def test_lbfgs_in_float32_is_not_promised_what_its_line_search_cannot_see() -> N
     X = gaussian(200, 6, seed=12).float()
     d = diagnose(X, X.sum(1, keepdim=True), model=even, optimizer=optimizer, steps=5)
     assert d.verdict.name == "nothing_wrong"
+
+
+OPTIMIZERS = sorted(
+    name
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_of_torch_gets_a_verdict_that_comes_true(name: str) -> None:
+    X = gaussian(60, 3) * torch.tensor([1.0, 0.5, 0.3], dtype=F64)
+    Y = X @ gaussian(3, 2, seed=1) + 0.1 * gaussian(60, 2, seed=2)
+    steps, settings = (3 if name == "LBFGS" else 300), {"lr": 0.1} if name in ("SGD", "ASGD") else {}
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2, bias=False, dtype=F64)  # Muon takes matrices only
+    optimizer = getattr(torch.optim, name)(model.parameters(), **settings)
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=steps)
+    course, reaches = d.case.training.course, d.case.training.reaches_goal
+    if name == "SparseAdam":
+        with pytest.raises(RuntimeError, match="dense"):
+            train(X, Y, model, optimizer, 1)
+        assert (d.verdict.name, reaches) == ("cannot_step", False)
+        assert "dense gradients" in d.verdict.sentence
+        return
+    for _ in range(steps):
+        optimizer.step(lambda: closure(X, Y, model))
+    left = float(nn.functional.mse_loss(model(X), Y).detach()) - d.case.spectrum.optimal_loss
+    assert course is not None
+    assert course.how in ("forecast", "rehearsed")
+    # Muon's products are in bfloat16, where rounding decides the path.
+    near = 0.5 if name == "Muon" else 1e-6
+    assert course.least * (1 - near) - 1e-12 <= left <= course.most * (1 + near) + 1e-12
+    assert reaches is None or reaches == (left <= d.case.goal_excess)
+    assert d.verdict.name != "not_judged"
+
+
+def closure(X: Tensor, Y: Tensor, model: nn.Linear) -> float:
+    model.zero_grad()
+    loss = nn.functional.mse_loss(model(X), Y)
+    loss.backward()
+    return float(loss.detach())

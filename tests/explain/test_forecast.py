@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from closedform.explain.forecasts import (
+    FAMILY,
     Forecast,
+    descent_of,
     first_order_limits,
     forecast,
     mini_batch,
     step_limit,
 )
-from closedform.explain.forecasts.recurrence import error_envelopes, error_factors
 from closedform.explain.spectra import Spectrum, spectrum
 from closedform.words.errors import InputError
 from data import F64, descend, train, zero_layer
@@ -137,8 +138,9 @@ def test_the_closed_form_is_the_recurrence(momentum: float, nesterov: bool, damp
     limit = step_limit(1.0, momentum, nesterov)
     scaled = torch.tensor([0.0, 1e-12, 1e-3, (1 - momentum) ** 2, 0.5, 1.0, 0.7 * limit, 0.999 * limit], dtype=F64)
     steps = [0, 1, 2, 3, 50, 301]
-    found = error_factors(scaled, torch.tensor(steps), momentum, nesterov, dampening)
-    bounds = error_envelopes(scaled, torch.tensor(steps), momentum, nesterov, dampening)
+    descent = descent_of(1.0, momentum, nesterov, dampening)
+    found = descent.factors(scaled, torch.tensor(steps))
+    bounds = descent.envelopes(scaled, torch.tensor(steps))
     with mpmath.workdps(60):
         for column, s in enumerate(scaled.tolist()):
             error, buffer, path = mpmath.mpf(1), mpmath.mpf(0), []
@@ -152,6 +154,23 @@ def test_the_closed_form_is_the_recurrence(momentum: float, nesterov: bool, damp
                 size = max(abs(float(path[t])), float(bounds[row, column]))
                 assert abs(float(found[row, column]) - float(path[t])) <= 1e-11 * size + 1e-300
                 assert abs(float(path[t])) <= float(bounds[row, column]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_a_transition_is_a_step_of_torch(kind: Any) -> None:
+    """Error, buffer and gradient noise along one direction, against three steps of ``torch.optim.SGD``."""
+    momentum, lr, h, noise = (0.0 if kind.takes(0.0, False) else 0.7), 0.1, 3.0, 0.25
+    weight = torch.nn.Parameter(torch.ones(1, dtype=F64))
+    optimizer = torch.optim.SGD([weight], lr=lr, momentum=momentum, nesterov=kind.nesterov)
+    matrix, enters = kind(lr, momentum).transition(torch.tensor([lr * h], dtype=F64))
+    state = torch.tensor([1.0, 0.0], dtype=F64)
+    for _ in range(3):
+        weight.grad = h * weight.detach() + noise
+        optimizer.step()
+        state = matrix[0] @ state + lr * noise * enters
+        assert float(weight.detach()) == pytest.approx(float(state[0]), rel=1e-14)
+    assert kind(lr, momentum).growth(2.0 * kind(1.0, momentum).step_limit(1.0)) > 1
+    assert kind(lr, momentum).growth(kind(1.0, momentum).step_limit(1.0)) == pytest.approx(1.0, rel=1e-12)
 
 
 def test_steps_to_is_the_last_step_above() -> None:

@@ -23,6 +23,21 @@ MOMENTUM: Make = lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)  # noqa: E7
 ADAM: Make = lambda p: torch.optim.Adam(p, lr=0.02)  # noqa: E731
 
 
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
+    "scheduler": lambda o: torch.optim.lr_scheduler.StepLR(o, 20, 0.3),
+    "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 60),
+    "warm-up": lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.1, 1.0, 20),
+}
+
+
+def same(X: Tensor) -> Tensor:
+    return X
+
+
+def standardise(X: Tensor) -> Tensor:
+    return (X - X.mean(0)) / X.std(0)
+
+
 def problem(dtype: torch.dtype = F64, targets: int = 1) -> tuple[Tensor, Tensor]:
     X = gaussian(100, 2)
     Y = X @ gaussian(2, targets, seed=1) * 3 + 4.2 + 0.01 * gaussian(100, targets, seed=2)
@@ -32,14 +47,19 @@ def problem(dtype: torch.dtype = F64, targets: int = 1) -> tuple[Tensor, Tensor]
 def record(X: Tensor, Y: Tensor, model: nn.Module, make: Make, slip: str, steps: int = 60) -> list[float]:
     """Train with a slip, and write down what a user would."""
     optimizer = make(model.parameters())
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 20, 0.3) if slip == "scheduler" else None
+    scheduler = SCHEDULES[slip](optimizer) if slip in SCHEDULES else None
     if slip == "rate":
         optimizer.param_groups[0]["lr"] *= 0.4
     history = []
-    for _ in range(steps):
-        if slip != "never zeroed":
+    X = {"batch norm": nn.BatchNorm1d(X.shape[1], affine=False, dtype=X.dtype), "standard": standardise}.get(
+        slip, same
+    )(X)
+    torch.manual_seed(3)
+    for step in range(steps):
+        if slip not in ("never zeroed", "seldom zeroed") or (slip == "seldom zeroed" and step % 4 == 0):
             optimizer.zero_grad()
-        loss = mse(model(X), Y) if slip != "sum" else ((model(X) - Y) ** 2).sum(1).mean()
+        fed = nn.functional.dropout(X, 0.3) if slip == "dropout" else X
+        loss = mse(model(fed), Y) if slip != "sum" else ((model(X) - Y) ** 2).sum(1).mean()
         (-loss if slip == "uphill" else loss).backward()
         if slip == "clip":
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -81,7 +101,20 @@ def test_a_record_of_the_run_itself_is_no_finding(make: Make, slip: str, every: 
         (SGD, "clip", "clips its gradients to a length of 1"),
         (MOMENTUM, "clip", "clips its gradients to a length of 1"),
         (SGD, "scheduler", "learning rate of the recorded run changes: from 0.03"),
+        (MOMENTUM, "scheduler", "learning rate of the recorded run changes: from 0.01"),
+        (ADAM, "scheduler", "learning rate of the recorded run changes: from 0.02"),
+        (MOMENTUM, "cosine", "learning rate of the recorded run changes: from 0.01"),
+        (ADAM, "warm-up", "learning rate of the recorded run changes: from 0.002"),
         (SGD, "rate", "a learning rate of 0.012, not 0.03"),
+        (MOMENTUM, "rate", "a learning rate of 0.004, not 0.01"),
+        (ADAM, "rate", "a learning rate of 0.008, not 0.02"),
+        (ADAM, "clip", "clips its gradients to a length of"),
+        (SGD, "seldom zeroed", "zeroed every 4 steps only"),
+        (ADAM, "seldom zeroed", "zeroed every 4 steps only"),
+        (SGD, "batch norm", "normalises its features: a batch norm in train mode"),
+        (ADAM, "standard", "normalises its features: a batch norm in train mode"),
+        (SGD, "dropout", "losses are random: a layer in train mode"),
+        (ADAM, "dropout", "losses are random: a layer in train mode"),
     ],
 )
 def test_a_known_slip_is_named(make: Make, slip: str, title: str) -> None:
@@ -89,6 +122,17 @@ def test_a_known_slip_is_named(make: Make, slip: str, title: str) -> None:
     found = next(finding for finding in d.findings if finding.name == "history_differs")
     assert title in found.title
     assert d.verdict.name == "history_differs"
+
+
+def test_other_rows_are_not_taken_for_a_schedule() -> None:
+    """Some learning rates or other lead through any losses: the start has to be that of the run as given."""
+    X, Y = problem()
+    for make in (SGD, ADAM):
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1, dtype=F64)
+        history = record(X[:70], Y[:70], copy.deepcopy(model), make, "none")
+        d = diagnose(X, Y, model=model, optimizer=make(model.parameters()), steps=60, history=history)
+        assert "these weights on these rows" in d.findings[0].title
 
 
 def test_a_sum_over_targets_is_told_from_the_mean() -> None:

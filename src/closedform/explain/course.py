@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.explain.extrapolation import Outlook
-from closedform.explain.forecasts import Forecast, MiniBatch, ScheduledRun
+from closedform.explain.forecasts import Forecast, MiniBatch, ScheduledBatches, ScheduledRun
 from closedform.explain.rehearsal import Rehearsal
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "extrapolated_course",
     "forecast_course",
     "rehearsed_course",
+    "scheduled_batch_course",
     "scheduled_course",
 ]
 
@@ -98,25 +99,32 @@ def scheduled_course(run: ScheduledRun, exact: ScheduledRun | None, steps: int, 
     return Course(run.steps, run.excess, run.left, least, most, "forecast", steps)
 
 
-def expected_course(batches: MiniBatch, steps: int, full: float) -> Course:
+def expected_course(batches: MiniBatch, steps: int) -> Course:
     """Return the course of mini-batches, in expectation over their draws: anew for each, or at the least by epochs.
 
     Args:
         batches: With rows drawn anew for each batch.
         steps: Steps of the run.
-        full: Excess loss that the full batch leaves at the same learning rate.
     """
     left = batches.excess_at(steps)
     points = torch.unique(torch.logspace(0, math.log10(steps), _POINTS, device="cpu").round().to(torch.int64))
     points = torch.cat([torch.tensor([0], device="cpu"), points.clamp(max=steps)])
     curve = torch.tensor([batches.excess_at(int(step)) for step in points], dtype=torch.float64, device="cpu")
-    on_its_way = left > 2 * batches.noise_floor
+    full = float(batches.mean.excess_at([steps]))
+    on_its_way = left > 2 * batches.noise_floor + batches.mean.decay_excess
     if not batches.stable or (on_its_way and left > FEEDBACK * full):
         # An expectation that noise holds up by feeding on itself is made by few runs, and only of rows drawn anew:
         # batches of one pass make up for each other. Most runs stay below it.
         return Course(points, curve, left, 0.0, left, "expected", steps)
-    balanced = batches.noise_floor - batches.noise_floor_by_epochs
-    return Course(points, curve, left, max(0.0, left - balanced), left, "expected", steps)
+    by_epochs = left + batches.noise_floor_by_epochs - batches.noise_floor
+    return Course(points, curve, left, min(left, max(0.0, by_epochs)), max(left, by_epochs), "expected", steps)
+
+
+def scheduled_batch_course(run: ScheduledBatches, steps: int) -> Course:
+    """Return the course of mini-batches under a schedule, in expectation over their draws."""
+    # Shuffled passes leave less of the noise than rows drawn anew, at a falling rate nearly none.
+    least = run.mean.left if math.isfinite(run.left) else 0.0
+    return Course(run.mean.steps, run.excess, run.left, least, run.left, "expected", steps)
 
 
 def forecast_course(run: Forecast, steps: int) -> Course:

@@ -172,7 +172,7 @@ def _limits(limits: Sequence[LimitRecord], can_move: bool) -> Table:
         rows=tuple((limit.name, number(limit.lr), _momentum(limit.momentum), _steps(limit.steps)) for limit in limits),
         remarks=tuple(limit.text if limit.bound else "" for limit in limits),
         presets=tuple(
-            Preset(limit.lr, limit.momentum, limit.name == "nesterov", 0.0, 0.0)
+            Preset(limit.lr, limit.momentum, limit.nesterov, 0.0, 0.0)
             if can_move and limit.lr is not None and limit.momentum is not None
             else None
             for limit in limits

@@ -37,10 +37,13 @@ class Moments(ABC):
     def diagonal(self) -> Tensor:
         """Return how ``E[h S h]`` mixes diagonal entries, ``(rank, rank)``: ``4 / targets^2 E[x_i^2 x_j^2]``."""
 
-    @property
     @abstractmethod
-    def noise(self) -> Tensor:
-        """Second moment of the gradient of one row at the minimiser, summed over targets, ``(rank, rank)``."""
+    def noise(self, shift: Tensor | None = None) -> Tensor:
+        """Return the second moment of the gradient of one row, summed over targets, ``(rank, rank)``.
+
+        Args:
+            shift: How far from the minimiser, along each direction, ``(rank, targets)``; at the minimiser if None.
+        """
 
 
 @final
@@ -66,10 +69,10 @@ class GaussianMoments(Moments):
         h = self.eigenvalues
         return torch.outer(h, h) + 2 * torch.diag(h.square())
 
-    @property
     @override
-    def noise(self) -> Tensor:
-        return torch.diag(2 * self.optimal_loss * self.eigenvalues)
+    def noise(self, shift: Tensor | None = None) -> Tensor:
+        own = torch.diag(2 * self.optimal_loss * self.eigenvalues)
+        return own if shift is None else own + self.curvature(shift @ shift.T)
 
 
 @final
@@ -79,12 +82,12 @@ class RowMoments(Moments):
 
     Attributes:
         rows: Each row along each direction, times the square root of its weight, ``(kept, rank)``, float64.
-        residual_squares: Squared residual of each row at the minimiser, weighted and summed over targets, ``(kept,)``.
+        residuals: What the minimiser leaves of each row, ``(kept, targets)``, times the square root of its weight.
         n_targets: Targets.
     """
 
     rows: Tensor
-    residual_squares: Tensor
+    residuals: Tensor
     n_targets: int
 
     @override
@@ -97,10 +100,10 @@ class RowMoments(Moments):
         squares = self.rows.square()
         return squares.T @ squares * (4 / (self.n_targets**2 * self.rows.shape[0]))
 
-    @property
     @override
-    def noise(self) -> Tensor:
-        scaled = self.rows * self.residual_squares.unsqueeze(1)
+    def noise(self, shift: Tensor | None = None) -> Tensor:
+        residuals = self.residuals if shift is None else self.residuals + self.rows @ shift
+        scaled = self.rows * residuals.square().sum(1, keepdim=True)
         return self.rows.T @ scaled * (4 / (self.n_targets**2 * self.rows.shape[0]))
 
 
@@ -112,12 +115,12 @@ def row_moments(rows: Rows, spectrum: Spectrum) -> RowMoments:
         spectrum: Its spectrum; rows of a ridge are no rows here.
     """
     turned = rows.walk(_TurnedRows(rows, spectrum))
-    return RowMoments(torch.cat(turned.along), torch.cat(turned.squares), rows.n_targets)
+    return RowMoments(torch.cat(turned.along), torch.cat(turned.residuals), rows.n_targets)
 
 
 @final
 class _TurnedRows(Fold):
-    """Rows in the singular directions and squares of their residuals; of a long table every so manyth row.
+    """Rows in the singular directions and their residuals; of a long table every so manyth row.
 
     Args:
         rows: The table.
@@ -128,9 +131,9 @@ class _TurnedRows(Fold):
 
     def __init__(self, rows: Rows, spectrum: Spectrum) -> None:
         self._rows, self._spectrum = rows, spectrum
-        self._stride = max(1, -(-rows.n_rows * (spectrum.rank + 1) // _KEPT))
+        self._stride = max(1, -(-rows.n_rows * (spectrum.rank + rows.n_targets) // _KEPT))
         self.along: list[Tensor] = []
-        self.squares: list[Tensor] = []
+        self.residuals: list[Tensor] = []
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
@@ -142,19 +145,19 @@ class _TurnedRows(Fold):
         X, Y = block.X[first :: self._stride], block.Y[first :: self._stride]
         if spectrum.bias:
             X = torch.cat([X.new_ones(X.shape[0], 1), X], dim=1)
-        squares = (X @ spectrum.minimiser - Y).square().sum(1)
+        residuals = X @ spectrum.minimiser - Y
         along = X @ spectrum.directions[: spectrum.rank].T
         if block.weight is not None:
             # A weighted loss is the mean over rows of weight times square: a row counts by the root of its weight.
-            share = block.weight[first :: self._stride] * (self._rows.n_rows / spectrum.n_rows)
-            along, squares = along * share.sqrt().unsqueeze(1), squares * share
+            share = (block.weight[first :: self._stride] * (self._rows.n_rows / spectrum.n_rows)).sqrt().unsqueeze(1)
+            along, residuals = along * share, residuals * share
         self.along.append(along)
-        self.squares.append(squares)
+        self.residuals.append(residuals)
 
     @override
     def merge(self, other: Self) -> None:
         self.along += other.along
-        self.squares += other.squares
+        self.residuals += other.residuals
 
     @override
     def fresh(self) -> Self:
@@ -162,8 +165,8 @@ class _TurnedRows(Fold):
 
     @override
     def state(self) -> tuple[Tensor, ...]:
-        return torch.cat(self.along), torch.cat(self.squares)
+        return torch.cat(self.along), torch.cat(self.residuals)
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
-        self.along, self.squares = [state[0]], [state[1]]
+        self.along, self.residuals = [state[0]], [state[1]]

@@ -9,10 +9,12 @@ from torch import Tensor
 from closedform.explain.case import Case
 from closedform.explain.readers.schedules import FOLLOWED
 
-__all__ = ["box_of", "farthest", "reach"]
+__all__ = ["LENGTH_OF_LR", "box_of", "farthest", "reach"]
 
 #: Optimizers that move a weight by about lr a step, however large its gradient (Kingma and Ba 2015, section 2.1).
 _LR_A_STEP = ("Adam", "AdamW", "NAdam", "Adamax", "RMSprop")
+#: Optimizers whose steps keep about one length, which lr sets, while the gradient shrinks.
+LENGTH_OF_LR = (*_LR_A_STEP, "Muon", "RAdam")
 
 
 def farthest(case: Case) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import torch
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding, Folklore, Verdict
-from closedform.explain.forecasts import Forecast, Limit, step_limit
+from closedform.explain.forecasts import FAMILY, Forecast, Limit
 from closedform.explain.records import (
     AdviceRecord,
     ConditionRecord,
@@ -134,8 +134,9 @@ def _step_limits(case: Case) -> tuple[StepLimitRecord, ...]:
         else 0.9
     )
     found = []
-    for method, momentum, nesterov in (("sgd", 0.0, False), ("momentum", own, False), ("nesterov", own, True)):
-        mean = step_limit(largest, momentum, nesterov)
+    for kind in FAMILY:
+        momentum = 0.0 if kind.takes(0.0, False) else own
+        mean, method = kind(0.0, momentum).step_limit(largest), kind.name
         label = method if not momentum else f"{method} {momentum:g}"
         text = f"{label}: lr below {short(mean)} on MSELoss(), {short(mean / total)} on its sum"
         found.append(StepLimitRecord(method, momentum, mean, mean / total, text))
@@ -193,9 +194,10 @@ def _forecasts(case: Case) -> list[tuple[str, Forecast, bool]]:
         found.append((f"your run: lr {short(run.lr / case.setting.loss_factor)}", run, True))
     found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, run is None and case.training.course is None))
     for limit in case.training.limits:
-        if limit.name in ("heavy ball", "nesterov") and limit.lr is not None and limit.momentum is not None:
+        # Gradient descent at its best stands above already.
+        if limit.lr is not None and limit.momentum:
             curve = case.training.predict(
-                lr=limit.lr, momentum=limit.momentum, nesterov=limit.name == "nesterov", steps=[case.setting.patience]
+                lr=limit.lr, momentum=limit.momentum, nesterov=limit.nesterov, steps=[case.setting.patience]
             )
             settings = f"lr {short(limit.lr)}, momentum {momentum_text(limit.momentum)}"
             found.append((f"{limit.name} at its best, {settings}", curve, False))

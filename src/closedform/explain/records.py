@@ -192,6 +192,7 @@ class LimitRecord:
     rate: float
     steps: float
     bound: bool
+    nesterov: bool
     text: str
 
 

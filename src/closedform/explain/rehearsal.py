@@ -29,11 +29,11 @@ class Loop:
     """What a training loop does with gradients between the loss and the step.
 
     Attributes:
-        zeroes: Whether gradients are zeroed before each step; they add up otherwise.
+        zeroed_every: Steps from one zeroing of the gradients to the next, between which they add up; 0 for never.
         max_norm: Length that all gradients together are clipped to, or None.
     """
 
-    zeroes: bool = True
+    zeroed_every: int = 1
     max_norm: float | None = None
 
 
@@ -120,11 +120,17 @@ class TriangleLoss:
         residual = self._residual()
         return (residual.square().sum() + self.left) * (self.factor / self.count)
 
+    def outputs(self, parameters: list[Tensor]) -> Tensor:
+        """Return what a layer of such parameters makes of the rows of the triangle.
+
+        Args:
+            parameters: Weight, and bias where there is one.
+        """
+        outputs = self.features @ parameters[0].T
+        return outputs if self.ones is None or len(parameters) == 1 else outputs + self.ones * parameters[1]
+
     def _residual(self) -> Tensor:
-        residual = self.features @ self.weight.T - self.targets
-        if self.bias is not None and self.ones is not None:
-            residual = residual + self.ones * self.bias
-        return residual
+        return self.outputs([*self.parameters]) - self.targets
 
     def add_gradients_(self) -> Tensor:
         """Return the loss, and add its gradients to those that the parameters hold, as ``backward()`` does."""
@@ -305,7 +311,7 @@ class _Course:
         self.path.append(whole)
 
     def _closure(self) -> Tensor:
-        if self._loop.zeroes:
+        if self._loop.zeroed_every and (len(self.curve) - (not self._fresh)) % self._loop.zeroed_every == 0:
             self._optimizer.zero_grad()
         value = self._loss.add_gradients_()
         self._evaluated += 1

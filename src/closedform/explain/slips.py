@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
+from closedform.explain.pacing import recorded_rates
 from closedform.explain.rehearsal import Loop
 from closedform.explain.wording import count, short
 
@@ -23,6 +24,16 @@ _SAME = 1e-3
 _POINTS = 200
 #: Steps that a simulation makes for them.
 _STEPS = 2_000
+#: Steps between two zeroings of gradients that people set, beside one.
+_SELDOM = (2, 4, 8, 10, 16)
+#: Lengths that gradients are clipped to, as people set them; the longest that fits is said.
+_CLIPPED = (10.0, 5.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.01)
+#: Learning rates above this multiple of the one given are no schedule.
+_HIGHEST = 1000.0
+#: What batch norm adds to a variance.
+_BATCH_NORM_EPS = 1e-5
+#: Share of the points at which a loss turns from which on it is called random.
+_JUMPY = 0.3
 #: Points that have to fit before a slip is named.
 _ENOUGH = 4
 
@@ -73,12 +84,16 @@ def compare_with_record(case: Case) -> Comparison | None:
     history, criterion = setting.history, setting.criterion
     if history is None or not setting.squared or not setting.full_batch or setting.broadcasts:
         return None
+    if case.training.cannot_step:
+        return None
+
     curve = _expected(case)
     if curve is None or curve.numel() < 2 or history.numel() < _ENOUGH:
         return None
     sign = -1.0 if criterion is not None and criterion.factor < 0 else 1.0
     recorded = (history / (sign * setting.loss_factor))[:_POINTS]
     best: Comparison | None = None
+
     for every in _strides(case, recorded, curve):
         for offset in _offsets(every):
             found = _compare(case, recorded, curve, every, offset)
@@ -152,9 +167,9 @@ def explain_record(case: Case, found: Comparison) -> Slip | None:
     return None if found.starts else _other_scale(case, found)
 
 
-def _fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0) -> bool:
+def _fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0, rate: float = 1.0) -> bool:
     """Whether a run with such a loop has the losses that were recorded."""
-    run = case.training.stage.run(min(_STEPS, found.recorded.numel() * found.every + 1), loop, factor)
+    run = case.training.stage.run(min(_STEPS, found.recorded.numel() * found.every + 1), loop, factor, rate=rate)
     if run is None:
         return False
     losses = run.loss
@@ -174,7 +189,8 @@ def _nothing_moves(case: Case, found: Comparison) -> Slip | None:
         return None
     return Slip(
         "Nothing moves: the recorded loss is the same at every point",
-        "The optimizer of that run does not step, or holds other parameters than the model that computes the loss.",
+        "The optimizer of that run does not step, or holds other parameters than the model that computes the loss, or "
+        "its gradients are zeroed between backward() and step().",
         "optimizer = "
         + _optimizer_code(case).removeprefix("optimizer = ")
         + "   # over this model, and step() in the loop",
@@ -182,13 +198,24 @@ def _nothing_moves(case: Case, found: Comparison) -> Slip | None:
 
 
 def _never_zeroed(case: Case, found: Comparison) -> Slip | None:
-    if not _fits(case, found, Loop(zeroes=False)):
-        return None
+    if not _fits(case, found, Loop(zeroed_every=0)):
+        return _seldom_zeroed(case, found)
     return Slip(
         "Gradients are never zeroed: the record is that of a run whose gradients add up",
         "Added up, they act like momentum 1, which swings around the minimum and never settles.",
         "optimizer.zero_grad()   # before each loss.backward()",
     )
+
+
+def _seldom_zeroed(case: Case, found: Comparison) -> Slip | None:
+    for steps in _SELDOM:
+        if found.recorded.numel() * found.every > steps and _fits(case, found, Loop(zeroed_every=steps)):
+            return Slip(
+                f"Gradients are zeroed every {steps} steps only: in between they add up",
+                "The loop steps after each backward(), and zeroes as if it stepped once in so many of them.",
+                "optimizer.zero_grad()   # before each loss.backward(), or step() only where it zeroes as well",
+            )
+    return None
 
 
 def _uphill(case: Case, found: Comparison) -> Slip | None:
@@ -201,31 +228,35 @@ def _uphill(case: Case, found: Comparison) -> Slip | None:
     )
 
 
-def _first_rate(case: Case, found: Comparison) -> float | None:
-    """The learning rate of the first recorded step, as a multiple of the one given, for SGD."""
-    optimizer, gaps = case.setting.optimizer, case.training.start_gaps
-    if optimizer is None or optimizer.kind != "sgd" or optimizer.warm_momentum or found.every != 1:
-        return None
-    spectrum = case.landscape.spectrum
+def _rates(case: Case, found: Comparison) -> list[float]:
+    """Learning rates of the recorded steps, as multiples of the one given; empty where they cannot be told."""
+    if found.every != 1:
+        return []
     # Of a record that starts after the first step, the first point tells of it.
-    second = float(found.recorded[1 if found.starts else 0]) - spectrum.optimal_loss
-    h = spectrum.eigenvalues[: spectrum.rank]
-    square, linear, constant = float((gaps * h * h).sum()), 2 * float((gaps * h).sum()), float(gaps.sum()) - second
-    inside = linear**2 - 4 * square * constant
-    if square == 0 or inside < 0 or optimizer.lr == 0:
-        return None
-    # The smaller root: the step that has not yet gone over the minimum.
-    root = 2 * constant / (linear + math.sqrt(inside))
-    return root / (optimizer.lr * case.setting.loss_factor)
+    return recorded_rates(case, found.recorded[1:] if found.starts else found.recorded)
 
 
 def _other_rate(case: Case, found: Comparison) -> Slip | None:
-    ratio, optimizer = _first_rate(case, found), case.setting.optimizer
-    if ratio is None or optimizer is None or ratio <= 0 or math.isclose(ratio, 1.0, rel_tol=0.01):
+    rates, optimizer = _rates(case, found), case.setting.optimizer
+    if not rates or optimizer is None or rates[0] <= 0 or math.isclose(rates[0], 1.0, rel_tol=0.01):
         return None
-    if not _fits(case, found, Loop(), ratio):
+    even = [rate for rate in rates if math.isclose(rate, rates[0], rel_tol=0.02)]
+    ratio = sorted(even)[len(even) // 2]
+    summed = None if optimizer.kind != "sgd" else _other_sum(case, ratio)
+    # The gradient alone is larger where the loss is; weight decay tells the two apart.
+    if summed is not None and _fits(case, found, Loop(), factor=ratio):
+        return summed
+    if not _fits(case, found, Loop(), rate=ratio):
         return None
+    return Slip(
+        f"The recorded run has a learning rate of {optimizer.lr * ratio:.4g}, not {optimizer.lr:.4g}",
+        f"Each of its steps is {short(ratio)} times as long as the optimizer given would make it.",
+        _optimizer_code(case, lr=float(f"{optimizer.lr * ratio:.4g}")),
+    )
 
+
+def _other_sum(case: Case, ratio: float) -> Slip | None:
+    """A loss that is this many times the criterion given, where that is a number of rows or targets."""
     rows, targets = case.setting.table.n_rows, case.setting.table.n_targets
     known: dict[float, str] = {
         rows * targets: "summed over rows and targets where the criterion given takes the mean",
@@ -243,55 +274,45 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
                 f"Its gradients are {short(ratio)} times those of the criterion given, and so is its learning rate.",
                 "criterion = torch.nn.MSELoss()   # the one that is differentiated, in diagnose and in the loop",
             )
-
-    return Slip(
-        f"The recorded run has a learning rate of {optimizer.lr * ratio:.4g}, not {optimizer.lr:.4g}",
-        f"Each of its steps is {short(ratio)} times as long as the optimizer given would make it.",
-        _optimizer_code(case, lr=float(f"{optimizer.lr * ratio:.4g}")),
-    )
+    return None
 
 
 def _clipped(case: Case, found: Comparison) -> Slip | None:
-    ratio, triangle = _first_rate(case, found), case.landscape.triangle
-    if ratio is None or triangle is None or not 0 < ratio < 1:
+    triangle, optimizer = case.landscape.triangle, case.setting.optimizer
+    if triangle is None or optimizer is None or optimizer.kind not in ("sgd", "adam"):
         return None
+
     start = case.setting.start_matrix
     gradient = triangle.R.T @ (triangle.R @ start - triangle.C) * (2 / (triangle.weight_sum * triangle.targets))
     length = float(torch.linalg.vector_norm(gradient)) * case.setting.loss_factor
-    if not _fits(case, found, Loop(max_norm=ratio * length)):
-        return None
-    return Slip(
-        f"The recorded run clips its gradients to a length of {ratio * length:.4g}",
-        f"At the start they are {short(1 / ratio)} times longer, so its steps are shorter than the forecast's.",
-        f"torch.nn.utils.clip_grad_norm_(model.parameters(), {2 * length:.3g})   # or no clipping",
-    )
+    rates = _rates(case, found)
+    # A step of Adam has its length whatever that of the gradient: which clipping it was, only later steps tell.
+    told = optimizer.kind == "sgd" and bool(rates)
+    tried = [rates[0] * length] if told else list(_CLIPPED)
+    for longest in tried:
+        if 0 < longest < length and _fits(case, found, Loop(max_norm=longest)):
+            return Slip(
+                f"The recorded run clips its gradients to a length of {longest:.4g}" + ("" if told else " or less"),
+                f"At the start they are {short(length / longest)} times longer, and the optimizer sees them shortened.",
+                f"torch.nn.utils.clip_grad_norm_(model.parameters(), {2 * length:.3g})   # or no clipping",
+            )
+    return None
 
 
 def _scheduled(case: Case, found: Comparison) -> Slip | None:
-    """Learning rates that change from step to step, found one after the other; for plain SGD."""
-    optimizer, setting = case.setting.optimizer, case.setting
-    if optimizer is None or optimizer.kind != "sgd" or optimizer.momentum or optimizer.weight_decay:
-        return None
-    if setting.schedule is not None or found.every != 1 or not found.starts:
+    """Learning rates that change from step to step, found one after the other."""
+    optimizer = case.setting.optimizer
+    if optimizer is None or case.setting.schedule is not None:
         return None
 
-    spectrum = case.landscape.spectrum
-    h, gaps = spectrum.eigenvalues[: spectrum.rank], case.training.start_gaps
-    given = optimizer.lr * setting.loss_factor
-    rates: list[float] = []
-    for before, after in zip(found.recorded[:-1].tolist(), found.recorded[1:].tolist(), strict=True):
-        excess = after - spectrum.optimal_loss
-        if not math.isfinite(after) or abs(before - after) <= 1e-9 * abs(before):
-            break
-        square, linear, constant = float((gaps * h * h).sum()), 2 * float((gaps * h).sum()), float(gaps.sum()) - excess
-        inside = linear**2 - 4 * square * constant
-        if square == 0 or inside < 0:
-            return None
-        rates.append(2 * constant / (linear + math.sqrt(inside)))
-        gaps = gaps * (1 - rates[-1] * h).square()
-
-    shares = [rate / given for rate in rates]
-    if len(shares) < _ENOUGH or min(shares) < 0 or max(shares) > 2 or not _mostly_even(shares):
+    shares = _rates(case, found)
+    if len(shares) < _ENOUGH or max(shares) > _HIGHEST or not _mostly_even(shares):
+        return None
+    # Some rates or other lead through any losses: the first of them has to be that of the run as given.
+    first = float(found.expected[0])
+    if found.starts and abs(float(found.recorded[0]) - first) > _SAME * first:
+        return None
+    if not found.starts and max(abs(share / shares[0] - 1) for share in shares[:_ENOUGH]) > _SAME:
         return None
 
     changed = next((i for i, share in enumerate(shares) if abs(share - shares[0]) > 0.05 * shares[0]), 0)
@@ -314,14 +335,68 @@ def _mostly_even(shares: list[float]) -> bool:
     return turns <= 0.2 * len(shares)
 
 
+def _normalised(case: Case, found: Comparison) -> Slip | None:
+    """A record that starts where the weights would on features of mean 0 and variance 1."""
+    whole, setting = case.landscape.whole, case.setting
+    if found.starts or whole is None or not whole.has_ones or setting.l2:
+        return None
+
+    R, count = whole.R.clone(), whole.weight_sum
+    R[0, 1:] = 0.0
+    weight, bias = setting.start
+    weights = torch.cat([torch.zeros_like(weight[:, :1]) if bias is None else bias.reshape(-1, 1), weight], dim=1).T
+
+    # Batch norm divides by the variance over all rows, X.std(0) by that over one row less.
+    for degrees, eps in ((count, _BATCH_NORM_EPS), (max(1.0, count - 1), 0.0)):
+        sizes = (R[:, 1:].square().sum(0) / degrees + eps).sqrt()
+        design = torch.cat([R[:, :1], R[:, 1:] / torch.where(sizes > 0, sizes, 1.0)], dim=1)
+        squares = float((design @ weights - whole.C).square().sum() + whole.residual_squares.sum())
+        if abs(squares / (count * whole.targets) - float(found.recorded[0])) <= _SAME * float(found.recorded[0]):
+            break
+    else:
+        return None
+    return Slip(
+        "The recorded run normalises its features: a batch norm in train mode, or rows standardised in the loop",
+        "Its first loss is the one that these weights have on features of mean 0 and variance 1, and the rows given "
+        "are not.",
+        "X = (X - X.mean(0)) / X.std(0, correction=0)   # pass the rows as the layer gets them",
+    )
+
+
+def _random(case: Case, found: Comparison) -> Slip | None:
+    """A record that jumps up and down where the run as given would not."""
+    recorded, expected = found.recorded, found.expected
+    if recorded.numel() < 3 * _ENOUGH or not bool(torch.isfinite(recorded).all()):
+        return None
+    turns, smooth = _turns(recorded), _turns(expected)
+    if turns < _JUMPY or smooth > turns / 2:
+        return None
+    return Slip(
+        "The recorded losses are random: a layer in train mode (dropout, batch norm), or batches of rows",
+        f"They turn up or down at {short(100 * turns)}% of the points, where those of the run as given do at "
+        f"{short(100 * smooth)}%.",
+        "# pass batch_size=, or the rows as the layer gets them; model.eval() where dropout is not meant",
+    )
+
+
+def _turns(losses: Tensor) -> float:
+    """Share of the points at which losses turn by more than the last digits of a record."""
+    changes = torch.diff(losses)
+    clear = changes.abs() > _SAME * losses[1:].abs()
+    turned = (changes[1:] * changes[:-1] < 0) & clear[1:] & clear[:-1]
+    return float(turned.double().mean())
+
+
 #: Slips in the order of trying; to add one is one function and one line.
 _SLIPS: tuple[Callable[[Case, Comparison], Slip | None], ...] = (
     _nothing_moves,
+    _normalised,
     _never_zeroed,
     _uphill,
     _other_rate,
     _clipped,
     _scheduled,
+    _random,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -16,6 +16,7 @@ from closedform.explain.readers.schedules import FOLLOWED, replay
 from closedform.explain.rehearsal import AS_USUAL, Loop, Rehearsal, rehearse
 from closedform.explain.setting import Setting
 from closedform.explain.stepping import can_continue, continued
+from closedform.words.errors import InputError
 
 __all__ = ["Stage"]
 
@@ -66,13 +67,24 @@ class Stage:
             return False
         return setting.squared and setting.full_batch and self.landscape.spectrum.in_range
 
-    @cached_property
+    @property
     def own(self) -> Rehearsal | None:
         """The optimizer on the triangle, from the model's weights, for as many steps as are cheap."""
-        optimizer = self.setting.optimizer
-        if optimizer is None or not self.open or self.landscape.triangle is None:
-            return None
-        return self._from(0.0)
+        return self._tried[0]
+
+    @property
+    def failure(self) -> str:
+        """Why the optimizer cannot make a step, as the user's own loop will find as well; empty where it can."""
+        return self._tried[1]
+
+    @cached_property
+    def _tried(self) -> tuple[Rehearsal | None, str]:
+        if self.setting.optimizer is None or not self.open or self.landscape.triangle is None:
+            return None, ""
+        try:
+            return self._from(0.0), ""
+        except InputError as error:
+            return None, str(error)
 
     @cached_property
     def twin(self) -> Rehearsal | None:
@@ -115,10 +127,17 @@ class Stage:
         if bool(((checked.loss - more.loss).abs() > 1e-6 * more.loss + 1e-6 * nothing).any()):
             return None
 
-        return continued(spectrum, more, steps, factor, rates, rounding)
+        # Two runs that meet at the minimum would round alike from there on: the second one is shaken by as much.
+        return continued(spectrum, more, steps, factor, rates, rounding, shaken=bool(nudge))
 
     def run(
-        self, steps: int, loop: Loop = AS_USUAL, factor: float = 1.0, nudge: float = 0.0, **options: Any
+        self,
+        steps: int,
+        loop: Loop = AS_USUAL,
+        factor: float = 1.0,
+        nudge: float = 0.0,
+        rate: float = 1.0,
+        **options: Any,
     ) -> Rehearsal | None:
         """Rehearse the user's optimizer as the user's loop, or another one, would drive it.
 
@@ -127,6 +146,7 @@ class Stage:
             loop: What becomes of gradients.
             factor: What the user's loss is multiplied by.
             nudge: By what share of the way to the minimiser the start is moved.
+            rate: What the user's learning rates are multiplied by.
             options: Passed on to :func:`closedform.explain.rehearsal.rehearse`.
         """
         setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
@@ -144,12 +164,15 @@ class Stage:
         evaluations = max(10, int(_SECONDS / cost / (2 if optimizer.kind == "lbfgs" else 1)))
         if optimizer.kind != "lbfgs":
             steps = min(steps, evaluations)
-        after_step = None if setting.schedule is None else replay(setting.schedule.follow(min(steps, evaluations)))
+        after_step = None
+        if setting.schedule is not None:
+            coming = setting.schedule.follow(min(steps, evaluations))
+            after_step = replay([[group | {"lr": group["lr"] * rate} for group in groups] for groups in coming])
         sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
 
         return rehearse(
             triangle,
-            optimizer.make,
+            optimizer.make if rate == 1.0 else _at_rate(optimizer.make, rate),
             steps=steps,
             weight=weight,
             bias=bias,
@@ -216,3 +239,17 @@ class Stage:
             # The end is known from the weights, without cancellation.
             excess[-1] = float(self.landscape.spectrum.gaps(run.end).sum())
         return excess
+
+
+def _at_rate(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], rate: float
+) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """What makes the optimizer with its learning rates multiplied."""
+
+    def scaled(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        twin = make(parameters)
+        for group in twin.param_groups:
+            group["lr"] *= rate
+        return twin
+
+    return scaled

@@ -100,6 +100,8 @@ def continued(
     factor: float,
     rates: Sequence[float] = (),
     rounding: float = sys.float_info.epsilon,
+    *,
+    shaken: bool = False,
 ) -> Rehearsal:
     """Return a rehearsal with more steps.
 
@@ -114,6 +116,7 @@ def continued(
         factor: What ``MSELoss()`` is multiplied by in training.
         rates: Learning rate of each step from the start of the run, where a schedule sets them; the last one goes on.
         rounding: Relative rounding of the arithmetic that is trained in.
+        shaken: Whether random numbers of the size of rounding are added to the residuals, the same ones each time.
     """
     group, update = run.optimizer.param_groups[0], _UPDATES[type(run.optimizer).__name__]
     made, rank = run.loss.numel() - 1, spectrum.rank
@@ -133,7 +136,7 @@ def continued(
     every = max(1, steps // _WAYPOINTS)
     waypoints, path = list(run.waypoints), list(run.path)
     optimal, ended = spectrum.optimal_loss, ""
-    noise = rounding_of(targets, rounding)
+    noise, rng = rounding_of(targets, rounding), np.random.default_rng(0)
     with np.errstate(over="ignore", invalid="ignore"), Progress(None) as progress:
         for step in range(made, steps):
             if step % _TOLD == 0:
@@ -146,6 +149,8 @@ def continued(
                 gradient = gradient + decay * weights
             weights = update(state, group, weights, gradient, lr)
             residual = design @ weights - targets
+            if shaken:
+                residual += noise * rng.standard_normal(residual.shape)
             excess[step - made] = float(np.square(residual).sum()) / n_terms
             if not math.isfinite(excess[step - made]):
                 ended = f"the loss is no longer finite after {step + 1} steps"

@@ -16,24 +16,28 @@ from closedform.explain.course import (
     extrapolated_course,
     forecast_course,
     rehearsed_course,
+    scheduled_batch_course,
     scheduled_course,
 )
 from closedform.explain.extrapolation import Outlook, outlook
 from closedform.explain.forecasts import (
+    Descent,
     Forecast,
     Limit,
     MiniBatch,
+    ScheduledBatches,
     ScheduledRun,
-    StepSettings,
+    descent_of,
     first_order_limits,
     forecast,
     mini_batch,
+    scheduled_batches,
     scheduled_run,
-    step_limit,
 )
 from closedform.explain.landscape import Landscape
 from closedform.explain.obstacles import obstacle
 from closedform.explain.precision import Precision, excess_floor
+from closedform.explain.readers.optimizers import OptimizerReading
 from closedform.explain.readers.schedules import FOLLOWED
 from closedform.explain.rehearsal import Rehearsal, iterations_of
 from closedform.explain.setting import Setting
@@ -102,8 +106,8 @@ class Training:
         spectrum = self.landscape.spectrum
         return forecast(spectrum, name, lr=lr, momentum=momentum, steps=steps, start=self.setting.start, **options)
 
-    def mini_batch(self, lr: float, size: int) -> MiniBatch:
-        """Forecast mini-batches from the user's start, in expectation."""
+    def mini_batch(self, lr: float, size: int, **options: Any) -> MiniBatch:
+        """Forecast mini-batches from the user's start, in expectation; options as for ``forecast``."""
         return mini_batch(
             self.landscape.spectrum,
             lr=lr,
@@ -111,7 +115,33 @@ class Training:
             start=self.setting.start,
             row_count=self.setting.table.n_rows,
             moments=self.landscape.moments,
+            **options,
         )
+
+    def own_mini_batch(self, lr: float) -> MiniBatch:
+        """The same for the user's own optimizer and batch size, at a learning rate on the mean loss of a batch."""
+        setting, optimizer = self.setting, self.setting.optimizer
+        size = setting.table.n_rows if setting.batch_size is None else setting.batch_size
+        return self.mini_batch(lr, size, **({} if optimizer is None else self._options(optimizer)))
+
+    @property
+    def own_limit(self) -> float:
+        """The largest stable learning rate of the user's SGD on the full batch, on ``MSELoss()``."""
+        spectrum, optimizer = self.landscape.spectrum, self.setting.optimizer
+        largest = float(spectrum.eigenvalues[0]) if spectrum.rank else 0.0
+        if optimizer is None or optimizer.kind != "sgd":
+            return spectrum.learning_rate_limit
+        own = descent_of(optimizer.lr, **self._options(optimizer))
+        return own.step_limit(largest + own.weight_decay)
+
+    def _options(self, optimizer: OptimizerReading) -> dict[str, Any]:
+        """What a forecast takes of an SGD beside its learning rate."""
+        return {
+            "momentum": optimizer.momentum,
+            "nesterov": optimizer.nesterov,
+            "weight_decay": optimizer.weight_decay / self.batch_factor,
+            "dampening": optimizer.dampening,
+        }
 
     @cached_property
     def best_descent(self) -> Forecast:
@@ -175,8 +205,6 @@ class Training:
             return ""
         if setting.climbs:
             return "maximize=True climbs" if optimizer.maximizes else "a loss of negative sign climbs"
-        if not setting.full_batch and setting.schedule is not None:
-            return "mini-batches are forecast for a constant learning rate only"
         return optimizer.no_closed_form
 
     @property
@@ -193,14 +221,8 @@ class Training:
         setting, optimizer = self.setting, self.setting.optimizer
         if optimizer is None or not self._plain or setting.schedule is not None:
             return None
-        return self.predict(
-            lr=optimizer.lr * self.batch_factor,
-            momentum=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-            weight_decay=optimizer.weight_decay / self.batch_factor,
-            dampening=optimizer.dampening,
-            steps=setting.patience,
-        )
+        rate = optimizer.lr * self.batch_factor
+        return self.predict(lr=rate, steps=setting.patience, **self._options(optimizer))
 
     @cached_property
     def steps_to_goal(self) -> float:
@@ -208,14 +230,14 @@ class Training:
         return math.nan if self.forecast is None else self.forecast.steps_to(self.goal_excess)
 
     @cached_property
-    def coming(self) -> tuple[StepSettings, ...]:
+    def coming(self) -> tuple[Descent, ...]:
         """Settings of the coming steps on ``MSELoss()``, as the user's scheduler sets them."""
         setting, optimizer = self.setting, self.setting.optimizer
         if setting.schedule is None or optimizer is None:
             return ()
-        factor = setting.loss_factor
+        factor = self.batch_factor
         return tuple(
-            StepSettings(
+            descent_of(
                 lr=float(groups[0].get("lr", optimizer.lr)) * factor,
                 momentum=float(groups[0].get("momentum", optimizer.momentum)),
                 dampening=optimizer.dampening,
@@ -233,7 +255,7 @@ class Training:
     @cached_property
     def scheduled(self) -> ScheduledRun | None:
         """The full-batch SGD run under the user's schedule, in the user's arithmetic."""
-        return self._scheduled(self.setting.precision.product_eps)
+        return self._scheduled(self.setting.precision.product_eps) if self.setting.full_batch else None
 
     @cached_property
     def scheduled_exactly(self) -> ScheduledRun | None:
@@ -242,21 +264,16 @@ class Training:
 
     def _scheduled(self, rounding: float) -> ScheduledRun | None:
         setting, spectrum = self.setting, self.landscape.spectrum
-        if setting.schedule is None or not self._plain or not setting.full_batch or spectrum.rank == 0:
+        if setting.schedule is None or not self._plain or spectrum.rank == 0:
             return None
         if len(self.coming) * spectrum.rank * spectrum.n_targets > _MOVED:
             return None
-        largest = float(spectrum.eigenvalues[0])
-        limits = [
-            step_limit(largest + now.weight_decay, now.momentum, now.nesterov, now.dampening) for now in self.coming
-        ]
         return scheduled_run(
             spectrum,
             self.coming,
             setting.patience,
             setting.start_matrix,
             self._momentum_held(),
-            limits,
             rounding,
             float(torch.finfo(setting.precision.dtype).max),
         )
@@ -271,17 +288,39 @@ class Training:
         parts = [held.get("weight", torch.zeros_like(weight)).T]
         if bias is not None:
             parts.insert(0, held.get("bias", torch.zeros_like(bias)).reshape(1, -1))
-        return torch.cat(parts) / self.setting.loss_factor
+        return torch.cat(parts) / self.batch_factor
 
     @cached_property
     def batches(self) -> MiniBatch | None:
-        """The mini-batch run, in expectation; of plain SGD, whose moments are known."""
+        """The mini-batch run of SGD with constant settings, in expectation."""
         setting, optimizer = self.setting, self.setting.optimizer
         if optimizer is None or setting.batch_size is None or setting.full_batch or not self._plain:
             return None
-        if optimizer.lr == 0 or optimizer.momentum or optimizer.weight_decay or setting.schedule is not None:
+        if optimizer.lr == 0 or setting.schedule is not None:
             return None
-        return self.mini_batch(optimizer.lr * self.batch_factor, setting.batch_size)
+        return self.own_mini_batch(optimizer.lr * self.batch_factor)
+
+    @cached_property
+    def scheduled_batches(self) -> ScheduledBatches | None:
+        """The mini-batch run of SGD under the user's schedule, in expectation."""
+        spectrum = self.landscape.spectrum
+        mean = None if self.setting.full_batch else self._scheduled(0.0)
+        if mean is None or len(self.coming) * spectrum.rank**2 > _MOVED:
+            return None
+        largest = float(spectrum.eigenvalues[0])
+        highest = max(self.coming, key=lambda now: now.lr / now.step_limit(largest + now.weight_decay))
+        if not highest.lr > 0:
+            return None
+        size = self.setting.batch_size or self.setting.table.n_rows
+        batches = self.mini_batch(
+            highest.lr,
+            size,
+            momentum=highest.momentum,
+            nesterov=highest.nesterov,
+            weight_decay=highest.weight_decay,
+            dampening=highest.dampening,
+        )
+        return scheduled_batches(mean, self.coming, batches)
 
     @property
     def batch_factor(self) -> float:
@@ -296,6 +335,13 @@ class Training:
     def stage(self) -> Stage:
         """Where the user's optimizer is rehearsed."""
         return Stage(self.setting, self.landscape, self.rounding_excess, self.start_excess <= self.goal_excess)
+
+    @property
+    def cannot_step(self) -> str:
+        """Why the optimizer cannot make a step, found by rehearsing one that is not forecast; empty where it can."""
+        optimizer = self.setting.optimizer
+        # SGD takes any gradients, and making any optimizer loads torch's compiler.
+        return "" if optimizer is None or optimizer.kind == "sgd" else self.stage.failure
 
     @property
     def rehearsal(self) -> Rehearsal | None:
@@ -331,8 +377,9 @@ class Training:
         if self.scheduled is not None:
             return scheduled_course(self.scheduled, self.scheduled_exactly, patience, self.start_excess)
         if self.batches is not None:
-            full = self.predict(lr=self.batches.lr, steps=[patience])
-            return expected_course(self.batches, patience, float(full.excess[0]))
+            return expected_course(self.batches, patience)
+        if self.scheduled_batches is not None:
+            return scheduled_batch_course(self.scheduled_batches, patience)
         if self.forecast is not None and self.setting.full_batch:
             return forecast_course(self.forecast, patience)
         if self.rehearsal is None or self.rehearsed_excess.numel() == 0:
@@ -352,8 +399,10 @@ class Training:
         if self.no_closed_form and setting.full_batch:
             why = f"{self.no_closed_form}, so it has no forecast"
         elif not setting.full_batch:
-            return f"batches are forecast for SGD at a constant lr only, not for {optimizer.name}" + (
-                " with momentum or weight decay" if optimizer.kind == "sgd" else ""
+            return (
+                f"batches are forecast for SGD only, not for {optimizer.name}"
+                if optimizer.kind != "sgd"
+                else (self.no_closed_form or "batches are forecast for a learning rate above 0")
             )
         else:
             why = f"{optimizer.name} has no forecast"
@@ -382,7 +431,7 @@ class Training:
     def reaches_goal(self) -> bool | None:
         """Whether the run comes to the goal in its steps; None where that is not known."""
         course, goal = self.course, self.goal_excess
-        if self.setting.climbs:
+        if self.setting.climbs or self.cannot_step:
             return False
         if course is None:
             return True if self.setting.optimizer is None and self.start_excess <= goal else None

@@ -30,6 +30,7 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     noise.mini_batch_noise,
     step.scheduler_starves,
     step.lr_starved,
+    adaptive.cannot_step,
     adaptive.lbfgs_stopped,
     adaptive.adaptive_short,
     step.more_steps_needed,

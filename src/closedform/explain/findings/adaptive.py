@@ -14,11 +14,11 @@ from closedform.explain.course import Course
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form, optimizer_code
 from closedform.explain.findings.step import severity_of, shortfall
-from closedform.explain.pace import box_of, farthest, reach
+from closedform.explain.pace import LENGTH_OF_LR, box_of, farthest, reach
 from closedform.explain.rehearsal import Rehearsal, iterations_of
 from closedform.explain.wording import count, plural, short
 
-__all__ = ["adaptive_blow_up", "adaptive_short", "adaptive_unsettled", "lbfgs_stopped"]
+__all__ = ["adaptive_blow_up", "adaptive_short", "adaptive_unsettled", "cannot_step", "lbfgs_stopped"]
 
 #: A loss that rises this much above the lowest it was has blown up.
 _BLOW_UP = 10.0
@@ -36,6 +36,22 @@ _LARGER = 4.0
 _MENDED = 5_000
 #: A run whose excess loss is this many times the one at the start diverges.
 _DIVERGES = 100.0
+
+
+def cannot_step(case: Case) -> Finding | None:
+    """An optimizer that refuses the gradients of a dense layer at its first step."""
+    optimizer, failure = case.setting.optimizer, case.training.cannot_step
+    if optimizer is None or not failure:
+        return None
+    return Finding(
+        name="cannot_step",
+        severity=Severity.ERROR,
+        title=f"{optimizer.name} cannot make a step on this layer",
+        evidence={"lr": optimizer.lr},
+        consequence=f"{failure[0].upper()}{failure[1:].rstrip('.')}. The training loop ends there as well.",
+        remedy=f"optimizer = torch.optim.Adam(model.parameters(), lr={optimizer.lr:g})\n# or at once:\n"
+        + closed_form(case),
+    )
 
 
 def lbfgs_stopped(case: Case) -> Finding | None:
@@ -313,7 +329,7 @@ def _too_large(case: Case, course: Course) -> Finding | None:
         return None
 
     left = _mended(case, falling=True, lr=optimizer.lr)
-    helps = left < course.left / 10
+    helps, steady = left < course.left / 10, optimizer.name in LENGTH_OF_LR
     remedy = (_falling_rate(case, optimizer.lr) + f"   # rehearsed: {short(training.share(left))} is left\n") * helps
 
     return Finding(
@@ -327,9 +343,9 @@ def _too_large(case: Case, course: Course) -> Finding | None:
             "goal_excess_loss": training.goal_excess,
         },
         consequence=(
-            f"Its steps have about the length lr wherever the gradient points, so the loss stops falling: "
-            f"{course.known}, it leaves {short(training.share(course.left))} of {training.share_of} after "
-            f"{setting.patience_text}. The learning rate has to fall."
+            ("Its steps have about the length lr wherever the gradient points, so the" if steady else "The")
+            + f" loss stops falling: {course.known}, it leaves {short(training.share(course.left))} of "
+            f"{training.share_of} after {setting.patience_text}. The learning rate has to fall."
         ),
         remedy=remedy + ("# or at once:\n" if helps else "") + closed_form(case),
         excess_once_mended=min(left, course.left) if helps else 0.0,

@@ -6,6 +6,7 @@ A remedy may use ``model``, ``X``, ``Y``, ``optimizer`` and ``criterion``, as th
 from __future__ import annotations
 
 from closedform.explain.case import Case
+from closedform.explain.training import SAFETY
 
 __all__ = [
     "as_command",
@@ -14,8 +15,10 @@ __all__ = [
     "layer_of",
     "optimizer_code",
     "ridge",
+    "rounded_down",
     "sgd_code",
     "solve_code",
+    "stable_rate",
     "standardise",
     "tensors",
 ]
@@ -83,13 +86,27 @@ def sgd_code(case: Case, lr: float, momentum: float = 0.0, nesterov: bool = Fals
     command = case.setting.command
     if command is not None:
         flags = f" --momentum {momentum:g}" * bool(momentum) + " --nesterov" * nesterov + " --bias" * case.setting.bias
-        return f"closedform diagnose {command.source} --optimizer sgd --lr {_down(lr)}{flags}"
+        return f"closedform diagnose {command.source} --optimizer sgd --lr {rounded_down(lr):.3g}{flags}"
     extra = ""
     if momentum:
         extra = f", momentum={momentum:g}" + (", nesterov=True" if nesterov else "")
         extra += f", dampening={dampening:g}" if dampening else ""
     # Three digits, rounded towards zero: a limit is not to be crossed by rounding.
-    return f"optimizer = torch.optim.SGD(model.parameters(), lr={_down(lr)}{extra})"
+    return f"optimizer = torch.optim.SGD(model.parameters(), lr={rounded_down(lr):.3g}{extra})"
+
+
+def stable_rate(case: Case, limit: float) -> float:
+    """A learning rate on ``MSELoss()`` that the user's SGD stands, with batches of the user's size where there are any.
+
+    Args:
+        case: The case.
+        limit: The largest stable one for the full batch, or any smaller number.
+    """
+    setting, training = case.setting, case.training
+    if setting.full_batch:
+        return SAFETY * limit
+    batches = training.own_mini_batch(min(limit, training.own_limit) / 2)
+    return min(SAFETY * limit, batches.lr_limit / 4, batches.lr_limit_by_epochs / 4)
 
 
 def optimizer_code(case: Case, **changed: object) -> str:
@@ -118,9 +135,10 @@ def _written(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else repr(value)
 
 
-def _down(value: float) -> str:
+def rounded_down(value: float) -> float:
+    """Return a number of three digits that is not larger."""
     rounded = float(f"{value:.3g}")
-    return f"{rounded if rounded <= value else rounded * (1 - 1e-2):.3g}"
+    return rounded if rounded <= value else float(f"{rounded * (1 - 1e-2):.3g}")
 
 
 def as_command(case: Case, remedy: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from closedform.explain.case import Case
 from closedform.explain.course import FEEDBACK
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.findings.remedies import closed_form, sgd_code
+from closedform.explain.findings.remedies import closed_form, rounded_down, sgd_code, stable_rate
 from closedform.explain.forecasts import Forecast
 from closedform.explain.training import SAFETY
 from closedform.explain.wording import columns_text, count, plural, short, steps_text
@@ -51,9 +51,10 @@ def climbs(case: Case) -> Finding | None:
     what = "maximize=True" if optimizer.maximizes else "the criterion is minus a squared error"
     growth = 1 + optimizer.lr * largest
     pace = f" by {growth:.4g} a step" if optimizer.kind == "sgd" and not optimizer.momentum else ""
-    keep = ", ".join(
-        f"{key}={value!r}" for key, value in optimizer.settings.items() if key in ("lr", "momentum") and value
-    )
+    kept = {key: value for key, value in optimizer.settings.items() if key in ("lr", "momentum") and value}
+    if optimizer.kind == "sgd" and not setting.full_batch:
+        kept["lr"] = min(optimizer.lr, rounded_down(stable_rate(case, training.own_limit) / training.batch_factor))
+    keep = ", ".join(f"{key}={value!r}" for key, value in kept.items())
 
     return Finding(
         name="climbs",
@@ -97,11 +98,11 @@ def lr_above_limit(case: Case) -> Finding | None:
 
     factor = case.training.batch_factor
     limit, lr = run.limit / factor, run.lr / factor
-    growth = _growth(run)
+    growth = run.descent.growth(float(run.step_factors[0]))
     largest = float(case.landscape.spectrum.eigenvalues[0]) * factor
     slow = "" if growth > 1.01 else ", slowly at first"
     at_limit = growth < 1 + _AT_THE_LIMIT
-    safe = _safe_rate(case, run.limit)
+    safe = stable_rate(case, run.limit)
     mended = case.training.predict(
         lr=safe, momentum=run.momentum, nesterov=run.nesterov, dampening=run.dampening, steps=[case.setting.patience]
     )
@@ -127,15 +128,6 @@ def lr_above_limit(case: Case) -> Finding | None:
         + closed_form(case),
         excess_once_mended=float(mended.excess[0]),
     )
-
-
-def _safe_rate(case: Case, limit: float) -> float:
-    """A learning rate on ``MSELoss()`` that is stable, for the batch size as well where there is one."""
-    setting, training = case.setting, case.training
-    if setting.batch_size is None or setting.full_batch or case.landscape.moments is None:
-        return SAFETY * limit
-    batches = training.mini_batch(SAFETY * limit, setting.batch_size)
-    return min(SAFETY * limit, batches.lr_limit / 2)
 
 
 def _schedule_above_limit(case: Case) -> Finding | None:
@@ -181,15 +173,6 @@ def _schedule_above_limit(case: Case) -> Finding | None:
         remedy="# a peak below the limit, with the same schedule around it:\n"
         + sgd_code(case, SAFETY * limit / factor, optimizer.momentum, optimizer.nesterov, optimizer.dampening),
     )
-
-
-def _growth(run: Forecast) -> float:
-    """Factor by which the fastest growing direction grows in a step, in the end."""
-    momentum = run.momentum
-    scaled = (1 - run.dampening if momentum else 1.0) * float(run.step_factors[0])
-    total = 1 - momentum + (1 + momentum if run.nesterov else 1.0) * scaled
-    root = complex(total * total - 4 * scaled) ** 0.5
-    return max(abs(1 - (total + root) / 2), abs(1 - (total - root) / 2))
 
 
 def lr_starved(case: Case) -> Finding | None:
@@ -312,6 +295,12 @@ def more_steps_needed(case: Case) -> Finding | None:
         return None
     if training.batches is not None:
         return _batch_shortfall(case)
+    if training.scheduled_batches is not None:
+        batched = training.scheduled_batches
+        mean = batched.mean.left
+        if batched.left <= training.goal_excess or not float(batched.noise[-1]) < mean < training.start_excess:
+            return None
+        return shortfall(case, "mini-batch SGD under its schedule", math.nan, batched.mean.along, batched.left)
     if training.scheduled is not None:
         left = training.scheduled.left
         if left <= training.goal_excess or not math.isfinite(left) or left > training.start_excess:
@@ -343,12 +332,12 @@ def _batch_shortfall(case: Case) -> Finding | None:
     if batches is None or not batches.stable:
         return None
     expected = batches.excess_at(setting.patience)
-    goal = max(training.goal_excess, 2 * batches.noise_floor)
+    goal = max(training.goal_excess, 2 * batches.noise_floor + batches.mean.decay_excess)
     if expected <= goal or expected >= training.start_excess:
         return None
     needed = batches.steps_to(goal)
-    along = training.predict(lr=batches.lr, steps=[setting.patience]).excess_along(setting.patience)
-    name = f"mini-batch SGD at lr={short(batches.lr)}"
+    along = batches.mean.excess_along(setting.patience)
+    name = f"mini-batch SGD at lr={short(batches.lr / training.batch_factor)}"
     floor = batches.noise_floor if batches.noise_floor > training.goal_excess else math.nan
     # With steps enough the noise is still there.
     kept = max(batches.noise_floor, training.goal_excess)

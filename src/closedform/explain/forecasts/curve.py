@@ -11,7 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from closedform.explain.forecasts.recurrence import error_envelopes, error_factors, step_limit
+from closedform.explain.forecasts.descent import Descent
+from closedform.explain.forecasts.family import descent_of, kind_named
 from closedform.explain.spectra import Spectrum
 from closedform.words.errors import InputError
 
@@ -23,6 +24,8 @@ _ROUNDING = 4 * sys.float_info.epsilon
 EVERY_STEP = 10_000
 _SAMPLES = 1000
 _LAST_STEP = 2**62
+#: Momentum where none is given.
+_MOMENTUM = 0.9
 #: Numbers of one block of factors, so that long curves of many directions fit in the cache.
 _BLOCK = 2**20
 
@@ -33,8 +36,7 @@ class Forecast:
     """What ``torch.optim.SGD`` will do on the full batch.
 
     Attributes:
-        name: ``sgd``, ``momentum`` or ``nesterov``.
-        lr, momentum, nesterov, weight_decay, dampening: As given to ``torch.optim.SGD``, for ``MSELoss()`` (mean).
+        descent: The optimizer with its settings, for ``MSELoss()`` (mean).
         steps: Steps at which the curve is given, ``(points,)``, int64.
         loss: ``MSELoss()`` after so many steps, ``(points,)``, float64; inf or 0 where it is beyond float64.
         excess: The loss less the optimal loss, without cancellation, ``(points,)``.
@@ -46,12 +48,7 @@ class Forecast:
             real float64 run follows the forecast to 1e-6 as long as its loss is above ``1e12 * rounding_floor``.
     """
 
-    name: str
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    dampening: float
+    descent: Descent
     steps: Tensor
     loss: Tensor
     excess: Tensor
@@ -61,6 +58,36 @@ class Forecast:
     rounding_floor: float
     _scaled: Tensor
     _parts: Tensor
+
+    @property
+    def name(self) -> str:
+        """``sgd``, ``momentum`` or ``nesterov``."""
+        return self.descent.name
+
+    @property
+    def lr(self) -> float:
+        """Learning rate on ``MSELoss()``."""
+        return self.descent.lr
+
+    @property
+    def momentum(self) -> float:
+        """As given to ``torch.optim.SGD``."""
+        return self.descent.momentum
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether the momentum is Nesterov's."""
+        return self.descent.nesterov
+
+    @property
+    def weight_decay(self) -> float:
+        """As given to ``torch.optim.SGD``."""
+        return self.descent.weight_decay
+
+    @property
+    def dampening(self) -> float:
+        """As given to ``torch.optim.SGD``."""
+        return self.descent.dampening
 
     @property
     def stable(self) -> bool:
@@ -141,13 +168,13 @@ class Forecast:
         size = max(1, _BLOCK // max(1, self._scaled.numel()))
         found: list[bool] = []
         for block in torch.split(t, size):
-            bounds = error_envelopes(self._scaled, block, self.momentum, self.nesterov, self.dampening)
+            bounds = self.descent.envelopes(self._scaled, block)
             # The middle part may have either sign, so its size bounds it.
             found += (self._combine(bounds, self._parts.abs()) <= excess).tolist()
         return found
 
     def _factors(self, steps: Tensor) -> Tensor:
-        return error_factors(self._scaled, steps, self.momentum, self.nesterov, self.dampening)
+        return self.descent.factors(self._scaled, steps)
 
     def _combine(self, factors: Tensor, parts: Tensor | None = None) -> Tensor:
         constant, linear, square = self._parts if parts is None else parts
@@ -172,8 +199,8 @@ def forecast(
     """Predict the loss of full-batch ``torch.optim.SGD`` on ``MSELoss()``, exactly and without training.
 
     In the coordinates of the right singular vectors the loss is a sum of parabolas, one per direction, and SGD moves
-    along each by a recurrence of its own (see :func:`closedform.forecast.recurrence.error_factors`). Weight decay
-    acts on the bias as well, as it does in torch.
+    along each by a recurrence of its own (see :mod:`closedform.explain.forecasts.family`). Weight decay acts on the
+    bias as well, as it does in torch.
 
     Args:
         spectrum: The spectrum of the fit.
@@ -202,6 +229,7 @@ def forecast(
     """
     momentum, nesterov = _momentum(optimizer, momentum, nesterov)
     _check(lr, momentum, nesterov, weight_decay, dampening)
+    descent = descent_of(lr, momentum, nesterov, dampening, weight_decay)
     at = start_coordinates(spectrum, start)
     n_terms = spectrum.n_rows * spectrum.n_targets
     reached = spectrum.directions.shape[0]
@@ -215,18 +243,13 @@ def forecast(
     moving = torch.where(s > 0, s * (spectrum.directions @ at) - c + left, 0.0)
     parts = torch.stack([left.square().sum(1), -2 * (left * moving).sum(1), moving.square().sum(1)]) / n_terms
     shape = Forecast(
-        name="nesterov" if nesterov else "momentum" if momentum else "sgd",
-        lr=lr,
-        momentum=momentum,
-        nesterov=nesterov,
-        weight_decay=weight_decay,
-        dampening=dampening,
+        descent=descent,
         steps=_curve_steps(steps),
         loss=torch.empty(0, device="cpu"),
         excess=torch.empty(0, device="cpu"),
         optimal_loss=spectrum.optimal_loss,
         final_excess=math.nan,
-        limit=step_limit(float(curvature[0]) if float(h[0]) > 0 else 0.0, momentum, nesterov, dampening),
+        limit=descent.step_limit(float(curvature[0]) if float(h[0]) > 0 else 0.0),
         rounding_floor=(_ROUNDING / (1 - momentum)) ** 2 * spectrum.magnitude(at),
         _scaled=lr * curvature.squeeze(1) if lr > 0 else torch.zeros(reached, dtype=h.dtype, device=h.device),
         _parts=parts,
@@ -270,14 +293,10 @@ def start_coordinates(spectrum: Spectrum, start: Any) -> Tensor:
 
 
 def _momentum(optimizer: str, momentum: float | None, nesterov: bool | None) -> tuple[float, bool]:
-    if optimizer not in ("sgd", "momentum", "nesterov"):
-        raise InputError(
-            f"there is no closed form for {optimizer!r}; forecast() knows 'sgd', 'momentum' and 'nesterov', and "
-            "rehearse() runs any torch optimizer."
-        )
+    kind = kind_named(optimizer)
     if momentum is None:
-        momentum = 0.0 if optimizer == "sgd" else 0.9
-    return momentum, optimizer == "nesterov" if nesterov is None else nesterov
+        momentum = 0.0 if kind.takes(0.0, False) else _MOMENTUM
+    return momentum, kind.nesterov if nesterov is None else nesterov
 
 
 def _check(lr: float, momentum: float, nesterov: bool, weight_decay: float, dampening: float) -> None:

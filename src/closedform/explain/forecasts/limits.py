@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from closedform.explain.forecasts.curve import forecast
-from closedform.explain.forecasts.recurrence import step_limit
+from closedform.explain.forecasts.descent import Descent
+from closedform.explain.forecasts.family import FAMILY, best_momentum
 from closedform.explain.spectra import Spectrum
 
 __all__ = ["Limit", "best_momentum", "first_order_limits"]
@@ -23,12 +24,13 @@ class Limit:
     """A first-order method at its best settings.
 
     Attributes:
-        name: ``gradient descent``, ``heavy ball``, ``nesterov`` or ``conjugate gradients``.
+        name: The title of the optimizer, or ``conjugate gradients``.
         lr: The best learning rate on ``MSELoss()``, or None where the method sets its own.
         momentum: The best momentum, or None.
         rate: Factor by which the error shrinks in a step, in the end.
         steps: Steps until the share asked for of the excess loss is left, from zero weights; inf where never.
         bound: Whether ``steps`` is the bound of theory and not a forecast of these data.
+        nesterov: Whether the momentum is Nesterov's.
     """
 
     name: str
@@ -37,31 +39,15 @@ class Limit:
     rate: float
     steps: float
     bound: bool
+    nesterov: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return vars(self).copy()
 
 
-def best_momentum(largest: float, smallest: float, nesterov: bool = False) -> tuple[float, float]:
-    """Return learning rate and momentum that shrink the error fastest when eigenvalues fill ``[smallest, largest]``.
-
-    Heavy ball: Polyak (1964). Nesterov: Lessard, Recht and Packard (2016), proposition 1.
-
-    Example:
-        >>> best_momentum(1.0, 1.0)
-        (1.0, 0.0)
-    """
-    if nesterov:
-        root = math.sqrt(3 * largest / smallest + 1)
-        return 4 / (3 * largest + smallest), max(0.0, (root - 2) / (root + 2))
-    large, small = math.sqrt(largest), math.sqrt(smallest)
-    # (large - small)^2 / (large + small)^2 with the difference of squares, which does not cancel.
-    return 4 / (large + small) ** 2, ((largest - smallest) / (large + small) ** 2) ** 2
-
-
 def first_order_limits(spectrum: Spectrum, goal: float, start: Any = None) -> tuple[Limit, ...]:
-    """Return gradient descent, heavy ball, Nesterov and conjugate gradients at their best, with the steps they need.
+    """Return every optimizer of the family and conjugate gradients at their best, with the steps they need.
 
     No method that adds up gradients can beat the last one; its steps come from the Chebyshev bound ``2 / (r^t + r^-t)``
     with ``r = (k - 1) / (k + 1)`` and k the condition number of the matrix (Hestenes and Stiefel 1952; Golub and Van
@@ -87,16 +73,7 @@ def first_order_limits(spectrum: Spectrum, goal: float, start: Any = None) -> tu
     largest, smallest = float(eigenvalues[0]), float(eigenvalues[spectrum.rank - 1])
     smallest = max(smallest, largest * 1e-300)
     excess = goal * spectrum.excess_at_zero
-    limits = [_gradient_descent(spectrum, largest, smallest, excess, start)]
-    for name in ("heavy ball", "nesterov"):
-        lr, momentum = best_momentum(largest, smallest, nesterov=name == "nesterov")
-        lr = min(lr, _SAFETY * step_limit(largest, momentum, name == "nesterov"))
-        momentum = min(momentum, 1 - 1e-16)
-        steps = forecast(
-            spectrum, "momentum", lr=lr, momentum=momentum, nesterov=name == "nesterov", steps=[0], start=start
-        ).steps_to(excess)
-        rate = math.sqrt(momentum) if name == "heavy ball" else 1 - 2 / math.sqrt(3 * largest / smallest + 1)
-        limits.append(Limit(name, lr, momentum, rate, steps, bound=False))
+    limits = [_at_its_best(kind, spectrum, largest, smallest, excess, start) for kind in FAMILY]
 
     at_start = float(forecast(spectrum, lr=0.0, steps=[0], start=start).excess[0])
     best = _conjugate_gradients(spectrum, largest, smallest, min(1.0, excess / at_start) if at_start > 0 else 1.0)
@@ -105,10 +82,14 @@ def first_order_limits(spectrum: Spectrum, goal: float, start: Any = None) -> tu
     return (*limits, replace(best, steps=min(best.steps, *(limit.steps for limit in limits))))
 
 
-def _gradient_descent(spectrum: Spectrum, largest: float, smallest: float, excess: float, start: Any) -> Limit:
-    lr = min(2 / (largest + smallest), _SAFETY * 2 / largest)
-    steps = forecast(spectrum, lr=lr, steps=[0], start=start).steps_to(excess)
-    return Limit("gradient descent", lr, 0.0, max(abs(1 - lr * largest), 1 - lr * smallest), steps, bound=False)
+def _at_its_best(
+    kind: type[Descent], spectrum: Spectrum, largest: float, smallest: float, excess: float, start: Any
+) -> Limit:
+    best, rate = kind.best(largest, smallest)
+    settings: dict[str, Any] = {"momentum": min(best.momentum, 1 - 1e-16), "nesterov": kind.nesterov}
+    lr = min(best.lr, _SAFETY * best.step_limit(largest))
+    steps = forecast(spectrum, kind.name, lr=lr, steps=[0], start=start, **settings).steps_to(excess)
+    return Limit(kind.title, lr, settings["momentum"], rate, steps, bound=False, nesterov=kind.nesterov)
 
 
 def _conjugate_gradients(spectrum: Spectrum, largest: float, smallest: float, goal: float) -> Limit:

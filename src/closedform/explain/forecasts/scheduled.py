@@ -12,32 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from closedform.explain.forecasts.descent import Descent
 from closedform.explain.precision import rounding_of, with_rounding
 from closedform.explain.spectra import Spectrum
 
-__all__ = ["ScheduledRun", "StepSettings", "scheduled_run"]
+__all__ = ["ScheduledRun", "scheduled_run"]
 
 #: Steps after which the curve is written down: all of the first, then so many spread evenly in the logarithm.
 _POINTS = 400
 #: Settings that stay as they are from here on are followed by squaring one step.
 _SAME_SETTINGS = 64
-
-
-@final
-@dataclass(frozen=True)
-class StepSettings:
-    """The settings of one step of SGD, on ``MSELoss()``.
-
-    Attributes:
-        lr, momentum, dampening, weight_decay: As in ``torch.optim.SGD``.
-        nesterov: As in ``torch.optim.SGD``.
-    """
-
-    lr: float
-    momentum: float = 0.0
-    dampening: float = 0.0
-    weight_decay: float = 0.0
-    nesterov: bool = False
 
 
 @final
@@ -71,11 +55,10 @@ class ScheduledRun:
 
 def scheduled_run(
     spectrum: Spectrum,
-    settings: Sequence[StepSettings],
+    settings: Sequence[Descent],
     steps: int,
     start: Tensor,
-    buffer: Tensor | None,
-    limits: Sequence[float],
+    buffer: Tensor | None = None,
     rounding: float = sys.float_info.epsilon,
     largest: float = sys.float_info.max,
 ) -> ScheduledRun:
@@ -90,7 +73,6 @@ def scheduled_run(
         steps: Steps of the run.
         start: Where it starts, ``(columns, targets)``.
         buffer: Momentum that it holds already, ``(columns, targets)``, or None.
-        limits: The largest stable learning rate for the settings of each step.
         rounding: Relative rounding of the arithmetic that is trained in, which a step above the limit may grow from;
             0 for exact arithmetic.
         largest: The largest number of that arithmetic: losses beyond it are infinite and stay so.
@@ -98,11 +80,14 @@ def scheduled_run(
     Example:
         >>> from closedform.explain.spectra import spectrum
         >>> s = spectrum(torch.tensor([[1.0]]), torch.tensor([4.0]))
-        >>> rates = [StepSettings(0.25), StepSettings(0.125)]
-        >>> scheduled_run(s, rates, 2, torch.zeros(1, 1, dtype=torch.float64), None, [1.0, 1.0]).left
+        >>> from closedform.explain.forecasts.family import descent_of
+        >>> rates = [descent_of(0.25), descent_of(0.125)]
+        >>> scheduled_run(s, rates, 2, torch.zeros(1, 1, dtype=torch.float64)).left
         2.25
     """
     rank = spectrum.rank
+    largest_eigenvalue = float(spectrum.eigenvalues[0])
+    limits = [now.step_limit(largest_eigenvalue + now.weight_decay) for now in settings]
     h = (spectrum.eigenvalues[:rank].unsqueeze(1)).cpu().numpy()
     targets = spectrum.target_components[:rank].cpu().numpy()
     residual = spectrum.residuals(start).cpu().numpy().copy()
@@ -172,22 +157,18 @@ def _many_steps(
     targets: np.ndarray,
     residual: np.ndarray,
     held: np.ndarray | None,
-    now: StepSettings,
+    now: Descent,
     steps: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make many steps of the same settings at once: a step is affine in (residual, buffer, target)."""
-    curvature = (h + now.weight_decay)[:, 0]
-    pull = np.full_like(curvature, now.weight_decay)
-    size = curvature.shape[0]
-    step = np.zeros((size, 3, 3))
-    # buffer' = keep buffer + share (curvature residual + pull target); residual' = residual - lr moved
-    keep, share = (now.momentum, 1 - now.dampening) if now.momentum else (0.0, 1.0)
-    step[:, 1, 0], step[:, 1, 1], step[:, 1, 2] = share * curvature, keep, share * pull
-    own = np.stack([curvature, np.zeros(size), pull], axis=1)
-    moved = own + now.momentum * step[:, 1] if now.nesterov and now.momentum else step[:, 1]
-    step[:, 0] = np.array([1.0, 0.0, 0.0]) - now.lr * moved
+    """Make many steps of the same settings at once: a step is affine in (residual, lr times buffer, target)."""
+    curvature = torch.from_numpy((h + now.weight_decay)[:, 0])
+    matrix, noise = now.transition(now.lr * curvature)
+    step = np.zeros((curvature.shape[0], 3, 3))
+    step[:, :2, :2] = matrix.numpy()
+    # Decay pulls towards zero, which from the minimiser looks like a constant gradient.
+    step[:, :2, 2] = now.lr * now.weight_decay * noise.numpy()
     step[:, 2, 2] = 1.0
     power = np.linalg.matrix_power(step, steps)
-    state = np.stack([residual, np.zeros_like(residual) if held is None else held, targets], axis=1)
-    end = power @ state
-    return end[:, 0], end[:, 1]
+    moving = np.zeros_like(residual) if held is None else now.lr * held
+    end = power @ np.stack([residual, moving, targets], axis=1)
+    return end[:, 0], end[:, 1] / now.lr if now.lr else end[:, 1]

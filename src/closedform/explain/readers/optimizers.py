@@ -17,8 +17,24 @@ from closedform.words.errors import DataTypeError, InputError
 __all__ = ["OptimizerReading", "fresh_sgd", "read_optimizer"]
 
 _KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
-    ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop"), "adam"
+    (
+        "Adafactor",
+        "Adagrad",
+        "Adadelta",
+        "Adam",
+        "AdamW",
+        "Adamax",
+        "Muon",
+        "NAdam",
+        "RAdam",
+        "RMSprop",
+        "Rprop",
+        "SparseAdam",
+    ),
+    "adam",
 )
+#: Optimizers whose weight decay acts beside the gradient, whatever their settings.
+_DECOUPLED = ("AdamW", "Adafactor", "Muon")
 
 
 @final
@@ -28,7 +44,8 @@ class OptimizerReading:
 
     Attributes:
         name: Name of its class.
-        kind: ``sgd``, ``adam`` (that is, with steps per coordinate of about lr), ``lbfgs`` or ``other``.
+        kind: ``sgd``, ``adam`` (that is, with steps whose length the gradient does not decide alone), ``lbfgs``,
+            ``torch`` (any other of ``torch.optim``) or ``other``.
         settings: All options of the group that holds the weight.
         bias_decay: Weight decay of the group that holds the bias; that of the weight where there is none.
         no_closed_form: Why the path of an SGD has no closed form; empty where it has one.
@@ -88,7 +105,7 @@ class OptimizerReading:
     @property
     def decoupled(self) -> bool:
         """Whether weight decay acts beside the gradient and not in it, as in AdamW."""
-        return self.name == "AdamW" or bool(self.settings.get("decoupled_weight_decay", False))
+        return self.name in _DECOUPLED or bool(self.settings.get("decoupled_weight_decay", False))
 
 
 def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> OptimizerReading:
@@ -143,7 +160,7 @@ def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
 
     return OptimizerReading(
         name=name,
-        kind="other" if own else _KINDS.get(name, "other"),
+        kind="other" if own else _KINDS.get(name, "torch"),
         settings={key: copy.deepcopy(value) for key, value in weight.items() if key != "params"},
         bias_decay=float(bias.get("weight_decay", 0.0)),
         no_closed_form=_no_closed_form(weight, bias),
