@@ -44,6 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "device: the case also runs on the device that --device names")
     config.addinivalue_line("markers", "slow: NumPy's own, on the module that its cases of lstsq are imported from")
     config.addinivalue_line("markers", "needs_cpu(reason): of a module marked 'device', what runs on the CPU only")
+    for name in ("array_api_backends", "fail_slow", "parallel_threads", "skip_xp_backends", "thread_unsafe", "xslow"):
+        config.addinivalue_line(
+            "markers", f"{name}: SciPy's own, on the module that its cases of lstsq are imported from"
+        )
     placement.name = config.getoption("--device")
     try:
         torch.empty(0, device=placement.name, dtype=torch.float64)

@@ -43,6 +43,7 @@ X, Y = gaussian(60, 4), gaussian(60, 2, seed=1)
         ({"forgetting": float("nan")}, "must be above 0"),
         ({"dtype": "float64"}, "kept in torch.float64 or torch.float32"),
         ({"dtype": np.float64}, "kept in torch.float64 or torch.float32"),
+        ({"accumulator": "rows"}, "accumulator is a str"),
     ],
 )
 def test_what_is_no_setting(options: dict[str, Any], match: str) -> None:

@@ -72,7 +72,8 @@ class Coefficients:
         half = torch.full_like(t, math.nan)
         if freedom > 0:
             p = torch.from_numpy(2 * stdtr(freedom, -t.abs().numpy()))
-            half = standard_error * float(stdtrit(freedom, (1 + level) / 2))
+            # Below 0: the upper tail is told from 1, and its quantile has five digits fewer.
+            half = standard_error * -float(stdtrit(freedom, (1 - level) / 2))
         return Coefficients(weight, standard_error, t, p, weight - half, weight + half, _digits(weight, error))
 
 

@@ -133,9 +133,11 @@ class RecursiveLeastSquares(Optimizer):
         """Start from rows that were folded before.
 
         Raises:
-            InputError: they are not of this layer.
+            InputError: they are not of this layer, or no accumulator.
         """
         layer, bias = self.layer, self.layer.bias is not None
+        if not isinstance(accumulator, Accumulator):
+            raise InputError(f"accumulator is a {type(accumulator).__name__}; a closedform.Accumulator is needed.")
         if (accumulator.n_features, accumulator.n_targets, accumulator.bias) != (
             layer.in_features,
             layer.out_features,
