@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import closedform as cf
-from closedform.optim import RecursiveLeastSquares
+from closedform.optim import RecursiveLeastSquares, fit_head_
 from closedform.words.errors import ClosedformError, InputError
 from data import gaussian
 
@@ -171,3 +171,10 @@ def test_a_group_given_as_a_dictionary_has_no_place() -> None:
     with pytest.raises(InputError, match="one layer"):
         opt.add_param_group({"params": list(nn.Linear(2, 2).parameters())})
     assert len(opt.param_groups) == 1
+
+
+@pytest.mark.parametrize("device", ["x", 1.5, [], "meta", int])
+def test_what_is_no_device_of_a_head(device: Any) -> None:
+    net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(3, 1))
+    with pytest.raises(ClosedformError, match="device="):
+        fit_head_(net, [(torch.ones(2, 3), torch.ones(2, 1))], device=device)

@@ -25,6 +25,7 @@ from closedform.fit.convex import ConvexRequest
 from closedform.fit.layers import check_finite, check_linear
 from closedform.fit.request import check_ridge
 from closedform.rows import Rows, as_rows
+from closedform.words.arguments import plain_number, whole_number
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.progress import Progress
@@ -191,10 +192,12 @@ def compare_after(
         InputError: as there, and so are the other errors.
     """
     contenders = _choose(optimizers)
-    if not (math.isfinite(budget) and budget > 0):
+    seconds, number = plain_number(budget), whole_number(seed)
+    if seconds is None or not 0 < seconds < math.inf:
         raise InputError(f"budget is {budget}; it is the number of seconds to train for and must be positive.")
-    if not _SEEDS[0] <= seed <= _SEEDS[1]:
+    if number is None or not _SEEDS[0] <= number <= _SEEDS[1]:
         raise InputError(f"seed is {seed}; torch takes integers from -2**63 to 2**64 - 1.")
+    budget, seed = seconds, number
 
     with torch.inference_mode(False), torch.no_grad():
         opened = open_problem(X, Y, sample_weight)
@@ -246,10 +249,13 @@ def _plain_training(device: torch.device) -> Iterator[None]:
 
 
 def _choose(names: Sequence[str]) -> list[Contender]:
-    names = [names] if isinstance(names, str) else names
+    try:
+        names = [names] if isinstance(names, str) else list(names)
+    except TypeError as error:
+        raise InputError(f"optimizers={names!r} must be a list of names.") from error
     known = {contender.name: contender for contender in CONTENDERS}
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise InputError(f"unknown optimizer {name!r}; choose from: {', '.join(known)}.")
     return [known[name] for name in dict.fromkeys(names)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -23,8 +23,10 @@ from closedform.explain.setting import GOAL, Command, Setting, Table, describe
 from closedform.explain.training import Training
 from closedform.explain.wording import plural
 from closedform.files import open_problem
+from closedform.fit.request import check_bias
 from closedform.losses import HingeLoss, PinballLoss, SquaredHingeLoss
 from closedform.rows import Rows, Scan, as_rows
+from closedform.words.arguments import plain_number
 from closedform.words.errors import InputError
 
 __all__ = ["diagnose", "diagnose_for"]
@@ -218,6 +220,7 @@ def diagnose_for(
     ``scanned`` is what a scan of these rows has told, where there was one: they are not scanned again then.
     """
     _check_ridge_and_goal(l2, goal)
+    bias = check_bias(bias)
     opened = open_problem(X, Y, sample_weight)
     X, Y, sample_weight = opened.X, opened.Y, opened.sample_weight
     rows = as_rows(X, Y, sample_weight)
@@ -236,7 +239,7 @@ def diagnose_for(
         table=table,
         bias=bias,
         l2=float(l2),
-        goal=goal,
+        goal=float(goal),
         steps=steps,
         batch_size=batch_size,
         model=read,
@@ -270,9 +273,10 @@ def _survey(rows: Rows, setting: Setting, exact_up_to: int, scanned: Scan | None
 
 
 def _check_ridge_and_goal(l2: Any, goal: float) -> None:
-    if isinstance(l2, bool) or not isinstance(l2, int | float) or not (l2 >= 0 and math.isfinite(l2)):
+    strength, share = plain_number(l2), plain_number(goal)
+    if strength is None or not 0 <= strength < math.inf:
         raise InputError(f"l2={l2!r} must be one finite number that is not negative.")
-    if not 0 < goal < 1:
+    if share is None or not 0 < share < 1:
         raise InputError(f"goal={goal} must be between 0 and 1: the share of the excess loss that may be left.")
 
 
@@ -280,10 +284,13 @@ def _check_counts(
     rows: Rows, steps: Any, batch_size: Any, exact_up_to: Any, feature_names: Sequence[str] | None
 ) -> None:
     for name, value in (("steps", steps), ("batch_size", batch_size), ("exact_up_to", exact_up_to)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        needed = name == "exact_up_to" or value is not None
+        if needed and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name}={value!r} must be a whole number of at least 1.")
     if batch_size is not None and batch_size > rows.n_rows:
         raise InputError(f"batch_size={batch_size} is more than the {rows.n_rows} rows there are.")
+    if feature_names is not None and not (isinstance(feature_names, Iterable) and hasattr(feature_names, "__len__")):
+        raise InputError(f"feature_names={feature_names!r} must be a sequence of names, one for each feature.")
     if feature_names is not None and len(feature_names) != rows.n_features:
         named = plural(len(feature_names), "name")
         raise InputError(f"feature_names has {named} for {plural(rows.n_features, 'feature')}.")
@@ -339,7 +346,7 @@ def _check_fit(model: ModelReading, rows: Rows) -> None:
 def _check_history(history: Any) -> Tensor:
     try:
         values = torch.as_tensor(history, dtype=torch.float64, device="cpu").detach().reshape(-1)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"history is not a sequence of losses: {error}") from error
     if values.numel() == 0:
         raise InputError("history is empty; pass the losses recorded so far, or leave it out.")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,18 +18,21 @@ from closedform.files import open_problem
 from closedform.files.formats import import_extra, reading
 from closedform.files.writing import write_whole
 from closedform.fit.orchestrator import solve_rows
-from closedform.fit.request import MethodName, Request, check_bias
+from closedform.fit.request import MethodName, Request, check_bias, check_device
 from closedform.fit.solution import Solution
 from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.dask_tables import dask_rows, is_dask
 from closedform.rows.walkers import InOrder
+from closedform.words.arguments import whole_number
 from closedform.words.errors import InputError, SourceError
 from closedform.words.numbers import plural
 
 __all__ = ["Accumulator"]
 
+#: Columns of which nobody has a triangle in memory.
+_MOST_COLUMNS = 2**31
 #: What a saved file says it is.
 _FORMAT = {"format": "closedform.Accumulator", "version": "1"}
 #: The entries of a state as a triangle names them; beside them stands whether there is a bias.
@@ -56,7 +60,7 @@ class Accumulator:
         bias: Whether the layer has a bias.
 
     Raises:
-        InputError: sizes that are not positive whole numbers, or a bias that is no boolean.
+        InputError: sizes that are not positive whole numbers, a bias that is no boolean, or no device of this machine.
 
     ``len`` counts the rows of positive weight.
 
@@ -80,7 +84,7 @@ class Accumulator:
         self.n_features = _check_size("n_features", n_features)
         self.n_targets = _check_size("n_targets", n_targets)
         self.bias = check_bias(bias)
-        self._sums = Accumulated(self.n_features, self.n_targets, device)
+        self._sums = Accumulated(self.n_features, self.n_targets, check_device(device))
         self._single: bool | None = None
         self._names: tuple[str, ...] | None = None
 
@@ -210,13 +214,17 @@ class Accumulator:
             strengths: Ridge strengths, each for all targets.
 
         Raises:
-            InputError: as :meth:`solve`.
+            InputError: no sequence of strengths, and as :meth:`solve`.
 
         Example:
             >>> acc = Accumulator(1).fold([[1.0], [1.0]], [2.0, 4.0])
             >>> [round(float(sol.weight), 9) for sol in acc.solve_each([0.0, 1.0])]
             [3.0, 2.0]
         """
+        if not isinstance(strengths, Sequence | Tensor | np.ndarray) or isinstance(strengths, str | bytes):
+            raise InputError(f"strengths={strengths!r} must be a sequence of ridge strengths.")
+        if isinstance(strengths, Tensor | np.ndarray) and strengths.ndim == 0:
+            raise InputError(f"strengths={strengths!r} is one number; pass a sequence of ridge strengths.")
         return [self.solve(l2=strength) for strength in strengths]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -255,9 +263,10 @@ class Accumulator:
             path: Where to write; an existing file is replaced.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: it is no path, or cannot be written.
             MissingExtraError: safetensors is not installed.
         """
+        _check_path(path)
         library = import_extra("safetensors.torch", "safetensors", "saving an accumulator")
         state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
         try:
@@ -276,9 +285,10 @@ class Accumulator:
 
         Raises:
             SourceError: there is no such file, or it is damaged.
-            InputError: it holds something else.
+            InputError: it holds something else, or this is no path.
             MissingExtraError: safetensors is not installed.
         """
+        _check_path(path)
         library = import_extra("safetensors.torch", "safetensors", "loading an accumulator")
         errors = import_extra("safetensors", "safetensors", "loading an accumulator")
         file = Path(path).expanduser()
@@ -340,10 +350,16 @@ class Accumulator:
         return names
 
 
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path={path!r} is a {type(path).__name__}; the path of a file is needed.")
+
+
 def _check_size(name: str, size: Any) -> int:
-    if isinstance(size, bool) or not hasattr(size, "__index__") or size.__index__() < 1:
+    value = whole_number(size)
+    if value is None or not 1 <= value < _MOST_COLUMNS:
         raise InputError(f"{name}={size!r} must be a whole number of at least 1.")
-    return int(size.__index__())
+    return value
 
 
 def _roundoff_in(state: Mapping[str, Tensor]) -> tuple[float, float]:
@@ -365,6 +381,8 @@ def _checked(state: Mapping[str, Tensor]) -> tuple[Triangle, bool]:
     Raises:
         InputError: it holds something else.
     """
+    if not isinstance(state, Mapping):
+        raise InputError(f"state is a {type(state).__name__}; what Accumulator.state_dict() returned is needed.")
     missing = [name for name in (*_ENTRIES, "bias") if not isinstance(state.get(name), Tensor)]
     if missing:
         raise InputError(f"this is not the state of an Accumulator: it lacks {', '.join(missing)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, cast, final, get_args
 
 import torch
@@ -13,10 +13,11 @@ from torch import nn
 from closedform.fit.layers import check_finite, check_linear
 from closedform.fit.weights import Weights
 from closedform.rows import Rows
+from closedform.words.arguments import plain_number
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 
-__all__ = ["MethodName", "Request", "Watcher", "check_bias", "check_ridge"]
+__all__ = ["MethodName", "Request", "Watcher", "check_bias", "check_device", "check_ridge"]
 
 #: What ``method=`` takes: ``"auto"``, or the name of one in :data:`closedform.fit.factors.METHODS`.
 MethodName = Literal[
@@ -136,6 +137,25 @@ def check_bias(bias: Any) -> bool:
     raise InputError(f"bias={what} must be True or False: whether the layer has a bias, which is then fitted.")
 
 
+def check_device(device: Any) -> torch.device:
+    """Return a device of this machine.
+
+    Raises:
+        InputError: it is none, or none that is here.
+
+    Example:
+        >>> check_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        found = torch.empty(0, device=device).device
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"device={device!r} is no device of this machine; pass one as 'cpu' or 'cuda:0'.") from error
+    if device is None or found.type == "meta":
+        raise InputError(f"device={device!r} holds no numbers; pass one as 'cpu' or 'cuda:0'.")
+    return found
+
+
 def check_ridge(l2: Any, n_targets: int) -> list[float]:
     """Return one ridge strength for each target.
 
@@ -146,7 +166,7 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
         values = (
             [l2] if type(l2) is float else torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()
         )
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"l2={l2!r} is not a number; give one number, or one per target.") from error
     if len(values) == 1:
         values = values * n_targets
@@ -189,9 +209,10 @@ def _check_kernel(kernel: Any, **others: Any) -> bool:
 def _check_rcond(rcond: Any) -> float | None:
     if rcond is None:
         return None
-    if isinstance(rcond, bool) or not isinstance(rcond, Real) or not 0 <= float(rcond) < 1:
+    value = plain_number(rcond)
+    if value is None or not 0 <= value < 1:
         raise InputError(f"rcond={rcond!r} must be a number of at least 0 and less than 1.")
-    return float(rcond)
+    return value
 
 
 def _check_digits(digits: Any, nearest_to: Weights | None) -> int | None:

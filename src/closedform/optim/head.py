@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from closedform.engine.tracing import untraced
 from closedform.fit.layers import check_linear, check_writable, linear_layers, round_to, write
 from closedform.fit.orchestrator import solve_rows
-from closedform.fit.request import Request, check_ridge
+from closedform.fit.request import Request, check_device, check_ridge
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
 from closedform.fit.storage import as_stored
@@ -72,9 +72,10 @@ def fit_head_(
     started = time.perf_counter()
     layer = _find_head(net, head)
     strength = check_ridge(l2, 1)[0]
+    place = layer.weight.device if device is None else check_device(device)
 
     def fold() -> tuple[Triangle, int]:
-        return _fold_loader(net, layer, loader, layer.weight.device if device is None else device)
+        return _fold_loader(net, layer, loader, place)
 
     peers = None if group is None else find_peers(group)
     if peers is None:

@@ -329,7 +329,7 @@ def _is_cross_entropy(criterion: Any) -> bool:
 
 
 def _check_task(task: Any) -> None:
-    if task not in _TASKS:
+    if not isinstance(task, str | None) or task not in _TASKS:
         raise InputError(f"task={task!r} must be 'classification', 'regression' or None to find out.")
 
 

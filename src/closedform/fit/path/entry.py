@@ -260,7 +260,7 @@ def _checked(n_rows: int, select: Any, per_target: Any, kernel: Any, scoring: An
     named = isinstance(select, str)
     if scoring is None:
         scoring = "density" if kernel is True and named and select == "loo" else "mse"
-    if scoring not in _SCORINGS:
+    if not isinstance(scoring, str) or scoring not in _SCORINGS:
         raise InputError(f"scoring={scoring!r}; choose from {', '.join(map(repr, _SCORINGS))}.")
     if named and select not in ("loo", "gcv"):
         raise InputError(

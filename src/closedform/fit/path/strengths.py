@@ -37,7 +37,7 @@ def check_strengths(l2: Any) -> Tensor | None:
         return None
     try:
         values = torch.as_tensor(l2, dtype=torch.float64, device="cpu").detach().clone()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"l2={l2!r} is not a list of numbers; give the ridge strengths to try, or None.") from error
     if values.ndim > 1:
         raise InputError(f"l2 has shape {tuple(values.shape)}; give one list of ridge strengths, (strengths,).")

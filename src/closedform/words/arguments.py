@@ -1,0 +1,43 @@
+"""Arguments as plain numbers: what Python, NumPy or torch hold as one number, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["plain_number", "whole_number"]
+
+
+def plain_number(value: Any) -> float | None:
+    """Return one real number as a float, inf where it is beyond the range; None for anything else, booleans too.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_number(2), plain_number(np.float32(0.5)), plain_number(10**400), plain_number("2"), plain_number(True)
+        (2.0, 0.5, inf, None, None)
+    """
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # of an integer alone
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def whole_number(value: Any) -> int | None:
+    """Return one integer as an int; None for anything else, booleans and floats too.
+
+    Example:
+        >>> import numpy as np
+        >>> whole_number(np.int64(3)), whole_number(3.0), whole_number(True), whole_number(np.array([3]))
+        (3, None, None, None)
+    """
+    value = _plain(value)
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def _plain(value: Any) -> Any:
+    """Return what an array or a tensor without dimensions holds, and anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
