@@ -145,6 +145,22 @@ def test_the_command_counts_what_storing_lost(tmp_path: Path, dtype: str, status
     assert (data["stored"] is None) is (dtype == "f8")
 
 
+def test_the_command_writes_float64_where_it_is_asked_to(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    X, Y = (table.numpy().astype("f4") for table in kernel())
+    np.savez(tmp_path / "data.npz", X=X, y=Y)
+    out = tmp_path / "layer.safetensors"
+    lost = CliRunner().invoke(app, ["solve", str(tmp_path / "data.npz"), "--out", str(out)])
+    assert lost.exit_code == 1
+    assert "--double" in lost.stderr
+    kept = CliRunner().invoke(app, ["solve", str(tmp_path / "data.npz"), "--out", str(out), "--double"])
+    assert kept.exit_code == 0, kept.output
+    weight = safetensors.load_file(out)["weight"].numpy()
+    assert weight.dtype == np.float64
+    assert np.mean((X.astype(float) @ weight[0] - Y) ** 2) < 1e-18
+    assert "for data rounded to float32" in " ".join(kept.stdout.split())
+
+
 def test_the_command_warns_of_loading_float64_weights_into_float32(tmp_path: Path) -> None:
     X, Y = kernel()
     np.savez(tmp_path / "data.npz", X=X.numpy(), y=Y.numpy())

@@ -14,6 +14,7 @@ __all__ = [
     "Bias",
     "Budget",
     "CriterionName",
+    "Double",
     "Features",
     "Files",
     "JsonFile",
@@ -75,6 +76,9 @@ TestTargets = Annotated[str | None, typer.Option("--y-test", metavar="KEY", help
 Weight = Annotated[str | None, typer.Option("--weight", metavar="KEY", help=f"Sample weights: {_TABLE}.")]
 Bias = Annotated[bool, typer.Option("--bias/--no-bias", help="Whether the layer has a bias.")]
 L2 = Annotated[float, typer.Option("--l2", metavar="NUMBER", help="Ridge: sum of squared errors + l2 * ||weight||^2.")]
+Double = Annotated[
+    bool, typer.Option("--double", help="Weights in float64, where the features are stored in a narrower type.")
+]
 Kernel = Annotated[
     bool,
     typer.Option(

@@ -12,6 +12,7 @@ from closedform.cli.options import (
     L2,
     Bias,
     CriterionName,
+    Double,
     Features,
     Files,
     JsonFile,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from closedform.cli.sources import Tables
     from closedform.fit.solution import Solution
     from closedform.fit.summary import Summary
+    from closedform.rows.source import Source
 
 __all__ = ["solve_command"]
 
@@ -68,6 +70,7 @@ def solve_command(
     bias: Bias = False,
     l2: L2 = 0.0,
     kernel: Kernel = False,
+    double: Double = False,
     criterion: CriterionName = None,
     digits: _Digits = None,
     memory: Memory = None,
@@ -106,7 +109,7 @@ def solve_command(
             lambda: open_tables(file, screen, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight, job=job)
         )
         solution = solve(
-            tables.X,
+            _in_float64(tables.X) if double else tables.X,
             tables.Y,
             bias=bias,
             l2=l2,
@@ -121,6 +124,14 @@ def solve_command(
             finish_by_criterion(solution, tables, context, screen, weights=weights, data=data)
         job.together(lambda: None if job.rank else _finish(solution, tables, context, screen, weights, data))
     raise typer.Exit(0 if solution.certified else 1)
+
+
+def _in_float64(table: Source) -> Source:
+    import torch
+
+    from closedform.rows.tensors import FloatSource
+
+    return table if table.dtype == torch.float64 else FloatSource(table)
 
 
 def _finish(
@@ -190,6 +201,8 @@ def _say_narrower(solution: Solution, tables: Tables, context: typer.Context, sc
     from closedform.fit.storage import stored_as
     from closedform.fit.weights import Weights
 
+    if solution.stored is not None and solution.stored.lost:
+        screen.aside("To write what was certified, in float64: --double.")
     if solution.weight.dtype != torch.float64 or not solution.certified or tables.parts > 1:
         return
     l2, rows = context.params["l2"], (tables.X, tables.Y, tables.weight)

@@ -93,7 +93,7 @@ class FloatSource(Source):
         self.source = source
         self.name, self.shape, self.device = source.name, source.shape, source.device
         self.in_memory, self.dtype = source.in_memory, torch.float64
-        self.columns = source.columns
+        self.columns, self.row_labels = source.columns, source.row_labels
         stored = str(source.dtype).removeprefix("torch.")
         self.notes = (*source.notes, f"{source.name} holds {stored} values; they were converted to float64")
 
