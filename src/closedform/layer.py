@@ -284,7 +284,7 @@ def _fit_convex_(layer: nn.Linear, rows: Rows, request: ConvexRequest) -> Convex
     found = solve_criterion(rows, request)
     if found.direction is None:
         write(layer, found.weight, found.bias)
-    return found
+    return replace(found, feature_names=rows.feature_names)
 
 
 def _check_layer(layer: nn.Linear, rows: Rows, *, columns_are_outputs: bool = True) -> None:

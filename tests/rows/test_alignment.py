@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import closedform as cf
+from closedform.comparison.tables import held_out_table
+from closedform.rows import as_rows
 from closedform.rows.labels import check_alignment
 from closedform.words.errors import InputError
 
@@ -96,3 +98,34 @@ def test_rows_that_do_not_match_are_told_by_their_shapes() -> None:
 def test_held_out_rows_are_looked_at_as_well() -> None:
     with pytest.raises(InputError, match="indexes of X_test and Y_test do not agree"):
         cf.compare(X, Y, X_test=X, Y_test=Y[::-1], optimizers=[])
+
+
+NAMED = pd.DataFrame(np.random.default_rng(0).standard_normal((12, 3)), columns=list("abc"))
+VALUES = NAMED["a"] - 2 * NAMED["b"] + 3 * NAMED["c"]
+PREDICTING: dict[str, Any] = {
+    "solve": lambda X: cf.solve(NAMED, VALUES).predict(X),
+    "criterion": lambda X: cf.solve(NAMED, VALUES, criterion="huber", l2=0.1).predict(X),
+    "fit_ by criterion": lambda X: cf.fit_(
+        torch.nn.Linear(3, 1, dtype=torch.float64), NAMED, VALUES, criterion="huber", l2=0.1
+    ).predict(X),
+    "ridge path": lambda X: cf.ridge_path(NAMED, VALUES).solution.predict(X),
+    "probe": lambda X: cf.probe(NAMED, (VALUES > 0).astype(int)).predict(X),
+    "test features": lambda X: cf.probe(
+        NAMED, (VALUES > 0).astype(int), test_features=X, test_labels=(VALUES > 0).astype(int)
+    ),
+    "compare": lambda X: held_out_table(X, VALUES, as_rows(NAMED, VALUES)),
+}
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_columns_in_another_order_are_refused(name: str) -> None:
+    for X in (NAMED[["c", "b", "a"]], NAMED.rename(columns={"a": "z"})):
+        with pytest.raises(InputError, match="column 0 of"):
+            PREDICTING[name](X)
+    for X in (NAMED, NAMED.to_numpy(), pd.DataFrame(NAMED.to_numpy())):
+        PREDICTING[name](X)
+
+
+def test_indexes_of_other_levels_are_refused() -> None:
+    with pytest.raises(InputError, match="do not agree"):
+        cf.solve(NAMED.set_index("a", append=True), VALUES)

@@ -12,7 +12,7 @@ from closedform.files import open_data
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Source, TensorSource, as_rows
-from closedform.rows.labels import check_alignment
+from closedform.rows.labels import check_alignment, check_columns
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
 from closedform.words.numbers import plural
@@ -44,7 +44,8 @@ def held_out_table(X_test: Any, Y_test: Any, rows: Rows) -> Rows | None:
         rows: The training rows.
 
     Raises:
-        InputError: only one of the two given, another number of features or targets, or rows of other labels.
+        InputError: only one of the two given, another number of features or targets, or rows or features of other
+            labels.
         NonFiniteError: NaN or infinity.
         DataTypeError: data that are not dense real numbers.
     """
@@ -54,6 +55,7 @@ def held_out_table(X_test: Any, Y_test: Any, rows: Rows) -> Rows | None:
         given, missing = ("Y_test", "X_test") if X_test is None else ("X_test", "Y_test")
         raise InputError(f"{given} was given without {missing}; a test needs both.")
     check_alignment(X_test=X_test, Y_test=Y_test)
+    check_columns("X_test", X_test, rows.feature_names)
     test = as_rows(_named(X_test, "X_test"), _named(Y_test, "Y_test"))
     seen, trained = (test.n_features, test.n_targets), (rows.n_features, rows.n_targets)
     if seen != trained:

@@ -198,7 +198,8 @@ def solve(
             rcond=rcond,
         )
         if convex is not None:
-            return replace(solve_criterion(rows, convex), seconds=time.perf_counter() - started)
+            found, seconds = solve_criterion(rows, convex), time.perf_counter() - started
+        return replace(found, seconds=seconds, feature_names=rows.feature_names)
 
     request = agreed_request(
         rows,

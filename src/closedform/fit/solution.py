@@ -16,6 +16,7 @@ from closedform.fit.plan import Plan
 from closedform.fit.statistics import NoStandardErrors, StandardErrors
 from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
+from closedform.rows.labels import check_columns
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
 from closedform.words.json_values import plain
@@ -157,7 +158,7 @@ class Solution:
         """Return predictions for X ``(..., features)``: ``(..., targets)``, or ``(...)`` where Y had one dimension.
 
         Raises:
-            InputError: X has another number of features.
+            InputError: X has another number of features, or their names in another order.
             DataTypeError: X does not hold real numbers.
 
         Example:
@@ -166,6 +167,7 @@ class Solution:
             >>> sol.predict([[10.0]]).round(decimals=12)
             tensor([20.], dtype=torch.float64)
         """
+        check_columns("X", X, self.feature_names)
         x, _ = as_tensor(X, "X")
         features = self.weight.shape[1]
         if x.ndim == 0 or x.shape[-1] != features:

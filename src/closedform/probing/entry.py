@@ -22,7 +22,7 @@ from closedform.probing.result import Probe
 from closedform.probing.scores import score_classes, score_numbers
 from closedform.probing.splits import check_seed, check_share, split_rows
 from closedform.probing.tables import leading_shape, open_layers, rows_of
-from closedform.rows.labels import check_alignment
+from closedform.rows.labels import check_alignment, check_names
 from closedform.rows.one_hot import OneHotRows
 from closedform.rows.source import Source
 from closedform.rows.tensors import as_tensor
@@ -256,6 +256,7 @@ def _given_test(
             raise InputError(
                 f"{source.name} has {source.shape[1]} features, and {layers[name].name} {layers[name].shape[1]}."
             )
+        check_names(source.name, source.columns, layers[name].columns)
     return found, truth
 
 

@@ -13,9 +13,11 @@ from typing_extensions import override
 
 from closedform.files import open_data
 from closedform.files.shards import ShardedSource
+from closedform.rows.labels import column_names
 from closedform.rows.source import Source
 from closedform.rows.tensors import FloatSource, TensorSource, as_tensor
 from closedform.words.errors import InputError
+from closedform.words.text import printable
 
 __all__ = ["ChosenRows", "leading_shape", "open_layers", "rows_of"]
 
@@ -50,7 +52,9 @@ class ChosenRows(Source):
 def rows_of(source: Source, chosen: Tensor) -> Source:
     """Return some rows of a table, in ascending order: read once from memory, and block by block from a file."""
     some = ChosenRows(source, chosen)
-    return TensorSource(some.read(0, len(chosen)), source.name, source.notes) if source.in_memory else some
+    if not source.in_memory:
+        return some
+    return TensorSource(some.read(0, len(chosen)), source.name, source.notes, columns=source.columns)
 
 
 def open_layers(features: Any, n_labels: int, name: str = "features") -> dict[str, Source]:
@@ -130,7 +134,9 @@ def _table(data: Any, name: str) -> Source:
         opened = open_data(data)
         if opened is None:
             tensor, notes = as_tensor(data, name)
-            opened = TensorSource(tensor, name, notes)
+            names = column_names(data)
+            shown = None if names is None else tuple(map(printable, names))
+            opened = TensorSource(tensor, name, notes, columns=shown)
         source = opened
     return source if source.dtype.is_floating_point else FloatSource(source)
 

@@ -11,8 +11,9 @@ from typing import Any, final
 import numpy as np
 
 from closedform.words.errors import InputError
+from closedform.words.text import printable
 
-__all__ = ["RowLabels", "check_alignment", "column_names"]
+__all__ = ["RowLabels", "check_alignment", "check_columns", "check_names", "column_names"]
 
 
 @final
@@ -96,7 +97,8 @@ def _levels(labels: Any) -> tuple[np.ndarray[Any, Any], ...]:
 def _disagreement(first: str, wanted: Any, name: str, labels: Any) -> str:
     # An index alone knows which of its labels are equal (1 and 1.0, one missing value and another): ask for prefixes.
     row = bisect(range(len(labels)), False, key=lambda row: not wanted[: row + 1].equals(labels[: row + 1]))
-    if wanted.is_unique and labels.is_unique and wanted.isin(labels).all():
+    alike = wanted.nlevels == labels.nlevels and wanted.is_unique and labels.is_unique
+    if alike and wanted.isin(labels).all():
         remedy = f"They hold the same labels in another order: pass {name}.loc[{first}.index]"
     else:
         remedy = f"They hold other labels: take the rows that both have, {first}.index.intersection({name}.index)"
@@ -116,6 +118,52 @@ def _row_labels(data: Any) -> Any:
     if xarray is not None and isinstance(data, xarray.DataArray) and data.ndim:
         return data.indexes.get(data.dims[0])
     return None
+
+
+def check_columns(name: str, data: Any, wanted: tuple[str, ...] | None) -> None:
+    """Refuse a table whose columns have names, but not those of the fit in its order: position says nothing there.
+
+    Where one of the two has no names anything goes; another number of columns is left to the check of shapes.
+
+    Args:
+        name: What the user calls the table.
+        data: The table as the user gave it.
+        wanted: What the columns of the fit are called, or None.
+
+    Raises:
+        InputError: with the first column that differs.
+
+    Example:
+        >>> import pandas as pd
+        >>> check_columns("X", pd.DataFrame({"width": [1.0], "height": [2.0]}), ("height", "width"))
+        Traceback (most recent call last):
+            ...
+        closedform.words.errors.InputError: column 0 of X is 'width', but the fit had 'height' there. ...
+    """
+    if wanted is not None and (found := column_names(data)) is not None:
+        check_names(name, tuple(map(printable, found)), wanted)
+
+
+def check_names(name: str, shown: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> None:
+    """Refuse columns that are called otherwise than those of the fit, as :func:`check_columns` does.
+
+    Args:
+        name: What the user calls their table.
+        shown: What they are called, fit to be shown, or None.
+        wanted: What the columns of the fit are called, or None.
+
+    Raises:
+        InputError: with the first column that differs.
+    """
+    if shown is None or wanted is None or len(shown) != len(wanted) or shown == wanted:
+        return
+    at = next(i for i, (one, other) in enumerate(zip(shown, wanted, strict=True)) if one != other)
+    same = sorted(shown) == sorted(wanted)
+    remedy = "Bring the columns into the order of the fit" if same else "Pass the columns of the fit"
+    raise InputError(
+        f"column {at} of {name} is {shown[at]!r}, but the fit had {wanted[at]!r} there. {remedy}; if they belong there "
+        f"under another name, pass {name} without names, as {name}.to_numpy()."
+    )
 
 
 def column_names(data: Any) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from closedform.fit.convex.certificate import GapCertificate
 from closedform.fit.weights import Weights
+from closedform.rows.labels import check_columns
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
 from closedform.words.metrics import flat_floats
@@ -39,6 +40,7 @@ class ConvexSolution:
         notes: What was done to the data on the way.
         seconds: Wall time.
         single_target: Whether predictions are one-dimensional.
+        feature_names: What the features are called, where their table says so.
     """
 
     weight: Tensor
@@ -52,6 +54,7 @@ class ConvexSolution:
     notes: tuple[str, ...]
     seconds: float
     single_target: bool
+    feature_names: tuple[str, ...] | None = None
 
     def predict(self, X: Any) -> Tensor:
         """Return the outputs ``X weight' + bias`` (logits, not probabilities), in the dtype of the weights.
@@ -60,9 +63,10 @@ class ConvexSolution:
             X: Features, ``(rows, features)`` or ``(..., features)``.
 
         Raises:
-            InputError: another number of features.
+            InputError: another number of features, or their names in another order.
             DataTypeError: X is no table of numbers.
         """
+        check_columns("X", X, self.feature_names)
         table, _ = as_tensor(X, "X")
         if table.dim() == 0 or table.shape[-1] != self.weight.shape[1]:
             raise InputError(
