@@ -86,3 +86,14 @@ def test_what_the_note_says_to_do_works() -> None:
     sol = cf.fit_(torch.nn.Linear(4, 10), X, torch.nn.functional.one_hot(labels, 10))
     assert sol.certified
     assert not any("labels" in note for note in sol.notes)
+
+
+def test_labels_in_batches_are_said_too() -> None:
+    X = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(60) % 3
+    acc = cf.Accumulator(2, bias=True)
+    for start in range(0, 60, 20):
+        acc.fold(X[start : start + 20], labels[start : start + 20])
+    for held in (acc, cf.Accumulator(2, bias=True).merge(acc)):
+        assert any("labels of classes" in note for note in held.solve().notes)
+    assert not any("labels" in note for note in cf.Accumulator(2).fold(X, X.sum(1)).solve().notes)

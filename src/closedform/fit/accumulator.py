@@ -17,6 +17,7 @@ from closedform.engine.tracing import untraced
 from closedform.files import open_problem
 from closedform.files.formats import import_extra, reading
 from closedform.files.writing import write_whole
+from closedform.fit.class_labels import labels_note
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import MethodName, Request, check_bias, check_device
 from closedform.fit.solution import Solution
@@ -33,6 +34,8 @@ __all__ = ["Accumulator"]
 
 #: Columns of which nobody has a triangle in memory.
 _MOST_COLUMNS = 2**31
+#: Rows among which targets that are labels are looked for.
+_LOOKED_AT = 4096
 #: What a saved file says it is.
 _FORMAT = {"format": "closedform.Accumulator", "version": "1"}
 #: The entries of a state as a triangle names them; beside them stands whether there is a bias.
@@ -87,6 +90,7 @@ class Accumulator:
         self._sums = Accumulated(self.n_features, self.n_targets, check_device(device))
         self._single: bool | None = None
         self._names: tuple[str, ...] | None = None
+        self._labels: str | None = None
 
     @property
     def triangle(self) -> Triangle:
@@ -134,6 +138,8 @@ class Accumulator:
             opened = open_problem(X, Y, sample_weight)
             rows = as_rows(opened.X, opened.Y, opened.sample_weight)
         names = self._check(rows)
+        if self._labels is None and len(self) < _LOOKED_AT:
+            self._labels = labels_note(rows)
 
         before = self._sums.snapshot()
         try:
@@ -171,7 +177,7 @@ class Accumulator:
         except BaseException:
             self._sums.restore(before)
             raise
-        self._names = names
+        self._names, self._labels = names, self._labels or other._labels
         if other._single is not None:
             self._single = other._single and self._single is not False
         return self
@@ -202,6 +208,7 @@ class Accumulator:
         if not len(self):
             raise InputError("the accumulator has seen no rows; fold some first.")
         rows = self._sums.to_rows(single_target=bool(self._single))
+        rows = replace(rows, notes=(*rows.notes, *([] if self._labels is None else [self._labels])))
         request = Request.checked(
             rows, bias=self.bias, l2=l2, nearest_to=nearest_to, method=method, rcond=rcond, progress=False
         )
@@ -253,7 +260,7 @@ class Accumulator:
         copies = {name: state[name].to(self._sums.device, copy=True) for name in _ENTRIES}
         self._sums.start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
         self._sums.roundoff = roundoff
-        self._single = self._names = None
+        self._single = self._names = self._labels = None
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:

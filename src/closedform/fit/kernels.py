@@ -76,18 +76,24 @@ def check_kernel(rows: Rows, *, bias: bool) -> Block:
 
 
 def looks_like_kernel(rows: Rows) -> bool:
-    """Return whether the features are a symmetric positive definite matrix, or one up to rounding."""
+    """Return whether the features are a symmetric positive definite matrix, or one up to rounding.
+
+    Distances by way of products, as ``torch.cdist`` has them, are not symmetric to the last digit.
+    """
     if rows.n_rows != rows.n_features or rows.n_rows < 2:
         return False
-    K = rows.gather(as_stored=True).X
-    if not torch.equal(K[0], K[:, 0]) or not torch.equal(K, K.T):
-        return False
-    K = K.to(torch.float64)
+    K = rows.gather(as_stored=True).X.to(torch.float64)
     diagonal = K.diagonal()
+    unit = torch.finfo(rows.dtype).eps * float(diagonal.max())
+    # The first row and column tell most matrices that are none.
+    for one, other in ((K[0], K[:, 0]), (K, K.T)):
+        if not float((one - other).abs().max()) <= _ASYMMETRY * unit:
+            return False
     if not bool((diagonal > 0).all()) or not bool(K.count_nonzero() > K.shape[0]):
         return False
-    shift = _ROUNDING * K.shape[0] * torch.finfo(rows.dtype).eps * float(diagonal.max())
-    return cholesky_of(K + shift * torch.eye(K.shape[0], dtype=K.dtype, device=K.device))[1] == 0
+    shift = max(_ROUNDING * K.shape[0], _ASYMMETRY) * unit
+    symmetric = (K + K.T) / 2
+    return cholesky_of(symmetric + shift * torch.eye(K.shape[0], dtype=K.dtype, device=K.device))[1] == 0
 
 
 def weighted_kernel(whole: Block) -> tuple[Tensor, Tensor]:
