@@ -22,7 +22,7 @@ _OPTIONS = (
     (
         "pass one column for each (torch.nn.functional.one_hot), or criterion=torch.nn.CrossEntropyLoss(), or call "
         "cf.probe, which counts the right answers as well (closedform probe on a command line)",
-        "--criterion cross-entropy fits them, and closedform probe (cf.probe in Python) counts the right answers as well",
+        "--criterion cross-entropy fits them, and closedform probe counts the right answers as well",
     ),
 )
 
