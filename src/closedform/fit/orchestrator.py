@@ -199,7 +199,7 @@ def solve(
         )
         if convex is not None:
             found, seconds = solve_criterion(rows, convex), time.perf_counter() - started
-        return replace(found, seconds=seconds, feature_names=rows.feature_names)
+            return replace(found, seconds=seconds, feature_names=rows.feature_names)
 
     request = agreed_request(
         rows,
