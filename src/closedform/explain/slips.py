@@ -368,6 +368,9 @@ def _random(case: Case, found: Comparison) -> Slip | None:
     recorded, expected = found.recorded, found.expected
     if recorded.numel() < 3 * _ENOUGH or not bool(torch.isfinite(recorded).all()):
         return None
+    # On rows of another size momentum swings as well, from a start that is far off.
+    if not 0.5 < float(recorded[0] / expected[0]) < 2.0:
+        return None
     turns, smooth = _turns(recorded), _turns(expected)
     if turns < _JUMPY or smooth > turns / 2:
         return None
