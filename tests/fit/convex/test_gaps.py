@@ -23,9 +23,9 @@ def gaps() -> ModuleType:
 
 @pytest.mark.parametrize("kind", ["absolute", "quantile", "hinge", "binary", "classes", "poisson", "huber"])
 def test_no_gap_is_below_the_excess(gaps: ModuleType, kind: str) -> None:
-    assert {gaps.check(kind, seed) for seed in range(3)} == {"certified"}
+    assert {gaps.check(kind, seed) for seed in range(2)} == {"certified"}
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(10))
 def test_classes_that_are_nearly_divided_are_decided(gaps: ModuleType, seed: int) -> None:
     assert gaps.check("near", 900 + seed) == "told"

@@ -126,7 +126,7 @@ def exact_losses(sol: cf.ConvexSolution, X: Tensor, Y: Tensor) -> Fraction:
     return sum((abs(Fraction(float(y)) - z) for y, z in zip(Y, outputs, strict=True)), Fraction(0))
 
 
-@pytest.mark.parametrize("condition", [1.0, 1e9, 1e12])
+@pytest.mark.parametrize("condition", [1.0, 1e12])
 @pytest.mark.parametrize(("rows", "columns"), [(30, 30), (20, 60)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_rows_that_weights_can_meet_are_met(rows: int, columns: int, condition: float, bias: bool) -> None:
