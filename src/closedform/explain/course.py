@@ -96,6 +96,9 @@ def scheduled_course(run: ScheduledRun, exact: ScheduledRun | None, steps: int, 
     # Steps above the limit that grow out of rounding alone: a run that has come to rest, to the last digit, stays.
     apart = max(ends) > _FAR * min(ends)
     least, most = (min(ends), _ROUNDING_DOUBT * max(ends)) if apart else (run.left, run.left)
+    if apart and max(ends) > start_excess:
+        # Grown out of rounding beyond where it started: how early it began to, nobody knows.
+        most = math.inf
     return Course(run.steps, run.excess, run.left, least, most, "forecast", steps)
 
 
