@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from closedform.engine.choice import engine_for
-from closedform.engine.tracing import untraced
+from closedform.engine.tracing import active_tracer, untraced
 from closedform.files import open_problem
 from closedform.files.formats import import_extra, reading
 from closedform.files.writing import write_whole
@@ -25,6 +25,7 @@ from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.dask_tables import dask_rows, is_dask
+from closedform.rows.tensors import is_plain
 from closedform.rows.walkers import InOrder
 from closedform.words.arguments import whole_number
 from closedform.words.errors import InputError, SourceError
@@ -130,6 +131,8 @@ class Accumulator:
 
         Whatever is raised, nothing of the batch was added.
         """
+        if sample_weight is None and self._is_plain(X, Y):
+            return self._fold_plain(X, Y)
         if self._is_empty(X):
             return self
         if is_dask(X) or is_dask(Y):
@@ -310,6 +313,25 @@ class Accumulator:
         loaded = Accumulator(triangle.columns - 1, triangle.targets, bias=bias, device=device)
         return loaded.load_state_dict(state)
 
+    def _is_plain(self, X: Any, Y: Any) -> bool:
+        """Whether a batch is two ordinary tables, as most are: finding out what it is would cost more than folding."""
+        if not (is_plain(X) and is_plain(Y)) or active_tracer() is not None:
+            return False
+        shape, n, k = X.shape, self.n_features, self.n_targets
+        shaped = len(shape) == 2 and shape[1] == n and (Y.shape == (shape[0], k) or (k == 1 and Y.shape == shape[:1]))
+        return shaped and X.device == Y.device and X.device.type != "mps"
+
+    def _fold_plain(self, X: Tensor, Y: Tensor) -> Self:
+        single, before = Y.dim() == 1, self._sums.snapshot()
+        try:
+            self._sums.add_rows(X, Y.unsqueeze(1) if single else Y)
+            self._sums.heed(X.dtype, Y.dtype)
+        except BaseException:
+            self._sums.restore(before)
+            raise
+        self._single = single and self._single is not False
+        return self
+
     def _is_empty(self, X: Any) -> bool:
         try:
             shape = getattr(X, "shape", None)
@@ -321,7 +343,7 @@ class Accumulator:
         return tuple(shape) == (0, self.n_features)
 
     def _read(self, rows: Rows) -> None:
-        self._sums.heed(rows)
+        self._sums.heed(rows.x.stored_dtype, rows.y.stored_dtype)
         if not isinstance(rows.walker, InOrder):
             rows.walk(self._sums)
             return

@@ -102,7 +102,7 @@ def _open_stream(X: Any, Y: Any, sample_weight: Any, fields: Mapping[str, Any] |
                 f"after {sums.rows:,} rows the batches have {rows.n_features} features and {rows.n_targets} targets."
             )
         single = rows.single_target
-        sums.heed(rows)
+        sums.heed(rows.x.stored_dtype, rows.y.stored_dtype)
         rows.walk(sums)
     if sums is None or not sums.rows:
         raise InputError(f"the {stream.name} yielded no rows; a generator that was used up already?")

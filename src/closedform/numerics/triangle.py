@@ -24,6 +24,10 @@ _UPDATE_ROWS = 1024
 _PANEL = 16
 #: Rows that are factored at once at least: sums of fewer terms round less, and calls of LAPACK cost something.
 _LEAF_ROWS = 256
+#: Parts into which it is worth cutting rows at least.
+_FEWEST_LEAVES = 4
+#: Entries of a table that are cut into such parts at a time, so that what LAPACK copies stays in the cache of a core.
+_CACHED_ENTRIES = 2**17
 #: Rows for each column of such a part at least, so that factoring their triangles costs little beside.
 _LEAF_RATIO = 8
 
@@ -125,15 +129,32 @@ class Triangle:
         total = self.weight_sum + (float(counted) if weight_sum is None else weight_sum)
         # LAPACK's update uses that R is a triangle already: for few new rows it costs columns^2 a row.
         few = A.device.type == "cpu" and self.R.shape[0] == self.columns and A.shape[0] <= self.columns
-        R, C, squares = (_updated if few else _refactored)(self.R, self.C, A, B)
-        return replace(
-            self,
-            R=R,
-            C=C,
-            residual_squares=self.residual_squares + squares,
-            rows=self.rows + counted,
-            weight_sum=total,
-        )
+        parts = (_updated if few else _refactored)(self.R, self.C, A, B)
+        return self._with(*parts, rows=self.rows + counted, weight_sum=total)
+
+    def fold_joined(self, joined: Tensor) -> Triangle:
+        """Return what :meth:`fold` does of rows that stand beside their targets, ``[A | B]``, ``(rows, columns)``.
+
+        Many rows are so folded without another copy of them.
+
+        Args:
+            joined: The rows, which all count once.
+
+        Example:
+            >>> import torch
+            >>> rows = torch.tensor([[3.0, 6.0], [4.0, 8.0]], dtype=torch.float64)
+            >>> Triangle.empty(1, 1).fold_joined(rows).R.abs()
+            tensor([[5.]], dtype=torch.float64)
+        """
+        p, m = self.columns, joined.shape[0]
+        if self.targets > p or m <= p:
+            return self.fold(joined[:, :p], joined[:, p:])
+        return self._with(*_joined(self.R, self.C, joined), rows=self.rows + m, weight_sum=self.weight_sum + m)
+
+    def _with(self, R: Tensor, C: Tensor, squares: Tensor, *, rows: int, weight_sum: float) -> Triangle:
+        """The triangle of more rows, which left ``squares`` of the targets."""
+        squares = self.residual_squares + squares
+        return replace(self, R=R, C=C, residual_squares=squares, rows=rows, weight_sum=weight_sum)
 
     def merge(self, other: Triangle) -> Triangle:
         """Return the triangle of the rows of both, as if they had been folded one after the other.
@@ -344,32 +365,51 @@ def _refactored(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Ten
     LAPACK adds up a column from its first row to its last, and what that rounds grows with the rows; in a tree of short
     parts it grows with their logarithm (Demmel, Grigori, Hoemmen and Langou 2012).
     """
+    if B.shape[1] <= A.shape[1]:
+        return _joined(R, C, torch.cat([A, B], 1))
     A, B, squares = _leaves(A, B)
-    (r, p), (m, k) = R.shape, B.shape
-    if k <= p:
-        # Few targets are columns of the same factorization, laid out as LAPACK wants it.
-        whole = A.new_empty(p + k, r + m).T
-        whole[:r, :p], whole[:r, p:], whole[r:, :p], whole[r:, p:] = R, C, A, B
-        triangle = torch.geqrf(whole)[0][: p + k].triu()
-        size = min(p, r + m)
-        rest = triangle[size:, p:].square().sum(0)
-        return triangle[:size, :p].contiguous(), triangle[:size, p:].contiguous(), squares + rest
-
-    if r:
+    if R.shape[0]:
         A, B = torch.cat([R, A]), torch.cat([C, B])
-    size = min(A.shape)
-    R, C, rest = _factored(A, B, size)
+    R, C, rest = _factored(A, B, min(A.shape))
     return R, C, squares + rest
 
 
+def _joined(R: Tensor, C: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of ``[A | B]``: few targets are columns of the same factorization."""
+    (r, p), k = R.shape, C.shape[1]
+    leaf, squares = _leaf_rows(p), C.new_zeros(k)
+    while p and rows.shape[0] >= _FEWEST_LEAVES * leaf:
+        count = max(1, _CACHED_ENTRIES // (leaf * (p + k))) * leaf
+        whole = rows.shape[0] // leaf * leaf
+        triangles = []
+        for start in range(0, whole, count):
+            parts = rows[start : min(start + count, whole)].reshape(-1, leaf, p + k)
+            factored = torch.geqrf(parts)[0][:, : p + k].triu()
+            squares += factored[:, p:, p:].square().sum((0, 1))
+            triangles.append(factored[:, :p].reshape(-1, p + k))
+        rows = torch.cat([*triangles, rows[whole:]])
+
+    # Laid out as LAPACK wants it.
+    whole = rows.new_empty(p + k, r + rows.shape[0]).T
+    whole[:r, :p], whole[:r, p:], whole[r:] = R, C, rows
+    triangle = torch.geqrf(whole)[0][: p + k].triu()
+    size = min(p, whole.shape[0])
+    rest = triangle[size:, p:].square().sum(0)
+    return triangle[:size, :p].contiguous(), triangle[:size, p:].contiguous(), squares + rest
+
+
+def _leaf_rows(columns: int) -> int:
+    return max(_LEAF_RATIO * columns, _LEAF_ROWS)
+
+
 def _leaves(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Factor many rows in parts, and the triangles of those again until few are left."""
+    """Factor many rows of many targets in parts, and the triangles of those again until few are left."""
     p, squares = A.shape[1], B.new_zeros(B.shape[1])
-    leaf = max(_LEAF_RATIO * p, _LEAF_ROWS)
-    while p and A.shape[0] >= 2 * leaf:
+    leaf = _leaf_rows(p)
+    while p and A.shape[0] >= _FEWEST_LEAVES * leaf:
         count = A.shape[0] // leaf
         whole = count * leaf
-        R, C, rest = _factored_together(A[:whole].reshape(count, leaf, p), B[:whole].reshape(count, leaf, -1))
+        R, C, rest = _factored(A[:whole].reshape(count, leaf, p), B[:whole].reshape(count, leaf, -1), p)
         squares = squares + rest.sum(0)
         A, B = torch.cat([R.reshape(-1, p), A[whole:]]), torch.cat([C.reshape(count * p, -1), B[whole:]])
     return A, B, squares
@@ -380,15 +420,6 @@ def _factored(A: Tensor, B: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     reflectors, tau = torch.geqrf(A)
     rotated = torch.ormqr(reflectors, tau, B, left=True, transpose=True) if size else B
     return reflectors[..., :size, :].triu(), rotated[..., :size, :].clone(), rotated[..., size:, :].square().sum(-2)
-
-
-def _factored_together(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for a batch of many rows each; few targets are columns of the same factorization."""
-    p, k = A.shape[-1], B.shape[-1]
-    if k > p:
-        return _factored(A, B, p)
-    triangle = torch.geqrf(torch.cat([A, B], -1))[0][..., : p + k, :].triu()
-    return triangle[..., :p, :p], triangle[..., :p, p:], triangle[..., p:, p:].square().sum(-2)
 
 
 def _updated(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:

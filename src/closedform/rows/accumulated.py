@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.choice import engine_for
 from closedform.engine.threads import FOLD_BY_ONE, one_thread
 from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
 from closedform.numerics.triangle import Triangle
@@ -22,14 +23,20 @@ from closedform.words.errors import NonFiniteError
 
 __all__ = ["Accumulated"]
 
-#: Entries of a block of rows that are gathered before they are folded: so many that a fold costs little beside them.
+#: Entries of a block of rows that are gathered before they are folded: they stay in the cache of a core.
+_CACHED_ENTRIES = 2**17
+#: Rows of a block for each column, if they are no more than the next number: more cost the triangle before little.
+_ROWS_A_COLUMN = 8
+#: Entries that are read at once, and of a block at most.
 _BLOCK_ENTRIES = 2**19
-#: Rows of a block for each column: then what a fold does to the triangle before is a third of its work.
-_ROWS_A_COLUMN = 2
+#: Rows of a block for each column at least: then what a fold does to the triangle before is a third of its work.
+_FEWEST_A_COLUMN = 2
 #: The floating types narrower than float64, in which rows may be stored, by their unit roundoff.
 _NARROW = {torch.finfo(dtype).eps / 2: dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
 #: Columns of numbers beyond this power of two, or below its inverse, are scaled.
 _FAR = 256
+#: The same as numbers.
+_SMALLEST, _LARGEST = 2.0**-_FAR, 2.0**_FAR
 
 
 @final
@@ -61,8 +68,7 @@ class Accumulated(Fold):
         """Go on from a triangle; what was folded here is forgotten."""
         self._triangle = triangle
         self.rows, self._weight = triangle.rows, triangle.weight_sum
-        self._waiting: list[Tensor] = []
-        self._held = 0
+        self._waiting, self._held = triangle.R.new_empty(0, self._columns + self._targets), 0
 
     def whole(self) -> Triangle:
         """Return the triangle of all rows so far, with a column of ones first."""
@@ -81,9 +87,9 @@ class Accumulated(Fold):
         rows = as_rows(x, y, weight)
         return replace(rows, single_target=single_target, triangle_of=self.rows)
 
-    def heed(self, rows: Rows) -> None:
+    def heed(self, features: torch.dtype, targets: torch.dtype) -> None:
         """Remember how coarsely the numbers of rows that are folded here are stored."""
-        self._take_roundoff(_roundoff(rows.x.stored_dtype), _roundoff(rows.y.stored_dtype))
+        self._take_roundoff(_roundoff(features), _roundoff(targets))
 
     def _take_roundoff(self, features: float, targets: float) -> None:
         self.roundoff = max(self.roundoff[0], features), max(self.roundoff[1], targets)
@@ -94,20 +100,25 @@ class Accumulated(Fold):
 
     def snapshot(self) -> tuple[Any, ...]:
         """Return what :meth:`restore` goes back to."""
-        return self._triangle, self.rows, self._weight, self._waiting, len(self._waiting), self._held, self.roundoff
+        return self._triangle, self.rows, self._weight, self._waiting, self._held, self.roundoff
 
     def restore(self, before: tuple[Any, ...]) -> None:
         """Go back to a snapshot."""
-        self._triangle, self.rows, self._weight, self._waiting, count, self._held, self.roundoff = before
-        del self._waiting[count:]
+        self._triangle, self.rows, self._weight, self._waiting, self._held, self.roundoff = before
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever saves a view saves all that it is a view of.
+        return {**self.__dict__, "_waiting": self._waiting[: self._held].clone()}
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return self._block_rows
+        return max(self._block_rows, _BLOCK_ENTRIES // (self._columns + self._targets))
 
     @property
     def _block_rows(self) -> int:
-        return max(_ROWS_A_COLUMN * self._columns, _BLOCK_ENTRIES // (self._columns + self._targets))
+        p, width = self._columns, self._columns + self._targets
+        rows = max(_CACHED_ENTRIES // width, min(_ROWS_A_COLUMN * p, _BLOCK_ENTRIES // width))
+        return max(rows, _FEWEST_A_COLUMN * p)
 
     @override
     def add(self, block: Block) -> None:
@@ -123,7 +134,10 @@ class Accumulated(Fold):
         Raises:
             NonFiniteError: NaN or infinities, or a product beyond the range of float64.
         """
-        p, count, total = self._columns, block.X.shape[0], float(block.X.shape[0])
+        if block.weight is None:
+            self.add_rows(block.X, block.Y, start=block.start, names=names)
+            return
+        p, count = self._columns, block.X.shape[0]
         parts = self._triangle.R.new_empty(count, p + self._targets)
         parts[:, 0] = 1.0
         parts[:, 1:p] = block.X
@@ -131,15 +145,38 @@ class Accumulated(Fold):
         if not _is_finite(parts):
             check_finite(block, names)
 
-        if block.weight is not None:
-            total, count = check_weights(block.weight, block.start)
-            weight = block.weight.to(parts)
-            parts = parts.mul_(weight.sqrt().unsqueeze(1))[weight > 0]
-            if not _is_finite(parts) and not bool(torch.isfinite(parts).all()):
-                raise NonFiniteError(
-                    "a row times the root of its weight is beyond the range of float64; scale the weights down."
-                )
+        total, count = check_weights(block.weight, block.start)
+        weight = block.weight.to(parts)
+        parts = parts.mul_(weight.sqrt().unsqueeze(1))[weight > 0]
+        if not _is_finite(parts) and not bool(torch.isfinite(parts).all()):
+            raise NonFiniteError(
+                "a row times the root of its weight is beyond the range of float64; scale the weights down."
+            )
         self._append(parts, rows=count, weight_sum=total)
+
+    def add_rows(self, X: Tensor, Y: Tensor, *, start: int = 0, names: tuple[Any, Any] = (None, None)) -> None:
+        """Check rows that all count once where they wait, and so without a copy of their own.
+
+        Args:
+            X: ``(rows, features)``.
+            Y: ``(rows, targets)``.
+            start: Number of the first row.
+            names: What the columns of features and targets are called.
+
+        Raises:
+            NonFiniteError: NaN or infinities.
+        """
+        done, count, device = 0, X.shape[0], self._triangle.R.device
+        while done < count:
+            taken = self._make_room(count - done)
+            rows = self._waiting[self._held : self._held + taken]
+            x, y = (X, Y) if taken == count else (X[done : done + taken], Y[done : done + taken])
+            # One call costs a small batch a fraction of what filling three parts of the rows does.
+            torch.cat([rows.new_ones(taken, 1), x.to(device), y.to(device)], 1, out=rows)
+            if not _is_finite(rows):
+                check_finite(Block(start, X, Y, None, engine_for(X)), names)
+            done += taken
+            self._count(taken, rows=taken, weight_sum=taken)
 
     @override
     def merge(self, other: Self) -> None:
@@ -166,29 +203,51 @@ class Accumulated(Fold):
         self.start(triangle.first_rows(min(triangle.rows, triangle.columns)))
 
     def _append(self, parts: Tensor, *, rows: int, weight_sum: float) -> None:
-        """Put rows of ``[A | B]`` with those that wait, and fold whenever a block is full."""
-        size, done = self._block_rows, 0
+        """Put rows of ``[A | B]`` with those that wait."""
+        done = 0
         while done < parts.shape[0]:
-            count = min(size - self._held, parts.shape[0] - done)
-            self._waiting.append(parts[done : done + count])
-            done, self._held = done + count, self._held + count
-            if self._held == size:
-                self._flush()
+            taken = self._make_room(parts.shape[0] - done)
+            self._waiting[self._held : self._held + taken] = parts[done : done + taken]
+            done += taken
+            self._count(taken)
         self.rows += rows
         self._weight += weight_sum
 
+    def _make_room(self, count: int) -> int:
+        """See that rows can be written behind those that wait, and return how many of ``count``."""
+        size, room = self._block_rows, self._waiting.shape[0]
+        if self._held + count > room < size:
+            # Twice as many as before, so that copying what waits costs no more than writing it did.
+            room = size if self._triangle.rows else min(size, max(self._held + count, 2 * room))
+            waiting = self._waiting.new_empty(room, self._columns + self._targets)
+            waiting[: self._held] = self._waiting[: self._held]
+            self._waiting = waiting
+        return min(room - self._held, count)
+
+    def _count(self, taken: int, *, rows: int = 0, weight_sum: float = 0.0) -> None:
+        """Count rows that were written, and fold where a block is full."""
+        self._held += taken
+        self.rows += rows
+        self._weight += weight_sum
+        if self._held == self._block_rows:
+            self._flush()
+
     def _flush(self) -> None:
         if self._held:
-            parts = self._waiting[0] if len(self._waiting) == 1 else torch.cat(self._waiting)
+            parts = self._waiting[: self._held]
             with one_thread(parts.numel(), parts.device, most=FOLD_BY_ONE):
-                self._fold_block(parts)
-        # A new list for each block, so that a call that fails can go back to the one before.
-        self._waiting, self._held = [], 0
+                self._triangle = self._folded(parts)
+        # New memory for each block, so that a call that fails can go back to the one before.
+        self._waiting, self._held = self._waiting.new_empty(0, self._columns + self._targets), 0
 
-    def _fold_block(self, parts: Tensor) -> None:
+    def _folded(self, parts: Tensor) -> Triangle:
         """Fold rows, with a power of two taken out of columns whose squares would leave the range of float64."""
         p, triangle = self._columns, self._triangle
-        # torch's own norm of this order takes as long over rows as all the rest here.
+        if not bool(triangle.exponents.any()) and not bool(triangle.target_exponents.any()):
+            # The triangle of the rows tells of their columns what a look at all rows would, at no cost.
+            plain = triangle.fold_joined(parts)
+            if _is_near(plain, parts):
+                return plain
         largest = torch.maximum(parts.amax(0), -parts.amin(0))
         exponents = power_of_two_exponents(largest).to(torch.int32)
         exponents = torch.where(exponents.abs() > _FAR, exponents, 0)
@@ -196,7 +255,19 @@ class Accumulated(Fold):
             exponents = torch.maximum(exponents, torch.cat([triangle.exponents, triangle.target_exponents]))
         if bool(exponents.any()):
             parts = times_power_of_two(parts, -exponents)
-        self._triangle = triangle.rescaled(exponents[:p], exponents[p:]).fold(parts[:, :p], parts[:, p:])
+        return triangle.rescaled(exponents[:p], exponents[p:]).fold_joined(parts)
+
+
+def _is_near(triangle: Triangle, parts: Tensor) -> bool:
+    """Whether all columns are of numbers whose squares stay in the range of float64, by the triangle made of them."""
+    rest = triangle.residual_squares.sqrt().unsqueeze(0)
+    targets = torch.cat([triangle.C, rest]).abs().amax(0)
+    sizes = torch.cat([triangle.R.abs().amax(0), targets]).tolist()
+    if all(_SMALLEST < size < _LARGEST for size in sizes):
+        return True
+    none = [column for column, size in enumerate(sizes) if size == 0]
+    near = all(size == 0 or _SMALLEST < size < _LARGEST for size in sizes)
+    return near and not bool(parts[:, none].any())
 
 
 def _roundoff(dtype: torch.dtype) -> float:

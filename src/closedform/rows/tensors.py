@@ -21,13 +21,15 @@ from closedform.rows.refusals import refuse_other_kinds
 from closedform.rows.source import Source
 from closedform.words.errors import ClosedformError, DataTypeError, InputError
 
-__all__ = ["FloatSource", "TensorSource", "array_to_tensor", "as_tensor", "names_for"]
+__all__ = ["FloatSource", "TensorSource", "array_to_tensor", "as_tensor", "is_plain", "names_for"]
 
 #: What arithmetic is defined for; the rest are containers of bits.
 _NUMBERS = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
+#: Those that need no conversion but the one to float64.
+_FLOATS = frozenset({torch.float32, torch.float64})
 #: Unsigned integers that torch stores and does not calculate with.
 _WIDE_UNSIGNED = frozenset({torch.uint16, torch.uint32, torch.uint64})
 #: Integers up to this size are exact in float64.
@@ -154,6 +156,26 @@ def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataTypeError(f"{name} is not a table of numbers: {reason}") from error
     return tensor, notes
+
+
+def is_plain(tensor: Any) -> bool:
+    """Return whether :func:`as_tensor` would give a tensor back as it is, of float32 or float64.
+
+    Asking that costs a tenth of what finding out what something is does, and most batches of a stream are plain.
+
+    Example:
+        >>> is_plain(torch.ones(2)), is_plain(torch.ones(2, dtype=torch.int64)), is_plain([1.0])
+        (True, False, False)
+    """
+    if type(tensor) is not Tensor or tensor.dtype not in _FLOATS or tensor.layout is not torch.strided:
+        return False
+    if tensor.requires_grad or tensor.is_nested or tensor.is_neg() or not tensor.is_contiguous():
+        return False
+    try:
+        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return tensor.data_ptr() != 0 and stored >= tensor.storage_offset() + tensor.numel() > 0
+    except (RuntimeError, NotImplementedError):
+        return False  # what torch.func hands to the functions that it maps or differentiates
 
 
 def _rounds(values: Tensor) -> bool:
