@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 import closedform as cf
 from closedform.optim import RecursiveLeastSquares
-from closedform.optim.memory import init, update
+from closedform.optim.arrived import Arrived, Waiting
+from closedform.optim.memory import init, mark, update
 from data import gaussian
 from placement import place
 
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.device
 def make_layer(features: int, targets: int = 1, *, bias: bool = True, dtype: torch.dtype = torch.float64) -> nn.Linear:
     torch.manual_seed(5)
     return nn.Linear(features, targets, bias=bias, dtype=dtype)
+
+
+def rows_of(A: Tensor, B: Tensor, forgetting: float = 1.0) -> Waiting:
+    """Rows as a step hands them to the memory."""
+    return Waiting(Arrived(A, B), None, exact=True, faded=forgetting, steps=1, mark=mark(A, B))
 
 
 def slices(rows: int, size: int) -> Iterator[slice]:
@@ -185,9 +191,9 @@ def test_a_repeated_full_batch_weighs_more_and_refines() -> None:
 
 def test_refinement_repairs_a_spoilt_solution() -> None:
     A, B = gaussian(50, 6), gaussian(50, 2, seed=1)
-    memory = update(init(torch.zeros(6, 2).double(), 0.0, bias=False), A, B, forgetting=1.0, l2=0.0, bias=False)
+    memory = update(init(torch.zeros(6, 2).double(), 0.0, bias=False), rows_of(A, B), l2=0.0, bias=False)
     object.__setattr__(memory, "weights", memory.weights + 1e-3)
-    again = update(memory, A, B, forgetting=1.0, l2=0.0, bias=False)
+    again = update(memory, rows_of(A, B), l2=0.0, bias=False)
     torch.testing.assert_close(again.weights, torch.linalg.lstsq(A, B).solution, rtol=1e-13, atol=1e-13)
 
 
@@ -215,7 +221,7 @@ def test_many_steps_do_not_drift(forgetting: float) -> None:
     B = A @ torch.ones(5, 1).double() + 0.1 * gaussian(steps, 1, seed=1)
     memory = init(torch.zeros(5, 1).double(), 0.0, bias=False)
     for a, b in zip(A.split(1), B.split(1), strict=True):
-        memory = update(memory, a, b, forgetting=forgetting, l2=0.0, bias=False)
+        memory = update(memory, rows_of(a, b, forgetting), l2=0.0, bias=False)
     age = torch.arange(steps - 1, -1, -1).double()
     root = (forgetting**age).sqrt()[:, None]
     direct = torch.linalg.lstsq((root * A).cpu(), (root * B).cpu(), driver="gelsd").solution

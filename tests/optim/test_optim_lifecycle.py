@@ -7,6 +7,8 @@ import gc
 import io
 import pickle
 import runpy
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -371,3 +373,13 @@ def test_the_plain_example_runs() -> None:
 def test_the_lightning_example_runs() -> None:
     pytest.importorskip("lightning", reason="lightning is not a dependency of the tests")
     assert runpy.run_path(str(EXAMPLES / "lightning_module.py"))["main"]() < 1e-10
+
+
+def test_the_lightning_example_of_two_processes_runs() -> None:
+    pytest.importorskip("lightning", reason="lightning is not a dependency of the tests")
+    command = [sys.executable, "-W", "ignore", str(EXAMPLES / "lightning_ddp.py")]
+    told = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True).stdout
+    distances = {line.split(" from ")[0].partition(": ")[::2] for line in told.splitlines() if " from the min" in line}
+    assert {rank for rank, _ in distances} == {"rank 0 of 2", "rank 1 of 2"}
+    (distance,) = {distance for _, distance in distances}
+    assert float(distance) < 1e-12

@@ -70,6 +70,60 @@ if rank == 1:
 refused(lambda: step(ddp, bad, Y[:4]))
 refused(lambda: opt.step())
 
+#: The layer moves at every third step, with rows of both ranks in it, weighted, and the earlier ones faded.
+def waiting(**options):
+    torch.manual_seed(0)
+    one = torch.nn.Linear(3, 2).double()
+    model = torch.nn.parallel.DistributedDataParallel(one)
+    late = RecursiveLeastSquares(model, sync_every=3, **options)
+    moved = []
+    for number, start in enumerate(range(0, 40, 8)):
+        before = one.weight.detach().clone()
+        part = slice(start, start + 3) if rank == 0 else slice(start + 3, start + 8)
+        late.zero_grad()
+        mse_loss(model(X[part]), Y[part]).backward()
+        late.step()
+        moved.append(not torch.equal(before, one.weight))
+        if number == 3:
+            try:
+                late.state_dict()
+            except ClosedformError as error:
+                moved.append(str(error))
+    late.sync()
+    late.sync()
+    late.state_dict()
+    rows = len(late.accumulator) if not options else 0
+    return [one.weight.tolist(), one.bias.tolist(), moved, rows]
+
+print(json.dumps(waiting()))
+print(json.dumps(waiting(forgetting=0.8)))
+#: What is wrong on one rank before the exchange is raised there, on both.
+bad = X[:4].clone()
+if rank == 1:
+    bad[2, 1] = torch.inf
+late = RecursiveLeastSquares(layer, sync_every=2)
+mse_loss(layer(bad), Y[:4]).backward()
+late.step()
+mse_loss(layer(X[:4]), Y[:4]).backward()
+refused(late.step)
+late.state_dict()
+unlike = RecursiveLeastSquares(layer, lr=1.0 - rank / 2)
+mse_loss(layer(X), Y).backward()
+refused(unlike.step)
+
+#: However many rows a step has, no more than a triangle of them travels.
+from closedform.rows.walkers.process_group import ProcessGroup
+sent, merge_all = [], ProcessGroup.merge_all
+ProcessGroup.merge_all = lambda self, part, *more: (
+    sent.append(sum(value.nbytes for value in part.state())), merge_all(self, part, *more)
+)[1]
+for rows in (1, 2, 20):
+    own = RecursiveLeastSquares(layer)
+    own.zero_grad()
+    mse_loss(layer(X[:rows]), Y[:rows]).backward()
+    own.step()
+print(json.dumps(sent))
+
 head = torch.nn.Linear(3, 2).double()
 net = torch.nn.Sequential(torch.nn.Identity(), head)
 with torch.no_grad():
@@ -87,18 +141,57 @@ def test_two_ranks_fold_the_rows_of_both(tmp_path: Path) -> None:
     told = fresh.run_ranks(IMPORTS, RANK, 2, tmp_path)
     one, other = ([json.loads(line) for line in lines.splitlines()] for lines in told)
     assert one == other
-    apart, fitted, bad, none, head, empty = one
+    apart, fitted, bad, none, late, faded, delayed, unlike, sent, head, empty = one
     assert apart[0] == "InputError"
     assert "the layer of rank 1 holds other weights" in apart[1]
     whole = cf.solve(X, Y, bias=True)
-    for weight, bias in (fitted, head):
+    for weight, bias in (fitted, late[:2], head):
         torch.testing.assert_close(torch.tensor(weight, dtype=torch.float64), whole.weight, rtol=1e-12, atol=1e-13)
         torch.testing.assert_close(torch.tensor(bias, dtype=torch.float64), whole.bias, rtol=1e-12, atol=1e-13)
     assert bad[0] == "NonFiniteError"
     assert bad[1].startswith("rank 1 of 2: ")
     assert "rank 0 of 2: step() has no rows" in none[1]
     assert "rank 0 of 2: the loader yielded no rows" in empty[1]
-    assert all(refusal[2] for refusal in (apart, bad, none, empty))
+    assert "rank 1 of 2: the layer's input holds inf" in delayed[1]
+    assert "lr is 1 on rank 0 and 0.5 on rank 1" in unlike[1]
+    assert all(refusal[2] for refusal in (apart, bad, none, delayed, unlike, empty))
+
+    moved = [False, False, True, False, False]
+    assert [step for step in late[2] if isinstance(step, bool)] == moved
+    assert "rows of 1 step wait for the next exchange (sync_every=3)" in late[2][4]
+    assert late[3] == 40
+    weight = 0.8 ** (4 - torch.arange(40, dtype=torch.float64) // 8)
+    expected = cf.solve(X, Y, bias=True, sample_weight=weight)
+    torch.testing.assert_close(torch.tensor(faded[0], dtype=torch.float64), expected.weight, rtol=1e-12, atol=1e-13)
+    # Of 4 columns and 2 targets: two rows, four, and a triangle where there are 40.
+    assert [size - 8 * (2 + 2) for size in sent] == [8 * 6 * rows for rows in (2, 4, 4)]
+
+
+@pytest.mark.parametrize("l2", [0.0, 3.0])
+@pytest.mark.parametrize("size", [1, 7])
+def test_rows_that_wait_are_folded_as_if_they_had_not(size: int, l2: float) -> None:
+    layers = [make_layer(3, 2) for _ in range(2)]
+    every = [RecursiveLeastSquares(layer, l2=l2, sync_every=many) for layer, many in zip(layers, (1, 4), strict=True)]
+    start = layers[1].weight.detach().clone()
+    for layer, opt in zip(layers, every, strict=True):
+        train(layer, opt, X[: 3 * size], Y[: 3 * size], size)
+    assert torch.equal(layers[1].weight, start)
+    for refused in (lambda: every[1].state_dict(), lambda: copy.deepcopy(every[1])):
+        with pytest.raises(InputError, match=r"rows of 3 steps wait .* call sync\(\) first"):
+            refused()
+    for layer, opt in zip(layers, every, strict=True):
+        train(layer, opt, X[3 * size :], Y[3 * size :], size)
+        opt.sync()
+    for one, other in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+    if l2 == 0:
+        assert len(every[1].accumulator) == 40
+        assert every[1].accumulator.solve().certificate.loss == pytest.approx(
+            cf.solve(X, Y, bias=True).certificate.loss, rel=1e-12
+        )
+    for count in (0, 1.5, True):
+        with pytest.raises(InputError, match="sync_every"):
+            RecursiveLeastSquares(layers[0], sync_every=count)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import flint
 import numpy as np
 import pytest
 import torch
-from test_optim import make_layer, slices, train
+from test_optim import make_layer, rows_of, slices, train
 from torch import Tensor, nn
 
 import closedform as cf
@@ -66,8 +66,8 @@ def test_a_row_that_differs_only_beside_a_large_number_is_another_row() -> None:
     A = torch.tensor([[1.0, 0.0, 1e18], [0.0, 1.0, 1e18]], dtype=torch.float64)
     memory = init(torch.zeros(3, 1, dtype=torch.float64), 0.0, bias=False)
     for row in A.split(1):
-        memory = update(memory, row, ONE, forgetting=1.0, l2=0.0, bias=False)
-    memory = update(memory, A[1:], 0 * ONE, forgetting=1.0, l2=0.0, bias=False)
+        memory = update(memory, rows_of(row, ONE), l2=0.0, bias=False)
+    memory = update(memory, rows_of(A[1:], 0 * ONE), l2=0.0, bias=False)
     residual = torch.tensor([[0.0], [0.5], [-0.5]], dtype=torch.float64)
     rows, targets = A[[0, 1, 1]], torch.tensor([[1.0], [1.0], [0.0]], dtype=torch.float64)
     torch.testing.assert_close(targets - rows @ memory.weights, residual, rtol=0, atol=1e-10)

@@ -89,6 +89,30 @@ def test_a_wide_collection_is_gathered_and_a_layer_is_written() -> None:
     np.testing.assert_allclose(layer.weight.detach(), cf.solve(X, Y, bias=True).weight, rtol=1e-6, atol=1e-6)
 
 
+def test_each_target_has_its_own_strength() -> None:
+    x, y, strengths = array(X, 130), array(Y, 130), [0.5, 20.0]
+    whole = cf.solve(X, Y, bias=True, l2=strengths)
+    sol = cf.solve(x, y, bias=True, l2=strengths)
+    assert sol.certificate.accepted
+    np.testing.assert_allclose(sol.weight, whole.weight, rtol=1e-12, atol=1e-13)
+    few = cf.solve(array(X[:3], 2), Y[:3], l2=strengths)
+    np.testing.assert_allclose(few.weight, cf.solve(X[:3], Y[:3], l2=strengths).weight, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("select", ["loo", "gcv", 4])
+def test_a_strength_is_chosen_on_the_workers(select: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = cf.ridge_path(X, Y, l2=[0.1, 10.0], bias=True, select=select)
+    monkeypatch.setattr(da.Array, "compute", lambda *_, **__: pytest.fail("computed whole"))
+    path = cf.ridge_path(array(X, 130), array(Y, 130), l2=[0.1, 10.0], bias=True, select=select)
+    np.testing.assert_allclose(path.errors, whole.errors, rtol=1e-12)
+    np.testing.assert_allclose(path.solution.weight, whole.solution.weight, rtol=1e-12, atol=1e-13)
+
+
+def parts_of(*columns: str) -> Any:
+    parts = [FRAME[list(names)].iloc[200 * i : 200 * i + 200] for i, names in enumerate(columns)]
+    return [dask.delayed(part) for part in parts], [dask.delayed(Y[:200]), dask.delayed(Y[200:])]
+
+
 def with_nan() -> Any:
     damaged = X.copy()
     damaged[301, 2] = np.nan
@@ -107,6 +131,12 @@ def with_nan() -> Any:
         (lambda: (array(X.astype(complex), 130), Y), "complex"),
         (lambda: (dd.from_pandas(FRAME.assign(a="x"), npartitions=2)[["a", "b"]], Y), "column 'a' of X"),
         (lambda: (array(X, 130)[:0], Y[:0]), "X is empty"),
+        (lambda: parts_of("abcd", "abdc"), "column 2 of X was 'c' and is 'd' in another partition"),
+        (lambda: parts_of("abcd", "abc"), "column 3 of X was 'd' and is None in another partition"),
+        (
+            lambda: ([dask.delayed(X[:9]), dask.delayed(X[9:, :3])], [dask.delayed(Y[:9]), dask.delayed(Y[9:])]),
+            "a partition has 3 features and 2 targets, and the first one with rows 4 and 2",
+        ),
         (lambda: (with_nan(), Y), "X holds nan in column 2, first in row 301"),
     ],
 )

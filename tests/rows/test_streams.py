@@ -24,6 +24,11 @@ class Lines(IterableDataset):  # type: ignore[type-arg]
         return iter([(X[i : i + 7], Y[i : i + 7]) for i in range(0, 300, 7)])
 
 
+class Single(IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(X, Y, strict=True)
+
+
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
     return iter(Lines())
 
@@ -33,6 +38,8 @@ STREAMS: dict[str, tuple[Any, Any]] = {
     "shuffled": (lambda: DataLoader(TensorDataset(X, Y), batch_size=32, shuffle=True), None),
     "dataset": (lambda: TensorDataset(X, Y), None),
     "iterable dataset": (Lines, None),
+    "rows": (Single, None),
+    "an empty batch": (lambda: [(X[:0], Y[:0]), (X[:9], Y[:9]), (X[:0], Y[:0]), (X[9:], Y[9:])], None),
     "list of pairs": (lambda: [(X[:200], Y[:200]), (X[200:], Y[200:])], None),
     "factory": (lambda: batches, None),
     "generator": (lambda: (pair for pair in batches()), None),
@@ -71,6 +78,18 @@ def test_weights_and_layers_come_from_batches_too() -> None:
     # Fewer rows than columns are gathered, whatever the batches.
     few = cf.solve([(X[:2], Y[:2]), (X[2:3], Y[2:3])])
     torch.testing.assert_close(few.weight, cf.solve(X[:3], Y[:3]).weight, rtol=1e-12, atol=1e-13)
+
+
+def test_each_target_has_its_own_strength_and_one_is_chosen() -> None:
+    pairs = [(X[:200], Y[:200]), (X[200:], Y[200:])]
+    whole = cf.solve(X, Y, bias=True, l2=[0.5, 20.0])
+    torch.testing.assert_close(cf.solve(pairs, bias=True, l2=[0.5, 20.0]).weight, whole.weight, rtol=1e-12, atol=1e-13)
+    few = cf.solve([(X[:2], Y[:2]), (X[2:4], Y[2:4])], l2=[0.5, 20.0])
+    torch.testing.assert_close(few.weight, cf.solve(X[:4], Y[:4], l2=[0.5, 20.0]).weight, rtol=1e-12, atol=1e-13)
+    path, alone = (cf.ridge_path(*data, l2=[0.1, 10.0], bias=True) for data in ((pairs,), (X, Y)))
+    torch.testing.assert_close(path.errors, alone.errors, rtol=1e-12, atol=0)
+    with pytest.raises(ClosedformError, match="X is a generator, which is read once"):
+        cf.ridge_path(pair for pair in pairs)
 
 
 def noisy() -> Iterator[tuple[Tensor, Tensor]]:

@@ -180,6 +180,7 @@ class Compiled(Engine):
         shift = V.new_zeros(q) if offset is None else _dense(offset)
         if Y is not None:
             Y, y = _targets(Y)
+            assert y[3] <= q, "sums of fewer targets than the rows have"
             y_scale = V.new_ones(y[3]) if y_scale is None else _dense(y_scale)
         library.residual_pass(
             x,

@@ -26,6 +26,7 @@ from closedform.rows import Block, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.dask_tables import dask_rows, is_dask
 from closedform.rows.tensors import is_plain
+from closedform.rows.unnumbered import agreed_names
 from closedform.rows.walkers import InOrder
 from closedform.words.arguments import whole_number
 from closedform.words.errors import InputError, SourceError
@@ -170,7 +171,7 @@ class Accumulator:
             raise InputError(f"other is a {type(other).__name__}; a closedform.Accumulator is needed.")
         if (other.n_features, other.n_targets, other.bias) != (self.n_features, self.n_targets, self.bias):
             raise InputError(f"these do not belong together: {self}; and {other}.")
-        names = self._agreed(other._names, "the other accumulator")
+        names = agreed_names(self._names, other._names, "the other accumulator")
         if not len(other):
             return self
 
@@ -365,18 +366,7 @@ class Accumulator:
                 f"the batch has {plural(rows.n_features, 'feature')} and {plural(rows.n_targets, 'target')}, but "
                 f"this is an {self}."
             )
-        return self._agreed(rows.feature_names, "this batch")
-
-    def _agreed(self, names: tuple[str, ...] | None, whose: str) -> tuple[str, ...] | None:
-        if names is None or self._names is None:
-            return names or self._names
-        if names != self._names:
-            at = next(i for i, (one, other) in enumerate(zip(self._names, names, strict=True)) if one != other)
-            raise InputError(
-                f"column {at} of X was {self._names[at]!r} and is {names[at]!r} in {whose}; bring the columns into "
-                "one order."
-            )
-        return names
+        return agreed_names(self._names, rows.feature_names, "this batch")
 
 
 def _check_path(path: Any) -> None:

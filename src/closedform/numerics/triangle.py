@@ -380,14 +380,14 @@ def _joined(R: Tensor, C: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]
     leaf, squares = _leaf_rows(p), C.new_zeros(k)
     while p and rows.shape[0] >= _FEWEST_LEAVES * leaf:
         count = max(1, _CACHED_ENTRIES // (leaf * (p + k))) * leaf
-        whole = rows.shape[0] // leaf * leaf
+        cut = rows.shape[0] // leaf * leaf
         triangles = []
-        for start in range(0, whole, count):
-            parts = rows[start : min(start + count, whole)].reshape(-1, leaf, p + k)
+        for start in range(0, cut, count):
+            parts = rows[start : min(start + count, cut)].reshape(-1, leaf, p + k)
             factored = torch.geqrf(parts)[0][:, : p + k].triu()
             squares += factored[:, p:, p:].square().sum((0, 1))
             triangles.append(factored[:, :p].reshape(-1, p + k))
-        rows = torch.cat([*triangles, rows[whole:]])
+        rows = torch.cat([*triangles, rows[cut:]])
 
     # Laid out as LAPACK wants it.
     whole = rows.new_empty(p + k, r + rows.shape[0]).T

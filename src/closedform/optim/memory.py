@@ -22,10 +22,11 @@ from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.root import TriangularRoot
 from closedform.numerics.row_hash import hash_rows
 from closedform.numerics.triangle import Triangle
+from closedform.optim.arrived import Arrived, Waiting
 from closedform.optim.few_rows import FewRows, are_met
 from closedform.rows import as_rows
 
-__all__ = ["Memory", "going_on", "init", "update"]
+__all__ = ["Memory", "going_on", "init", "mark", "update"]
 
 #: Roundings in a triangle beside those that grow with its columns and, slowly, with the rows folded into it.
 _ROUNDINGS = 8
@@ -95,31 +96,32 @@ def _ridge(weights: Tensor, l2: float, bias: bool) -> Tensor:
     return diagonal
 
 
-def update(memory: Memory, A: Tensor, B: Tensor, *, forgetting: float, l2: float, bias: bool) -> Memory:
-    """Return the memory with the rows ``A`` (rows, n), ``B`` (rows, k) in it and the weights of all rows.
+def update(memory: Memory, new: Waiting, *, l2: float, bias: bool) -> Memory:
+    """Return the memory with new rows in it and the weights of all rows.
 
     Args:
         memory: What is known of the rows before; it is not changed.
-        A: New rows, ``(rows, n)``.
-        B: Their targets, ``(rows, k)``.
-        forgetting: What the weight of every earlier row is multiplied by first; 1 keeps all.
+        new: The rows, and what the weight of every earlier one is multiplied by first; 1 keeps all.
         l2: The ridge that :func:`init` was given.
         bias: Whether column 0 is the bias, which has no ridge.
 
     Example:
         >>> import torch
+        >>> from closedform.optim.arrived import Arrived
         >>> one = torch.ones(1, 1, dtype=torch.float64)
         >>> memory = init(0 * one, 0.0, False)
         >>> for target in (1.0, 1.0, 0.0):
-        ...     memory = update(memory, one, target * one, forgetting=1.0, l2=0.0, bias=False)
+        ...     rows = Arrived(one, target * one)
+        ...     new = Waiting(rows, one[0], exact=True, faded=1.0, steps=1, mark=mark(rows.A, rows.B))
+        ...     memory = update(memory, new, l2=0.0, bias=False)
         >>> round(memory.weights.item(), 12), memory.held.rows
         (0.666666666667, 3)
     """
+    rows, forgetting = new.arrived, new.faded
     if l2 == 0 and forgetting == 1 and (memory.batch != _MANY or memory.held.rows == 0):
-        batch = _mark(A, B)
-        if batch == memory.batch and memory.held.rows:
-            return _again(memory, A, B)
-        memory = replace(memory, batch=_MANY if memory.held.rows else batch)
+        if new.mark == memory.batch and memory.held.rows:
+            return _again(memory, rows)
+        memory = replace(memory, batch=_MANY if memory.held.rows else new.mark)
     else:
         memory = replace(memory, batch=_MANY)
 
@@ -128,27 +130,39 @@ def update(memory: Memory, A: Tensor, B: Tensor, *, forgetting: float, l2: float
     held = memory.held
     if isinstance(held, FewRows):
         # Rows before the layer was moved by others are not met by its weights: the triangle looks after that.
-        extended = held.extended(A, B, memory.weights) if memory.settled else None
+        as_they_came = memory.settled and rows.rows == rows.A.shape[0]
+        extended = held.extended(rows.A, rows.B, memory.weights) if as_they_came else None
         if extended is not None:
             return replace(memory, held=extended[0], weights=extended[1])
         held = held.triangle()
 
-    held = held.fold(A, B)
+    held = held.fold(rows.A, rows.B, rows=rows.rows)
+    held = replace(held, residual_squares=held.residual_squares + rows.squares)
     if l2 > 0 and forgetting < 1:  # the ridge rows in the triangle faded with the others: fill them up again
         held = held.with_ridge(_ridge(memory.weights, (1 - forgetting) * l2, bias))
-    return _solved(memory, held, A, B)
+    return _solved(memory, held, rows.A, rows.B)
 
 
-def _mark(A: Tensor, B: Tensor) -> int:
-    """By what a batch is known again: a number of all its bits, and never 0."""
+def mark(A: Tensor, B: Tensor) -> int:
+    """Return by what a batch is known again: a number of all its bits, and never 0.
+
+    Args:
+        A: Its rows, ``(rows, n)``.
+        B: Their targets, ``(rows, k)``.
+
+    Example:
+        >>> import torch
+        >>> mark(torch.ones(2, 3), torch.ones(2, 1)) == mark(torch.ones(2, 3), torch.zeros(2, 1))
+        False
+    """
     hashes = hash_rows(A, B)
     places = torch.arange(1, 2 * A.shape[0], 2, device=A.device)  # odd, so that no bit of a product is lost
     return int((hashes * places).sum()) or 1
 
 
-def _again(memory: Memory, A: Tensor, B: Tensor) -> Memory:
+def _again(memory: Memory, new: Arrived) -> Memory:
     """All rows seen come once more: each weighs more, and the minimiser, which is the same, is refined."""
-    rows = memory.held.rows + A.shape[0]
+    rows, A, B = memory.held.rows + new.rows, new.A, new.B
     held = replace(memory.held.discounted(rows / memory.held.rows), rows=rows)
     if isinstance(held, FewRows):
         if memory.settled and are_met(A, B, memory.weights):
@@ -156,7 +170,7 @@ def _again(memory: Memory, A: Tensor, B: Tensor) -> Memory:
         return _solved(memory, held.triangle(), A, B)
 
     if memory.full or _is_full(held, was_full=False):
-        weights = _refined(memory.weights, held.R, A, B, rows / A.shape[0])
+        weights = _refined(memory.weights, held.R, A, B, rows / new.rows)
         return replace(memory, held=held, weights=weights, full=True, settled=True)
     return replace(memory, held=held) if memory.settled else _solved(memory, held, A, B)
 

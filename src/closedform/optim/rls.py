@@ -25,18 +25,20 @@ from typing_extensions import override
 
 from closedform.fit.accumulator import Accumulator
 from closedform.fit.layers import round_to, write
+from closedform.optim.arrived import Arrived, Waiting
 from closedform.optim.batch import Batch, separate_weights, to_batch
 from closedform.optim.call import Call
 from closedform.optim.few_rows import FewRows
 from closedform.optim.following import NOT_FOLLOWED
 from closedform.optim.forward_hook import ForwardHook
 from closedform.optim.layer import find_linear
-from closedform.optim.memory import Memory, going_on, init, update
-from closedform.optim.processes import find_peers, share_batches
-from closedform.optim.settings import check_group, check_precision, check_strength, to_number
+from closedform.optim.memory import Memory, going_on, init, mark, update
+from closedform.optim.processes import find_peers, share_rows
+from closedform.optim.settings import check_count, check_group, check_precision, check_strength, to_number
 from closedform.optim.state import of_memory, portable, restored, to_memory
 from closedform.optim.surprises import Surprises
 from closedform.words.errors import ClosedformError, InputError
+from closedform.words.numbers import plural
 
 __all__ = ["RecursiveLeastSquares"]
 
@@ -69,6 +71,8 @@ class RecursiveLeastSquares(Optimizer):
         dtype: Precision of the state and of all work, ``torch.float64`` or ``torch.float32``.
         accumulator: Rows that were folded before, which count with those to come, or None.
         group: The group of ``torch.distributed`` whose processes train together; default: all, where it is initialised.
+        sync_every: How many steps there are from one exchange to the next, the same on all processes. The layer moves
+            at the exchange; in between it stays, and the rows wait. Call :meth:`sync` after the last step.
 
     Raises:
         InputError: no single layer, shared, frozen or reparametrised weights, arguments out of range. ``step()`` raises
@@ -80,9 +84,11 @@ class RecursiveLeastSquares(Optimizer):
             quantised; a setting that is no number.
 
     Rows count, each of them, also where they are equal. Where ``torch.distributed`` runs with several processes (DDP),
-    every step folds the rows of all of them, in the order of their ranks: all end with the same bits, those of one
-    process that saw all rows. What is wrong on one is raised on all, and none is changed. A ``DistributedSampler``
-    repeats rows to make its parts even, and repeated rows count; ``drop_last=True`` leaves some out instead.
+    every step folds the rows of all of them, in the order of their ranks: all end with the same bits, and with the
+    weights of one process that saw all rows. What travels is never more than a triangle, ``8 * columns * (columns +
+    targets)`` bytes, up a tree of the processes and back. What is wrong on one is raised on all, and none is changed. A
+    ``DistributedSampler`` repeats rows to make its parts even, and repeated rows count; ``drop_last=True`` leaves some
+    out instead.
 
     Example:
         >>> import torch, closedform as cf
@@ -109,10 +115,12 @@ class RecursiveLeastSquares(Optimizer):
         lr: float = 1.0,
         dtype: torch.dtype = torch.float64,
         group: Any = None,
+        sync_every: int = 1,
         accumulator: Accumulator | None = None,
     ) -> None:
         layer = find_linear(module)
         find_peers(group)
+        self.sync_every = check_count("sync_every", sync_every)
         strength = check_strength(l2)
         self.dtype = check_precision(dtype)
         # A tensor stays one, as in torch, so that it can be changed from outside.
@@ -161,6 +169,7 @@ class RecursiveLeastSquares(Optimizer):
                 "this optimizer holds no accumulator: the layer needs a bias, l2 must be 0 (pass it to "
                 "accumulator.solve) and forgetting 1. Fold the batches into a cf.Accumulator beside it."
             )
+        self._refuse_waiting("accumulator")
         held = to_memory(self.state.get(layer.weight) or self._fresh()).held
         triangle = held.triangle() if isinstance(held, FewRows) else held
         triangle = replace(triangle, weight_sum=float(triangle.R[:1, :1].square().sum()), has_ones=True).padded()
@@ -172,6 +181,7 @@ class RecursiveLeastSquares(Optimizer):
 
     def _attach(self) -> None:
         self._pending: list[Batch | ClosedformError] = []
+        self._waiting: Waiting | None = None
         self._surprises = Surprises()
         handle = self.layer.register_forward_hook(ForwardHook(self.deliver), with_kwargs=True)
         weakref.finalize(self, handle.remove)
@@ -196,17 +206,36 @@ class RecursiveLeastSquares(Optimizer):
                 loss = closure()
         try:
             self._check_parameters()
-            if self._is_primed_by_torch():
-                return loss
-            peers = find_peers(self._group)
-            if peers is None:
-                self._update(self._batches())
-            else:
-                self._update(share_batches(peers, peers.together(self._batches), self._present()))
+            if not self._is_primed_by_torch():
+                self._take(self._batches, self.sync_every)
         except Exception:
             self._pending = []  # what cannot be used is not tried again; an interrupted step can be
             raise
         return loss
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Fold the rows that wait for the next exchange, on all processes; all of them call it together.
+
+        With ``sync_every`` above 1 it is needed after the last step, and before :meth:`state_dict`. Where nothing waits
+        on any process, nothing happens.
+
+        Raises:
+            InputError: as ``step()``.
+
+        Example:
+            >>> import torch
+            >>> layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+            >>> opt = RecursiveLeastSquares(layer, sync_every=10)
+            >>> torch.nn.functional.mse_loss(layer(torch.ones(1, 1).double()), torch.ones(1, 1).double()).backward()
+            >>> opt.step()
+            >>> opt.sync()
+            >>> layer.weight.item()
+            1.0
+        """
+        self._check_parameters()
+        if self._waiting is not None or find_peers(self._group) is not None:
+            self._take(None, 1)
 
     def deliver(self, call: Call | ClosedformError) -> None:
         """Take what a backward pass brought; what is wrong with it is raised by ``step()``.
@@ -242,37 +271,110 @@ class RecursiveLeastSquares(Optimizer):
             )
         return batches
 
-    def _update(self, batches: list[Batch]) -> None:
-        """Compute all that is new, and only then change anything."""
+    def _take(self, batches: Callable[[], list[Batch]] | None, every: int) -> None:
+        """Take rows that arrived, and fold all that wait where it is time to.
+
+        Args:
+            batches: Returns them; None where there are none.
+            every: How many steps there are from one exchange to the next.
+        """
+        state = self.state.get(self.layer.weight) or self._fresh()
+        before, peers = self._waiting, find_peers(self._group)
+        own: list[Arrived] = []
+
+        def waiting() -> Waiting:
+            if before is not None and before.failure is not None:
+                raise before.failure
+            if batches is None:
+                return before or self._none()
+            new = self._arrived(batches(), state)
+            own.append(new.arrived)
+            return new if before is None else before.then(new)
+
+        if batches is not None and (before.steps if before else 0) + 1 < every:
+            self._wait(self._until_exchange(waiting, together=peers is not None))
+            return
+        if peers is None:
+            made = waiting()
+        else:
+            group = {name: to_number(name, self.param_groups[0][name]) for name in ("lr", "forgetting", "l2")}
+            try:
+                made = share_rows(peers, waiting, self._present(), group)
+            except Exception:
+                self._waiting = None  # dropped on all processes, like the rows of one step that cannot be used
+                raise
+        self._update(made, own, state)
+
+    def _until_exchange(self, waiting: Callable[[], Waiting], *, together: bool) -> Waiting:
+        """Return what waits; of several processes, what is wrong on one has to wait for the others as well.
+
+        Raises:
+            ClosedformError: something is wrong, and there are no others.
+        """
+        try:
+            made = waiting()
+        except ClosedformError as error:
+            if not together:
+                raise
+            before = self._waiting or self._none()
+            return replace(before, steps=before.steps + 1, failure=error)
+        return replace(made, arrived=made.arrived.compressed())
+
+    def _arrived(self, batches: list[Batch], state: dict[str, Any]) -> Waiting:
+        """Return the rows of batches, each times the root of its weight."""
         group, layer = self.param_groups[0], self.layer
         check_group(group, self.l2)
-        state = self.state.get(layer.weight) or self._fresh()
+        forgetting = to_number("forgetting", group["forgetting"])
         weight = torch.cat([batch.weight for batch in batches])
         before = state["target_weight"] if state["step"] else None
+        if before is None and self._waiting is not None:
+            before = self._waiting.target_weight
         row_weight, target_weight = separate_weights(weight, before, self.l2, layer.weight.dtype)
         if row_weight is None:
-            self._pending = []
-            return  # Every row has weight zero: nothing was said.
+            return replace(self._none(), faded=forgetting, steps=1)  # Every row has weight zero: nothing was said.
 
         root = row_weight.sqrt().unsqueeze(1)
         counted = row_weight > 0
         A = (torch.cat([batch.A for batch in batches]) * root)[counted]
         B = (torch.cat([batch.Y for batch in batches]) * root)[counted]
-        rate, forgetting = to_number("lr", group["lr"]), to_number("forgetting", group["forgetting"])
+        exact = all(batch.exact for batch in batches)
+        return Waiting(Arrived(A, B), target_weight, exact, forgetting, 1, mark(A, B))
+
+    def _none(self) -> Waiting:
+        present = self._present()
+        return Waiting(Arrived(present.T[:0], present[:0]), None, exact=True, faded=1.0, steps=0, mark=1)
+
+    def _wait(self, waiting: Waiting | None) -> None:
+        """Keep rows for the next exchange, or leave all as it was: an interrupt may come between any two lines."""
+        before = self._pending, self._waiting
+        try:
+            self._waiting = waiting
+            self._pending = []
+        except BaseException:
+            self._pending, self._waiting = before
+            raise
+
+    def _update(self, new: Waiting, own: list[Arrived], state: dict[str, Any]) -> None:
+        """Compute all that is new, and only then change anything."""
+        if not new.arrived.rows:
+            self._wait(None)
+            return
+        group, layer = self.param_groups[0], self.layer
+        rate = to_number("lr", group["lr"])
         memory, present = self._read(state)
-        memory = update(memory, A, B, forgetting=forgetting, l2=self.l2, bias=layer.bias is not None)
+        memory = update(memory, new, l2=self.l2, bias=layer.bias is not None)
         aim = memory.weights if rate == 1 else present + rate * (memory.weights - present)
         memory = replace(memory, weights=aim, settled=rate == 1)
 
-        exact = all(batch.exact for batch in batches) and state["targets"] == "exact"
         state = {
             **of_memory(memory),
-            "targets": "exact" if exact else "from gradients",
-            "target_weight": target_weight,
-            "step": state["step"] + 1,
+            "targets": "exact" if new.exact and state["targets"] == "exact" else "from gradients",
+            "target_weight": new.target_weight,
+            "step": state["step"] + new.steps,
         }
         self._commit(aim, state)
-        self._surprises.tell(rate, self.l2, forgetting, A, B)
+        for rows in own:
+            self._surprises.tell(rate, self.l2, new.faded, rows.A, rows.B)
 
     def _commit(self, aim: Tensor, state: dict[str, Any]) -> None:
         """Write the layer and the state, or neither: an interrupt may come between any two lines."""
@@ -280,18 +382,19 @@ class RecursiveLeastSquares(Optimizer):
         rounded = round_to(aim, layer.weight.dtype)
         weight, bias = (rounded.T, None) if layer.bias is None else (rounded[1:].T, rounded[0])
         before = layer.weight.detach().clone(), None if layer.bias is None else layer.bias.detach().clone()
-        pending, entries = self._pending, dict(self.state)
+        pending, waiting, entries = self._pending, self._waiting, dict(self.state)
         try:
             write(layer, weight, bias)
             self.state[layer.weight] = state
             if layer.bias is not None:
                 self.state[layer.bias] = {"step": state["step"]}  # its weights are kept with the others
+            self._waiting = None
             self._pending = []
         except BaseException:
             write(layer, *before)
             self.state.clear()
             self.state.update(entries)
-            self._pending = pending
+            self._pending, self._waiting = pending, waiting
             raise
 
     def _read(self, state: dict[str, Any]) -> tuple[Memory, Tensor]:
@@ -346,12 +449,25 @@ class RecursiveLeastSquares(Optimizer):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        self._refuse_waiting("state_dict()")
         # Before the hooks of the user, which are to see what is saved.
         handle = self.register_state_dict_post_hook(_to_portable, prepend=True)
         try:
             return super().state_dict()
         finally:
             handle.remove()
+
+    def _refuse_waiting(self, what: str) -> None:
+        """Refuse to hand out a state that lacks rows: those of other processes are not known here.
+
+        Raises:
+            InputError: rows wait for the next exchange.
+        """
+        if self._waiting is not None:
+            raise InputError(
+                f"rows of {plural(self._waiting.steps, 'step')} wait for the next exchange (sync_every="
+                f"{self.sync_every}), and {what} would lack them: call sync() first, on every process."
+            )
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -386,6 +502,7 @@ class RecursiveLeastSquares(Optimizer):
         if state:
             self.dtype = state["weights"].dtype
             self.state[self.layer.weight] = state
+        self._waiting = None
 
     def __getstate__(self) -> dict[str, Any]:
         if self._group is not None:
@@ -393,10 +510,13 @@ class RecursiveLeastSquares(Optimizer):
                 "an optimizer with a group= of its own cannot be copied or pickled, as a process group cannot: save "
                 "its state_dict(), and load that into a new RecursiveLeastSquares(..., group=...)."
             )
-        return {**super().__getstate__(), "layer": self.layer, "l2": self.l2, "dtype": self.dtype}
+        self._refuse_waiting("a copy")
+        kept = {"layer": self.layer, "l2": self.l2, "dtype": self.dtype, "sync_every": self.sync_every}
+        return {**super().__getstate__(), **kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.setdefault("sync_every", 1)  # pickled before there was one
         if "_pending" not in self.__dict__:  # a copy or an unpickled optimizer: its layer has no hook of it yet
             self._group = None
             self._attach()

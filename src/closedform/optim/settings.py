@@ -12,7 +12,7 @@ from torch import Tensor
 
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["check_group", "check_precision", "check_strength", "to_number"]
+__all__ = ["check_count", "check_group", "check_precision", "check_strength", "to_number"]
 
 
 def to_number(name: str, value: Any) -> float:
@@ -48,6 +48,21 @@ def check_strength(l2: Any) -> float:
     if not 0 <= strength < math.inf:
         raise InputError(f"l2={l2} must be finite and not negative.")
     return strength
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return a setting that counts something.
+
+    Raises:
+        InputError: it is no whole number of at least 1.
+
+    Example:
+        >>> check_count("sync_every", 4)
+        4
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+        raise InputError(f"{name}={value!r} must be a whole number of at least 1.")
+    return int(value.__index__())
 
 
 def check_precision(dtype: Any) -> torch.dtype:

@@ -41,7 +41,7 @@ class Surprises:
                 f"lr={rate:g}: a step goes {rate:g} of the way to the least-squares solution and no further. This lr "
                 "is not that of SGD or Adam: leave it at 1, without a scheduler, for the solution after every step."
             )
-        if l2 > 0 and forgetting == 1 and not self._ridge_said:
+        if l2 > 0 and forgetting == 1 and A.shape[0] and not self._ridge_said:
             self._look_for_another_epoch(l2, A, B)
 
     def _look_for_another_epoch(self, l2: float, A: Tensor, B: Tensor) -> None:

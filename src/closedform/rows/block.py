@@ -82,7 +82,14 @@ class Extent:
 
 
 class Readable(ABC):
-    """A table of rows as a walker sees it."""
+    """A table of rows as a walker sees it.
+
+    Attributes:
+        chosen: Which targets of the rows it has, in their order, int64, for walkers that read the rows elsewhere than
+            by :meth:`block`; None for all.
+    """
+
+    chosen: Tensor | None = None
 
     @property
     @abstractmethod

@@ -77,7 +77,7 @@ def dask_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
         x=UnnumberedSource(first.x, first.x.dtype, (total, first.n_features), _WHAT),
         y=UnnumberedSource(first.y, first.y.dtype, (total, first.n_targets), _WHAT),
         weight=None if first.weight is None else UnnumberedSource(first.weight, first.weight.dtype, (total,), _WHAT),
-        walker=OnDask(list(zip(*columns, strict=True)), lengths),
+        walker=OnDask(list(zip(*columns, strict=True)), lengths, first),
         notes=(*first.notes, f"X is a Dask collection of {len(lengths):,} partitions; its rows stayed on the workers"),
     )
 

@@ -14,10 +14,30 @@ from typing_extensions import override
 
 from closedform.rows.block import Block, Extent
 
-__all__ = ["Fold", "SumFold"]
+__all__ = ["Fold", "Mergeable", "SumFold"]
 
 
-class Fold(ABC):
+class Mergeable(ABC):
+    """What several processes each have a part of: a state that travels, and is merged in the order of their ranks."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Add what another one of the same kind has seen, whose rows come after those seen here."""
+
+    @abstractmethod
+    def fresh(self) -> Self:
+        """Return one of the same kind that has seen no rows."""
+
+    @abstractmethod
+    def state(self) -> tuple[Tensor, ...]:
+        """Return what it holds, as tensors whose shapes do not depend on the rows."""
+
+    @abstractmethod
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        """Take over what :meth:`state` returned elsewhere."""
+
+
+class Fold(Mergeable):
     """What is computed from the rows in one pass: a state of fixed size, to which blocks are added.
 
     Merging is associative up to rounding, so the rows may be cut into parts in any way; the order in which parts are
@@ -38,22 +58,6 @@ class Fold(ABC):
     @abstractmethod
     def add(self, block: Block) -> None:
         """Add a block of rows."""
-
-    @abstractmethod
-    def merge(self, other: Self) -> None:
-        """Add what another fold of the same kind has seen, whose rows come after those seen here."""
-
-    @abstractmethod
-    def fresh(self) -> Self:
-        """Return a fold of the same kind that has seen no rows."""
-
-    @abstractmethod
-    def state(self) -> tuple[Tensor, ...]:
-        """Return what it holds, as tensors whose shapes do not depend on the rows."""
-
-    @abstractmethod
-    def load_state(self, state: tuple[Tensor, ...]) -> None:
-        """Take over what :meth:`state` returned elsewhere."""
 
 
 class SumFold(Fold, ABC):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any, final
 
+import numpy as np
 import torch
 from typing_extensions import override
 
@@ -13,7 +15,7 @@ from closedform.numerics.row_hash import hash_rows
 from closedform.rows.block import Block, Readable
 from closedform.rows.shifted import Shifted
 from closedform.rows.table import Rows, as_rows
-from closedform.rows.unnumbered import UnnumberedSource
+from closedform.rows.unnumbered import UnnumberedSource, agreed_names
 from closedform.rows.walkers import InOrder, Walker
 from closedform.rows.walkers.walker import AnyFold
 from closedform.words.errors import DataTypeError, InputError
@@ -24,6 +26,8 @@ __all__ = ["Stream", "is_one_shot", "stream_rows"]
 _ROWS_AT_ONCE = 4096
 #: Batch size by which a dataset without batches is read.
 _BATCH = 1024
+#: Dimensions of the features of a batch at least; those of a row have one less.
+_BATCH_DIMENSIONS = 2
 #: Said of its tables where somebody reads rows of them by number.
 _WHAT = "comes in batches"
 #: What fields= may name.
@@ -64,9 +68,12 @@ class Stream:
             InputError: batches that are not understood, or do not belong together.
         """
         waiting: list[Rows] = []
-        held = 0
+        held, names = 0, None
         for number, batch in enumerate(self._open()):
             rows = self._to_rows(batch, number)
+            if not rows.n_rows:
+                continue
+            names = agreed_names(names, rows.feature_names, f"batch {number}")
             if waiting and (rows.n_features, rows.n_targets) != (waiting[0].n_features, waiting[0].n_targets):
                 raise InputError(
                     f"batch {number} has {rows.n_features} features and {rows.n_targets} targets, those before have "
@@ -83,7 +90,7 @@ class Stream:
     def _to_rows(self, batch: Any, number: int) -> Rows:
         parts = self._parts(batch, number)
         try:
-            return as_rows(*parts)
+            return as_rows(*parts, empty=True)
         except (InputError, DataTypeError) as error:
             raise type(error)(f"batch {number}: {error}") from error
 
@@ -197,7 +204,7 @@ class _Again(Walker):
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
         start = 0
         for rows in self._tables():
-            part = Shifted(rows, start)
+            part = Shifted(rows.chosen_as(table), start)
             InOrder().walk(part, fold)
             start += rows.n_rows
             table.report(fold.label, min(start / self._count, 1.0))
@@ -211,7 +218,7 @@ class _Again(Walker):
                 f"all {extent.n_rows:,} rows of the {self._stream.name} are needed at once, and it is read in batches; "
                 "pass tensors or a file."
             )
-        whole = _joined(list(self._tables()))
+        whole = _joined(list(self._tables())).chosen_as(table)
         return whole.block(0, whole.n_rows, as_stored=as_stored, unweighted=unweighted)
 
 
@@ -228,7 +235,9 @@ def _opener(source: Any) -> Callable[[], Iterable[Any]]:
     if isinstance(source, Mapping):
         parts = ", ".join(map(repr, source))
         raise DataTypeError(f"X is a {type(source).__name__} of {parts or 'nothing'}; pass one of its parts, X[...].")
-    if isinstance(source, torch.utils.data.Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
+    if isinstance(source, torch.utils.data.IterableDataset):
+        return lambda: _in_batches(source)
+    if isinstance(source, torch.utils.data.Dataset):
         return lambda: torch.utils.data.DataLoader(source, batch_size=_BATCH)
     if hasattr(type(source), "__iter__"):
         return lambda: source
@@ -237,6 +246,21 @@ def _opener(source: Any) -> Callable[[], Iterable[Any]]:
     raise DataTypeError(
         f"X is a {type(source).__name__} and there is no Y; pass Y, or something that yields batches (X, Y)."
     )
+
+
+def _in_batches(source: torch.utils.data.IterableDataset[Any]) -> Iterator[Any]:
+    """Read an iterable dataset, which yields rows, or batches where it makes them itself."""
+    items = iter(source)
+    first = next(items, None)
+    if first is None:
+        return iter(())
+    everything = chain([first], items)
+    parts = first.values() if isinstance(first, Mapping) else first if isinstance(first, tuple | list) else [first]
+    # Of batches each part has at least one dimension, and features two.
+    if max((np.ndim(part) for part in parts), default=0) >= _BATCH_DIMENSIONS:
+        return everything
+    collate = torch.utils.data.default_collate
+    return (collate(rows) for rows in iter(lambda: list(islice(everything, _BATCH)), []))
 
 
 def _joined(tables: list[Rows]) -> Rows:

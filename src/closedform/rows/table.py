@@ -47,6 +47,7 @@ class Rows(Readable):
         watcher: Who is told how far a pass has come, or None.
         total: How many rows all processes have together, where each reads its own; else None.
         before: Rows of other processes that come before these.
+        chosen: Which targets of the rows that the walker reads, int64, or None for all.
         triangle_of: How many rows this is the triangle of (:meth:`Triangle.to_table`); None for the rows themselves.
     """
 
@@ -60,6 +61,7 @@ class Rows(Readable):
     triangle_of: int | None = None
     total: int | None = None
     before: int = 0
+    chosen: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -143,7 +145,12 @@ class Rows(Readable):
 
     def select(self, targets: Tensor) -> Rows:
         """Return the rows with some of the targets, in the order of the index tensor; nothing is read."""
-        return replace(self, y=_SelectedSource(self.y, targets))
+        chosen = targets if self.chosen is None else self.chosen[targets]
+        return replace(self, y=_SelectedSource(self.y, targets), chosen=chosen)
+
+    def chosen_as(self, table: Readable) -> Rows:
+        """Return some of the rows of ``table``, read elsewhere, with the targets that it has."""
+        return self if table.chosen is None else self.select(table.chosen)
 
     @override
     def report(self, label: str, part: float) -> None:

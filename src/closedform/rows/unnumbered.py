@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import final
 
 import torch
@@ -11,7 +12,7 @@ from typing_extensions import override
 from closedform.rows.source import Source
 from closedform.words.errors import InputError
 
-__all__ = ["UnnumberedSource"]
+__all__ = ["UnnumberedSource", "agreed_names"]
 
 
 @final
@@ -40,3 +41,27 @@ class UnnumberedSource(Source):
     @override
     def read(self, start: int, stop: int) -> Tensor:
         raise InputError(f"{self.name} {self._what}, so that rows cannot be read by their numbers.")
+
+
+def agreed_names(before: tuple[str, ...] | None, names: tuple[str, ...] | None, where: str) -> tuple[str, ...] | None:
+    """Return the names of the columns of X, which are the same wherever its rows come from; None where it has none.
+
+    Args:
+        before: Those of the rows before.
+        names: Those of the next rows.
+        where: What the next rows are, for the message.
+
+    Raises:
+        InputError: they have other columns, or in another order.
+
+    Example:
+        >>> agreed_names(None, ("a", "b"), "this batch")
+        ('a', 'b')
+    """
+    if names is None or before is None:
+        return names or before
+    if names != before:
+        pairs = enumerate(zip_longest(before, names))
+        at, (one, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        raise InputError(f"column {at} of X was {one!r} and is {other!r} in {where}; bring the columns into one order.")
+    return before

@@ -23,6 +23,7 @@ from closedform.fit.path.search import Found, Search, Selection
 from closedform.fit.path.strengths import check_strengths
 from closedform.fit.path.table import PathTable
 from closedform.fit.request import Request, Watcher
+from closedform.fit.sharing import open_rows
 from closedform.fit.solution import Solution
 from closedform.rows import OneHotRows, Rows, as_rows, scan
 from closedform.words.errors import InputError
@@ -102,8 +103,12 @@ def ridge_path(
         path = _path_of_accumulators(parts, check_strengths(l2), selection)
         return replace(path, seconds=time.perf_counter() - started)
 
-    opened = open_problem(X, Y, sample_weight)
-    rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+    rows = open_rows(X, Y, sample_weight)
+    if rows.triangle_of is not None:
+        raise InputError(
+            f"X is a {type(X).__name__}, which is read once, and leaving rows out needs them again: pass what can be "
+            "read again, or fold the batches into a cf.Accumulator and pass that with select='gcv'."
+        )
     selection = _checked(rows.n_rows, select, per_target, kernel, scoring)
     request = Request.checked(rows, bias=False if bias is None else bias, kernel=kernel, progress=progress)
     path = path_of_rows(rows, request, check_strengths(l2), selection)

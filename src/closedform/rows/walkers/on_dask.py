@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from closedform.rows.block import Block, Readable
 from closedform.rows.fold import Fold
 from closedform.rows.shifted import Shifted
 from closedform.rows.table import Rows, as_rows
+from closedform.rows.unnumbered import agreed_names
 from closedform.rows.walkers.in_order import InOrder
 from closedform.rows.walkers.walker import AnyFold, Walker
 from closedform.words.errors import InputError
+from closedform.words.numbers import plural
 
 __all__ = ["OnDask", "import_dask"]
 
@@ -34,19 +36,22 @@ class OnDask(Walker):
     Args:
         parts: Partitions in order.
         lengths: Rows of each.
+        first: Some rows of the first one, whose columns all have.
     """
 
-    def __init__(self, parts: Sequence[Part], lengths: Sequence[int]) -> None:
+    def __init__(self, parts: Sequence[Part], lengths: Sequence[int], first: Rows) -> None:
         self._parts, self._lengths = list(parts), list(lengths)
+        self._columns = _Columns((first.n_features, first.n_targets), first.feature_names, first.target_names)
 
     @override
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
         dask = import_dask()
         fold_part, merge_parts = dask.delayed(_fold_part, pure=False), dask.delayed(_merge, pure=False)
         empty, start, states = dask.delayed(fold.fresh(), pure=False, traverse=False), 0, []
+        chosen = None if table.chosen is None else table.chosen.tolist()
         for part, length in zip(self._parts, self._lengths, strict=True):
             if length:
-                states.append(fold_part(empty, start, length, *part))
+                states.append(fold_part(empty, start, (length, self._columns), chosen, *part))
             start += length
         while len(states) > 1:
             groups = [states[i : i + _MERGED_AT_ONCE] for i in range(0, len(states), _MERGED_AT_ONCE)]
@@ -68,7 +73,9 @@ class OnDask(Walker):
                 "compute() it first if it fits in memory."
             )
         parts = [part for part, length in zip(self._parts, self._lengths, strict=True) if length]
-        tables = [as_rows(*part) for part in import_dask().compute(parts)[0]]
+        lengths = [length for length in self._lengths if length]
+        read = zip(lengths, import_dask().compute(parts)[0], strict=True)
+        tables = [_local(length, self._columns, *part).chosen_as(table) for length, part in read]
         blocks = [rows.block(0, rows.n_rows, as_stored=as_stored, unweighted=unweighted) for rows in tables]
         weights = [block.weight for block in blocks if block.weight is not None]
         X, Y = torch.cat([block.X for block in blocks]), torch.cat([block.Y for block in blocks])
@@ -80,24 +87,51 @@ def import_dask() -> Any:
     return import_module("dask")
 
 
-def _local(length: int, X: Any, Y: Any, weight: Any) -> Rows:
+@final
+class _Columns(NamedTuple):
+    """What the columns of every partition have to be.
+
+    Attributes:
+        counts: Features and targets.
+        names: What the features are called, or None.
+        target_names: Likewise.
+    """
+
+    counts: tuple[int, int]
+    names: tuple[str, ...] | None
+    target_names: tuple[str, ...] | None
+
+
+def _local(length: int, columns: _Columns, X: Any, Y: Any, weight: Any) -> Rows:
     """Return the rows of a partition.
 
     Raises:
-        InputError: there are others than were counted.
+        InputError: there are others than were counted, or of other columns.
     """
     rows = as_rows(X, Y, weight)
     if rows.n_rows != length:
         raise InputError(
             f"a partition has {rows.n_rows} rows, and {length} before: its passes differ. Persist it first."
         )
+    agreed_names(columns.names, rows.feature_names, "another partition")
+    agreed_names(columns.target_names, rows.target_names, "another partition of Y")
+    counts = rows.n_features, rows.n_targets
+    if counts != columns.counts:
+        raise InputError(
+            f"a partition has {plural(counts[0], 'feature')} and {plural(counts[1], 'target')}, and the first one with "
+            f"rows {columns.counts[0]} and {columns.counts[1]}; all have the same columns."
+        )
     return rows
 
 
-def _fold_part(empty: Fold, start: int, length: int, X: Any, Y: Any, weight: Any) -> tuple[Tensor, ...]:
+def _fold_part(
+    empty: Fold, start: int, expected: tuple[int, _Columns], chosen: list[int] | None, X: Any, Y: Any, weight: Any
+) -> tuple[Tensor, ...]:
     """What a worker does with a partition."""
-    part = empty.fresh()
-    InOrder().walk(Shifted(_local(length, X, Y, weight), start), part)
+    part, rows = empty.fresh(), _local(*expected, X, Y, weight)
+    if chosen is not None:
+        rows = rows.select(torch.tensor(chosen, device=rows.device))
+    InOrder().walk(Shifted(rows, start), part)
     return part.state()
 
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from closedform.engine.choice import engine_for
 from closedform.rows.block import Block, Readable
+from closedform.rows.fold import Mergeable
 from closedform.rows.walkers.in_order import InOrder
 from closedform.rows.walkers.walker import AnyFold, Walker
 from closedform.words import errors
@@ -20,6 +21,7 @@ from closedform.words.errors import ClosedformError, GroupError, InputError
 __all__ = ["ProcessGroup"]
 
 _Result = TypeVar("_Result")
+AnyPart = TypeVar("AnyPart", bound=Mergeable)
 #: Bytes before the state in a message: whether all went well so far.
 _HEAD = 8
 
@@ -94,6 +96,41 @@ class ProcessGroup(Walker):
         self._raise_together(failure)
         return result  # type: ignore[return-value]
 
+    def gathered(self, make: Callable[[], _Result]) -> list[_Result]:
+        """Return what ``make`` returns on each process, or raise as :meth:`together` does, in one exchange.
+
+        Args:
+            make: Called once, here; what it returns is small.
+
+        Raises:
+            ClosedformError: it was raised on some process.
+        """
+        try:
+            found: tuple[Any, Any] = None, make()
+        except Exception as error:
+            found = _told(error), None
+        every = self.each(found)
+        self._raise_first([failure for failure, _ in every])
+        return [value for _, value in every]
+
+    def merge_all(self, part: AnyPart, failure: Exception | None = None) -> AnyPart:
+        """Merge the parts of all processes in the order of their ranks, in place, and return what all then have.
+
+        Args:
+            part: That of this process, of the same shapes on all.
+            failure: What went wrong here, which is then raised on all.
+
+        Raises:
+            ClosedformError: something went wrong on some process.
+        """
+        message = _packed(part.state(), failure is None, self._device)
+        failed = self._up_and_down(message, part, part.fresh())
+        if failed:
+            self._raise_together(failure)
+        part.load_state(_unpacked(message, part.state()))
+        self.sent += 2 * (self.size - 1) * message.numel()
+        return part
+
     @override
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
         part, failure = fold.fresh(), None
@@ -101,15 +138,8 @@ class ProcessGroup(Walker):
             self.inner.walk(table, part)
         except Exception as error:
             failure = error
-
-        message = _packed(part.state(), failure is None, self._device)
-        failed = self._up_and_down(message, part, fold.fresh())
-        if failed:
-            self._raise_together(failure)
-        part.load_state(_unpacked(message, part.state()))
-        fold.merge(part)
+        fold.merge(self.merge_all(part, failure))
         self.passes += 1
-        self.sent += 2 * (self.size - 1) * message.numel()
         return fold
 
     @override
@@ -149,8 +179,10 @@ class ProcessGroup(Walker):
         return distributed.get_global_rank(self._group, rank)
 
     def _raise_together(self, failure: Exception | None) -> None:
-        mine = None if failure is None else (type(failure).__name__, str(failure))
-        for rank, told in enumerate(self.each(mine)):
+        self._raise_first(self.each(None if failure is None else _told(failure)))
+
+    def _raise_first(self, failures: list[tuple[str, str] | None]) -> None:
+        for rank, told in enumerate(failures):
             if told is not None:
                 kind = getattr(errors, told[0], None)
                 if isinstance(kind, type) and issubclass(kind, InputError | errors.DataTypeError):
@@ -175,6 +207,11 @@ class ProcessGroup(Walker):
                 f"a process of the group died or did not answer within the group's time-out ({reason}); nothing was "
                 "changed here. Look at what the other ranks printed."
             ) from error
+
+
+def _told(failure: Exception) -> tuple[str, str]:
+    """Return what the others are told of a failure."""
+    return type(failure).__name__, str(failure)
 
 
 def _packed(state: tuple[Tensor, ...], well: bool, device: torch.device) -> Tensor:
