@@ -3,6 +3,8 @@
     python benchmarks/scale.py                       # small, a minute
     python benchmarks/scale.py --rows 400000 --columns 500 --ranks 1 2 4 8
     python benchmarks/scale.py --only dask --rows 10000000 --columns 100
+    python benchmarks/scale.py --only file --gigabytes 4.5 --memory 1.5        # as root: in a cgroup of its own
+    python benchmarks/scale.py --only network --ranks 2 4 --megabits 100       # as root: a host for each rank
 
 Every part is measured as seconds by the wall, the best of ``--repeats``; run it on a machine that does nothing else.
 """
@@ -10,16 +12,19 @@ Every part is measured as seconds by the wall, the best of ``--repeats``; run it
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from record import write
 
@@ -43,6 +48,20 @@ for _ in range(repeats):
     best = min(best, time.perf_counter() - begun)
 print(json.dumps({"seconds": best, "weight": sol.weight.tolist(), "note": sol.notes[-1],
                   "certified": sol.certificate.accepted}))
+"""
+
+#: What reads a file in a group of processes that has less memory than it: seconds, bytes and what it held at most.
+FROM_FILE = """
+import json, resource, sys, time, closedform as cf
+from pathlib import Path
+def read():
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+cf.solve([[1.0], [2.0]], [1.0, 2.0], progress=False)
+before, begun = read(), time.perf_counter()
+sol = cf.solve(sys.argv[1], "-1", bias=True, progress=False)
+seconds = time.perf_counter() - begun
+print(json.dumps({"seconds": seconds, "bytes": read() - before, "certified": sol.certificate.accepted,
+                  "method": sol.attempts[-1].method, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """
 
 
@@ -100,26 +119,171 @@ def measure_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     alone, whole = best_of(arguments.repeats, lambda: cf.solve(X, Y, bias=True, progress=False))
     found = [{"what": f"one process, {torch.get_num_threads()} threads", "seconds": alone}]
     for size in arguments.ranks:
-        with tempfile.TemporaryDirectory() as folder:
-            store = str(Path(folder, "store"))
-            torch.save((X, Y), store + ".pt")
-            shape = [str(number) for number in (size, store, arguments.rows, arguments.columns, arguments.repeats)]
-            command = [sys.executable, "-W", "ignore", "-c", RANK]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            ranks = [
-                subprocess.Popen([*command, str(rank), *shape], stdout=subprocess.PIPE, text=True, env=environment)
-                for rank in range(size)
-            ]
-            told = [json.loads(rank.communicate()[0]) for rank in ranks]
-        assert all(one["weight"] == told[0]["weight"] for one in told), "the ranks have different bits"
-        assert all(one["certified"] for one in told)
-        seconds = max(one["seconds"] for one in told)
+        seconds, told = run_ranks(arguments, X, Y, [[]] * size)
         weight = torch.tensor(told[0]["weight"], dtype=torch.float64)
         line = {"what": f"{size} ranks, 1 thread each", "seconds": seconds, "beside": "one process"}
         found.append(
             {**line, "ratio": seconds / alone, "error": relative(weight, whole.weight), "note": told[0]["note"]}
         )
     return found
+
+
+def run_ranks(
+    arguments: argparse.Namespace, X: torch.Tensor, Y: torch.Tensor, within: Sequence[list[str]], **environment: str
+) -> tuple[float, list[dict[str, Any]]]:
+    """Run a rank for each prefix of a command, and return the seconds of the slowest and what all told."""
+    size = len(within)
+    with tempfile.TemporaryDirectory() as folder:
+        store = str(Path(folder, "store"))
+        torch.save((X, Y), store + ".pt")
+        shape = [str(number) for number in (size, store, arguments.rows, arguments.columns, arguments.repeats)]
+        ranks = [
+            subprocess.Popen(
+                [*prefix, sys.executable, "-W", "ignore", "-c", RANK, str(rank), *shape],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            )
+            for rank, prefix in enumerate(within)
+        ]
+        told = [json.loads(rank.communicate()[0]) for rank in ranks]
+    assert all(one["weight"] == told[0]["weight"] for one in told), "the ranks have different bits"
+    assert all(one["certified"] for one in told)
+    return max(one["seconds"] for one in told), told
+
+
+def measure_network(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Ranks that are hosts: each in a network namespace of its own, on a bridge, its link held to so many megabits.
+
+    What the links carried is read off their counters, and stands beside what the plan says was sent.
+    """
+    X, Y = table(arguments.rows, arguments.columns)
+    found = []
+    for size, megabits in itertools.product(arguments.ranks, (0, arguments.megabits)):
+        with hosts(size, megabits) as names:
+            prefixes = [["ip", "netns", "exec", name] for name in names]
+            before = sum(map(carried, names))
+            seconds, told = run_ranks(arguments, X, Y, prefixes, GLOO_SOCKET_IFNAME="eth0")
+            bytes_sent = sum(map(carried, names)) - before
+        link = f"{megabits} Mbit/s links" if megabits else "unlimited links"
+        line = {"what": f"{size} hosts, {link}", "seconds": seconds, "note": told[0]["note"]}
+        found.append({**line, "carried": bytes_sent / arguments.repeats})
+        found[-1]["note"] += f"; links carried {bytes_sent / arguments.repeats / 1e6:.2f} MB a fit, frames and all"
+    return found
+
+
+@contextmanager
+def hosts(size: int, megabits: int) -> Iterator[list[str]]:
+    """Make network namespaces on one bridge, and remove them again."""
+
+    def act(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True)
+
+    stem = f"cf{os.getpid() % 10_000}"
+    names = [f"{stem}n{rank}" for rank in range(size)]
+    made = []
+    try:
+        act("ip", "link", "add", stem, "type", "bridge")
+        made.append(("link", "del", stem))
+        act("ip", "link", "set", stem, "up")
+        for rank, name in enumerate(names):
+            act("ip", "netns", "add", name)
+            made.append(("netns", "del", name))
+            act("ip", "link", "add", f"{name}o", "type", "veth", "peer", "name", "eth0", "netns", name)
+            act("ip", "link", "set", f"{name}o", "master", stem, "up")
+            inside = ("ip", "netns", "exec", name)
+            act(*inside, "ip", "address", "add", f"10.213.{os.getpid() % 200}.{rank + 1}/24", "dev", "eth0")
+            act(*inside, "ip", "link", "set", "eth0", "up")
+            act(*inside, "ip", "link", "set", "lo", "up")
+            if megabits:
+                rate = ("rate", f"{megabits}mbit", "burst", "64kb", "latency", "100ms")
+                act(*inside, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", *rate)
+        yield names
+    finally:
+        for command in reversed(made):
+            subprocess.run(["ip", *command], check=False, capture_output=True)
+
+
+def carried(name: str) -> int:
+    """Return the bytes that a host has sent."""
+    counter = "/sys/class/net/eth0/statistics/tx_bytes"
+    told = subprocess.run(["ip", "netns", "exec", name, "cat", counter], check=True, capture_output=True, text=True)
+    return int(told.stdout)
+
+
+def measure_file(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A file in a group of processes that has a third of its size as memory, beside what ``cat`` reads there."""
+    rows = int(arguments.gigabytes * 1e9 / 4 / (arguments.columns + 1))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, memory_group(arguments.memory) as within:
+        path = Path(folder, "table.npy")
+        write_table(path, rows, arguments.columns)
+        size = path.stat().st_size
+        forget(path)
+        begun = time.perf_counter()
+        subprocess.run([*within, "cat", str(path)], stdout=subprocess.DEVNULL, check=True)
+        speed = size / (time.perf_counter() - begun)
+        forget(path)
+        command = [*within, sys.executable, "-W", "ignore", "-c", FROM_FILE, str(path)]
+        told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert told["certified"]
+    ours = told["bytes"] / told["seconds"]
+    line = {
+        "what": f"{size / 1e9:.1f} GB in {arguments.memory} GB",
+        "seconds": told["seconds"],
+        "beside": "cat's speed",
+    }
+    note = (
+        f"{told['method']}, {told['bytes'] / size:.1f} passes at {ours / 1e9:.2f} GB/s, cat {speed / 1e9:.2f}; "
+        f"the process held at most {told['peak'] / 1e9:.2f} GB"
+    )
+    return [{**line, "ratio": ours / speed, "note": note}]
+
+
+def write_table(path: Path, rows: int, columns: int) -> None:
+    """Write features and a target in the last column, float32, a block at a time."""
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(100_000, columns, generator=generator)
+    weight = torch.randn(columns, 1, generator=generator)
+    Y = block @ weight + 0.1 * torch.randn(100_000, 1, generator=generator)
+    block = torch.cat([block, Y], 1).numpy()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, columns + 1)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, rows, len(block)):
+            file.write(block[: rows - start].tobytes())
+
+
+def forget(path: Path) -> None:
+    """See that a file is read from the disk the next time."""
+    os.sync()
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextmanager
+def memory_group(gigabytes: float) -> Iterator[list[str]]:
+    """Make a cgroup (version 1 or 2) of so much memory, for the commands that the prefix begins, and remove it again.
+
+    Raises:
+        SystemExit: none can be made here.
+    """
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(root, f"closedform-scale-{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if not (group / limit).exists():
+                continue
+            (group / limit).write_text(str(int(gigabytes * 1e9)))
+            yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+        finally:
+            group.rmdir()
+        return
+    raise SystemExit(
+        "a cgroup with a limit of memory cannot be made here: run as root, or in a container of that size."
+    )
 
 
 def measure_dask(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -144,7 +308,15 @@ def measure_dask(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return [{**line, "note": f"peak memory of a worker {max(peaks.values()) / 1e3:.0f} MB"}]
 
 
-PARTS = {"fold": measure_folding, "processes": measure_processes, "dask": measure_dask}
+PARTS = {
+    "fold": measure_folding,
+    "processes": measure_processes,
+    "dask": measure_dask,
+    "file": measure_file,
+    "network": measure_network,
+}
+#: Those that need no more than this machine and its user.
+USUAL = ["fold", "processes", "dask"]
 
 
 def main() -> None:
@@ -153,7 +325,11 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=50)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=tuple(PARTS), nargs="+", default=list(PARTS))
+    parser.add_argument("--only", choices=tuple(PARTS), nargs="+", default=USUAL)
+    parser.add_argument("--gigabytes", type=float, default=0.3, help="of the file")
+    parser.add_argument("--memory", type=float, default=0.6, help="gigabytes that its reader may have")
+    parser.add_argument("--megabits", type=int, default=100, help="a second of each host's link")
+    parser.add_argument("--folder", help="where the file is written, and removed again")
     parser.add_argument("--json", help="where to write the figures")
     arguments = parser.parse_args()
 

@@ -37,7 +37,7 @@ class Mergeable(ABC):
         """Take over what :meth:`state` returned elsewhere."""
 
 
-class Fold(Mergeable):
+class Fold(Mergeable, ABC):
     """What is computed from the rows in one pass: a state of fixed size, to which blocks are added.
 
     Merging is associative up to rounding, so the rows may be cut into parts in any way; the order in which parts are
