@@ -60,8 +60,9 @@ cf.solve([[1.0], [2.0]], [1.0, 2.0], progress=False)
 before, begun = read(), time.perf_counter()
 sol = cf.solve(sys.argv[1], "-1", bias=True, progress=False)
 seconds = time.perf_counter() - begun
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"seconds": seconds, "bytes": read() - before, "certified": sol.certificate.accepted,
-                  "method": sol.attempts[-1].method, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+                  "method": sol.attempts[-1].method, "peak": peak}))
 """
 
 
