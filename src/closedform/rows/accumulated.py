@@ -36,7 +36,9 @@ _NARROW = {torch.finfo(dtype).eps / 2: dtype for dtype in (torch.float32, torch.
 #: Columns of numbers beyond this power of two, or below its inverse, are scaled.
 _FAR = 256
 #: The same as numbers.
-_SMALLEST, _LARGEST = 2.0**-_FAR, 2.0**_FAR
+_SMALLEST = 2.0**-_FAR
+#: Likewise.
+_LARGEST = 2.0**_FAR
 
 
 @final
