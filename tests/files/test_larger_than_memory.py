@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 import closedform as cf
 from closedform.cli.app import app
 from closedform.engine.capacity import available_memory, limited_memory
-from closedform.files import open_source
+from closedform.files import open_source, selection
+from closedform.files.numpy_files import NpySource
 from closedform.rows import Block, as_rows, block
 from closedform.rows.ahead import read_ahead
 from closedform.rows.folds import TriangleOfRows
@@ -58,6 +59,18 @@ def test_one_call_is_ahead_and_no_more() -> None:
     assert len(threads) == 1
     assert threading.get_ident() not in threads
     assert next(read_number, None) is None
+
+
+def test_a_column_is_taken_out_of_a_table_block_by_block(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_BLOCK_BYTES", 5 * 8 * 70)
+    read = NpySource.read
+    sizes = []
+    monkeypatch.setattr(NpySource, "read", lambda self, i, j: (sizes.append(j - i), read(self, i, j))[1])
+    expected = torch.from_numpy(np.load(folder / "x.npy"))
+    for columns, positions in (("-1", [4]), ("0:3", [0, 1, 2])):
+        assert torch.equal(open_source(f"x.npy::[{columns}]").read(0, ROWS), expected[:, positions])
+    assert max(sizes) == 70
+    assert sum(sizes) == 2 * ROWS
 
 
 def test_an_error_of_the_reader_is_raised_where_the_rows_are_used() -> None:

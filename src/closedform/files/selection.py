@@ -32,6 +32,8 @@ __all__ = [
     "split_selection",
 ]
 
+#: Bytes of a table that are read at once, where only some of its columns are kept.
+_BLOCK_BYTES = 64 * 2**20
 _SELECTION = re.compile(r"(.*)\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+")
 _RANGE = re.compile(r"(-?\d+)?:(-?\d+)?")
@@ -171,7 +173,19 @@ class SelectedSource(FileSource):
 
     @override
     def read(self, start: int, stop: int) -> Tensor:
-        return self._source.read(start, stop).index_select(1, self._positions)
+        size = max(1, _BLOCK_BYTES // (self._source.shape[1] * self.dtype.itemsize))
+        if not self.streams or stop - start <= size:
+            return self._source.read(start, stop).index_select(1, self._positions)
+
+        # Of a table larger than memory one column may well fit, and the others must not be there at once.
+        chosen: Tensor | None = None
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            part = self._source.read(first, last).index_select(1, self._positions)
+            chosen = part.new_empty(stop - start, *part.shape[1:]) if chosen is None else chosen
+            chosen[first - start : last - start] = part
+        assert chosen is not None
+        return chosen
 
     @override
     def close(self) -> None:
