@@ -44,6 +44,7 @@ from closedform.explain.setting import Setting
 from closedform.explain.stage import Stage
 from closedform.explain.wording import plural
 from closedform.numerics.scaling import power_of_two_exponents
+from closedform.words.numbers import short
 
 __all__ = ["SAFETY", "Training"]
 
@@ -408,6 +409,14 @@ class Training:
             why = f"{optimizer.name} has no forecast"
         if self.rehearsal is None:
             return f"{why} and was not rehearsed here; d.rehearse(...) runs it"
+        if self.rehearsed_in_full and self.cancels:
+            return (
+                f"centred {optimizer.name} divides by a difference of averages, of which {setting.precision} may "
+                "leave nothing near the minimum"
+            )
+        if self.rehearsed_in_full and self.course is not None:
+            least, most = short(self.course.least), short(self.course.most)
+            return f"rounding decides how {optimizer.name} ends here: an excess loss of {least} to {most}"
         rehearsed = plural(float(self.rehearsal.steps[-1]), "step")
         given = f"of {setting.steps:,}" if setting.steps is not None else "were rehearsed, and no steps= given"
         return f"{why}, and only {rehearsed} {given}" + (" were rehearsed" if setting.steps is not None else "")
@@ -440,8 +449,19 @@ class Training:
         if self.stage.narrow is not None and not self.seen_in_float32:
             return None if course.left <= goal or self.rounding_decides else False
         if course.most <= goal:
-            return True
+            return None if self.cancels else True
         return False if course.least > goal else None
+
+    @property
+    def cancels(self) -> bool:
+        """Whether narrow arithmetic may break off what a rehearsal in float64 comes to.
+
+        Centred RMSprop divides by a variance that it has as a difference of two averages. Once gradients are small,
+        float32 leaves nothing of it, and a step is divided by that.
+        """
+        setting = self.setting
+        centred = setting.optimizer is not None and setting.optimizer.settings.get("centered", False)
+        return bool(centred) and setting.precision.dtype != torch.float64
 
     @property
     def rounding_decides(self) -> bool:
