@@ -16,12 +16,12 @@ Y = X @ torch.tensor([1.0, 2.0, 3.0]) + 0.1 * torch.randn(40, generator=torch.Ge
 @pytest.fixture
 def elsewhere() -> Iterator[None]:
     """A default device that holds no numbers: whatever is made there is useless, and reading it raises."""
-    before = torch.get_default_device()
     torch.set_default_device("meta")
     try:
         yield
     finally:
-        torch.set_default_device(before)
+        # None, and not the device of before: that would leave a mode behind which sees each call.
+        torch.set_default_device(None)
 
 
 def layer() -> torch.nn.Linear:

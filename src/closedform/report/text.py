@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from closedform.report.document import Block, Code, Document, Entry, Facts, Notes, Paragraph, Section, Table
@@ -11,6 +12,8 @@ __all__ = ["TONES", "WIDTH", "render_text"]
 
 #: Characters of a line where nothing else is said.
 WIDTH = 80
+#: Characters that a first column keeps when it is broken to fit; a table that leaves less is left as wide as it is.
+_NARROWEST = 12
 #: How the tone of a verdict is said in front of its title.
 TONES = {"error": "ERROR", "warning": "WARNING", "info": "info", "ok": "OK"}
 
@@ -20,7 +23,8 @@ def render_text(document: Document, width: int | None = WIDTH) -> str:
 
     Args:
         document: What to set.
-        width: Characters of a line; None leaves lines as long as they are. Code and tables are never broken.
+        width: Characters of a line; None leaves lines as long as they are. Code is never broken, and of a table only
+            what stands in its first column.
     """
     sections = [_section(section, width) for section in (*document.lead, *document.sections)]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -56,7 +60,7 @@ def _block(block: Block, width: int | None) -> list[str]:
 
 
 def _table(table: Table, width: int | None) -> list[str]:
-    lines = _grid(table)
+    lines = _grid(table, width)
     if not table.remarks:
         return lines
     name_width = max(len(row[0]) for row in table.rows)
@@ -66,10 +70,17 @@ def _table(table: Table, width: int | None) -> list[str]:
     return lines
 
 
-def _grid(table: Table) -> list[str]:
+def _grid(table: Table, width: int | None) -> list[str]:
     titles = tuple(column.title for column in table.columns)
     rows = [tuple(map(printable, row)) for row in table.rows]
     widths = [max(len(row[index]) for row in (titles, *rows)) for index in range(len(titles))]
+
+    room = math.inf if width is None else width - sum(widths[1:]) - 2 * len(widths[1:])
+    if _NARROWEST <= room < widths[0]:
+        names = [_wrapped(row[0], int(room), hanging=2) for row in rows]
+        widths[0] = max(len(line) for lines in ([titles[0]], *names) for line in lines)
+    else:
+        names = [[row[0]] for row in rows]
 
     def line(cells: tuple[str, ...]) -> str:
         aligned = (
@@ -78,7 +89,8 @@ def _grid(table: Table) -> list[str]:
         )
         return "  ".join(aligned).rstrip()
 
-    return [line(titles), "  ".join("-" * width for width in widths), *(line(row) for row in rows)]
+    broken = [part for row, (name, *rest) in zip(rows, names, strict=True) for part in (line((name, *row[1:])), *rest)]
+    return [line(titles), "  ".join("-" * width for width in widths), *broken]
 
 
 def _wrapped(text: str, width: int | None, hanging: int = 0) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from bisect import bisect
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import torch
 
 from closedform.words.errors import InputError
 from closedform.words.text import printable
@@ -110,7 +112,10 @@ def _disagreement(first: str, wanted: Any, name: str, labels: Any) -> str:
 
 def _row_labels(data: Any) -> Any:
     """Return the labels of the rows, as a pandas index or as those of a file, or None where rows have none."""
-    if isinstance(labels := getattr(data, "row_labels", None), RowLabels):
+    if data is None or isinstance(data, np.ndarray | torch.Tensor):
+        return None
+    # Looked up without running code of the user's own class.
+    if isinstance(labels := inspect.getattr_static(data, "row_labels", None), RowLabels):
         return labels
     pandas, xarray = sys.modules.get("pandas"), sys.modules.get("xarray")
     if pandas is not None and isinstance(data, (pandas.DataFrame, pandas.Series)):
