@@ -397,6 +397,7 @@ class Training:
         setting, optimizer = self.setting, self.setting.optimizer
         if optimizer is None:
             return "no optimizer was given"
+
         if self.no_closed_form and setting.full_batch:
             why = f"{self.no_closed_form}, so it has no forecast"
         elif not setting.full_batch:
@@ -407,6 +408,7 @@ class Training:
             )
         else:
             why = f"{optimizer.name} has no forecast"
+
         if self.rehearsal is None:
             return f"{why} and was not rehearsed here; d.rehearse(...) runs it"
         if self.rehearsed_in_full and self.cancels:
@@ -417,6 +419,7 @@ class Training:
         if self.rehearsed_in_full and self.course is not None:
             least, most = short(self.course.least), short(self.course.most)
             return f"rounding decides how {optimizer.name} ends here: an excess loss of {least} to {most}"
+
         rehearsed = plural(float(self.rehearsal.steps[-1]), "step")
         given = f"of {setting.steps:,}" if setting.steps is not None else "were rehearsed, and no steps= given"
         return f"{why}, and only {rehearsed} {given}" + (" were rehearsed" if setting.steps is not None else "")
