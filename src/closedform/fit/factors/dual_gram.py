@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.threads import one_thread
 from closedform.fit.claims import Claims, RowClaims
 from closedform.fit.factors.base import Cost, Factor, Facts, cost
 from closedform.fit.factors.gram import GramMethod
@@ -51,16 +52,17 @@ class _DualGram(GramMethod, ABC):
     def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
         X, p = problem.gathered.X, problem.n_columns
         m = X.shape[0]
-        # Equations that are to be met have no scale of their own: powers of two put them on a par, with one for all.
-        peaks = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
-        row_scale = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
-        gram = torch.zeros(m, m, dtype=self.dtype, device=X.device)
-        engine = problem.gathered.engine
-        engine.row_gram_(gram, X, row_scale)
-        bordered = problem.bias and not facts.nearest
-        if problem.bias and facts.nearest:
-            gram += torch.outer(row_scale, row_scale).to(self.dtype)
-        root, found = self.root(gram, torch.ones_like(row_scale), "row", "the Gram matrix of the rows")
+        with one_thread(m, X.device, targets=problem.n_targets):
+            # Equations that are to be met have no scale of their own: powers of two put them on a par, one for all.
+            peaks = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
+            row_scale = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
+            gram = torch.zeros(m, m, dtype=self.dtype, device=X.device)
+            engine = problem.gathered.engine
+            engine.row_gram_(gram, X, row_scale)
+            bordered = problem.bias and not facts.nearest
+            if problem.bias and facts.nearest:
+                gram += torch.outer(row_scale, row_scale).to(self.dtype)
+            root, found = self.root(gram, torch.ones_like(row_scale), "row", "the Gram matrix of the rows")
 
         equations = _Equations(problem, root, row_scale, bordered=bordered)
 
@@ -83,8 +85,7 @@ class _Equations:
     Args:
         problem: The problem.
         root: S with ``S'S`` near ``F X X' F``, where F scales the rows; near that of ``[1 | X]`` where the bias
-        counts as
-            a weight.
+            counts as a weight.
         row_scale: Diagonal of F, powers of two.
         bordered: Whether there is a bias outside the norm.
     """
