@@ -63,9 +63,8 @@ def _kind(value: Any) -> str:
 
 def _table(name: str) -> str:
     """Return an entry for a mapping: its names, and what stands behind each."""
-    lines = (
-        f"   * ``{key}``: :class:`~{value.__module__}.{value.__qualname__}`" for key, value in _value(name).items()
-    )
+    found = {key: getattr(value, "func", value) for key, value in _value(name).items()}  # what partial() calls
+    lines = (f"   * ``{key}``: :class:`~{value.__module__}.{value.__qualname__}`" for key, value in found.items())
     return f".. py:data:: {name}\n\n" + "\n".join(lines) + "\n"
 
 
