@@ -153,6 +153,9 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
         # Every run goes its own way, among losses like those of the two.
         last = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
         least, most = min(left, float(last.min()) / _ROUNDING_DOUBT), max(most, float(last.max()))
+        # Who has come to rest at the minimum stays there until rounding lets go of it, which no rehearsal can date.
+        if min(float(excess.min()), float(twin.min())) <= _ROUNDING_DOUBT * rounding:
+            least = 0.0
     return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]), last)
 
 

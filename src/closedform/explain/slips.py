@@ -34,6 +34,12 @@ _HIGHEST = 1000.0
 _BATCH_NORM_EPS = 1e-5
 #: Share of the points at which a loss turns from which on it is called random.
 _JUMPY = 0.3
+#: Share beyond which it is not: random numbers turn at two points of three, and steps to and fro at all of them.
+_SWINGS = 0.9
+#: Lags at which changes of a loss are looked at, beyond the next one; a swing of any period shows at one of them.
+_LAGS = (2, 3, 4, 5)
+#: Correlation from which on they are related. By chance that of n points is about the inverse of the root of n.
+_RELATED = 0.5
 #: Points that have to fit before a slip is named.
 _ENOUGH = 4
 
@@ -312,6 +318,9 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
     first = float(found.expected[0])
     if found.starts and abs(float(found.recorded[0]) - first) > _SAME * first:
         return None
+    # Steps that are divided by the gradients are alike on rows of any size: nothing shows that these are the rows.
+    if not found.starts and optimizer.kind != "sgd":
+        return None
     if not found.starts and max(abs(share / shares[0] - 1) for share in shares[:_ENOUGH]) > _SAME:
         return None
 
@@ -372,7 +381,7 @@ def _random(case: Case, found: Comparison) -> Slip | None:
     if not 0.5 < float(recorded[0] / expected[0]) < 2.0:
         return None
     turns, smooth = _turns(recorded), _turns(expected)
-    if turns < _JUMPY or smooth > turns / 2:
+    if not _JUMPY <= turns <= _SWINGS or smooth > turns / 2 or not _unrelated(recorded):
         return None
     return Slip(
         "The recorded losses are random: a layer in train mode (dropout, batch norm), or batches of rows",
@@ -380,6 +389,18 @@ def _random(case: Case, found: Comparison) -> Slip | None:
         f"{short(100 * smooth)}%.",
         "# pass batch_size=, or the rows as the layer gets them; model.eval() where dropout is not meant",
     )
+
+
+def _unrelated(losses: Tensor) -> bool:
+    """Whether losses go up and down as random numbers do, and not as a swing does.
+
+    Differences of independent numbers are correlated with the next ones, with which they share a number, and with no
+    others; those of a swing are with others again, at one lag or another.
+    """
+    changes = torch.diff(losses.clamp_min(torch.finfo(losses.dtype).tiny).log())
+    changes = changes - changes.mean()
+    size = float(changes.square().sum())
+    return size > 0 and all(abs(float(changes[:-lag] @ changes[lag:])) < _RELATED * size for lag in _LAGS)
 
 
 def _turns(losses: Tensor) -> float:
