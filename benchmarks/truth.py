@@ -417,7 +417,9 @@ def judge(setup: Setup, score: Score) -> None:
     if course is not None and setup.batch_size is None:
         left = course.left
         if course.most > ABOUT * course.least and course.how != "extrapolated":
-            within = course.least / ABOUT - floor <= end <= ABOUT * course.most + floor
+            # Training stops where it has diverged, and says no more of how far it would have gone.
+            gone = min(end, course.least) > GONE
+            within = gone or course.least / ABOUT - floor <= end <= ABOUT * course.most + floor
             score.add(
                 f"left, {course.how}, within bounds", within, f"{note}, said {course.least:.3g} to {course.most:.3g}"
             )
