@@ -236,7 +236,9 @@ def _uphill(case: Case, found: Comparison) -> Slip | None:
 
 def _rates(case: Case, found: Comparison) -> list[float]:
     """Learning rates of the recorded steps, as multiples of the one given; empty where they cannot be told."""
-    if found.every != 1:
+    history, steps = case.setting.history, case.setting.steps
+    # Fewer points than steps may be those of every so many: one direction that grows alike has another rate then.
+    if found.every != 1 or (history is not None and steps is not None and history.numel() < steps):
         return []
     # Of a record that starts after the first step, the first point tells of it.
     return recorded_rates(case, found.recorded[1:] if found.starts else found.recorded)
