@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import closedform as cf
+import fresh
 from closedform import trainers
-from processes import in_processes
 
 
 class Net(nn.Module):
@@ -117,27 +118,28 @@ def test_processes_without_a_group_are_refused() -> None:
 
 
 #: What each of two ranks does: its own uneven part of the rows; then a part that cannot be fitted on one of them.
-RANK = """
-import json, sys, torch
-sys.path.insert(0, sys.argv[3])
+IMPORTS = """
+import json, os, torch
 from test_trainers import Fitting, Net, Trainer, rows
 import closedform as cf
-rank, file = int(sys.argv[1]), sys.argv[2]
+"""
+RANK = """
 torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
 X, net = rows(), Net(3).double()
 labels = X[:, :3].argmax(1)
 mine = slice(0, 37) if rank == 0 else slice(37, 100)
 trainer = Trainer(X[mine], labels[mine])
 trainer.world_size = 2
 Fitting(l2=0.5).on_train_epoch_end(trainer, net)
-print(json.dumps([net.head.weight.tolist(), net.head.bias.tolist(), net.logged]))
+print(json.dumps([net.head.weight.tolist(), net.head.bias.tolist(), net.logged]), flush=True)
 bad = Trainer(X[mine], X[mine] if rank else labels[mine])
 bad.world_size = 2
 try:
     Fitting().on_train_epoch_end(bad, net)
 except cf.ClosedformError as error:
-    print(json.dumps([str(error), net.head.weight.tolist()]))
+    print(json.dumps([str(error), net.head.weight.tolist()]), flush=True)
+os._exit(0)
 """
 
 
@@ -145,7 +147,7 @@ except cf.ClosedformError as error:
 def test_several_processes_fit_the_head_of_one(tmp_path: Path) -> None:
     X, net = rows(), Net(3).double()
     Fitting(l2=0.5).on_train_epoch_end(Trainer(X, X[:, :3].argmax(1)), net)
-    told = in_processes(RANK, 2, tmp_path)
+    told = [[json.loads(line) for line in text.splitlines()] for text in fresh.run_ranks(IMPORTS, RANK, 2, tmp_path)]
     assert told[0] == told[1]
     (weight, bias, logged), (message, after) = told[0]
     for values, parameter in ((weight, net.head.weight), (bias, net.head.bias)):

@@ -106,8 +106,9 @@ def _batches(advice: str, size: int) -> Callable[[Case], Folklore]:
         if rows <= size or not math.isfinite(case.landscape.spectrum.learning_rate_limit):
             return Folklore(advice, "no change", before, math.nan, f"There are only {rows} rows.")
 
-        limit = case.training.mini_batch(SAFETY * case.landscape.spectrum.learning_rate_limit, size).lr_limit
-        b = case.training.mini_batch(min(limit / 2, SAFETY * case.landscape.spectrum.learning_rate_limit), size)
+        b = case.training.mini_batch(SAFETY * case.landscape.spectrum.learning_rate_limit, size)
+        if b.lr_limit / 2 < b.lr:
+            b = case.training.mini_batch(b.lr_limit / 2, size)
         passes = b.steps_to(case.training.goal_excess) * size / rows
         if math.isinf(passes) and b.noise_floor > case.training.goal_excess:
             share = short(b.noise_floor / case.landscape.reference_excess)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from closedform.losses.criterion import class_factors, refuse_rows
-from closedform.losses.reduction import check_reduction, positives_times, reduced
+from closedform.losses.margins import MarginLoss
+from closedform.losses.reduction import check_reduction, reduced
 from closedform.words.errors import InputError
 
 __all__ = ["Absolute", "Hinge", "HingeLoss", "Kinked", "Pinball", "PinballLoss"]
@@ -135,7 +136,7 @@ class PinballLoss(nn.Module):
 
 
 @final
-class HingeLoss(nn.Module):
+class HingeLoss(MarginLoss):
     """``max(0, 1 - t z)`` for targets t of -1 and 1, as a module that also trains.
 
     Args:
@@ -151,14 +152,6 @@ class HingeLoss(nn.Module):
         tensor(0.2500)
     """
 
-    pos_weight: Tensor | None
-
-    def __init__(self, reduction: str = "mean", *, pos_weight: Tensor | None = None) -> None:
-        super().__init__()
-        check_reduction(reduction)
-        self.reduction = reduction
-        self.register_buffer("pos_weight", pos_weight)
-
     @override
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return reduced(positives_times((1 - target * output).clamp_min(0), target, self.pos_weight), self.reduction)
+    def of_shortfall(self, shortfall: Tensor) -> Tensor:
+        return shortfall

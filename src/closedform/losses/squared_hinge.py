@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from closedform.losses.criterion import AttainedLoss, refuse_rows
-from closedform.losses.reduction import check_reduction, positives_times, reduced
+from closedform.losses.margins import MarginLoss
+from closedform.losses.reduction import positives_times
 
 __all__ = ["SquaredHinge", "SquaredHingeLoss"]
 
@@ -56,7 +57,7 @@ class SquaredHinge(AttainedLoss):
 
 
 @final
-class SquaredHingeLoss(nn.Module):
+class SquaredHingeLoss(MarginLoss):
     """``max(0, 1 - t z)^2`` for targets t of -1 and 1, as a module that also trains.
 
     Args:
@@ -72,15 +73,6 @@ class SquaredHingeLoss(nn.Module):
         tensor(0.5000)
     """
 
-    pos_weight: Tensor | None
-
-    def __init__(self, reduction: str = "mean", *, pos_weight: Tensor | None = None) -> None:
-        super().__init__()
-        check_reduction(reduction)
-        self.reduction = reduction
-        self.register_buffer("pos_weight", pos_weight)
-
     @override
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        losses = (1 - target * output).clamp_min(0).square()
-        return reduced(positives_times(losses, target, self.pos_weight), self.reduction)
+    def of_shortfall(self, shortfall: Tensor) -> Tensor:
+        return shortfall.square()

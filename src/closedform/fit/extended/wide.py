@@ -16,7 +16,7 @@ from closedform.fit.extended.preconditioner import from_triangle
 from closedform.fit.extended.refinement import refine
 from closedform.fit.problem import Problem
 from closedform.numerics.expansion import accumulate_, renormalise, two_sum
-from closedform.numerics.scaling import power_of_two_exponents
+from closedform.numerics.scaling import power_of_two_exponents, powers_of_two
 from closedform.numerics.slices import cut_, exponents_of, scaled
 from closedform.rows import Block
 
@@ -46,7 +46,7 @@ class _Transposed(Operand):
             X, Y = X[rows.weight > 0], Y[rows.weight > 0]
 
         #: One power of two for a target; that of the design is for weighted rows, and weights are no matter here.
-        self.target_unit = torch.ldexp(torch.ones_like(Y[0]), -power_of_two_exponents(Y.abs().amax(0)))
+        self.target_unit = powers_of_two(-power_of_two_exponents(Y.abs().amax(0)))
         Y = exactly(Y, self.target_unit)
         #: One power of two for all features; the weights are that much larger.
         self.feature_unit = torch.ldexp(X.new_ones(()), -power_of_two_exponents(X.abs().max()))

@@ -20,7 +20,7 @@ from closedform.numerics.extremes import Extremes
 from closedform.numerics.least_norm import LeastNorm
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
-from closedform.numerics.scaling import power_of_two_exponents
+from closedform.numerics.scaling import power_of_two_exponents, powers_of_two
 from closedform.words.errors import FactorBreakdown
 
 __all__ = ["Dual"]
@@ -158,7 +158,7 @@ def _equations(problem: Problem, facts: Facts) -> _Equations:
     if not facts.ridge:
         # Where the equations can be met, their scale is free: powers of two put them on a par.
         peaks = M.abs().amax(0)
-        exact = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
+        exact = powers_of_two(-power_of_two_exponents(peaks))
         row_scale = torch.where(row_scale > 0, exact, 0.0)
         kept = row_scale > 0
         if not bool(kept.all()):

@@ -18,7 +18,7 @@ from closedform.fit.refinement import ByMultipliers
 from closedform.fit.row_space import adjoint_product
 from closedform.numerics.rank import Rank
 from closedform.numerics.root import TriangularRoot
-from closedform.numerics.scaling import power_of_two_exponents
+from closedform.numerics.scaling import power_of_two_exponents, powers_of_two
 
 __all__ = ["DualGram32", "DualGram64"]
 
@@ -55,7 +55,7 @@ class _DualGram(GramMethod, ABC):
         with one_thread(m, X.device, targets=problem.n_targets):
             # Equations that are to be met have no scale of their own: powers of two put them on a par, one for all.
             peaks = torch.linalg.vector_norm(X, dim=1, dtype=torch.float64)
-            row_scale = torch.ldexp(torch.ones_like(peaks), -power_of_two_exponents(peaks))
+            row_scale = powers_of_two(-power_of_two_exponents(peaks))
             gram = torch.zeros(m, m, dtype=self.dtype, device=X.device)
             engine = problem.gathered.engine
             engine.row_gram_(gram, X, row_scale)
