@@ -41,7 +41,7 @@ from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, OneHotRows, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.block import Extent
-from closedform.rows.folds import NormalEquations, ResidualSums, RowsApart, RowSpace, SketchedRows, TriangleOfRows
+from closedform.rows.folds import Dependence, NormalEquations, ResidualSums, RowsApart, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
 from covering import parametrize_covering
 from walkers import Parts
@@ -110,6 +110,11 @@ def _order(problem: Problem) -> Tensor:
     return torch.arange(1, problem.rows.n_rows, 3)
 
 
+def _dependence(problem: Problem) -> Dependence:
+    chosen, others = torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4])
+    return Dependence(problem.columns, chosen, others, gaussian(3, 3), _order(problem))
+
+
 def _layer(seed: int) -> Weights:
     return Weights(gaussian(K, P - 1, seed=seed), gaussian(K, seed=seed))
 
@@ -129,7 +134,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     Accumulated: lambda p: Accumulated(P - 1, K),
     TriangleOfRows: lambda p: TriangleOfRows(p.design.columns, _empty(p)),
     SketchedRows: lambda p: SketchedRows(p.columns, 20, 5),
-    RowSpace: lambda p: RowSpace(p.columns, gaussian(P, 2), _order(p)),
+    Dependence: _dependence,
     Spread: lambda p: Spread(p.columns, gaussian(K)),
     Means: lambda p: Means(P - 1, 0.5, torch.full((K,), 0.25, dtype=torch.float64)),
     CentredSums: lambda p: CentredSums(_path(p).centring, P - 1),
@@ -239,6 +244,16 @@ def test_any_cut_gives_the_same(name: str, parts: int, weighted: bool) -> None:
     for one, other in zip(answers(kind, whole), answers(kind, split), strict=True):
         size = float(one.abs().max()) if one.numel() else 1.0
         torch.testing.assert_close(other, one, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("chosen", [(0, 2, 5), (1, 4), (0,)])
+def test_normal_equations_of_some_columns_are_those_of_all(chosen: tuple[int, ...]) -> None:
+    problem, columns = problem_of(table()), torch.tensor(chosen)
+    whole = problem.rows.walk(NormalEquations(problem.columns, torch.float64))
+    some = problem.rows.walk(NormalEquations(problem.columns, torch.float64, chosen=columns))
+    torch.testing.assert_close(some.gram.triu(), whole.gram.triu()[columns][:, columns], rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(some.cross, whole.cross[columns], rtol=1e-13, atol=1e-12)
+    torch.testing.assert_close(some.fresh().applied, whole.applied[columns])
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -85,6 +85,13 @@ class Problem:
         sums = self.rows.walk(ResidualSums(self.columns, -V, None if offset is None else -offset, targets=False))
         return sums.adjoint if self.l2 == 0 else sums.adjoint + self.penalty.square().unsqueeze(1) * Z
 
+    def images(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``(A'A + P'P) Z`` and the lengths of the columns of A Z with those of P Z under them, in one pass."""
+        V, offset = self.columns.raw(Z)
+        sums = self.rows.walk(ResidualSums(self.columns, -V, None if offset is None else -offset, targets=False))
+        penalised = self.penalty.unsqueeze(1) * Z
+        return sums.adjoint + self.penalty.unsqueeze(1) * penalised, (sums.squares + penalised.square().sum(0)).sqrt()
+
     def gradient(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``A'(B - A Z) - P'P Z``, shape ``(columns, targets)``, and the squared residual norms ``(targets,)``.
 

@@ -111,4 +111,4 @@ def columns_involved(null_vectors: Tensor, share: float = 0.1) -> tuple[int, ...
         return ()
     weight = torch.linalg.vector_norm(null_vectors, dim=0)
     order = torch.argsort(weight, descending=True)
-    return tuple(int(i) for i in order if weight[i] >= share * weight[order[0]])
+    return tuple(order[weight[order] >= share * weight[order[0]]].tolist())

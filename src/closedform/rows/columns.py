@@ -63,6 +63,12 @@ class Columns:
         """Return the same matrix with some of the targets."""
         return replace(self, target_scale=self.target_scale[targets])
 
+    def among(self, chosen: Tensor) -> tuple[Columns, Tensor]:
+        """Return the matrix of some columns, ascending, and the numbers of their features."""
+        first = int(self.bias)
+        bias = self.bias and bool((chosen[:1] == 0).any())
+        return replace(self, bias=bias, scale=self.scale[chosen]), chosen[int(bias) :] - first
+
     def raw(self, Z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return D Z split into the features' part ``(features, k)`` and the bias part ``(k,)`` or None."""
         V = Z * self.column

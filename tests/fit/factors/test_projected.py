@@ -35,8 +35,10 @@ def test_weights_of_least_norm(dtype: torch.dtype, rows: int, columns: int, rank
     np.testing.assert_allclose(solution.weight.T.double().numpy(), by_lapack(X, Y), atol=1e3 * eps, rtol=1e3 * eps)
 
 
-def test_it_is_what_a_tall_table_with_dependent_columns_gets() -> None:
-    X, Y = deficient(4000, 40, 20), gaussian(4000, 1, seed=2)
+# With more columns those chosen are worse conditioned than the rows, so that the rows correct the null vectors.
+@pytest.mark.parametrize(("rows", "columns", "rank"), [(4000, 40, 20), (2400, 300, 299), (2400, 300, 150)])
+def test_it_is_what_a_tall_table_with_dependent_columns_gets(rows: int, columns: int, rank: int) -> None:
+    X, Y = deficient(rows, columns, rank), gaussian(rows, 1, seed=2)
     assert cf.solve(X, Y).attempts[-1].method == METHOD
 
 

@@ -6,6 +6,9 @@ import math
 import sys
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from closedform.engine.threads import spectrum_of
 from closedform.fit.factors.base import Facts
 from closedform.fit.problem import Problem
@@ -15,7 +18,7 @@ from closedform.numerics.root import Root
 from closedform.words.errors import FactorBreakdown
 from closedform.words.numbers import plural
 
-__all__ = ["require_full_rank", "rounding_seen"]
+__all__ = ["longest_image", "require_full_rank", "rounding_seen"]
 
 # The estimate of the smallest singular value comes from above; this far from the cut it settles the question.
 _MARGIN = 30.0
@@ -35,6 +38,23 @@ def rounding_seen(problem: Problem, largest: float) -> float:
         largest: Largest singular value of the matrix.
     """
     return max(_SEEN * largest, sys.float_info.epsilon / 2 * problem.frobenius_norm)
+
+
+def longest_image(problem: Problem, null: Tensor, images: tuple[Tensor, Tensor], root: Root, limit: float) -> float:
+    """Return the longest image of null vectors: as it is or, beyond a limit, when the rows have corrected the vectors.
+
+    Args:
+        problem: The problem.
+        null: Unit vectors orthogonal to what a factor says of the row space, ``(columns, k)``.
+        images: What :meth:`Problem.images` says of them.
+        root: The factor, by which what its rounding left of the row space in them is taken out.
+        limit: How long an image may be that is not looked at again.
+    """
+    products, lengths = images
+    if float(lengths.max()) <= limit:
+        return float(lengths.max())
+    null = null - root.solve(root.adjoint_solve(products))
+    return float(problem.image_norms(null / torch.linalg.vector_norm(null, dim=0)).max())
 
 
 def require_full_rank(root: Root, facts: Facts, reference: float = 0.0, rounding: float = 0.0) -> tuple[Rank, Extremes]:

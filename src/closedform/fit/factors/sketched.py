@@ -21,7 +21,7 @@ from closedform.engine.triangles import COMPILED, cholesky_of
 from closedform.fit.claims import Claims
 from closedform.fit.factors.base import Cost, Factor, Facts, Method, cost, rounding_contraction
 from closedform.fit.factors.gram import Gram64
-from closedform.fit.factors.rank_check import require_full_rank, rounding_seen
+from closedform.fit.factors.rank_check import longest_image, require_full_rank, rounding_seen
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import ByGradient, WithinRowSpace
 from closedform.numerics.embedding import NONZEROS
@@ -188,14 +188,8 @@ def _agree(problem: Problem, kept: SpectralRoot, null: Tensor) -> bool:
         mix = torch.randn(null.shape[1], _PROBES, dtype=torch.float64, device="cpu", generator=generator)
         null = null @ mix.to(null.device)
     limit = rounding_seen(problem, float(kept.values[0]))
-    for corrected in (False, True):
-        if corrected:
-            # What rounding in the sketch left of the row space in them.
-            null = null - kept.solve(kept.adjoint_solve(problem.normal_product(null)))
-        null = null / torch.linalg.vector_norm(null, dim=0)
-        if float(problem.image_norms(null).max()) <= limit:
-            return True
-    return False
+    null = null / torch.linalg.vector_norm(null, dim=0)
+    return longest_image(problem, null, problem.images(null), kept, limit) <= limit
 
 
 def _ratios(facts: Facts) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.choice import engine_for
 from closedform.rows.block import Block, Extent
 from closedform.rows.columns import Columns
 from closedform.rows.fold import SumFold
@@ -18,6 +19,9 @@ __all__ = ["NormalEquations"]
 _FAR = 1e15
 #: Rows for each column of a block in memory: what a call adds up at its end, columns squared, does not count then.
 _ROWS_A_COLUMN = 8
+
+#: Rows of a block of which some columns are copied: few enough for the copy to stay in the outer caches.
+_COPIED_ROWS = 2048
 
 
 @final
@@ -33,6 +37,7 @@ class NormalEquations(SumFold):
         bfloat16: Whether the entries of A and B are rounded to bfloat16 first; then the sums are float32.
         order: The rows that count, ascending, int64, or None for all.
         factor: Upper triangle that ``[1 | X]`` is multiplied by, ``(columns, columns)``, or None.
+        chosen: Numbers of the columns that count, ascending, int64, or None for all.
 
     Attributes:
         applied: The scale of the columns that the sums have in them, ``(columns,)``.
@@ -49,7 +54,13 @@ class NormalEquations(SumFold):
         bfloat16: bool = False,
         order: Tensor | None = None,
         factor: Tensor | None = None,
+        chosen: Tensor | None = None,
     ) -> None:
+        self._whole, self._chosen = columns, chosen
+        self._features: Tensor | None = None
+        self._room = columns.scale.new_empty(0)
+        if chosen is not None:
+            columns, self._features = columns.among(chosen)
         self._columns, self._bfloat16, self._order, self._factor = columns, bfloat16, order, factor
         scale = columns.scale
         least, most = columns.scale_range
@@ -70,15 +81,20 @@ class NormalEquations(SumFold):
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return max(extent.pass_rows, _ROWS_A_COLUMN * self._columns.n_columns if extent.in_memory else 0)
+        least = _ROWS_A_COLUMN * self._columns.n_columns if extent.in_memory else 0
+        return max(extent.pass_rows, least) if self._features is None else _COPIED_ROWS
 
     @override
     def add(self, block: Block) -> None:
         order = None if self._order is None else block.among(self._order)
-        block.engine.normal_equations_(
+        X, engine = block.X, block.engine
+        if self._features is not None:
+            X = self._selected(X)
+            engine = engine_for(X)
+        engine.normal_equations_(
             self.gram,
             self.cross,
-            block.X,
+            X,
             block.Y,
             self._columns.target_scale,
             row_scale=None if block.weight is None else block.weight.sqrt(),
@@ -90,6 +106,13 @@ class NormalEquations(SumFold):
         )
         self.rows += block.X.shape[0] if order is None else order.shape[0]
 
+    def _selected(self, X: Tensor) -> Tensor:
+        """Return the features that count, in memory that one block after the other is copied to."""
+        assert self._features is not None
+        if self._room.shape[0] < X.shape[0] or self._room.dtype != X.dtype:
+            self._room = X.new_empty(X.shape[0], self._features.shape[0])
+        return torch.index_select(X, 1, self._features, out=self._room[: X.shape[0]])
+
     @override
     def merge(self, other: Self) -> None:
         self.add_sums(other)
@@ -98,7 +121,12 @@ class NormalEquations(SumFold):
     @override
     def fresh(self) -> Self:
         return type(self)(
-            self._columns, self.gram.dtype, bfloat16=self._bfloat16, order=self._order, factor=self._factor
+            self._whole,
+            self.gram.dtype,
+            bfloat16=self._bfloat16,
+            order=self._order,
+            factor=self._factor,
+            chosen=self._chosen,
         )
 
     @override
