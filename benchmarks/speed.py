@@ -9,9 +9,11 @@ docs/benchmarks.md says how to read it.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,6 +37,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pause", type=float, default=None, help="seconds of rest before a run; 0.1, with --quick 0.06"
     )
+    parser.add_argument("--busy", action="store_true", help="keep one other process busy on each core meanwhile")
     parser.add_argument("--one-process", action="store_true", help="all methods in one process, to see what that does")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--resume", action="store_true", help="go on where the run that wrote the JSON file stopped")
@@ -83,6 +86,7 @@ def main(words: list[str] | None = None) -> None:
         "quick": arguments.quick,
         "pause": settings.pause,
         "one_process": settings.one_process,
+        "busy": arguments.busy,
         "missing": missing(),
         "seconds": 0.0,
         "left_out": [],
@@ -92,7 +96,7 @@ def main(words: list[str] | None = None) -> None:
     }
     if arguments.resume and arguments.json.exists():
         stopped = json.loads(arguments.json.read_text(encoding="utf-8"))
-        changed = [name for name in ("processor", "threads", "quick") if stopped[name] != record[name]]
+        changed = [name for name in ("processor", "threads", "quick", "busy") if stopped.get(name) != record[name]]
         if changed:
             sys.exit(f"{arguments.json} was measured with another {' and '.join(changed)}; nothing is measured.")
         record |= {name: stopped[name] for name in ("date", "results", "sweeps", "seconds")}
@@ -100,6 +104,8 @@ def main(words: list[str] | None = None) -> None:
     print(f"{record['processor']}, {settings.threads} threads, {settings.repeats} runs of each method")
     for peer in record["missing"]:
         print(f"not installed: {peer['peer']:<26} {peer['install']}")
+    if arguments.busy:
+        _keep_busy(arguments.threads)
     begun = time.perf_counter()
     counted_from = begun - record["seconds"]
     for problem in QUICK if arguments.quick else FULL:
@@ -127,6 +133,16 @@ def main(words: list[str] | None = None) -> None:
         print(f"left out, because the time was over: {name}")
     _write(arguments, record, counted_from)
     print(f"\n{record['seconds']:.0f} s in all")
+
+
+def _keep_busy(processes: int) -> None:
+    """Start processes that never rest, each on a core of its own, and end them with this one."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    for number in range(processes):
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        atexit.register(busy.kill)
+        if cores:
+            os.sched_setaffinity(busy.pid, {cores[number % len(cores)]})
 
 
 def _write(arguments: argparse.Namespace, record: dict[str, Any], begun: float) -> None:

@@ -126,6 +126,8 @@ class Worker:
 
     def pools(self) -> list[dict[str, Any]]:
         """Return the thread pools that the libraries of the child have, as threadpoolctl finds them."""
+        if self._connection.closed:
+            return []
         self._connection.send(_POOLS)
         return self._connection.recv()
 

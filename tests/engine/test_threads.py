@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import closedform as cf
-from closedform.engine import products
+from closedform.engine import compiled, products
 from closedform.engine.choice import engine_for
 from closedform.engine.threads import all_threads, one_thread, team
 
@@ -60,8 +60,29 @@ def test_an_error_inside_gives_the_threads_back() -> None:
         raise ValueError("inside")
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_passes_of_a_solve_find_all_threads(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("rows", "columns"), [(1100, 40), (9000, 24)])
+def test_a_gram_matrix_has_the_same_bits_by_few_and_many_threads(
+    monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("closedform.engine.threads.NUMBERS_FOR_ONE", 1)
+    X = torch.randn(rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    try:
+        for count in (1, 2, 3, 4):
+            torch.set_num_threads(count)
+            sums = torch.zeros(columns, columns, dtype=dtype), torch.zeros(columns, 1, dtype=dtype)
+            engine_for(X).normal_equations_(*sums, X, X[:, :1], torch.ones(1, dtype=torch.float64))
+            found.append(torch.cat([sums[0].triu(), sums[1]], 1))
+    finally:
+        torch.set_num_threads(3)
+    assert float(found[0].diagonal().min()) > 0.8 * rows
+    if compiled.available():
+        assert all(torch.equal(found[0], other) for other in found)
+
+
+@pytest.mark.parametrize("by_loops", [True, False])
+def test_passes_of_a_solve_find_all_threads(monkeypatch: pytest.MonkeyPatch, by_loops: bool) -> None:
     seen: list[int] = []
     residual_sums_ = products._residual_sums_
 
@@ -70,11 +91,11 @@ def test_passes_of_a_solve_find_all_threads(monkeypatch: pytest.MonkeyPatch, com
         residual_sums_(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(products, "_residual_sums_", watched)
-    if not compiled:
+    if not by_loops:
         monkeypatch.setattr("closedform.engine.compiled.library", None)
     X = torch.randn(200, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert cf.solve(X, X[:, :2].clone()).certificate.accepted
-    assert set(seen) == (set() if compiled else {3})
+    assert set(seen) == (set() if by_loops else {3})
 
 
 def test_an_interrupted_solve_gives_the_threads_back() -> None:

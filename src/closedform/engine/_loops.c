@@ -261,8 +261,22 @@ static void *lay_out_factor(const double *triangle, Py_ssize_t columns, int doub
     return panels;
 }
 
+/* How many parts a product over m rows has: the same for few and many threads, as long as no more threads than that are
+   there, so that the sums are; and a power of two, which two or four threads share evenly. Where other work holds one
+   of them up, the others take its parts. A part has rows enough for its sums to be no more than a few of a hundred of
+   its work, but for a product of few rows; parts of many columns are only as many as memory is fit for. */
+static int gram_parts(Py_ssize_t m, size_t bytes, int threads) {
+    const Py_ssize_t groups = (m + DEPTH - 1) / DEPTH, least = groups < 4 ? groups : 4;
+    const Py_ssize_t worth = groups / 4 > least ? groups / 4 : least, fit = MOST_GRAM / (Py_ssize_t)bytes;
+    int parts = 1;
+    while (2 * parts <= worth && 2 * parts <= fit && 2 * parts <= MAX_PARTS) parts *= 2;
+    threads = clamp_threads(threads, groups);
+    return parts > threads ? parts : threads;
+}
+
 /* Run the worker on `count` parts like the first, each with rows of its own, and add their tiles to gram and cross. */
-static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int double_sums, void *gram, void *cross) {
+static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int threads, int double_sums, void *gram,
+                       void *cross) {
     Gram *parts = calloc(count, sizeof(Gram));
     int failed = !parts;
     for (int i = 0; parts && i < count; i++) {
@@ -274,7 +288,7 @@ static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int
     }
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS;
-        run(worker, parts, sizeof(Gram), count, count);
+        run(worker, parts, sizeof(Gram), count, clamp_threads(threads, count));
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
         if (!failed && double_sums) gram64_gather(parts, count, gram, cross);
         if (!failed && !double_sums) gram32_gather(parts, count, gram, cross);
@@ -300,7 +314,7 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
         return NULL;
     }
     const Py_ssize_t m = transposed ? x.n : order ? counted : x.m, n = transposed ? x.m : x.n;
-    const int double_sums = bits == 64, count = clamp_threads(threads, (m + DEPTH - 1) / DEPTH);
+    const int double_sums = bits == 64;
     const Py_ssize_t width = double_sums ? 8 : 16, columns = n + (ones ? 1 : 0), panels = (columns + width - 1) / width;
     /* Targets fill the last panel up; but for a factor, which multiplies whole panels. */
     const Py_ssize_t y_from = factor ? panels * width : columns, y_panels = (y_from + y.n + width - 1) / width - panels;
@@ -321,7 +335,9 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
                        .columns = columns,
                        .y_from = y_from,
                        .bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width};
-    const int failed = gather_gram(worker, &like, count, double_sums, POINTER(void, gram), POINTER(void, cross));
+    const int count = gram_parts(m, like.bytes, threads);
+    const int failed = gather_gram(worker, &like, count, threads, double_sums, POINTER(void, gram),
+                                   POINTER(void, cross));
     free(laid_out);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;

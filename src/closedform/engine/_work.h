@@ -30,6 +30,7 @@
 #define QUAD 4    /* rows that the loops over columns take at once */
 #define FEW 4     /* from so many vectors on the rows are packed */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
+#define MOST_GRAM ((Py_ssize_t)1 << 26) /* bytes of the sums of all parts of a product, but for one part a thread */
 
 _Static_assert(DEPTH % 64 == 0, "an eighth of the packed rows is whole tiles as well");
 _Static_assert(EXPANSION_GROUP % QUAD == 0, "rows that stand in past the end of a group are not counted");

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import final
 
-__all__ = ["available_memory", "limited_memory"]
+__all__ = ["available_memory", "group_folders", "limited_memory"]
 
 #: Where the kernel mounts its control groups.
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -83,9 +83,13 @@ def _on_this_machine() -> int:
     return max(min([available, *_left_in_groups(), *_left_in_process()]), 0)
 
 
-def _left_in_groups() -> list[int]:
-    """Return what is left under the limits of this process's control groups and of those around them."""
-    folders = {_CGROUPS, _CGROUPS / "memory"}
+def group_folders(controller: str) -> set[Path]:
+    """Return the folders of this process's control groups and of those around them, of versions 1 and 2.
+
+    Args:
+        controller: What they control, ``"memory"`` or ``"cpu"``.
+    """
+    folders = {_CGROUPS, _CGROUPS / controller}
     try:
         lines = (_PROCESS / "cgroup").read_text().splitlines()
     except OSError:
@@ -94,15 +98,19 @@ def _left_in_groups() -> list[int]:
     for line in lines:
         # "0::/a/b" of version 2, "7:memory:/a/b" of version 1.
         _, controllers, group = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
 
-        base = _CGROUPS / "memory" if controllers else _CGROUPS
+        base = _CGROUPS / controller if controllers else _CGROUPS
         inner = PurePosixPath(group.lstrip("/"))
         folders.update(base / parent for parent in (inner, *inner.parents))
+    return folders
 
+
+def _left_in_groups() -> list[int]:
+    """Return what is left under the limits of this process's control groups and of those around them."""
     left = []
-    for folder in folders:
+    for folder in group_folders("memory"):
         for limit_name, used_name in _FILES:
             try:
                 limit, used = (folder / limit_name).read_text().strip(), (folder / used_name).read_text()

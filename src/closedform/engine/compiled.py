@@ -130,8 +130,8 @@ class Compiled(Engine):
     """Rows on a CPU at the speed of memory: each is read once for all that a pass needs of it.
 
     Serves tables of float32 or float64 whose rows are contiguous, see :func:`serves`; what else is given is made
-    readable. The same call gives the same bits with any number of threads, but for products of matrices, which are
-    split by threads.
+    readable. The same call gives the same bits with any number of threads; but for products of matrices with more of
+    them than the parts that these are split into (up to 32 by their rows, fewer where sums are large).
     """
 
     @property

@@ -20,6 +20,7 @@ import torch
 
 from closedform.engine import compiled
 from closedform.engine.choice import engine_for
+from closedform.engine.threads import team
 from closedform.numerics.lu import LU
 from closedform.words.errors import InputError
 
@@ -71,7 +72,7 @@ def cache_file(device: torch.device) -> str:
     Args:
         device: Where the work will be done.
     """
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{team()} threads"
     loops = f"loops {compiled.sources()}" if compiled.available() else "no loops"
     return _cache_file(os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"), device.type, kind, loops)
 

@@ -1,4 +1,4 @@
-"""How many threads torch takes: one for small matrices, all of them for the rows.
+"""How many threads torch takes: one for small matrices, all of them for the rows, and no more than find a processor.
 
 Where a region of OpenMP opens for a few thousand numbers, its threads have to be woken, which costs a small problem
 many times its own time, and then spin on the cores that the next pass over the rows needs. All sizes from which that
@@ -8,6 +8,7 @@ is worth it stand here, in one table.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.engine.processors import known_processors
 from closedform.numerics.root import Root
 
 __all__ = [
@@ -84,19 +86,33 @@ def _set(threads: int, mkl: int) -> int:
     return 0 if _set_mkl is None else _set_mkl(mkl)
 
 
+#: How many threads torch began with, where nobody has said; 0 where the environment says.
+_UNASKED = 0 if {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys() else torch.get_num_threads()
+
+
+def _given() -> int:
+    """Return how many threads torch was given; those it took by itself only as far as they find a processor."""
+    threads = torch.get_num_threads()
+    return min(threads, known_processors().usable) if threads == _UNASKED else threads
+
+
 @final
 class _Held(threading.local):
-    #: How many threads this thread's torch had before it was held back, or 0; and what MKL was told for it.
+    #: How many threads this thread's torch may have, which is held back; or 0 where it is not.
     team = 0
-    mkl = 0
 
 
 _held = _Held()
 
 
 def team() -> int:
-    """Return how many threads a pass over the rows takes: those torch was given."""
-    return _held.team or torch.get_num_threads()
+    """Return how many threads a pass over the rows takes: those torch was given.
+
+    Where nobody has said how many (``torch.set_num_threads``, ``OMP_NUM_THREADS``), torch takes those of the machine;
+    in a container with a quota of processor time, all of them would be stopped when a few have used it up. So no more
+    count then than the affinity and the quota of this process allow.
+    """
+    return _held.team or _given()
 
 
 @final
@@ -104,33 +120,29 @@ class _Threads:
     """Holds the threads of the calling thread at a number, and gives back what they were.
 
     Args:
-        held: How many torch had before it was held back to one, or 0 to give it all of those back.
+        before: How many torch has before.
+        number: How many it is held at, or 0 for those that it may have.
         changes: Whether anything is done at all.
     """
 
-    __slots__ = ("_before", "_changes", "_held")
+    __slots__ = ("_before", "_changes", "_mkl", "_number", "_team")
 
-    def __init__(self, held: int, *, changes: bool) -> None:
-        self._held, self._changes = held, changes
+    def __init__(self, before: int, number: int, *, changes: bool) -> None:
+        self._before, self._number, self._changes = before, number, changes
 
     def __enter__(self) -> None:
         if not self._changes:
             return
-        self._before = _held.team
-        if self._held:
-            _held.team, _held.mkl = self._held, _set(1, 1)
-        else:
-            _set(_held.team, _held.mkl)
-            _held.team = 0
+        self._team = _held.team
+        _held.team = (_held.team or _given()) if self._number else 0
+        number = self._number or self._team
+        self._mkl = _set(number, number)
 
     def __exit__(self, *raised: object) -> None:
         if not self._changes:
             return
-        if self._held:
-            _set(self._held, _held.mkl)
-        else:
-            _held.mkl = _set(1, 1)
-        _held.team = self._before
+        _set(self._before, self._mkl)
+        _held.team = self._team
 
 
 def one_thread(
@@ -138,7 +150,8 @@ def one_thread(
 ) -> AbstractContextManager[None]:
     """Hold torch back to one thread on a CPU while it works on matrices of so few columns, ``most`` or less.
 
-    Other threads of the process keep theirs. Without OpenMP, or with many targets, nothing happens.
+    Other threads of the process keep theirs. With more columns, or many targets, it is held to those that find a
+    processor; without OpenMP nothing happens.
 
     Example:
         >>> import torch
@@ -149,12 +162,17 @@ def one_thread(
     """
     threads = torch.get_num_threads()
     large = columns > most or targets > TARGETS_BY_ONE
-    return _Threads(threads, changes=not (device.type != "cpu" or large or threads == 1 or _set_openmp is None))
+    if threads == 1 or device.type != "cpu" or _set_openmp is None:
+        return _Threads(threads, threads, changes=False)
+    number = _given() if large else 1
+    return _Threads(threads, number, changes=number < threads)
 
 
 def all_threads(worth: bool = True) -> AbstractContextManager[None]:
     """Give torch its threads back inside :func:`one_thread`, where that is worth their waking up."""
-    return _Threads(0, changes=worth and _held.team > 0)
+    if not (worth and _held.team):
+        return _Threads(0, 0, changes=False)
+    return _Threads(torch.get_num_threads(), 0, changes=True)
 
 
 def spectrum_of(root: Root) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from closedform.engine import compiled
+from closedform.engine.processors import busy_elsewhere, known_processors
 from closedform.engine.rates import known_rates, measured_rates
-from closedform.engine.threads import one_thread
+from closedform.engine.threads import one_thread, team
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import Certificate, certify
 from closedform.fit.certification.one_pass import certify_and_step
@@ -376,13 +377,15 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
         compiled=compiled.available(),
+        threads=team(),
+        processors=known_processors(),
     )
 
     facts = _agreed(rows, facts)
     plan = make_plan(facts, request.method)
     if plan.seconds > _WORTH_MEASURING:
         facts = _agreed(rows, replace(facts, rates=measured_rates(rows.device)))
-        plan = make_plan(facts, request.method)
+        plan = replace(make_plan(facts, request.method), busy=busy_elsewhere())
     return facts, plan
 
 

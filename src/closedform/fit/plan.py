@@ -74,11 +74,13 @@ class Plan:
         facts: The facts the plan was made from.
         steps: Every method, with its predicted cost and its reasons to refuse.
         traffic: What it took in the end, where several processes worked on the fit; else None.
+        busy: Tasks of others that ran when a plan of some length was made.
     """
 
     facts: Facts
     steps: tuple[Step, ...]
     traffic: Traffic | None = None
+    busy: int = 0
 
     @cached_property
     def able(self) -> tuple[Step, ...]:
@@ -101,6 +103,7 @@ class Plan:
             "facts": asdict(self.facts),
             "steps": [{"name": step.name, **asdict(step.cost), "refusals": list(step.refusals)} for step in self.steps],
             "traffic": None if self.traffic is None else asdict(self.traffic),
+            "busy": self.busy,
         }
 
     def __str__(self) -> str:
@@ -120,7 +123,22 @@ class Plan:
         )
         missing = [] if self.facts.compiled else [_NOT_COMPILED]
         traffic = [] if self.traffic is None else [f"  ({self.traffic})"]
-        return "\n".join(["plan, cheapest first:", *lines, speed, *traffic, *missing])
+        return "\n".join(
+            ["plan, cheapest first:", *lines, speed, f"  (threads: {self._threads()})", *traffic, *missing]
+        )
+
+    def _threads(self) -> str:
+        """Return how many threads there are of how many processors, and why not more."""
+        threads, found = self.facts.threads, self.facts.processors
+        reasons = []
+        if found.quota is not None and found.quota < found.machine:
+            reasons.append(f"the quota of this container is {found.quota:g}")
+        if found.allowed < found.machine:
+            reasons.append(f"this process may run on {found.allowed}")
+        if self.busy:
+            others = min(self.busy, found.machine)
+            reasons.append(f"other work runs on {others}, so parts of a pass go to whichever is free")
+        return "; ".join([f"{threads} of {plural(found.machine, 'processor')}", *reasons])
 
     __repr__ = __str__
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from closedform.fit.certification.certificate import TOLERANCE, Certificate
@@ -20,6 +22,8 @@ __all__ = ["Stepped", "certify_and_step"]
 _ROUNDING = TOLERANCE / 8
 #: How far the factor may be from the matrix, as probed on that pass: by so much a step shrinks what the start lacks.
 _CONTRACTION = 1e-9
+#: Backward error that rounding each coordinate to a double adds at most: by a part u, and so its image with it.
+_ROUNDED = sys.float_info.epsilon / 2
 #: Part of the targets below which residuals are rounding, which a step changes by as much as they are.
 _LEAST_RESIDUAL = 1e-9
 
@@ -31,7 +35,7 @@ class Stepped:
 
     Attributes:
         Z: ``(columns, targets)``.
-        certificate: Of the start, where it holds for these coordinates as well; else None.
+        certificate: What the measured start proves of these coordinates; None where that is not enough.
     """
 
     Z: Tensor
@@ -42,9 +46,10 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
     """Certify a start, and take the step ``S^-1 S^-T g`` with the gradient g of the same pass.
 
     The step leaves ``(I - M) S^-T g`` of the preconditioned gradient ``S^-T g``, where ``M = S^-T (A'A) S^-1`` is what
-    that pass has probed: ``factor_error`` is how far it is from the identity. So where the start needs a backward error
-    of rounding level, the coordinates after the step need no larger one, and lengths of residuals change by the square
-    of that. Where residuals are rounding themselves, or the start is not that good, nothing is claimed.
+    that pass has probed: ``factor_error`` is how far it is from the identity. So the coordinates after the step have
+    that part of the start's backward error, and what rounding each of them to a double adds, at most u; that is what
+    the certificate says of them. Lengths of residuals change by the square of a backward error of rounding level. Where
+    residuals are rounding themselves, or the start is not that good, nothing is claimed.
 
     Args:
         problem: The problem, of full rank and without a ridge.
@@ -59,4 +64,12 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
     Z = start + root.normal_solve(sums.products[0])
     good = certificate.backward_error <= _ROUNDING and certificate.factor_error <= _CONTRACTION
     seen = bool((np.sqrt(sums.totals[1]) > _LEAST_RESIDUAL * problem.target_sizes).all())
-    return Stepped(Z, certificate if good and seen and certificate.accepted else None)
+    if not (good and seen and certificate.accepted):
+        return Stepped(Z, None)
+    if torch.equal(Z, start):
+        return Stepped(Z, certificate)
+
+    error = _ROUNDED + certificate.factor_error * certificate.backward_error
+    # One change of the matrix for all targets may have to be larger than u for their rounding.
+    joint = max(error, certificate.joint_backward_error)
+    return Stepped(Z, replace(certificate, backward_error=error, joint_backward_error=joint))

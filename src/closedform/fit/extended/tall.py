@@ -184,9 +184,9 @@ class _CompiledGram(SumFold):
 def gram_additions(calls: int) -> int:
     """Return how many additions an entry of a Gram matrix goes through in so many calls of the compiled pass.
 
-    Rows that are packed at once are added up in registers, those sums to the ones of a thread, threads to what the call
-    adds up, and that to the sums of all calls. A call takes up to :data:`PASS_ROWS` rows, and may give them all to one
-    thread.
+    Rows that are packed at once are added up in registers, those sums to the ones of a part, parts to what the call
+    adds up, and that to the sums of all calls. A call takes up to :data:`PASS_ROWS` rows, and may make them all one
+    part.
     """
     split = depths()
-    return split.packed + -(-PASS_ROWS // split.packed) + split.threads + calls
+    return split.packed + -(-PASS_ROWS // split.packed) + max(split.threads, split.parts) + calls

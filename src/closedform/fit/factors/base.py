@@ -11,6 +11,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
+from closedform.engine.processors import Processors
 from closedform.engine.rates import Rates
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
@@ -42,6 +43,8 @@ class Facts:
         in_memory: Whether rows can be taken in any order.
         bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
         rates: How fast this machine is.
+        threads: How many threads a pass over the rows takes.
+        processors: What there is for them to run on.
         condition: What earlier attempts say that the condition number is at least.
         compiled: Whether the compiled passes over the rows are part of this installation.
     """
@@ -59,6 +62,8 @@ class Facts:
     in_memory: bool
     bfloat16: bool
     rates: Rates
+    threads: int
+    processors: Processors
     condition: float = 1.0
     compiled: bool = True
 
