@@ -177,6 +177,14 @@ def errors(tmp_path: Path, table: Path) -> dict[str, tuple[list[object], str]]:
         "solve suffix": (["solve", table, "--out", tmp_path / "layer.pt"], "use .safetensors"),
         "negative l2": (["solve", table, "--out", out, "--l2", -1], "l2"),
         "solve missing file": (["solve", tmp_path / "no.h5", "--out", out], "no.h5"),
+        "criterion": (["solve", table, "--criterion", "l3"], "error: --criterion l3 is not known; use one of"),
+        "quantile": (["diagnose", table, "--criterion", "quantile:2"], "--criterion quantile:2: a quantile is a"),
+        "digits": (["solve", table, "--digits", 99], "error: --digits 99: a whole number from 1 to 15"),
+        "digits of l1": (
+            ["solve", table, "--digits", 3, "--criterion", "l1"],
+            "error: --digits is for squared error; leave it out with --criterion.",
+        ),
+        "no memory": (["solve", table, "--memory", "0"], "0 is no size of memory"),
     }
 
 
@@ -186,7 +194,7 @@ def errors(tmp_path: Path, table: Path) -> dict[str, tuple[list[object], str]]:
         *("missing file", "directory", "truncated", "pickle", "wrong key", "two features", "nan"),
         *("unknown optimizer", "budget", "no number", "no such option", "no such command", "no file", "no folder"),
         *("output is a folder", "suffix", "html suffix", "device", "solve suffix"),
-        *("negative l2", "solve missing file"),
+        *("negative l2", "solve missing file", "criterion", "quantile", "digits", "digits of l1", "no memory"),
     ],
 )
 def test_an_error_is_one_line_and_status_two(case: str, tmp_path: Path, table: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from closedform.files.discovery import discover
 from closedform.files.opening import open_source
+from closedform.files.specs import join_files
 from closedform.words.errors import SourceError
 
 
@@ -290,3 +291,33 @@ def test_the_parameters_of_a_layer_are_no_data_unless_they_are_named(tmp_path: P
     torch.save({"head.weight": torch.ones(9, 3), "head.bias": torch.ones(9), "X": torch.ones(9, 2), "b": 1}, path)
     with pytest.raises(SourceError, match="Pass the other one with --y"):
         discover(path)
+
+
+@pytest.mark.parametrize(("x", "y"), [("a::b", "c::d"), ("u/v", "/w"), ("a::b[0:2]", "/w/"), ("u::v", "c::d")])
+def test_keys_that_hold_colons_and_slashes(tmp_path: Path, x: str, y: str) -> None:
+    path, X, Y = tmp_path / "data.npz", np.arange(12.0).reshape(4, 3), np.arange(4.0)
+    np.savez(path, **{"a::b": X, "u/v": X, "u::v": X, "c::d": Y, "/w": Y, "/w/": Y})
+    for found in (discover(path, x=x, y=y), discover(path, x=f"{path}::{x}", y=f"{path}::{y}")):
+        assert (found.x, found.y) == (f"{path}::{x}", f"{path}::{y}")
+        assert open_source(found.x).shape[0] == open_source(found.y).shape[0] == 4
+    with pytest.raises(SourceError, match="there is no file e"):
+        discover(path, x=x, y="e::f")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "missing"),
+    [((0, 1, 3), (0, 1, 2, 3), "X_2.npy is"), ((0, 1), (0, 1, 2, 3), "X_2.npy, X_3.npy are"), ((1, 2), (2,), "")],
+)
+def test_a_file_that_is_missing_from_one_of_two_is_named(
+    tmp_path: Path, x: tuple[int, ...], y: tuple[int, ...], missing: str
+) -> None:
+    for number in x:
+        np.save(tmp_path / f"X_{number}.npy", np.ones((5, 3)))
+    for number in y:
+        np.save(tmp_path / f"Y_{number}.npy", np.ones(5))
+    wanted = f"by the numbers of the files {missing} missing; bring" if missing else "do not match; save a row"
+    with pytest.raises(SourceError, match=wanted):
+        discover(tmp_path / "X_*.npy", y=str(tmp_path / "Y_*.npy"))
+    files = [str(tmp_path / f"X_{number}.npy") for number in x]
+    with pytest.raises(SourceError, match=wanted):
+        discover(join_files(files), y=str(tmp_path / "Y_*.npy"))

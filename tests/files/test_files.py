@@ -518,7 +518,7 @@ def test_list_keys_shows_the_numeric_data_sets(tmp_path: Path) -> None:
 
 
 def test_data_that_are_not_real_numbers(tmp_path: Path) -> None:
-    compound = np.zeros(4, dtype=[("a", "f8"), ("b", "i4")])
+    compound = np.zeros(4, dtype=[("a", "c16"), ("b", "i4")])
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["text"] = ["a", "b"]
         file["compound"] = compound

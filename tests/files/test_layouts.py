@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import decimal
+import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,86 @@ def is_right(path: Path, features: np.ndarray[Any, Any] = X, target: np.ndarray[
     np.testing.assert_array_equal(read(found.y).reshape(-1), target)
     np.testing.assert_array_equal(blocks(found.x), features)
     return found
+
+
+# Records of NumPy
+
+
+def records() -> np.ndarray[Any, Any]:
+    fields = [("height", ">f8"), ("name", "U5"), ("rest", "<f8", (3,)), ("y", "f8")]
+    table = np.zeros(len(X), np.dtype(fields, align=True))
+    table["height"], table["rest"], table["y"] = X[:, 0], X[:, 1:], Y
+    return table
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_fields_of_records_are_columns(tmp_path: Path, suffix: str) -> None:
+    path, table = tmp_path / f"table{suffix}", records()
+    if suffix == ".npy":
+        np.save(path, table)
+        chosen, inner = "height,rest", ""
+    else:
+        np.savez(path, run=table)
+        chosen, inner = "run[height,rest]", "run"
+    given = {"x": chosen, "y": "y"} if suffix == ".npy" else {"x": chosen}
+    found = discover(path, **given)
+    assert (found.x, found.y) == (f"{path}::{inner}[height,rest]", f"{path}::{inner}[y]")
+    np.testing.assert_array_equal(read(found.x), X)
+    np.testing.assert_array_equal(read(found.y).reshape(-1), Y)
+    assert open_source(found.x).columns == ("height", "rest[0]", "rest[1]", "rest[2]")
+    assert list_keys(path)[f"{inner}[rest]"] == ((40, 3), "float64")
+    if suffix == ".npy":
+        np.testing.assert_array_equal(blocks(found.x), X)
+        np.testing.assert_array_equal(read(f"{path}::height,rest"), X)
+
+    # Without a word all other columns are features, and a name is none.
+    found = discover(path)
+    with pytest.raises(DataTypeError, match=r"column 'name' of .* holds <U5 values, which are not real numbers; name"):
+        open_source(found.x)
+    with pytest.raises(SourceError, match="has no data set 'weight'"):
+        open_source(discover(path, y="weight").y)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ([("a", "c16"), ("y", "f8")], "column 'a' of .* holds complex128 values"),
+        ([("a", [("u", "f8")]), ("y", "f8")], "column 'a' of .* holds records values"),
+        ([("a", "O"), ("y", "f8")], "holds .*object values|Python objects"),
+    ],
+)
+def test_fields_that_are_no_numbers_are_named(tmp_path: Path, fields: Any, message: str) -> None:
+    path = tmp_path / "table.npy"
+    np.save(path, np.zeros(9, np.dtype(fields)), allow_pickle=True)
+    with pytest.raises((DataTypeError, SourceError), match=message):
+        open_source(discover(path).x)
+
+
+def test_records_in_a_grid_and_records_cut_short_are_refused(tmp_path: Path) -> None:
+    grid, short = tmp_path / "grid.npy", tmp_path / "short.npy"
+    np.save(grid, records().reshape(20, 2))
+    with pytest.raises(SourceError, match=r"records in the shape \(20, 2\); save one for each row"):
+        open_source(grid)
+    with pytest.raises(SourceError, match="records of height, name, rest, y"):
+        discover(grid)
+    np.save(short, records())
+    short.write_bytes(short.read_bytes()[:-50])
+    with pytest.raises(SourceError, match="looks damaged or cut short"):
+        open_source(f"{short}::y")
+
+
+@pytest.mark.parametrize("memory_share", [0.25, 0])
+def test_names_of_an_enumeration_are_said(tmp_path: Path, memory_share: float) -> None:
+    path, kind = tmp_path / "data.h5", h5py.enum_dtype({"cat": 0, "dog": 1, "cow": 7}, basetype="i1")
+    with h5py.File(path, "w") as file:
+        file["X"], file["kind"] = X, np.array([0, 1] * 20, kind)
+        file.create_dataset("table", (40,), np.dtype([("kind", kind), ("y", "f8")]))
+        file["flag"] = np.zeros(40, bool)
+    said = "holds labels, which HDF5 stores as numbers (0 for cat, 1 for dog, 7 for cow); these numbers were read"
+    assert f"{path}::kind {said}" in open_source(f"{path}::kind", memory_share=memory_share).notes
+    table = open_source(f"{path}::table[kind]", memory_share=memory_share)
+    assert f"column 'kind' of {path}::table {said}" in table.notes
+    assert not open_source(f"{path}::flag", memory_share=memory_share).notes
 
 
 # pandas' HDFStore
@@ -133,6 +215,48 @@ def test_columns_of_a_pandas_store_that_are_no_numbers(tmp_path: Path, form: str
     is_right(tmp_path / "df.h5", x="df[a,b,c,d]")
 
 
+def write_categories(path: Path) -> None:
+    """The table layout of pandas, with a column of categories, whose codes lie in a block of their own."""
+    fields = np.dtype([("index", "i8"), ("values_block_0", "f8", (5,)), ("values_block_1", "i1", (1,))])
+    rows = np.zeros(40, fields)
+    rows["values_block_0"], rows["values_block_1"] = np.c_[X, Y], np.arange(40)[:, None] % 2
+    with h5py.File(path, "w") as file:
+        group = file.create_group("df")
+        group.attrs["pandas_type"], group.attrs["index_cols"] = np.bytes_("frame_table"), pickled([(0, "index")])
+        table = group.create_dataset("table", data=rows)
+        table.attrs["values_block_0_kind"] = pickled(list("abcdy"))
+        table.attrs["values_block_1_kind"] = pickled(["cell"])
+        table.attrs["values_block_0_meta"] = pickled(None)
+        table.attrs["values_block_1_meta"] = np.bytes_("category")
+
+
+def pickled(value: object) -> np.bytes_:
+    return np.bytes_(pickle.dumps(value, 0))
+
+
+@pytest.mark.parametrize("writer", ["by hand", "pandas"])
+def test_codes_of_categories_are_no_numbers(tmp_path: Path, writer: str) -> None:
+    path = tmp_path / "df.h5"
+    if writer == "pandas":
+        pytest.importorskip("tables")
+        frame = pd.DataFrame(np.c_[X, Y], columns=list("abcdy")).assign(cell=pd.Categorical(["T", "B"] * 20))
+        frame.to_hdf(path, key="df", format="table")
+    else:
+        write_categories(path)
+    with pytest.raises(DataTypeError, match=r"column 'cell' of .* holds category values"):
+        open_source(discover(path).x)
+    is_right(path, x="df[a,b,c,d]")
+
+
+def test_compression_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("X", (40, 4), "f8", chunks=(40, 4), compression=32000, allow_unknown_filter=True)
+        file["X"].id.write_direct_chunk((0, 0), X.tobytes())
+    with pytest.raises(SourceError, match=r"compressed by a filter .* install hdf5plugin, or write it again"):
+        open_source(path)
+
+
 def test_two_frames_are_a_question_until_one_is_named(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "two.h5", "w") as file:
         for name, rows in (("train", 40), ("test", 10)):
@@ -202,7 +326,7 @@ def test_anndata(tmp_path: Path, layout: str) -> None:
         np.testing.assert_array_equal(blocks(found.x), X)
     with pytest.raises(InputError, match=r"column 'dose' .* missing value, first in row 33"):
         open_source(f"{path}::obs[dose]")
-    with pytest.raises(DataTypeError, match="column 'cell'"):
+    with pytest.raises(DataTypeError, match=r"column 'cell'"):
         open_source(f"{path}::obs[cell]")
 
 
@@ -261,6 +385,26 @@ def test_a_model_of_keras_in_a_zip_is_no_data(tmp_path: Path) -> None:
 
 
 # MATLAB
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"X": X, "y": Y}, "one struct, data, which is .*;.*: save\\('FILE.mat', '-struct', 'data'\\)"),
+        (np.zeros((1, 2), object), "one cell, data, .* cell2mat\\(data\\)"),
+        (scipy.sparse.csc_matrix(X), "one sparse, data, .* save full\\(data\\)"),
+    ],
+)
+def test_what_to_save_instead_of_a_structure(tmp_path: Path, value: Any, message: str) -> None:
+    path = tmp_path / "data.mat"
+    if isinstance(value, np.ndarray):
+        value = np.empty((1, 2), object)
+        value[0, 0], value[0, 1] = X, Y
+    scipy.io.savemat(path, {"data": value})
+    with pytest.raises(SourceError, match=message):
+        discover(path)
+    with pytest.raises(DataTypeError, match=message.rpartition(".*")[2]):
+        open_source(path)
 
 
 def test_matlab_before_7_3(tmp_path: Path) -> None:
@@ -481,3 +625,50 @@ def test_the_target_is_a_column_of_the_one_table(tmp_path: Path) -> None:
         discover(tmp_path / "t.npy", y="7")
     with pytest.raises(SourceError, match=r"holds one table.*--y FILE.*--y -1"):
         discover(tmp_path / "t.npy")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".csv", ".npy", ".h5"])
+def test_integers_beside_other_columns_are_named_where_float64_rounds_them(tmp_path: Path, suffix: str) -> None:
+    path, ids = tmp_path / f"data{suffix}", 2**60 + np.arange(40)
+    frame = pd.DataFrame({"a": X[:, 0], "id": ids, "y": Y})
+    records = frame.to_records(index=False)
+    if suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["table"] = records
+    elif suffix == ".npy":
+        np.save(path, records)
+    elif suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif suffix == ".arrow":
+        pa.feather.write_feather(frame, path)
+    else:
+        frame.to_parquet(path)
+    found = discover(path, y="y")
+    notes = [note for note in open_source(found.x).notes if "beyond" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("column 'id' of")
+    assert "holds integers beyond 2**53, first in row 0" in notes[0]
+    assert not any("beyond" in note for note in open_source(found.y).notes)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_streams_of_arrow_in_files(tmp_path: Path, compression: str | None) -> None:
+    path, table = tmp_path / "data.arrow", pa.table({**{f"x{i}": X[:, i] for i in range(4)}, "y": Y})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=11)
+    is_right(path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(SourceError, match="could not be read as Arrow"):
+        open_source(path)
+
+
+def test_other_archives_and_sparse_tensors_say_what_to_save(tmp_path: Path) -> None:
+    archive, sparse = tmp_path / "data.csv.zip", tmp_path / "data.pt"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("data.csv", "a,y\n1,2\n")
+    with pytest.raises(SourceError, match="is a zip archive without arrays of NumPy; unpack it, and name a file of it"):
+        open_source(archive)
+    torch.save({"X": torch.eye(3).to_sparse(), "y": torch.ones(3)}, sparse)
+    with pytest.raises(SourceError, match=r"X \(3, 3\) holds sparse float32 values; save it dense"):
+        discover(sparse)

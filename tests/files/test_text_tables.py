@@ -29,6 +29,7 @@ TEXTS = {
     "named by a comment": "# a b y\n0.5 1.5 3\n2.0 1.25 4\n5.0 -5.5 9\n",
     "carriage returns": "a,b,y\r\n0.5,1.5,3\r\n2.0,1.25,4\r\n5.0,-5.5,9\r\n",
     "no last line break": "a,b,y\n0.5,1.5,3\n2.0,1.25,4\n5.0,-5.5,9",
+    "declared": "sep=;\na;b;y\n0,5;1,5;3\n2,0;1,25;4\n5,0;-5,5;9\n",
     "exponents": "a;b;y\n5e-1;15e-1;3\n2;1,25e0;4\n5;-5,5;9\n",
 }
 
@@ -131,3 +132,13 @@ def test_a_target_by_its_place(tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_source(discover(path, y=y).x).read(0, 1).numpy(), [[4, 5]])
     with pytest.raises(InputError, match="no column 7 in a table of 3 columns"):
         discover(path, y="7")
+
+
+@pytest.mark.parametrize(
+    "text", ["Rows of May\n" + TEXTS["comma"], "% by me\n" + TEXTS["comma"], TEXTS["comma"] + "7,1,2,3\n"]
+)
+def test_lines_that_are_no_rows_are_told_from_damage(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    with pytest.raises(SourceError, match="Its lines do not all have the same columns: take titles, units, sums and"):
+        open_source(path)

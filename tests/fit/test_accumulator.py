@@ -195,6 +195,7 @@ def test_a_state_is_saved_loaded_copied_and_goes_on(tmp_path: Path) -> None:
         ((gaussian(5, 4) * 1e200, gaussian(5, 2), gaussian(5).exp() * 1e300), "beyond the range"),
         (("nowhere.npy", gaussian(5, 2)), "nowhere.npy"),
         ((object(), gaussian(5, 2)), "object"),
+        (([(gaussian(5, 4), gaussian(5, 2))] * 2, None), "one batch of features and targets at a time: for X, Y in"),
     ],
 )
 def test_a_batch_that_cannot_be_used_changes_nothing(batch: tuple[Any, ...], message: str) -> None:

@@ -24,19 +24,42 @@ _OPTIONS = (
         "cf.probe, which counts the right answers as well (closedform probe on a command line)",
         "--criterion cross-entropy fits them, and closedform probe counts the right answers as well",
     ),
+    ("pass Y.long() if they are labels", "save them as integers if they are labels"),
+)
+#: An argument that an error begins with.
+_FIRST = re.compile(r"^(digits|budget|l2|sample_weight)(?= (?:is|holds|with) )")
+#: Options that have another name than the argument.
+_RENAMED = {"sample_weight": "--weight"}
+#: Arguments of the functions that are options of the commands by the same name, and their value, if one follows.
+_ARGUMENT = re.compile(
+    r"(?<![\w.'\"])(?P<name>criterion|digits|l2|kernel|bias|budget|steps|seed|batch_size|test_features|test_labels)="
+    r"(?P<value>'[^']*'|\w+\(\)|[-+\w.]*[\w])?"
 )
 
 
 def as_options(text: str) -> str:
-    """Return what is said of a fit with its advice as options.
+    """Return what is said of a fit with its advice and its arguments as options.
 
     Example:
         >>> as_options("with one the loss would be about 2 (bias=True, or a layer with a bias)")
         'with one the loss would be about 2 (--bias)'
+        >>> as_options("digits= is for squared error; leave it out with criterion=L1Loss().")
+        '--digits is for squared error; leave it out with --criterion.'
+        >>> as_options("criterion='x' is not known")
+        '--criterion x is not known'
     """
     for call, option in _OPTIONS:
         text = text.replace(call, option)
-    return text
+    text = _FIRST.sub(lambda match: _RENAMED.get(match[1], f"--{match[1]}"), text)
+    return _ARGUMENT.sub(_as_option, text)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    option, value = f"--{match['name'].replace('_', '-')}", match["value"]
+    if value is None or value.endswith("()") or value == "True":
+        return option
+    # An empty name, or one with blanks, keeps its quotes, as it would have to be typed.
+    return f"{option} {shlex.quote(value.strip(chr(39)))}"
 
 
 def command_for(code: str, file: str, options: Sequence[str]) -> str | None:

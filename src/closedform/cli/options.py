@@ -52,7 +52,7 @@ def _limit_memory(context: typer.Context, size: str | None) -> str | None:
     if size is None or context.resilient_parsing:
         return size
     match = re.fullmatch(r"(\d+\.?\d*) ?([KMGT]?)(I?)B?", size.strip().upper())
-    if match is None or (match[3] and not match[2]):
+    if match is None or (match[3] and not match[2]) or not float(match[1]):
         raise typer.BadParameter(f"{size} is no size of memory; give one as 800MB, 1.5GB or 2GiB.")
     unit = (1024 if match[3] else 1000) ** " KMGT".index(match[2] or " ")
     context.with_resource(limited_memory(int(float(match[1]) * unit)))

@@ -218,7 +218,10 @@ class ColumnSource(FileSource, ABC):
             if column.null_count:
                 row = first_row + column.is_null().index(True).as_py()
                 self._refuse_missing(name, row)
-            stacked[:, position : position + width] = self._numbers(column, name, width, first_row)
+            numbers = self._numbers(column, name, width, first_row)
+            if self._array_dtype.kind == "f":
+                self.heed_rounding(numbers, f"column '{printable(name)}' of {self.name}", first_row)
+            stacked[:, position : position + width] = numbers
             position += width
         return array_to_tensor(stacked, self.name)[0]
 
@@ -376,7 +379,7 @@ class ParquetSource(ColumnSource):
 
 @final
 class ArrowFormat(FileFormat):
-    """Arrow's own files (Feather of version 2), mapped and read by record batches."""
+    """Arrow's own files (Feather of version 2) and streams in files, mapped and read by record batches."""
 
     title = "Arrow"
     suffixes = (".arrow", ".feather", ".ipc")
@@ -396,7 +399,38 @@ class ArrowFormat(FileFormat):
 def _arrow_file(path: Path) -> Any:
     arrow = import_extra("pyarrow", "pyarrow", "reading Arrow files")
     library = import_extra("pyarrow.ipc", "pyarrow", "reading Arrow files")
-    return library.open_file(arrow.memory_map(str(path)))
+    with path.open("rb") as file:
+        if file.read(len(_ARROW_MARK)) == _ARROW_MARK:
+            return library.open_file(arrow.memory_map(str(path)))
+    return _ArrowStream(arrow, library.open_stream(arrow.memory_map(str(path))))
+
+
+#: The first bytes of an Arrow file that is not just a stream.
+_ARROW_MARK = b"ARROW1"
+
+
+@final
+class _ArrowStream:
+    """A stream of record batches in a file, as data sets of Hugging Face are stored, with what a file of Arrow has.
+
+    The batches of a stream that is not compressed are views of the file.
+    """
+
+    def __init__(self, arrow: Any, reader: Any) -> None:
+        self._arrow, self.schema, self._batches = arrow, reader.schema, list(reader)
+        self.num_record_batches = len(self._batches)
+
+    def get_batch(self, number: int) -> Any:
+        return self._batches[number]
+
+    def read_all(self) -> Any:
+        return self._arrow.Table.from_batches(self._batches, self.schema)
+
+    def __enter__(self) -> _ArrowStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._batches = []
 
 
 def _batch_rows(file: Any) -> list[int]:

@@ -14,7 +14,7 @@ from closedform.files.selection import column_positions, join_columns, positions
 from closedform.files.specs import join_spec, split_spec
 from closedform.words.errors import SourceError
 
-__all__ = ["Files", "Frame", "Table"]
+__all__ = ["Files", "Frame", "Table", "holder_of", "is_key", "known_key"]
 
 
 @final
@@ -78,7 +78,7 @@ class Frame:
             UnknownKey: there is no such column.
         """
         selection = split_selection(key)
-        if key not in self.columns and selection is not None and selection[0].strip("/") == (self.key or ""):
+        if key not in self.columns and selection is not None and is_key(selection[0], self.key or ""):
             key = selection[1]
         return split_columns(key, list(self.columns), self.labels)
 
@@ -127,7 +127,7 @@ class Files:
                 raise SourceError(f"{path} is not one table: {describe(entries)}. Name one as {path}::KEY.")
             key = numeric[0]
 
-        key = key.strip("/")
+        key = known_key(key, entries)
         if key in entries:
             # Labels of the rows, which the file names as such, are read only by name.
             named = entries[key].columns or {}
@@ -144,19 +144,21 @@ class Files:
         if key.endswith(".T") and (entry := entries.get(key.removesuffix(".T"))) is not None:
             return Table(path, key, entry.shape[::-1])
         selection = split_selection(key)
-        if selection is not None and (entry := entries.get(selection[0].strip("/"))) is not None:
+        if selection is not None and (table := known_key(selection[0], entries)) in entries:
+            entry = entries[table]
             if entry.columns is not None:
                 try:
-                    frame = Frame(path, selection[0].strip("/"), entry.columns)
+                    frame = Frame(path, table, entry.columns)
                     return frame.choose(split_columns(selection[1], list(entry.columns), frame.labels))
                 except UnknownKey as error:
                     raise key_error(path, str(error), entry.columns) from None
             if len(entry.shape) == 2 and (positions := column_positions(selection[1], entry.shape[1])) is not None:
                 return Table(path, key, (entry.shape[0], len(positions)))
-        holders = [name for name, entry in entries.items() if key in (entry.columns or ())]
+        frames = [Frame(path, name, entry.columns) for name, entry in entries.items() if entry.columns]
+        holders = [(frame, columns) for frame in frames if (columns := _columns_of(frame, key))]
         if len(holders) == 1:
-            columns = entries[holders[0]].columns or {}
-            return Frame(path, holders[0], columns).choose([key])
+            ((frame, columns),) = holders
+            return frame.choose(columns)
         raise key_error(path, key, entries)
 
     def given(self, path: Path, key: str) -> Table:
@@ -166,6 +168,9 @@ class Files:
             SourceError: it is neither.
         """
         other, other_key = split_spec(key)
+        entries = self.look(path)[1]
+        if holder_of(key, entries) is not None:
+            return self.table(path, key)
         if other_key is not None:
             return self.table(other, other_key)
         try:
@@ -177,3 +182,30 @@ class Files:
                 if os.path.exists(other):
                     raise
             raise
+
+
+def _columns_of(frame: Frame, key: str) -> list[str]:
+    """Return the columns of a frame that a key names; none where it names anything else."""
+    try:
+        return frame.names(key)
+    except (UnknownKey, SourceError):
+        return []
+
+
+def known_key(key: str, entries: Mapping[str, Entry]) -> str:
+    """Return a key as the file has it: one that is not there as written may stand there without slashes around it."""
+    return key if key in entries else key.strip("/")
+
+
+def is_key(written: str, key: str) -> bool:
+    """Return whether a user who wrote this means that key."""
+    return key in (written, written.strip("/"))
+
+
+def holder_of(key: str, entries: Mapping[str, Entry]) -> str | None:
+    """Return the table that ``KEY`` or ``KEY[COLUMNS]`` names; None where there is none."""
+    selection = split_selection(key)
+    for name in (key, key if selection is None else selection[0]):
+        if (known := known_key(name, entries)) in entries:
+            return known
+    return None

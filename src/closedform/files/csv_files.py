@@ -39,6 +39,8 @@ _LINES = 100
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _UNPACK = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+#: The line above a table with which spreadsheets say what separates its columns.
+_DECLARED = re.compile(r"sep=(.)", re.IGNORECASE)
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -132,7 +134,8 @@ def _lines(text: str) -> list[str]:
 
 
 def _is_row(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
+    stripped = line.strip()
+    return bool(stripped) and not stripped.startswith("#") and _DECLARED.fullmatch(stripped) is None
 
 
 def _rows(lines: list[str], separator: str) -> list[list[str]]:
@@ -154,8 +157,9 @@ def _separator(lines: list[str], promised: str) -> str:
 def _dialect(path: Path) -> _Dialect:
     promised = "\t" if ".tsv" in path.suffixes else ","
     text, encoding = _sample(path)
+    declared = _DECLARED.match(text)
     lines = _lines(text)
-    separator = _separator(lines, promised)
+    separator = _separator(lines, promised if declared is None else declared[1])
     rows = _rows(lines, separator)
     notes = []
     if separator != promised:
@@ -170,7 +174,7 @@ def _dialect(path: Path) -> _Dialect:
         notes.append(f"{path} is not UTF-8 and was read as Windows-1252")
 
     comments = [line.strip().lstrip("#").strip() for line in io.StringIO(text) if line.lstrip().startswith("#")]
-    names = None
+    cleaned, names = bool(comments) or declared is not None, None
     if rows and _are_data(rows[0]) and comments:
         # numpy.savetxt(header=...) writes the names as a comment.
         named = _rows(comments[-1:], separator)
@@ -178,7 +182,7 @@ def _dialect(path: Path) -> _Dialect:
             names = tuple(named[0])
             notes.append(f"the columns of {path} were named by its comment")
 
-    return _Dialect(encoding, separator, decimal, bool(comments), '"' in text, names, tuple(notes))
+    return _Dialect(encoding, separator, decimal, cleaned, '"' in text, names, tuple(notes))
 
 
 def _decimal(path: Path, separator: str, rows: list[list[str]]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from closedform.files.contents import Files, Frame, Table
+from closedform.files.contents import Files, Frame, Table, holder_of, is_key, known_key
 from closedform.files.formats import Entry, UnknownKey, describe, key_error
 from closedform.files.held_out import find_test_rows
 from closedform.files.naming import INDEX_COLUMNS, TARGET_COLUMNS, WEIGHT_NAMES, is_test, other_words
@@ -117,18 +117,21 @@ def _frame(files: Files, path: Path, x: str | None, y: str | None) -> Frame | No
     if form.columns:
         return Frame(path, None, entries)
     frames = {key: Frame(path, key, entry.columns) for key, entry in entries.items() if entry.columns}
+    arrays = [key for key, entry in entries.items() if entry.numeric and entry.shape and is_data(key, entry)]
+    only = next(iter(frames.values())) if len(frames) == 1 and not arrays else None
     if x is not None:
-        holder = _holder(x, entries)
+        holder = holder_of(x, entries)
+        if holder is None and only is not None:
+            return only
         if holder in frames:
             return frames[holder]
         return _numbered(path, holder, entries, y) if holder is not None and split_selection(x) is None else None
 
-    arrays = [key for key, entry in entries.items() if entry.numeric and entry.shape and is_data(key, entry)]
     if y is None:
-        return next(iter(frames.values())) if len(frames) == 1 and not arrays else None
-    if y.strip("/") in entries:
+        return only
+    if known_key(y, entries) in entries:
         return None
-    holder = _holder(y, entries)
+    holder = holder_of(y, entries)
     if holder is None:
         holders = [key for key, frame in frames.items() if y in frame.columns] or list(frames)
         holder = holders[0] if len(holders) == 1 else None
@@ -140,23 +143,13 @@ def _frame(files: Files, path: Path, x: str | None, y: str | None) -> Frame | No
     return _numbered(path, holder or tables[0], entries, y) if holder is not None or len(tables) == 1 else None
 
 
-def _holder(key: str, entries: dict[str, Entry]) -> str | None:
-    """Return the table that ``KEY`` or ``KEY[COLUMNS]`` names."""
-    key = key.strip("/")
-    selection = split_selection(key)
-    for name in (key, selection[0].strip("/") if selection else key):
-        if name in entries:
-            return name
-    return None
-
-
 def _numbered(path: Path, key: str, entries: dict[str, Entry], y: str | None) -> Frame | None:
     """Return a table without names whose columns ``y`` names by number; None where it does not."""
     entry = entries[key]
-    if y is None or y.strip("/") in entries or len(entry.shape) != 2 or not entry.numeric:
+    if y is None or known_key(y, entries) in entries or len(entry.shape) != 2 or not entry.numeric:
         return None
     selection = split_selection(y)
-    if selection is not None and selection[0].strip("/") != key:
+    if selection is not None and not is_key(selection[0], key):
         return None
     if re.fullmatch(r"[-\d:,\s]+", y if selection is None else selection[1]) is None:
         return None
@@ -197,7 +190,7 @@ def _find_columns(files: Files, frame: Frame, x: str | None, y: str | None, weig
         row_weight = frame.choose(weights) if len(weights) == 1 else None
         used.update(weights if row_weight else ())
 
-    if x is not None and x.strip("/") != frame.key:
+    if x is not None and (frame.key is None or not is_key(x, frame.key)):
         return how, take(x), target, row_weight
 
     labels = {name for name in names if columns[name].role}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ __all__ = [
     "key_error",
     "native_dtype",
     "reading",
+    "rounding_note",
     "short_key",
     "sniff",
     "table_name",
@@ -48,6 +50,8 @@ _LISTED = 20
 _COMPARED = 2000
 #: Characters of a key that a message shows.
 _SHOWN = 200
+#: Integers beyond this are not all numbers of float64.
+_LARGEST_EXACT = 2**53
 
 
 #: The role of an entry that labels the rows: an index, a coordinate of a grid.
@@ -103,6 +107,18 @@ class FileSource(Source, ABC):
     def close(self) -> None:
         """Let go of the file; a source that is collected closes itself, and reading again opens it again."""
         return
+
+    def heed_rounding(self, values: np.ndarray[Any, Any], what: str, first_row: int) -> None:
+        """Note integers that float64, which they are read into, cannot hold.
+
+        Args:
+            values: Rows of them, or of other numbers, of which nothing is noted.
+            what: What they are called.
+            first_row: The number of the first row.
+        """
+        note = rounding_note(values, what, first_row)
+        if note is not None and not any(said.startswith(note.partition(",")[0]) for said in self.notes):
+            self.notes = (*self.notes, note)
 
 
 class FileFormat(ABC):
@@ -197,6 +213,25 @@ def native_dtype(dtype: np.dtype[Any], name: str) -> tuple[torch.dtype, tuple[st
     return tensor.dtype, notes
 
 
+def rounding_note(values: np.ndarray[Any, Any], what: str, first_row: int = 0) -> str | None:
+    """Return what is said of integers that float64 cannot hold, or None where there are none.
+
+    Example:
+        >>> rounding_note(np.array([1, 2**60]), "ids")
+        'ids holds integers beyond 2**53, first in row 1 (counted from 0): float64 rounds them, so numbers ...'
+    """
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
+        return None
+    if int(values.max()) <= _LARGEST_EXACT and int(values.min()) >= -_LARGEST_EXACT:
+        return None
+    large = (values > _LARGEST_EXACT) | (values < -_LARGEST_EXACT if values.dtype.kind == "i" else False)
+    row = first_row + int(np.flatnonzero(large.reshape(len(values), -1).any(axis=1))[0])
+    return (
+        f"{what} holds integers beyond 2**53, first in row {row} (counted from 0): float64 rounds them, so numbers "
+        "that differ may count as equal"
+    )
+
+
 @contextmanager
 def reading(path: Path, title: str, *errors: type[Exception]) -> Iterator[None]:
     """Turn the ``errors`` of a format's library into a one-line :class:`SourceError`.
@@ -214,11 +249,21 @@ def reading(path: Path, title: str, *errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise SourceError(
-            f"{path} could not be read as {title}: {lines[0].rstrip('.')}. {_advice(path, title)}"
+            f"{path} could not be read as {title}: {lines[0].rstrip('.')}. {_advice(path, title, lines[0])}"
         ) from error
 
 
-def _advice(path: Path, title: str) -> str:
+def _advice(path: Path, title: str, reason: str) -> str:
+    if title == "HDF5" and re.search(r"\b(plugins?|filter)\b", reason):
+        return (
+            "It is compressed by a filter that h5py does not bring along: install hdf5plugin, or write it again with "
+            "compression='gzip'."
+        )
+    if title == "CSV" and re.search(r"Expected \d+ columns?, got", reason):
+        return (
+            "Its lines do not all have the same columns: take titles, units, sums and comments (other than those with "
+            "#) out, and quote what holds a separator."
+        )
     found = sniff(path)
     if found == "pickle":
         return "It is a Python pickle, which closedform never loads; save the arrays as .npy, .npz or .h5."
@@ -251,7 +296,8 @@ def sniff(path: Path) -> str | None:
     A zip archive is ``.pt`` where it has a ``data.pkl`` (torch), else ``.npz``.
 
     Raises:
-        SourceError: it belongs to a program whose files hold no plain tables: a spreadsheet, a Keras model.
+        SourceError: it belongs to a program whose files hold no plain tables (a spreadsheet, a Keras model), or it is
+            an archive of other files.
     """
     import zipfile
 
@@ -271,4 +317,8 @@ def sniff(path: Path) -> str | None:
         raise SourceError(f"{path} is an Excel workbook; save the sheet as .csv or .parquet.")
     if "model.weights.h5" in names:
         raise SourceError(f"{path} is a Keras model, which holds the parameters of layers, not data.")
-    return ".pt" if any(name.endswith("data.pkl") for name in names) else ".npz"
+    if any(name.endswith("data.pkl") for name in names):
+        return ".pt"
+    if names and not any(name.endswith(".npy") for name in names):
+        raise SourceError(f"{path} is a zip archive without arrays of NumPy; unpack it, and name a file of it.")
+    return ".npz"

@@ -6,9 +6,13 @@ AnnData, and MATLAB's files of version 7.3, whose axes are in reverse.
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import weakref
+from contextlib import suppress
+from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, final
 
@@ -45,6 +49,8 @@ _TITLE = "HDF5"
 _LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 #: Bytes of the smallest chunk cache: HDF5's own default.
 _SMALLEST_CACHE = 1 << 20
+#: Labels of an enumeration that a note lists.
+_SHOWN_LABELS = 10
 #: Where Keras 3 keeps the parameters of a layer.
 _KERAS_3 = re.compile(r"(.*/)?vars/\d+")
 #: What MATLAB calls its classes of numbers; text is stored as numbers too, but is none.
@@ -52,7 +58,16 @@ _MATLAB_NUMBERS = re.compile(r"double|single|logical|u?int(8|16|32|64)")
 
 
 def _h5py() -> Any:
-    return import_extra("h5py", "h5py", "reading HDF5 files")
+    library = import_extra("h5py", "h5py", "reading HDF5 files")
+    _import_filters()
+    return library
+
+
+@cache
+def _import_filters() -> None:
+    """Bring in the compression filters of the package hdf5plugin, where it is installed."""
+    with suppress(ImportError):
+        importlib.import_module("hdf5plugin")
 
 
 @final
@@ -214,6 +229,7 @@ class Hdf5Source(FileSource):
                     f"{dataset.shape}",
                 )
 
+            self.notes += _enumerated(dataset.dtype, self.name)
             self._packing = Packing.of(dict(dataset.attrs))
             if self._packing is not None:
                 self.dtype, self.notes = torch.float64, (*self.notes, self._packing.note(self.name))
@@ -265,6 +281,16 @@ def _fill_values(dataset: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(value for value in found if value == value))  # NaN is found by every later check
 
 
+def _enumerated(dtype: np.dtype[Any], name: str) -> tuple[str, ...]:
+    """Say what the numbers of an enumeration stand for, in a tuple; an empty one where they are just numbers."""
+    labels = _h5py().check_enum_dtype(dtype)
+    if not labels:
+        return ()
+    shown = [f"{value} for {printable(label)}" for label, value in sorted(labels.items(), key=itemgetter(1))]
+    listed = ", ".join(shown[:_SHOWN_LABELS] + (["..."] if len(shown) > _SHOWN_LABELS else []))
+    return (f"{name} holds labels, which HDF5 stores as numbers ({listed}); these numbers were read",)
+
+
 def _chunk_cache(dataset: Any, budget: int, *, reverse: bool = False) -> dict[str, int]:
     """Size HDF5's chunk cache so that a walk by rows decompresses a chunk once, wherever the ranges end.
 
@@ -295,7 +321,7 @@ class Hdf5FrameSource(FileSource):
         for name, column in self._columns:
             if not column.numeric:
                 raise DataTypeError(
-                    f"column '{name}' of {table_name(path, key)} holds {column.dtype} values, which are not real "
+                    f"column '{name}' of {table_name(path, key)} holds {column.kind} values, which are not real "
                     "numbers; name the columns you want (--x 'KEY[COL,COL]'), or turn it into numbers first."
                 )
 
@@ -306,6 +332,8 @@ class Hdf5FrameSource(FileSource):
         self._array_dtype = np.result_type(*(column.dtype for _, column in self._columns))
         self.shape = (frame.n_rows, sum(column.width for _, column in self._columns))
         self.dtype, self.notes = native_dtype(self._array_dtype, self.name)
+        for name, column in self._columns:
+            self.notes += _enumerated(column.dtype, f"column '{printable(name)}' of {table_name(path, key)}")
         self.columns = tuple(
             printable(name) if column.width == 1 else f"{printable(name)}[{i}]"
             for name, column in self._columns
@@ -321,6 +349,9 @@ class Hdf5FrameSource(FileSource):
                 self._close = weakref.finalize(self, file.close)
                 self._item = file[self._key]
             parts = read_columns(self._item, self._columns, start, stop, self.name)
+        if self._array_dtype.kind == "f":
+            for (name, _), part in zip(self._columns, parts, strict=True):
+                self.heed_rounding(part, f"column '{printable(name)}' of {self.name}", start)
         return array_to_tensor(np.concatenate(parts, axis=1, dtype=self._array_dtype), self.name)[0]
 
     def _labels(self) -> tuple[np.ndarray[Any, Any], ...]:

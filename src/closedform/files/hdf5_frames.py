@@ -38,6 +38,7 @@ class Column:
         label: Whether it labels rows and is no data.
         mask: The data set that is true where a value is missing, or empty.
         rows_last: Whether the rows lie along the last axis.
+        meaning: What its numbers stand for, where they are no numbers (categories, dates); else empty.
     """
 
     dataset: str
@@ -49,6 +50,12 @@ class Column:
     label: bool = False
     mask: str = ""
     rows_last: bool = False
+    meaning: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What is said of its values."""
+        return self.meaning or str(self.dtype)
 
 
 @final
@@ -69,7 +76,7 @@ class Frame:
     def entry(self) -> Entry:
         """Return what discovery sees of it."""
         columns = {
-            name: Entry((self.n_rows, column.width), str(column.dtype), column.numeric, LABEL if column.label else "")
+            name: Entry((self.n_rows, column.width), column.kind, column.numeric, LABEL if column.label else "")
             for name, column in self.columns.items()
         }
         shape = (self.n_rows, sum(column.width for column in self.columns.values()))
@@ -132,7 +139,8 @@ def _fixed(group: Any) -> tuple[_Columns, int]:
         values = group[where]
         items = _axis(group, f"block{block}_items")
         stored = attribute(values, "value_type")
-        numeric = len(values.shape) == 2 and _is_number(values.dtype) and not stored.startswith(("datetime", "timed"))
+        meaning = _meaning(stored)
+        numeric = len(values.shape) == 2 and _is_number(values.dtype) and not meaning
         if values.attrs.get("shape") is not None:
             # PyTables stores one number in place of an empty table.
             n_rows = 0
@@ -140,7 +148,8 @@ def _fixed(group: Any) -> tuple[_Columns, int]:
         rows_last = numeric and values.shape[0] != n_rows
         names = items or [f"block{block}_{i}" for i in range(values.shape[-1] if values.shape else 0)]
         for i, name in enumerate(names):
-            column = Column(where, "", slice(i, i + 1), values.dtype, 1, numeric, rows_last=rows_last)
+            chosen = slice(i, i + 1)
+            column = Column(where, "", chosen, values.dtype, 1, numeric, rows_last=rows_last, meaning=meaning)
             found.append((name, column))
 
     place = {name: position for position, name in enumerate(order)}
@@ -172,9 +181,14 @@ def _series(group: Any) -> tuple[_Columns, int]:
     values = group["values"]
     names = _pickled_names(group.attrs.get("name"))
     name = names[0] if names else group.name.rsplit("/", 1)[-1]
-    stored = attribute(values, "value_type")
-    numeric = _is_number(values.dtype) and not stored.startswith(("datetime", "timedelta"))
-    return [(name, Column("values", "", None, values.dtype, 1, numeric))], values.shape[0]
+    meaning = _meaning(attribute(values, "value_type"))
+    numeric = _is_number(values.dtype) and not meaning
+    return [(name, Column("values", "", None, values.dtype, 1, numeric, meaning=meaning))], values.shape[0]
+
+
+def _meaning(stored: str) -> str:
+    """Return the type of times that pandas stores as numbers; empty for other types."""
+    return stored if stored.startswith(("datetime", "timedelta")) else ""
 
 
 def _appendable(group: Any) -> tuple[_Columns, int]:
@@ -184,9 +198,11 @@ def _appendable(group: Any) -> tuple[_Columns, int]:
     labels = {"index", *_pickled_names(group.attrs.get("index_cols")), *_pickled_names(group.attrs.get("levels"))}
     found: _Columns = []
     for field, column in _fields(table, "table"):
-        stored = attribute(table, f"{field}_dtype")
-        category = "category" in _pickled_names(attrs.get(f"{field}_meta"))
-        numeric = column.numeric and not category and not stored.startswith(("datetime", "timedelta"))
+        # pandas writes the word itself; it is pickled where the attribute is one of PyTables' own.
+        meta = f"{field}_meta"
+        category = attribute(table, meta) == "category" or "category" in _pickled_names(attrs.get(meta))
+        meaning = "category" if category else _meaning(attribute(table, f"{field}_dtype"))
+        numeric = column.numeric and not meaning
         names = _pickled_names(attrs.get(f"{field}_kind"))
         block = re.fullmatch(r"values_block_\d+", field) is not None
         if not block or len(names) != column.width:
@@ -194,7 +210,8 @@ def _appendable(group: Any) -> tuple[_Columns, int]:
         step = 1 if block else column.width
         for i, name in enumerate(names):
             place = slice(i, i + 1) if block else None
-            found.append((name, Column("table", field, place, column.dtype, step, numeric, field in labels)))
+            label = field in labels
+            found.append((name, Column("table", field, place, column.dtype, step, numeric, label, meaning=meaning)))
     place_of = {name: i for i, name in enumerate(_pickled_names(group.attrs.get("non_index_axes"))[1:])}
     found.sort(key=lambda pair: place_of.get(pair[0], len(place_of)))
     return found, table.shape[0]

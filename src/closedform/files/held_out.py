@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from closedform.files.contents import Files, Table
+from closedform.files.contents import Files, Table, known_key
 from closedform.files.formats import describe
 from closedform.files.naming import is_test, stem
 from closedform.files.selection import split_selection
@@ -65,9 +65,11 @@ def _given_test(files: Files, path: Path, key: str, train: Table) -> Table:
         selection = split_selection(train.key)
         if train.key and (form.columns or train.key in entries or (selection and selection[0] in entries)):
             return files.table(other, train.key)
-    entry = files.look(path)[1].get(key.strip("/"))
+    entries = files.look(path)[1]
+    table = known_key(key, entries)
+    entry = entries.get(table)
     if entry is not None and entry.columns is not None and (selection := split_selection(train.key)) is not None:
-        return files.table(path, f"{key.strip('/')}[{selection[1]}]")
+        return files.table(path, f"{table}[{selection[1]}]")
     return files.given(path, key)
 
 

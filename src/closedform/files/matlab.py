@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, native_dtype, reading, table_name
+from closedform.files.shapes import variable_remedy
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, SourceError
 
@@ -52,7 +53,11 @@ class MatlabSource(FileSource):
     def __init__(self, path: Path, key: str, entry: Entry) -> None:
         self.name = table_name(path, key)
         if not entry.numeric:
-            raise DataTypeError(f"{self.name} holds MATLAB's {entry.dtype} values, which are no table of numbers.")
+            remedy = variable_remedy(key, entry.dtype)
+            raise DataTypeError(
+                f"{self.name} holds MATLAB's {entry.dtype} values, which are no table of numbers"
+                f"{'.' if remedy is None else f'; {remedy}.'}"
+            )
         self._path, self._key = path, key
         self.shape = entry.shape
         dtype = {"double": "float64", "single": "float32", "logical": "bool"}.get(entry.dtype, entry.dtype)

@@ -22,6 +22,8 @@ from closedform.files.formats import (
     reading,
     table_name,
 )
+from closedform.files.records import RecordsSource, array_entry, record_key
+from closedform.files.selection import split_selection
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import SourceError
 
@@ -55,10 +57,6 @@ def _full_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]
     return shape, dtype, by_columns
 
 
-def _entry(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Entry:
-    return Entry(shape, dtype.name, dtype.kind in "fiub")
-
-
 @final
 class NpyFormat(FileFormat):
     """One array, whose key is ``""``."""
@@ -69,43 +67,48 @@ class NpyFormat(FileFormat):
     @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *_NPY_ERRORS), path.open("rb") as file:
-            return {"": _entry(*_header(file))}
+            return {"": array_entry(*_header(file))}
 
     @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
+        array = _NpyArray(path)
+        if array.dtype.names is not None:
+            columns = record_key(key, "")
+            return RecordsSource(path, "", columns, array.shape, array.dtype, array.read, streams=True)
         if key:
             raise UnknownKey(key)
-        return NpySource(path)
+        return NpySource(path, array)
 
 
 @final
-class NpySource(FileSource):
-    """A .npy file, of which ranges of rows are read; nothing that is handed out hangs on the file.
+class _NpyArray:
+    """The array of a .npy file, of which ranges of rows are read; nothing that is handed out hangs on the file.
 
     Rows that stand one after the other are read as such, which needs no room for a map of the whole file among the
     addresses of the process and goes at the speed of the disk; columns one after the other are mapped.
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
         self._path = path
-        with reading(path, NpyFormat.title, *_NPY_ERRORS):
-            with path.open("rb") as file:
-                self.shape, dtype, by_columns = _full_header(file)
-                self._first, self._array_dtype = file.tell(), dtype
-            self.dtype, self.notes = native_dtype(dtype, self.name)
-            if self.shape == ():
-                raise SourceError(f"{self.name} holds a single number, not a table.")
-            self._by_columns = by_columns and len(self.shape) > 1
-            needed, held = math.prod(self.shape) * dtype.itemsize, path.stat().st_size - self._first
-            if held < needed:
-                raise ValueError(f"it holds {held} bytes of numbers where its header says {needed}")
+        with reading(path, NpyFormat.title, *_NPY_ERRORS), path.open("rb") as file:
+            self.shape, self.dtype, by_columns = _full_header(file)
+            self._first = file.tell()
+        self._by_columns = by_columns and len(self.shape) > 1
 
-    @override
-    def read(self, start: int, stop: int) -> Tensor:
+    def check_length(self) -> None:
+        """Refuse a file that is shorter than its header says.
+
+        Raises:
+            ValueError: it is.
+        """
+        needed, held = math.prod(self.shape) * self.dtype.itemsize, self._path.stat().st_size - self._first
+        if held < needed:
+            raise ValueError(f"it holds {held} bytes of numbers where its header says {needed}")
+
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Read rows ``start`` to ``stop``."""
         with reading(self._path, NpyFormat.title, *_NPY_ERRORS):
-            array = np.array(self._map()[start:stop]) if self._by_columns else self._rows(start, stop)
-        return array_to_tensor(array, self.name)[0]
+            return np.array(self._map()[start:stop]) if self._by_columns else self._rows(start, stop)
 
     def _rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Read rows that stand one after the other.
@@ -116,14 +119,32 @@ class NpySource(FileSource):
         stop = min(stop, self.shape[0])
         row, rows = math.prod(self.shape[1:]), max(stop - start, 0)
         with self._path.open("rb") as file:
-            file.seek(self._first + start * row * self._array_dtype.itemsize)
-            array = np.fromfile(file, self._array_dtype, rows * row)
+            file.seek(self._first + start * row * self.dtype.itemsize)
+            array = np.fromfile(file, self.dtype, rows * row)
         if len(array) != rows * row:
             raise EOFError("it ends before its last row")
         return array.reshape(rows, *self.shape[1:])
 
     def _map(self) -> np.memmap[Any, Any]:
         return np.lib.format.open_memmap(self._path, mode="r")
+
+
+@final
+class NpySource(FileSource):
+    """A .npy file of numbers."""
+
+    def __init__(self, path: Path, array: _NpyArray) -> None:
+        self.name = str(path)
+        self._array, self.shape = array, array.shape
+        with reading(path, NpyFormat.title, *_NPY_ERRORS):
+            self.dtype, self.notes = native_dtype(array.dtype, self.name)
+            if self.shape == ():
+                raise SourceError(f"{self.name} holds a single number, not a table.")
+            array.check_length()
+
+    @override
+    def read(self, start: int, stop: int) -> Tensor:
+        return array_to_tensor(self._array.read(start, stop), self.name)[0]
 
 
 @final
@@ -140,38 +161,60 @@ class NpzFormat(FileFormat):
             for member in archive.namelist():
                 if member.endswith(".npy"):
                     with archive.open(member) as file:
-                        found[member.removesuffix(".npy")] = _entry(*_header(file))
+                        found[member.removesuffix(".npy")] = array_entry(*_header(file))
             return found
 
     @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
-        return NpzSource(path, key)
+        array = _NpzArray(path, key)
+        if array.dtype.names is not None:
+            columns = record_key(key, array.key)
+            return RecordsSource(path, array.key, columns, array.shape, array.dtype, array.read, streams=False)
+        if array.key != key:
+            raise UnknownKey(key)
+        return NpzSource(path, array)
+
+
+@final
+class _NpzArray:
+    """One member of a .npz archive, by its key or by ``KEY[COLUMNS]``; it has no random access and is read whole."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        with reading(path, NpzFormat.title, *_NPZ_ERRORS), zipfile.ZipFile(path) as archive:
+            selection = split_selection(key)
+            keys = [key] if selection is None else [key, selection[0]]
+            held = [name for name in keys if f"{name}.npy" in archive.namelist()]
+            if not held:
+                raise UnknownKey(key)
+            self.key = held[0]
+            with archive.open(f"{self.key}.npy") as file:
+                self.shape, self.dtype = _header(file)
+
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Read rows ``start`` to ``stop``."""
+        with (
+            reading(self._path, NpzFormat.title, *_NPZ_ERRORS),
+            zipfile.ZipFile(self._path) as archive,
+            archive.open(f"{self.key}.npy") as file,
+        ):
+            array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+        return array[start:stop]
 
 
 @final
 class NpzSource(FileSource):
-    """One member of a .npz archive. A zip member has no random access, so it is only ever read whole."""
+    """One member of a .npz archive that holds numbers."""
 
     streams = False
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.name = table_name(path, key)
-        self._path, self._member = path, f"{key}.npy"
-        with reading(path, NpzFormat.title, *_NPZ_ERRORS), zipfile.ZipFile(path) as archive:
-            if self._member not in archive.namelist():
-                raise UnknownKey(key)
-            with archive.open(self._member) as file:
-                self.shape, dtype = _header(file)
-        self.dtype, self.notes = native_dtype(dtype, self.name)
+    def __init__(self, path: Path, array: _NpzArray) -> None:
+        self.name = table_name(path, array.key)
+        self._array, self.shape = array, array.shape
+        self.dtype, self.notes = native_dtype(array.dtype, self.name)
         if self.shape == ():
             raise SourceError(f"{self.name} holds a single number, not a table; choose another key.")
 
     @override
     def read(self, start: int, stop: int) -> Tensor:
-        with (
-            reading(self._path, NpzFormat.title, *_NPZ_ERRORS),
-            zipfile.ZipFile(self._path) as archive,
-            archive.open(self._member) as file,
-        ):
-            array = np.lib.format.read_array(file, allow_pickle=False)
-        return array_to_tensor(array[start:stop], self.name)[0]
+        return array_to_tensor(self._array.read(start, stop), self.name)[0]

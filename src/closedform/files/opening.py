@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from closedform.engine.capacity import available_memory
-from closedform.files.formats import FileFormat, FileSource, UnknownKey, describe, key_error
+from closedform.files.formats import FileFormat, FileSource, UnknownKey, describe, key_error, rounding_note
 from closedform.files.recognition import file_format
 from closedform.files.selection import RowsSource, open_selected
 from closedform.files.specs import split_spec
@@ -22,9 +22,6 @@ from closedform.rows.tensors import TensorSource
 from closedform.words.errors import InputError, SourceError
 
 __all__ = ["list_keys", "open_source"]
-
-#: Integers beyond this are not all numbers of float64.
-_LARGEST_EXACT = 2**53
 
 
 def open_source(
@@ -128,16 +125,8 @@ def _in_memory(source: FileSource) -> Source:
 
 def _rounding_notes(tensor: Tensor, name: str) -> tuple[str, ...]:
     """Say which integers float64 cannot hold."""
-    if tensor.dtype != torch.int64 or not tensor.numel():
-        return ()
-    large = (tensor > _LARGEST_EXACT) | (tensor < -_LARGEST_EXACT)
-    if not bool(large.any()):
-        return ()
-    row = int(large.reshape(len(tensor), -1).any(dim=1).nonzero()[0])
-    return (
-        f"{name} holds integers beyond 2**53, first in row {row} (counted from 0): float64 rounds them, so numbers "
-        "that differ may count as equal",
-    )
+    note = rounding_note(tensor.numpy(), name) if tensor.dtype == torch.int64 else None
+    return () if note is None else (note,)
 
 
 def list_keys(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -7,8 +7,11 @@ from pathlib import Path
 from closedform.files.contents import Table
 from closedform.files.formats import PARAMETER, Entry, describe, short_key
 from closedform.files.naming import LAYER_NAMES, WEIGHT_NAMES, is_label, is_test, names_target, other_words
-from closedform.files.shapes import misfit
+from closedform.files.shapes import misfit, variable_remedy
+from closedform.files.shards import missing_beside
+from closedform.files.specs import BETWEEN_FILES, files_of
 from closedform.words.errors import SourceError
+from closedform.words.text import printable
 
 __all__ = ["find_pair", "is_data", "last_part"]
 
@@ -102,6 +105,13 @@ def _why_not(path: Path, entries: dict[str, Entry], free: list[Table], x: Table 
             "it that are the targets: --y -1."
         )
 
+    kinds = [
+        (key, entry.dtype, remedy) for key, entry in entries.items() if (remedy := variable_remedy(key, entry.dtype))
+    ]
+    if len(free) == len(kinds) == 1:
+        ((key, kind, remedy),) = kinds
+        return SourceError(f"{path} holds one {kind}, {short_key(key)}, which is no table of numbers; {remedy}.")
+
     few = free if len(free) <= _FEW else []
     pairs = [(a, b) for a in ([x] if x else few) for b in ([y] if y else few) if a != b]
     reasons = [_misfit(path, entries, *pair) for pair in pairs]
@@ -155,7 +165,26 @@ def _misfit(path: Path, entries: dict[str, Entry], x: Table, y: Table) -> str | 
         entries[table.key] if table.path == path and table.key in entries else Entry(table.shape, "", numeric=True)
         for table in (x, y)
     )
-    return misfit(x.key or str(x.path), x_entry, y.key or str(y.path), y_entry, keys=bool(x.key and y.key))
+    reason = misfit(x.key or str(x.path), x_entry, y.key or str(y.path), y_entry, keys=bool(x.key and y.key))
+    return reason and (_missing_files(x, y) or reason)
+
+
+def _missing_files(x: Table, y: Table) -> str | None:
+    """Say which of the numbered files of two tables are missing; None where none is."""
+    x_files, y_files = files_of(x.path), files_of(y.path)
+    missing = missing_beside(x_files, y_files) + missing_beside(y_files, x_files)
+    if not missing or x.shape[:-1] in (y.shape, y.shape[:-1]):
+        return None
+    shown = ", ".join(map(printable, missing[:4])) + (", ..." if len(missing) > 4 else "")
+    are, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+    return (
+        f"the rows of {_files_name(x)} {x.shape} and {_files_name(y)} {y.shape} do not match, and by the numbers of "
+        f"the files {shown} {are} missing; bring {them} back, or leave out the files that belong to {them}"
+    )
+
+
+def _files_name(table: Table) -> str:
+    return printable(table.spec.replace(BETWEEN_FILES, ", "))
 
 
 def _only_reason(free: list[Table], pairs: list[tuple[Table, Table]], reasons: list[str | None]) -> str | None:

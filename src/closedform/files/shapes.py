@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from closedform.files.formats import Entry
 
-__all__ = ["misfit"]
+__all__ = ["misfit", "variable_remedy"]
 
 
 def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry, *, keys: bool = True) -> str | None:
@@ -25,7 +25,8 @@ def misfit(x: str, x_entry: Entry, y: str, y_entry: Entry, *, keys: bool = True)
     """
     for key, entry in ((x, x_entry), (y, y_entry)):
         if not entry.numeric:
-            return f"{key} {entry.shape} holds {entry.dtype} values; {_remedy(entry.dtype)}"
+            remedy = variable_remedy(key, entry.dtype) or _remedy(entry.dtype)
+            return f"{key} {entry.shape} holds {entry.dtype} values; {remedy}"
 
         if entry.shape == ():
             return f"{key} is a single number, not a table; choose another key"
@@ -57,4 +58,22 @@ def _read_so(option: str, key: str, keys: bool) -> str:
 
 
 def _remedy(dtype: str) -> str:
-    return "split it into real and imaginary columns" if dtype.startswith("complex") else "save real numbers"
+    if dtype.startswith(("complex", "C64", "C128")):
+        return "split it into real and imaginary columns"
+    if dtype.startswith(("float8", "F8")):
+        return "save its float32 values"
+    return "save it dense" if dtype.startswith("sparse") else "save real numbers"
+
+
+def variable_remedy(name: str, kind: str) -> str | None:
+    """Return what to do in MATLAB about a variable of a class that is no table; None for other classes.
+
+    Example:
+        >>> variable_remedy("data", "struct")
+        "save its fields as variables of their own: save('FILE.mat', '-struct', 'data')"
+    """
+    return {
+        "struct": f"save its fields as variables of their own: save('FILE.mat', '-struct', '{name}')",
+        "cell": f"save what it holds as one matrix: cell2mat({name})",
+        "sparse": f"save full({name})",
+    }.get(kind)

@@ -22,6 +22,7 @@ __all__ = [
     "find_shards",
     "in_natural_order",
     "is_pattern",
+    "missing_beside",
     "missing_shards",
     "partitions",
     "tables_in_folder",
@@ -90,6 +91,34 @@ def missing_shards(paths: Sequence[Path]) -> list[str]:
         first = min(present & {0, 1}, default=0)
         expected = range(first, first + int(total[1]))
     return [f"{before}{number:0{len(written)}}{after}" for number in expected if number not in present]
+
+
+def missing_beside(paths: Sequence[Path], others: Sequence[Path]) -> list[str]:
+    """Return the names that numbered files lack by their own numbers, or by those of the files they belong to.
+
+    Example:
+        >>> missing_beside([Path("X_0.npy"), Path("X_1.npy")], [Path("Y_0.npy"), Path("Y_1.npy"), Path("Y_2.npy")])
+        ['X_2.npy']
+        >>> missing_beside([Path("X_0.npy"), Path("X_1.npy")], [Path("Y.npy")])
+        []
+    """
+    missing = missing_shards(paths)
+    own, beside = _numbers(paths), _numbers(others)
+    if missing or len(own) < 2 or len(beside) < 2 or not own & beside:
+        return missing
+    match = _NUMBERED.fullmatch(paths[0].name)
+    assert match is not None
+    before, written, after = match.groups()
+    return [f"{before}{number:0{len(written)}}{after}" for number in sorted(beside - own)]
+
+
+def _numbers(paths: Sequence[Path]) -> set[int]:
+    """Return the numbers of files that differ in nothing else; none where they do."""
+    names = [_NUMBERED.fullmatch(path.name) for path in paths]
+    found = [name for name in names if name is not None]
+    if len(found) < len(paths) or len({(name[1], name[3]) for name in found}) != 1:
+        return set()
+    return {int(name[2]) for name in found}
 
 
 def tables_in_folder(folder: Path) -> list[Path]:

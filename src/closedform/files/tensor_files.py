@@ -146,8 +146,7 @@ class PtFormat(FileFormat):
     @override
     def entries(self, path: Path) -> dict[str, Entry]:
         return {
-            key: Entry(tuple(tensor.shape), _dtype_name(tensor.dtype), _is_table(tensor))
-            for key, tensor in _load(path).items()
+            key: Entry(tuple(tensor.shape), _kind(tensor), _is_table(tensor)) for key, tensor in _load(path).items()
         }
 
     @override
@@ -156,6 +155,12 @@ class PtFormat(FileFormat):
         if key not in tensors:
             raise UnknownKey(key)
         return PtSource(path, key, tensors[key])
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return what a tensor holds, for messages."""
+    name = _dtype_name(tensor.dtype)
+    return name if tensor.layout is torch.strided else f"sparse {name}"
 
 
 def _is_table(tensor: Tensor) -> bool:

@@ -22,6 +22,7 @@ from closedform.files.formats import (
     table_name,
 )
 from closedform.files.packing import Packing
+from closedform.files.records import array_entry
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import SourceError
 
@@ -63,10 +64,7 @@ class ZarrFormat(FileFormat):
     @override
     def entries(self, path: Path) -> dict[str, Entry]:
         with reading(path, self.title, *_ERRORS):
-            return {
-                key: Entry(tuple(array.shape), str(array.dtype), array.dtype.kind in "fiub")
-                for key, array in _arrays(_open(path))
-            }
+            return {key: array_entry(tuple(array.shape), np.dtype(array.dtype)) for key, array in _arrays(_open(path))}
 
     @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:

@@ -134,6 +134,11 @@ class Accumulator:
         """
         if sample_weight is None and self._is_plain(X, Y):
             return self._fold_plain(X, Y)
+        if Y is None:
+            raise InputError(
+                "Y is None; fold takes one batch of features and targets at a time: "
+                "for X, Y in batches: accumulator.fold(X, Y)."
+            )
         if self._is_empty(X):
             return self
         if is_dask(X) or is_dask(Y):
