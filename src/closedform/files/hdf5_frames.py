@@ -212,6 +212,7 @@ def _appendable(group: Any) -> tuple[_Columns, int]:
             place = slice(i, i + 1) if block else None
             label = field in labels
             found.append((name, Column("table", field, place, column.dtype, step, numeric, label, meaning=meaning)))
+
     place_of = {name: i for i, name in enumerate(_pickled_names(group.attrs.get("non_index_axes"))[1:])}
     found.sort(key=lambda pair: place_of.get(pair[0], len(place_of)))
     return found, table.shape[0]
