@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -293,7 +294,18 @@ def files_of_labels(folder: Path, labels: Tensor) -> list[str]:
     (folder / "words.txt").write_text("\n".join(words) + "\n")
     pd.DataFrame({"label": words}).to_csv(folder / "words.csv", index=False)
     pd.DataFrame({"id": range(len(words)), "label": words}).to_parquet(folder / "two.parquet")
-    names = ["codes.npy", "words.npy", "words.txt", "words.csv", "two.parquet::label"]
+    pd.DataFrame({"id": range(len(words)), "label": words}).to_csv(folder / "two.csv", index=False, sep=";")
+    pl.DataFrame({"label": pl.Series(words, dtype=pl.Categorical)}).write_ipc(folder / "words.arrow")
+    np.savez(folder / "words.npz", label=np.array(words), other=labels.numpy())
+    with h5py.File(folder / "words.h5", "w") as file:
+        file["deep/label"] = words
+    half = len(words) // 2
+    for part, some in enumerate((words[:half], words[half:])):
+        pd.DataFrame({"label": some}).to_csv(folder / f"part_{part}.csv", index=False)
+    names = [
+        "codes.npy", "words.npy", "words.txt", "words.csv", "two.parquet::label", "two.csv::label", "words.arrow",
+        "words.npz::label", "words.h5::deep/label", "part_*.csv::label",
+    ]  # fmt: skip
     return [str(folder / name) for name in names]
 
 
@@ -304,8 +316,30 @@ def test_labels_are_read_from_files(tmp_path: Path) -> None:
     for file in files_of_labels(tmp_path, labels):
         result = cf.probe(str(tmp_path / "x.npy"), file)
         assert torch.equal(result.solution.weight, expected.solution.weight)
-    with pytest.raises(cf.ClosedformError, match="id, label; name the one"):
+    with pytest.raises(cf.ClosedformError, match=r"label .* name the column: .*::COLUMN"):
         cf.probe(X, str(tmp_path / "two.parquet"))
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_labels_are_a_column_of_the_one_table(words: bool, tmp_path: Path) -> None:
+    X, labels = blobs()
+    table = pd.DataFrame(X.numpy(), columns=list("abcdef"))
+    table.insert(2, "kind", [f"c{code}" for code in labels.tolist()] if words else labels.numpy())
+    table.to_csv(tmp_path / "table.csv", index=False)
+    table.to_parquet(tmp_path / "table.parquet")
+    expected = cf.probe(X, labels).solution
+    csv, parquet = str(tmp_path / "table.csv"), str(tmp_path / "table.parquet")
+    # Labels named as a column of the very file must not be among its features.
+    for features, column in [(table, "kind"), (csv, "kind"), (parquet, "kind"), (parquet, f"{parquet}::kind")]:
+        result = cf.probe(features, column)
+        torch.testing.assert_close(result.solution.weight, expected.weight, rtol=1e-12, atol=1e-15)
+        assert "kind" in "".join(result.notes)
+    given = cf.probe(csv, "kind", test_features=csv, test_labels="kind")
+    assert given.test_rows == given.train_rows == len(table)
+    with pytest.raises(cf.ClosedformError, match="kinds"):
+        cf.probe(csv, "kinds")
+    with pytest.raises(InputError, match="kinds"):
+        cf.probe(table, "kinds")
 
 
 def test_rows_of_files_are_chosen_block_by_block(tmp_path: Path) -> None:

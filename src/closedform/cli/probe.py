@@ -28,9 +28,9 @@ _Labels = Annotated[
     str,
     typer.Option(
         "--labels",
-        metavar="FILE",
-        help="Integers, words, one-hot rows or numbers: FILE, FILE::KEY, a column of a CSV or Parquet file, or a text "
-        "file with one label a line.",
+        metavar="FILE|COLUMN",
+        help="Integers, words, one-hot rows or numbers: FILE, FILE::KEY, a text file with one label a line, or a "
+        "column of FEATURES, which are then its other columns.",
     ),
 ]
 _TestFeatures = Annotated[

@@ -12,6 +12,7 @@ from closedform.files import open_data
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Source, TensorSource, as_rows
+from closedform.rows.frame_columns import take_columns
 from closedform.rows.labels import check_alignment, check_columns
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
@@ -54,9 +55,12 @@ def held_out_table(X_test: Any, Y_test: Any, rows: Rows) -> Rows | None:
     if X_test is None or Y_test is None:
         given, missing = ("Y_test", "X_test") if X_test is None else ("X_test", "Y_test")
         raise InputError(f"{given} was given without {missing}; a test needs both.")
+
+    X_test, Y_test = take_columns(X_test, Y_test=Y_test)
     check_alignment(X_test=X_test, Y_test=Y_test)
     check_columns("X_test", X_test, rows.feature_names)
     test = as_rows(_named(X_test, "X_test"), _named(Y_test, "Y_test"))
+
     seen, trained = (test.n_features, test.n_targets), (rows.n_features, rows.n_targets)
     if seen != trained:
         raise InputError(

@@ -1,6 +1,6 @@
 """Files: one module for each format, how keys are found, and the packaged data sets."""
 
 from closedform.files.opening import open_source
-from closedform.files.paths import open_data, open_problem
+from closedform.files.paths import open_data, open_problem, split_table
 
-__all__ = ["open_data", "open_problem", "open_source"]
+__all__ = ["open_data", "open_problem", "open_source", "split_table"]

@@ -33,7 +33,16 @@ from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
 from closedform.words.text import printable
 
-__all__ = ["ArrowFormat", "ArrowSource", "ColumnSource", "ParquetFormat", "ParquetSource", "arrow_errors", "entries_of"]
+__all__ = [
+    "ArrowFormat",
+    "ArrowSource",
+    "ColumnSource",
+    "ParquetFormat",
+    "ParquetSource",
+    "arrow_errors",
+    "entries_of",
+    "words_of",
+]
 
 _BATCH_BYTES = 1 << 24
 
@@ -135,6 +144,17 @@ def list_widths(schema: Any, first_rows: Any) -> dict[str, int]:
     return widths
 
 
+def words_of(table: Any) -> np.ndarray[Any, Any] | None:
+    """Return the only column of an Arrow table where it holds words, ``(rows,)`` of objects, else None."""
+    types, column = _types(), table.column(0)
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        return None
+    words = np.empty(table.num_rows, dtype=object)
+    words[:] = column.to_pylist()
+    return words
+
+
 class ColumnSource(FileSource, ABC):
     """What Parquet, Arrow and CSV share: some columns of one table, stacked side by side in their common dtype.
 
@@ -170,9 +190,14 @@ class ColumnSource(FileSource, ABC):
         kinds = {column: schema.field(column).type for column in self._columns}
         for column, kind in kinds.items():
             if not (_is_number(kind) or _is_null(kind)):
+                remedy = (
+                    "leave it out by naming the columns you want (--x COL,COL), or turn it into numbers first"
+                    if len(self._columns) > 1
+                    else f"words are labels, for a probe: closedform probe {path} --labels {column}; or turn them into "
+                    "numbers first"
+                )
                 raise DataTypeError(
-                    f"column '{column}' of {path} holds {kind} values, which are not numbers; leave it "
-                    "out by naming the columns you want (--x COL,COL), or turn it into numbers first."
+                    f"column '{column}' of {path} holds {kind} values, which are not numbers; {remedy}."
                 )
 
         self._widths = {column: widths.get(column, 1) for column in self._columns}
@@ -286,6 +311,12 @@ class ParquetFormat(FileFormat):
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return ParquetSource(path, key)
 
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        with reading(path, self.title, *arrow_errors()), _parquet_file(path) as file:
+            names = file.schema_arrow.names
+            return words_of(file.read([key], use_threads=False)) if names.count(key) == 1 else None
+
 
 def _parquet_file(path: Path) -> Any:
     parquet = import_extra("pyarrow.parquet", "pyarrow", "reading Parquet files")
@@ -394,6 +425,11 @@ class ArrowFormat(FileFormat):
     @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:
         return ArrowSource(path, key)
+
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        with reading(path, self.title, *arrow_errors()), _arrow_file(path) as file:
+            return words_of(file.read_all().select([key])) if file.schema.names.count(key) == 1 else None
 
 
 def _arrow_file(path: Path) -> Any:

@@ -20,10 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast, final
 
+import numpy as np
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.files.columns import ColumnSource, arrow_errors, entries_of
+from closedform.files.columns import ColumnSource, arrow_errors, entries_of, words_of
 from closedform.files.formats import Entry, FileFormat, FileSource, import_extra, reading
 from closedform.words.errors import SourceError
 from closedform.words.text import printable
@@ -79,6 +80,11 @@ class CsvFormat(FileFormat):
             raise _too_large(path, size, budget)
         table, notes = _read_csv(path, budget)
         return CsvSource(path, key, table, notes)
+
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        table, _ = _read_csv(path, None)
+        return words_of(table.select([key])) if table.column_names.count(key) == 1 else None
 
 
 def _too_large(path: Path, size: int, budget: int) -> SourceError:

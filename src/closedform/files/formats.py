@@ -148,6 +148,10 @@ class FileFormat(ABC):
             DataTypeError: the data set does not hold real numbers.
         """
 
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        """Return a data set of words, ``(rows, ...)`` of strings and None where one is missing; None for numbers."""
+        return None
+
 
 def table_name(path: Path, key: str) -> str:
     """Return what the user calls a data set: ``FILE::KEY``, or ``FILE`` alone for an unnamed table."""

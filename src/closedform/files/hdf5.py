@@ -126,6 +126,15 @@ class Hdf5Format(FileFormat):
                 f"{table_name(path, key)} is a group, not a data set; it holds: {inside}. Add one to the key."
             )
 
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        h5py = _h5py()
+        with reading(path, _TITLE, *_LIBRARY_ERRORS), h5py.File(path, "r") as file:
+            item = file.get(key.strip("/")) if key.strip("/") else None
+            if not isinstance(item, h5py.Dataset) or h5py.check_string_dtype(item.dtype) is None:
+                return None
+            return np.asarray(item.asstr()[()])
+
 
 def _is_keras(file: Any) -> bool:
     """Whether Keras wrote this file, the layers at the top or below ``model_weights``."""

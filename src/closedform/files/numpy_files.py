@@ -79,6 +79,15 @@ class NpyFormat(FileFormat):
             raise UnknownKey(key)
         return NpySource(path, array)
 
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        with reading(path, self.title, *_NPY_ERRORS), path.open("rb") as file:
+            _, dtype = _header(file)
+            if key or dtype.kind not in "US":
+                return None
+            file.seek(0)
+            return np.asarray(np.load(file, allow_pickle=False))
+
 
 @final
 class _NpyArray:
@@ -200,6 +209,19 @@ class _NpzArray:
         ):
             array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
         return array[start:stop]
+
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        member = f"{key}.npy"
+        with reading(path, self.title, *_NPZ_ERRORS), zipfile.ZipFile(path) as archive:
+            if member not in archive.namelist():
+                return None
+            with archive.open(member) as file:
+                _, dtype = _header(file)
+            if dtype.kind not in "US":
+                return None
+            with archive.open(member) as file:
+                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 @final

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from closedform.rows.source import Source
 from closedform.rows.tensors import TensorSource
 from closedform.words.errors import InputError, SourceError
 
-__all__ = ["list_keys", "open_source"]
+__all__ = ["list_keys", "open_source", "read_words"]
 
 
 def open_source(
@@ -98,6 +100,37 @@ def open_source(
         )
 
     return _in_memory(source)
+
+
+def read_words(spec: str | os.PathLike[str]) -> np.ndarray[Any, Any] | None:
+    """Read one table of a file that holds words, such as the names of classes; None where it holds numbers.
+
+    Args:
+        spec: As for :func:`open_source`.
+
+    Returns:
+        The words, ``(rows,)``: strings, or objects where some are missing (None).
+
+    Raises:
+        SourceError: the file is missing, damaged or of unknown kind, or has several columns and none is named.
+
+    Example:
+        >>> import tempfile, pathlib, numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "names.npy")
+        ...     np.save(file, ["cat", "dog"])
+        ...     read_words(file).tolist()
+        ['cat', 'dog']
+    """
+    path, key = split_spec(spec)
+    form = file_format(path)
+    if key is None:
+        entries = form.entries(path)
+        names = [name for name, entry in entries.items() if not entry.role]
+        if form.columns and len(names) > 1:
+            raise SourceError(f"{path} holds {describe(entries)}; name the column: {path}::COLUMN.")
+        key = names[0] if len(names) == 1 else ""
+    return form.words(path, key)
 
 
 def _in_memory(source: FileSource) -> Source:

@@ -11,12 +11,13 @@ from typing import Any, TypeGuard, final
 from closedform.engine.capacity import available_memory
 from closedform.files.discovery import discover
 from closedform.files.opening import open_source
-from closedform.files.recognition import known_endings
+from closedform.files.recognition import file_format, known_endings
 from closedform.files.specs import join_files, split_spec
+from closedform.rows.frame_columns import take_columns
 from closedform.rows.source import Source
 from closedform.words.errors import SourceError
 
-__all__ = ["OpenedData", "check_memory", "open_data", "open_problem"]
+__all__ = ["OpenedData", "check_memory", "is_path", "open_data", "open_problem", "split_table"]
 
 #: A path, ``FILE::KEY``, or several paths whose rows are one table.
 DataPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -77,11 +78,12 @@ def _spec(data: DataPath) -> str:
 
 
 def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
-    """Open the arguments of a fit that are paths.
+    """Open the arguments of a fit that are paths, and take those that name columns out of their frame.
 
-    Where both X and Y are paths, they are read as on the command line: Y may be a key or a column of the file that X
-    names (``solve("data.csv", "price")``, ``solve("table.npy", "-1")``), and the features are then all the other
-    columns. What was chosen is the last note of the features.
+    Where X is a frame, Y and the weights may be names of its columns (``solve(frame, "price")``). Where both X and Y
+    are paths, they are read as on the command line: Y may be a key or a column of the file that X names
+    (``solve("data.csv", "price")``, ``solve("table.npy", "-1")``), and the features are then all the other columns.
+    What was chosen is the last note of the features.
 
     Args:
         X: The features: a path as for :func:`open_data`, or anything else.
@@ -93,7 +95,9 @@ def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
 
     Raises:
         SourceError: a file or a key that is not there, more than one reading of a file, or a table that does not fit.
+        InputError: a name that is no column of a frame.
     """
+    X, Y, sample_weight = take_columns(X, Y=Y, sample_weight=sample_weight)
     if not (is_path(X) or is_path(Y) or is_path(sample_weight)):
         return OpenedData(X, Y, sample_weight)
     if not (is_path(X) and is_path(Y)):
@@ -111,6 +115,47 @@ def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
     elif found.weight is not None and sample_weight is None:
         features.notes = (*features.notes, f"{found.weight} was not used; pass it as sample_weight= to weight the rows")
     return OpenedData(features, targets, sample_weight)
+
+
+def split_table(table: Any, column: Any) -> tuple[Any, Any, str]:
+    """Split one table that holds features and labels, where ``column`` names the column of the labels.
+
+    Args:
+        table: A frame, a path, or anything else.
+        column: The name of a column of it, or anything else. ``FILE::COLUMN`` of the same file is a column of it too,
+            which must not be among the features.
+
+    Returns:
+        The other columns, the column (as a spec where ``table`` is a path, so that it may hold words), and a sentence
+        on the choice; the two as they are and an empty sentence where there is no such column.
+
+    Raises:
+        SourceError: the table has no such column.
+        InputError: likewise, of a frame.
+
+    Example:
+        >>> import pandas as pd
+        >>> rest, labels, note = split_table(pd.DataFrame({"size": [1.0, 2.0], "kind": ["a", "b"]}), "kind")
+        >>> list(rest.columns), labels.tolist(), note
+        (['size'], ['a', 'b'], "labels are the column 'kind', features the other columns")
+    """
+    if not isinstance(column, str):
+        return table, column, ""
+    if not is_path(table):
+        rest, labels = take_columns(table, labels=column)
+        taken = labels is not column
+        note = f"labels are the column {column!r}, features the other columns" if taken else ""
+        return rest, labels, note
+
+    path, key = split_spec(_spec(table))
+    file, name = split_spec(column)
+    same_file = os.path.exists(file) and os.path.exists(path) and os.path.samefile(file, path)
+    if os.path.exists(file) and not (same_file and name is not None and key is None):
+        return table, column, ""
+    if not (same_file or file_format(path).columns):
+        return table, column, ""
+    found = discover(path, x=key, y=column, test_rows=False)
+    return found.x, found.y, found.sentence.removesuffix(".")
 
 
 def _opened(name: str, data: Any) -> Any:

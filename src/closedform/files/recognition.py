@@ -7,8 +7,9 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
+import numpy as np
 from typing_extensions import override
 
 from closedform.files.columns import ArrowFormat, ParquetFormat
@@ -158,6 +159,12 @@ class _ShardedFormat(FileFormat):
                 "the files of one table have the same columns."
             )
         return found
+
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        parts = [self._form.words(shard, key) for shard in self._paths]
+        found = [part for part in parts if part is not None]
+        return np.concatenate(found) if len(found) == len(parts) else None
 
     @override
     def open(self, path: Path, key: str, budget: int) -> FileSource:

@@ -141,11 +141,9 @@ class Accumulator:
             )
         if self._is_empty(X):
             return self
-        if is_dask(X) or is_dask(Y):
-            rows = dask_rows(X, Y, sample_weight)
-        else:
-            opened = open_problem(X, Y, sample_weight)
-            rows = as_rows(opened.X, opened.Y, opened.sample_weight)
+        opened = open_problem(X, Y, sample_weight)
+        tables = opened.X, opened.Y, opened.sample_weight
+        rows = dask_rows(*tables) if is_dask(opened.X) or is_dask(opened.Y) else as_rows(*tables)
         names = self._check(rows)
         if self._labels is None and len(self) < _LOOKED_AT:
             self._labels = labels_note(rows)

@@ -130,7 +130,7 @@ def solve(
             Also Dask arrays, frames and lists of delayed tables, whose rows stay on the workers; and, without Y, what
             yields batches ``(X, Y)``: a ``DataLoader``, a dataset, a function that returns an iterator. It is read
             again for each pass; a generator is read once.
-        Y: Targets, ``(rows,)`` or ``(rows, targets)``; beside a path for X also a key or a column of its file.
+        Y: Targets, ``(rows,)`` or ``(rows, targets)``; beside a path or a frame for X also a key or a column of it.
         bias: Whether the layer has a bias.
         l2: Ridge strength as in scikit-learn (sum of squared errors plus ``l2 * |W|^2``, the bias not penalised); a
             number, or one for each target. ``weight_decay=wd`` of a torch optimizer with ``nn.MSELoss()`` is

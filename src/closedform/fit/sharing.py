@@ -21,7 +21,7 @@ from closedform.words.errors import InputError
 
 __all__ = ["agreed_request", "open_rows", "traffic_of"]
 
-#: What may name files.
+#: What may name files, or columns of a frame.
 _NAMES = (str, os.PathLike, list, tuple)
 
 
@@ -51,16 +51,17 @@ def open_rows(
     def read() -> Rows:
         if Y is None or fields is not None:
             rows = _open_stream(X, Y, sample_weight, fields)
-        elif is_dask(X) or is_dask(Y):
-            rows = dask_rows(X, Y, sample_weight)
         else:
             tables = X, Y, sample_weight
             if any(isinstance(table, _NAMES) for table in tables):
-                from closedform.files import open_problem  # loaded only where something may be a path
+                from closedform.files import open_problem  # loaded only where something may be a path or a column
 
                 opened = open_problem(*tables)
                 tables = opened.X, opened.Y, opened.sample_weight
-            rows = as_rows(*tables, empty=group is not None)
+            if is_dask(tables[0]) or is_dask(tables[1]):
+                rows = dask_rows(*tables)
+            else:
+                rows = as_rows(*tables, empty=group is not None)
         check(rows)
         return rows
 

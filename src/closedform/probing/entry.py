@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from closedform.engine.tracing import untraced
-from closedform.files import open_data
+from closedform.files import open_data, split_table
 from closedform.fit.path import RidgePath, cross_entropy_path, ridge_path
 from closedform.fit.request import Watcher
 from closedform.losses import criterion_by_name, is_squared_error
@@ -66,7 +66,8 @@ def probe(
             of layers, which gives one probe each; or a list: layers where each has a row for every label, shards of
             one table where their rows add up to that.
         labels: One for each row: integers, strings, booleans, one-hot rows, or numbers for a regression ``(rows,)`` or
-            ``(rows, targets)``; or a path, also of a text file with one label a line.
+            ``(rows, targets)``; a path, also of a text file with one label a line; or the name of a column, where
+            ``features`` is one table that holds it (a frame, CSV, Parquet): the features are its other columns.
         test_features: Features to judge by, as ``features``; None holds some of the rows out.
         test_labels: Their labels.
         task: ``"classification"`` or ``"regression"`` where labels could be either; None finds out.
@@ -102,6 +103,8 @@ def probe(
     started = time.perf_counter()
     asked = _Asked(l2, bias, _check_confidence(confidence), progress, _is_cross_entropy(criterion), seed)
     _check_task(task)
+    features, labels, chosen = split_table(features, labels)
+    test_features, test_labels, _ = split_table(test_features, test_labels)
     if not isinstance(features, Mapping):
         check_alignment(features=features, labels=labels, sample_weight=sample_weight)
     known = read_labels(labels, "labels", task, leading=leading_shape(features))
@@ -125,7 +128,7 @@ def probe(
         classes=() if targets.classes is None else tuple(targets.classes.tolist()),
         train_rows=known.count,
         confidence=asked.confidence,
-        notes=tuple(filter(None, (note, *known.notes, *_class_notes(targets)))),
+        notes=tuple(filter(None, (note, chosen, *known.notes, *_class_notes(targets)))),
         seconds=time.perf_counter() - started,
     )
 

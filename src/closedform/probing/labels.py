@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from closedform.files import open_source
+from closedform.files.opening import read_words
 from closedform.files.specs import split_spec
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, SourceError
@@ -29,9 +29,6 @@ _ENOUGH_ROWS = 20
 _LISTED = 5
 #: Files that hold one label a line.
 _LINES = (".txt", ".labels")
-#: Files whose columns may hold words.
-_TABLES = (".csv", ".tsv")
-_ARROW = (".parquet", ".pq")
 
 
 @final
@@ -68,8 +65,8 @@ def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int,
     a regression, unless they are few whole ones.
 
     Args:
-        labels: A tensor, array, list, series, or a path: what :func:`closedform.files.open_source` opens, and for words
-            also a column of a CSV or Parquet file, an array of strings (.npy), or a text file with one label a line.
+        labels: A tensor, array, list, series, or a path: what :func:`closedform.files.open_source` opens, a column or
+            an array of words in such a file, or a text file with one label a line.
         name: What the user calls them.
         task: ``"classification"`` or ``"regression"`` where it is settled; None to find out.
         leading: Leading dimensions of features that have several; labels of that shape are one for each position.
@@ -242,59 +239,25 @@ def _from_list(labels: Sequence[Any]) -> Any:
 
 
 def _from_file(spec: str) -> Any:
-    """Read labels from a file.
-
-    Raises:
-        SourceError: it holds none.
-    """
-    path, key = split_spec(spec)
-    suffix = path.suffix.lower()
-    if suffix in _LINES:
+    """Read labels from a file: words as they are, and numbers as any other table."""
+    path, _ = split_spec(spec)
+    if path.suffix.lower() in _LINES:
         return _from_list(_lines(path))
-    if suffix == ".npy" and key is None and path.exists():
-        found = np.load(path, mmap_mode=None, allow_pickle=False)
-        if found.dtype.kind in "US":
-            return found
-    if suffix in _TABLES and path.exists():
-        return _column(path, key, _csv_columns(path, "\t" if suffix == ".tsv" else ","))
-    if suffix in _ARROW and path.is_file():
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.read_table(path)
-        return _column(path, key, {name: table.column(name).to_pylist() for name in table.column_names})
+    words = read_words(spec)
+    if words is not None:
+        return words
     source = open_source(spec)
     return source.read(0, source.shape[0]).numpy()
 
 
 def _lines(path: Path) -> list[str | None]:
+    """Return the lines of a text; None for a blank one.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read as labels, one a line ({error}).") from error
     return [line.strip() or None for line in text.removesuffix("\n").split("\n")]
-
-
-def _csv_columns(path: Path, delimiter: str) -> dict[str, list[Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file, delimiter=delimiter))
-    header, *body = rows or [[]]
-    return {name.strip(): [row[place] if place < len(row) else "" for row in body] for place, name in enumerate(header)}
-
-
-def _column(path: Path, key: str | None, columns: dict[str, list[Any]]) -> Any:
-    """Return the one column of a table, or the one that is named; numbers where all of it are.
-
-    Raises:
-        SourceError: there are several, or none of that name.
-    """
-    if key is None and len(columns) != 1:
-        raise SourceError(f"{path} has the columns {', '.join(columns)}; name the one of the labels: {path}::COLUMN.")
-    if key is not None and key not in columns:
-        raise SourceError(f"{path} has no column '{key}'; it has {', '.join(columns)}.")
-    values = columns[next(iter(columns)) if key is None else key]
-    for kind in (int, float):
-        try:
-            return np.array([kind(value) for value in values])
-        except (TypeError, ValueError):
-            continue
-    return _from_list([None if value == "" else value for value in values])

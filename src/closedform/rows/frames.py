@@ -77,7 +77,7 @@ def _pandas_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
     for position, (label, dtype) in enumerate(zip(frame.columns, dtypes, strict=True)):
         column = frame.iloc[:, position]
         if is_complex_dtype(dtype) or not (is_numeric_dtype(dtype) or is_bool_dtype(dtype)):
-            hint = "drop it or turn it into numbers first"
+            hint = _remedy(name)
             if dtype.kind == "O" and len(column) and isinstance(column.iloc[0], (list, tuple, np.ndarray)):
                 hint = f"make it a table of its own first: np.stack({name}[{label!r}])"
             raise DataTypeError(f"column {label!r} of {name} holds {dtype} values; {hint}.")
@@ -95,6 +95,13 @@ def _pandas_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
         notes = (f"{name} has sparse columns; they were made dense",)
     tensor, more = _stack(columns, name, single=data.ndim == 1)
     return tensor, (*notes, *more)
+
+
+def _remedy(name: str) -> str:
+    """Say what to do with a column that holds no numbers."""
+    if name == "Y":
+        return "class labels are for closedform.probe(X, Y), or turn it into numbers first"
+    return "drop it or turn it into numbers first"
 
 
 def _pandas_values(column: Any, dtype: Any) -> np.ndarray[Any, Any]:
@@ -119,9 +126,7 @@ def _polars_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
         while isinstance(inner, (polars.Array, polars.List)):
             inner = inner.inner
         if not (inner.is_numeric() or inner == polars.Boolean):
-            raise DataTypeError(
-                f"column {column.name!r} of {name} holds {column.dtype} values; drop it or turn it into numbers."
-            )
+            raise DataTypeError(f"column {column.name!r} of {name} holds {column.dtype} values; {_remedy(name)}.")
         if column.null_count():
             raise InputError(_missing(column.name, name, int(column.is_null().arg_true()[0])))
     dtype = series[0].dtype if len({column.dtype for column in series}) == 1 else None
@@ -188,7 +193,7 @@ def _arrow_values(label: str, column: Any, name: str) -> np.ndarray[Any, Any]:
         types.is_floating(inner) or types.is_integer(inner) or types.is_boolean(inner) or types.is_decimal(inner)
     )
     if not is_number:
-        raise DataTypeError(f"column {label!r} of {name} holds {column.type} values; drop it or turn it into numbers.")
+        raise DataTypeError(f"column {label!r} of {name} holds {column.type} values; {_remedy(name)}.")
     if column.null_count:
         row = int(np.argmax(column.is_null().to_numpy()))
         raise InputError(_missing(label, name, row))
