@@ -327,31 +327,23 @@ def test_the_page_holds_every_peer_problem_and_what_is_missing(record: dict[str,
 SPEED = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import speed; speed.main()"
 
 
-def test_the_command_prints_its_tables_and_writes_its_files(tmp_path: Path) -> None:
+def test_the_command_prints_its_tables_writes_its_files_and_goes_on_from_them(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
-    files = ["--json", str(tmp_path / "out" / "b.json"), "--page", str(tmp_path / "out" / "b.html")]
-    choice = ["--quick", "--only", "50x5, 1", "--no-sweeps", "--threads", "1", "--repeats", "1", "--pause", "0"]
-    peers = ["--peers", "closedform,numpy lstsq"]
-    done = fresh.run(SPEED, *choice, *peers, *files)
-    assert done.returncode == 0, done.stderr
-    assert "numpy lstsq" in done.stdout
-    assert "fixed cost" in done.stdout
-    written = json.loads((tmp_path / "out" / "b.json").read_text(encoding="utf-8"))
-    assert [row["peer"] for row in written["results"][0]["results"]] == ["closedform", "numpy lstsq"]
-    assert (tmp_path / "out" / "b.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-
-
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    pytest.importorskip("jinja2")
-    file = tmp_path / "b.json"
+    file, page = tmp_path / "out" / "b.json", tmp_path / "out" / "b.html"
     choice = ["--quick", "--only", "50x5, 1", "--no-sweeps", "--repeats", "1", "--pause", "0", "--json", str(file)]
 
     def run(*more: str) -> fresh.Run:
-        return fresh.run(SPEED, *choice, "--peers", "closedform", *more)
+        return fresh.run(SPEED, *choice, "--peers", "closedform,numpy lstsq", *more)
 
     # There is nothing yet to go on from, and then nothing left to do.
-    assert "50x5, 1" in run("--threads", "1", "--resume").stdout
+    first = run("--threads", "1", "--resume", "--page", str(page))
+    assert first.returncode == 0, first.stderr
+    for part in ("50x5, 1", "numpy lstsq", "fixed cost"):
+        assert part in first.stdout
     before = json.loads(file.read_text(encoding="utf-8"))
+    assert [row["peer"] for row in before["results"][0]["results"]] == ["closedform", "numpy lstsq"]
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
     again = run("--threads", "1", "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads(file.read_text(encoding="utf-8"))["seconds"] > before["seconds"]

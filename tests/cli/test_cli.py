@@ -398,7 +398,9 @@ def test_odd_paths_and_values_fail_in_one_line(
     assert not result.stdout
 
 
-@pytest.mark.parametrize("args", [["solve", "--out"], ["compare", "--budget", "0.1", "--json"], ["--help"]])
+@pytest.mark.parametrize(
+    "args", [["solve", "--out"], ["compare", "--optimizers", "sgd", "--budget", "0.1", "--json"], ["--help"]]
+)
 def test_a_full_disk_behind_stdout_is_one_line(args: list[str], table: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
@@ -415,7 +417,7 @@ def test_numbers_are_whole_at_any_width_and_no_line_ends_in_blanks(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = (
-        ("compare", table, "--budget", "0.1"),
+        ("compare", table, "--budget", "0.1", "--optimizers", "adam,lbfgs strong wolfe"),
         ("solve", table, "--out", tmp_path / "w.safetensors", "--bias"),
     )
     for width in (30, 40, 60, 79, 100, 130):

@@ -96,7 +96,7 @@ def test_adam_with_decay_goes_to_its_ridge() -> None:
 def test_rmsprop_that_circles_for_ever_is_told_so() -> None:
     X = gaussian(100, 4)
     Y = X.sum(1, keepdim=True) + gaussian(100, 1, seed=1)
-    d, left = judged(X, Y, lambda p: torch.optim.RMSprop(p, lr=0.1), 3000)
+    d, left = judged(X, Y, lambda p: torch.optim.RMSprop(p, lr=0.1), 1000)
     assert left > d.case.goal_excess
     assert d.verdict.name == "adaptive_circles"
     assert d.case.training.reaches_goal is False
@@ -105,10 +105,10 @@ def test_rmsprop_that_circles_for_ever_is_told_so() -> None:
 @pytest.mark.parametrize("steps", [5_000, 20_000, 2_000_000])
 def test_a_longer_run_is_judged_by_its_own_optimizer(steps: int) -> None:
     """On an ill-conditioned table another finding is there as well; the verdict is about Adam all the same."""
-    X = gaussian(150, 120) * torch.logspace(0, -5, 120, dtype=F64) + 10
-    Y = X @ torch.logspace(0, 3, 120, dtype=F64).reshape(-1, 1)
+    X = gaussian(50, 40) * torch.logspace(0, -5, 40, dtype=F64) + 10
+    Y = X @ torch.logspace(0, 3, 40, dtype=F64).reshape(-1, 1)
     torch.manual_seed(0)
-    model = nn.Linear(120, 1, dtype=F64)
+    model = nn.Linear(40, 1, dtype=F64)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=steps)
     assert "Adam" in f"{d.verdict.title} {d.verdict.sentence}"

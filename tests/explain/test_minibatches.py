@@ -42,7 +42,7 @@ def maps(X: np.ndarray, picked: np.ndarray, lr: float, settings: dict[str, Any])
 def radius_limit(mean_square: Callable[[float], np.ndarray], high: float) -> float:
     """The learning rate where the spectral radius of a map of second moments is one."""
     low = 0.0
-    for _ in range(30):
+    for _ in range(18):
         lr = (low + high) / 2
         low, high = (lr, high) if max(abs(np.linalg.eigvals(mean_square(lr)))) < 1 else (low, lr)
     return low
@@ -176,9 +176,12 @@ def test_what_shuffled_passes_leave_is_that_of_their_covariance(moved: float, ba
     assert float(found) == pytest.approx(wanted, rel=1e-3)
 
 
-@pytest.mark.parametrize("size", [1, 16])
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"momentum": 0.8, "nesterov": True, "weight_decay": 1e-3}])
-@pytest.mark.parametrize("wrong", ["above the limit", "above that of the batches", "uphill"])
+@parametrize_covering(
+    2,
+    size=[1, 16],
+    settings=[{}, {"momentum": 0.9}, {"momentum": 0.8, "nesterov": True, "weight_decay": 1e-3}],
+    wrong=["above the limit", "above that of the batches", "uphill"],
+)
 def test_every_learning_rate_in_a_remedy_is_stable_for_the_batches(
     wrong: str, settings: dict[str, Any], size: int
 ) -> None:

@@ -216,7 +216,7 @@ def test_forgetting_follows_a_drift() -> None:
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.99])
 def test_many_steps_do_not_drift(forgetting: float) -> None:
-    steps = 5000
+    steps = 2000
     A = gaussian(steps, 5) * torch.logspace(0, -3, 5, dtype=torch.float64)
     B = A @ torch.ones(5, 1).double() + 0.1 * gaussian(steps, 1, seed=1)
     memory = init(torch.zeros(5, 1).double(), 0.0, bias=False)

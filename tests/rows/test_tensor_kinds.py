@@ -57,9 +57,13 @@ def doors(stand_in, only=None):
     told(lambda: cf.solve(X, Y).predict(stand_in(X)))
 """
 
-#: Runs each of many scripts in a fork, and prints how it ended and what it wrote.
+#: Runs each of many scripts in a fork, and prints how it ended and what it wrote. What they load is loaded before that.
 IN_FORKS = """
-import json, os
+import contextlib, json, os
+import torch._dynamo, torch.export
+torch.set_num_threads(1)  # threads do not live on in a fork
+with contextlib.redirect_stdout(None):
+    doors(torch.clone)
 for name, code in json.loads(sys.argv[1]).items():
     reader, writer = os.pipe()
     child = os.fork()
