@@ -311,7 +311,7 @@ typedef struct {
 /* Every product is split into itself and its rounding error by one fused multiply-add, every addition to a first part
    leaves its error to the second, and every addition to a second part to the third, which is plain: a dot product with
    errors of the order of the cube of eps (Ogita, Rump and Oishi 2005). The bound is derived in
-   docs/how-many-digits.md. */
+   docs/digits-proof.md. */
 typedef struct {
     Share share; /* sums: q * (n + 1) first parts, as many second and third ones, for X'T (q, n) and sums of T (q,);
                     then (q,) squares of T / w, of the largest number that a residual's parts can stand for */

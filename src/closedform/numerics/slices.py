@@ -4,7 +4,7 @@ The large operand is cut into slices of 30 bits and a rest that stays a double, 
 The product of a slice and a limb, summed over at most :data:`LENGTH` terms, is a sum of integers below 2**53 times a
 power of two, so it is exact in whatever order BLAS works, with or without fused multiply-add. Results are *levels*:
 fixed-point numbers whose level l (from 1) holds a multiple of ``2**(-10 * l)``. Source: Ozaki, Ogita, Oishi and
-Rump (2012); the error of everything here is derived in docs/how-many-digits.md.
+Rump (2012); the error of everything here is derived in docs/digits-proof.md.
 """
 
 from __future__ import annotations

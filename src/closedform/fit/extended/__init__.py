@@ -10,7 +10,7 @@ gradient g, and T'g. g is summed in three doubles by a compiled pass (Ogita, Rum
 products of slices (Ozaki, Ogita, Oishi and Rump 2012); the weights are held as ``high + low`` (Demmel, Hida, Riedy and
 Li 2009 for refinement in extended precision; Rump 2013 for an approximate inverse as an exact preconditioner). A wide
 system is the mirror image: ``x = B u`` with ``B = A'``, and ``g = b - B'B u``. The constants are derived in
-docs/how-many-digits.md.
+docs/digits-proof.md.
 """
 
 from __future__ import annotations
