@@ -41,6 +41,7 @@ from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, OneHotRows, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.block import Extent
+from closedform.rows.first_pass import FirstSums
 from closedform.rows.folds import Dependence, NormalEquations, ResidualSums, RowsApart, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
 from covering import parametrize_covering
@@ -130,6 +131,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     ResidualSums: lambda p: ResidualSums(
         p.columns, gaussian(P - 1, K + 1), gaussian(K + 1), targets=True, groups=(range(K),)
     ),
+    FirstSums: lambda p: FirstSums(P - 1, K, p.rows.device),
     NormalEquations: lambda p: NormalEquations(p.columns, torch.float64, order=_order(p)),
     Accumulated: lambda p: Accumulated(P - 1, K),
     TriangleOfRows: lambda p: TriangleOfRows(p.design.columns, _empty(p)),
@@ -210,6 +212,8 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
         state = state[:-1]
     if isinstance(fold, NormalEquations):
         return fold.gram.triu(), *state[1:]
+    if isinstance(fold, FirstSums):
+        return fold.products.gram.triu(), *state[1:]
     if isinstance(fold, CurvatureGram):
         return (fold.gram.triu(),)
     if isinstance(fold, StartSums):

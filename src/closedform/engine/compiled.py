@@ -122,7 +122,9 @@ def _dense_if_any(values: Tensor | None) -> Tensor | None:
 
 
 def _threads(rows: int, columns: int, vectors: int = 1) -> int:
-    return max(1, min(team(), rows * (columns + 1) * vectors // threads.NUMBERS_FOR_ONE))
+    worth = rows * (columns + 1) * vectors // threads.NUMBERS_FOR_ONE
+    # A small problem does not ask how many there are.
+    return 1 if worth <= 1 else max(1, min(team(), worth))
 
 
 @final

@@ -19,7 +19,7 @@ from closedform.engine.tracing import untraced
 from closedform.fit.certification import Certificate, certify
 from closedform.fit.certification.one_pass import certify_and_step
 from closedform.fit.class_labels import labels_note
-from closedform.fit.factors import Factor, Facts, Method
+from closedform.fit.factors import Factor, Facts, Gram64, Method
 from closedform.fit.groups import join
 from closedform.fit.kernels import (
     KERNEL_NOTE,
@@ -39,7 +39,7 @@ from closedform.fit.statistics import standard_errors_of
 from closedform.fit.storage import measure_stored
 from closedform.fit.weights import Weights
 from closedform.numerics.rank import RESOLVED, default_rcond
-from closedform.rows import Design, Rows, Scan, scan
+from closedform.rows import Design, Rows, Scan, scan, scan_and_sum
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
 
@@ -51,9 +51,11 @@ __all__ = ["solve", "solve_rows"]
 #: Seconds of predicted work from which the choice of a method is worth measuring the machine, which takes less.
 _WORTH_MEASURING = 1.0
 #: How far a factor may be from the matrix for one step, of the pass that certifies its start, to leave rounding alone.
-_ONE_STEP = 1e-13
+_ONE_STEP = 1e-10
 #: Numbers of a table, times its targets, from which a pass over it is worth saving.
 _WORTH_ONE_PASS = 2**20
+#: Features, and targets, up to which the Gram matrix costs no more than reading the rows.
+_FEW_COLUMNS = 64
 #: Entries of the largest table whose rank is proven where it is in doubt; that takes some tens of seconds there.
 _PROVABLE = 2**26
 #: Columns of the widest table: products in extended precision take so many times longer than a fit.
@@ -239,7 +241,10 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None, *, sta
 
     with Progress(request.progress) as report:
         watched = rows.watched(report.watcher)
-        design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias)
+        first = None
+        if scanned is None and _sums_first(rows, request):
+            scanned, first = scan_and_sum(watched)
+        design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias, first=first)
         groups = _groups(request.strengths)
         if len(groups) == 1:
             solution = _climb(Problem(design, request.strengths[0]), request)
@@ -260,6 +265,16 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None, *, sta
         feature_names=rows.feature_names,
         target_names=rows.target_names,
     )
+
+
+def _sums_first(rows: Rows, request: Request) -> bool:
+    """Whether the rows are so many and so short that one read for the scan and the Gram matrix is worth it.
+
+    Where their condition number turns out too large for a Gram matrix, that was in vain; another read costs as much.
+    """
+    few = max(rows.n_features, rows.n_targets) <= _FEW_COLUMNS
+    plain = request.method in ("auto", Gram64.name) and request.rcond is None
+    return few and plain and not rows.triangle_of and rows.n_rows * rows.n_features >= _WORTH_ONE_PASS
 
 
 def _solve_kernel(rows: Rows, request: Request) -> Solution:
@@ -377,6 +392,7 @@ def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
         row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
         rates=known_rates(rows.device),
         compiled=compiled.available(),
+        summed=problem.design.has_sums(torch.float64),
         threads=team(),
         processors=known_processors(),
     )
@@ -399,6 +415,7 @@ def _agreed(rows: Rows, facts: Facts) -> Facts:
         bfloat16=all(each.bfloat16 for each in every),
         in_memory=all(each.in_memory for each in every),
         compiled=all(each.compiled for each in every),
+        summed=all(each.summed for each in every),
     )
 
 

@@ -2,6 +2,7 @@
 
 from closedform.rows.block import Block
 from closedform.rows.design import Design
+from closedform.rows.first_pass import scan_and_sum
 from closedform.rows.fold import Fold, SumFold
 from closedform.rows.norms import Scan, scan
 from closedform.rows.one_hot import OneHotRows
@@ -21,4 +22,5 @@ __all__ = [
     "TensorSource",
     "as_rows",
     "scan",
+    "scan_and_sum",
 ]

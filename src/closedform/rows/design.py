@@ -10,6 +10,7 @@ from torch import Tensor
 from closedform.numerics.scaling import power_of_two_exponents, powers_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows.columns import Columns
+from closedform.rows.first_pass import FirstSums
 from closedform.rows.folds import NormalEquations, SketchedRows, TriangleOfRows
 from closedform.rows.norms import Scan
 from closedform.rows.table import Rows
@@ -39,7 +40,7 @@ class Design:
         columns: The scaled matrices.
     """
 
-    def __init__(self, rows: Rows, scanned: Scan, *, bias: bool) -> None:
+    def __init__(self, rows: Rows, scanned: Scan, *, bias: bool, first: FirstSums | None = None) -> None:
         self.rows = rows
         self.scanned = scanned
         self.bias = bias
@@ -51,6 +52,9 @@ class Design:
         self.target_exponents = power_of_two_exponents(scanned.target_norms)
         self.columns = Columns(bias, powers_of_two(-self.exponents), powers_of_two(-self.target_exponents))
         self._found = _Found(rows, self.columns, self.exponents, self.target_exponents)
+        sums = None if first is None else first.normal_equations(self.columns)
+        if sums is not None:
+            self._found.keep(sums)
         self._chosen: Tensor | None = None
 
     @property
@@ -63,6 +67,10 @@ class Design:
         part = Design(self.rows.select(targets), self.scanned.select(targets), bias=self.bias)
         part._found, part._chosen = self._found, targets
         return part
+
+    def has_sums(self, dtype: torch.dtype) -> bool:
+        """Whether the sums for ``A'A`` over all rows are there already, in this dtype."""
+        return self._found.has_sums(dtype)
 
     @property
     def sampled_rows(self) -> Tensor:
@@ -140,6 +148,13 @@ class _Found:
                 sums = self.sampled_normal_equations(dtype, sampled).going_on(others, bfloat16=bfloat16)
             self._sums[key] = self._rows.walk(sums)
         return self._sums[key]
+
+    def keep(self, sums: NormalEquations) -> None:
+        """Keep sums over all rows that a pass has found."""
+        self._sums[sums.gram.dtype, False] = sums
+
+    def has_sums(self, dtype: torch.dtype) -> bool:
+        return (dtype, False) in self._sums
 
     def sketch(self, sketch_rows: int, seed: int) -> SketchedRows:
         key = (sketch_rows, seed)

@@ -19,7 +19,7 @@ from closedform.rows.fold import Fold, SumFold
 from closedform.rows.table import Rows
 from closedform.words.errors import InputError, NonFiniteError
 
-__all__ = ["Scan", "check_finite", "check_weights", "scan"]
+__all__ = ["Scan", "check_finite", "check_weights", "scan", "scan_of"]
 
 #: Squares of norms above this have lost no digits to underflow.
 _SMALLEST_SQUARE = 1e-270
@@ -62,23 +62,40 @@ def scan(rows: Rows) -> Scan:
         InputError: a negative weight, or no positive weight at all.
     """
     seen = rows.walk(_ColumnSquares(rows.n_features, rows.n_targets, rows.device))
-    if seen.positive_rows == 0:
+    return scan_of(rows, seen.features, seen.targets, (seen.weight_sum, seen.positive_rows))
+
+
+def scan_of(rows: Rows, columns: Tensor, outputs: Tensor, counts: tuple[float, int]) -> Scan:
+    """Return what sums over the rows tell, with another look at them where squares leave the range of float64.
+
+    Args:
+        rows: The rows.
+        columns: Weighted squares and sums of the columns of X, ``(2, features)``.
+        outputs: Those of Y, ``(2, targets)``.
+        counts: The sum of the weights, and how many are positive.
+
+    Raises:
+        NonFiniteError: as :func:`scan`.
+        InputError: no weight is positive.
+    """
+    weight_sum, positive_rows = counts
+    if positive_rows == 0:
         raise InputError("sample_weight is zero for every row; at least one positive weight is needed.")
 
-    features, targets = as_vector(seen.features), as_vector(seen.targets)
+    features, targets = as_vector(columns), as_vector(outputs)
     squares = np.concatenate([features[0], targets[0]])
     safe = squares.min() > _SMALLEST_SQUARE and squares.max() < _LARGEST_SQUARE
     # By NumPy, because square roots of torch start threads, which a small problem then waits for.
     norms = torch.from_numpy(np.sqrt(squares)).to(rows.device) if safe else _careful_norms(rows)
-    p, means = rows.n_features, targets[1] / seen.weight_sum
+    p, means = rows.n_features, targets[1] / weight_sum
     means[~np.isfinite(means)] = 0.0
     return Scan(
-        feature_sums=seen.features[1],
+        feature_sums=columns[1],
         feature_norms=norms[:p],
         target_norms=norms[p:],
         target_means=torch.from_numpy(means).to(rows.device),
-        weight_sum=seen.weight_sum,
-        positive_rows=seen.positive_rows,
+        weight_sum=weight_sum,
+        positive_rows=positive_rows,
     )
 
 

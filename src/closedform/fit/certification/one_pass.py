@@ -18,12 +18,13 @@ from closedform.fit.problem import Problem
 
 __all__ = ["Stepped", "certify_and_step"]
 
+_EPS = sys.float_info.epsilon
 #: Part of the tolerance that the start may need: what a step then leaves is far below rounding.
 _ROUNDING = TOLERANCE / 8
 #: How far the factor may be from the matrix, as probed on that pass: by so much a step shrinks what the start lacks.
 _CONTRACTION = 1e-9
 #: Backward error that rounding each coordinate to a double adds at most: by a part u, and so its image with it.
-_ROUNDED = sys.float_info.epsilon / 2
+_ROUNDED = _EPS / 2
 #: Part of the targets below which residuals are rounding, which a step changes by as much as they are.
 _LEAST_RESIDUAL = 1e-9
 
@@ -47,9 +48,10 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
 
     The step leaves ``(I - M) S^-T g`` of the preconditioned gradient ``S^-T g``, where ``M = S^-T (A'A) S^-1`` is what
     that pass has probed: ``factor_error`` is how far it is from the identity. So the coordinates after the step have
-    that part of the start's backward error, and what rounding each of them to a double adds, at most u; that is what
-    the certificate says of them. Lengths of residuals change by the square of a backward error of rounding level. Where
-    residuals are rounding themselves, or the start is not that good, nothing is claimed.
+    that part of the start's backward error, and what rounding each of them to a double adds, at most u; that, and the
+    errors of the weights that follow from it, is what the certificate says of them. Lengths of residuals change by the
+    square of a backward error of rounding level. Where residuals are rounding themselves, or the start is not that
+    good, nothing is claimed.
 
     Args:
         problem: The problem, of full rank and without a ridge.
@@ -72,4 +74,7 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
     error = _ROUNDED + certificate.factor_error * certificate.backward_error
     # One change of the matrix for all targets may have to be larger than u for their rounding.
     joint = max(error, certificate.joint_backward_error)
-    return Stepped(Z, replace(certificate, backward_error=error, joint_backward_error=joint))
+    # First-order bounds of the weights' errors are in proportion to the backward error, at least that of a double.
+    shrunk = max(error, _EPS) / max(certificate.backward_error, _EPS)
+    forward = certificate.forward_error * shrunk
+    return Stepped(Z, replace(certificate, backward_error=error, joint_backward_error=joint, forward_error=forward))

@@ -43,6 +43,7 @@ class Facts:
         in_memory: Whether rows can be taken in any order.
         bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
         rates: How fast this machine is.
+        summed: Whether the pass that scanned the rows has made the Gram matrix of their columns.
         threads: How many threads a pass over the rows takes.
         processors: What there is for them to run on.
         condition: What earlier attempts say that the condition number is at least.
@@ -62,6 +63,7 @@ class Facts:
     in_memory: bool
     bfloat16: bool
     rates: Rates
+    summed: bool
     threads: int
     processors: Processors
     condition: float = 1.0

@@ -138,8 +138,9 @@ class _Gram(GramMethod, ABC):
 
     @override
     def cost(self, facts: Facts) -> Cost:
-        flops = facts.n_rows * facts.n_columns**2 + facts.n_columns**3 / 3
-        return cost(flops, self.rate(facts), facts, passes=self.passes)
+        summed = facts.summed and self.dtype == torch.float64
+        flops = (0 if summed else facts.n_rows * facts.n_columns**2) + facts.n_columns**3 / 3
+        return cost(flops, self.rate(facts), facts, passes=self.passes - summed)
 
     @override
     def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:
@@ -157,7 +158,7 @@ class _Gram(GramMethod, ABC):
         dtype = torch.float32 if bfloat16 else self.dtype
 
         sample_counts = False
-        if self._samples(facts):
+        if self._samples(facts) and not design.has_sums(dtype):
             # A few rows tell whether all of them are worth the work.
             sampled = design.sampled_normal_equations(dtype)
             gram, scale = with_ridge(problem, sampled)
