@@ -37,6 +37,8 @@ _AROUND = 0.2
 #: Times that excess losses which grew out of rounding may be off: roundings of the rows' sums are known to a factor of
 #: ten, and an excess loss is a square.
 _ROUNDING_DOUBT = 100.0
+#: Times that ends of LBFGS may lie beyond those of two rehearsals which rounding parts, beside how far these are apart.
+_LBFGS_DOUBT = 3.0
 #: Times the excess loss of the full batch from which on that of mini-batches is noise that feeds on itself.
 FEEDBACK = 2.0
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
@@ -149,7 +151,13 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
     # Adam's late jumps pass; what most of the last steps keep to is what a user will find.
     least, most = left, max(left, float(torch.quantile(window, _MOSTLY))) if math.isfinite(left) else left
     last = None
-    if twin is not None and math.isfinite(left) and _part(_last(excess, _AROUND), _last(twin, _AROUND), rounding):
+    if twin is not None and isinstance(run.optimizer, torch.optim.LBFGS):
+        # What an iteration leaves comes of the digits that the last one lost, and it is over after a few.
+        ends = [float(excess[-1]), float(twin[-1])]
+        if _part(excess[-1:], twin[-1:], rounding) and all(map(math.isfinite, ends)):
+            doubt = _LBFGS_DOUBT * max(ends) / max(min(ends), 1e-300)
+            least, most = min(ends) / doubt, max(ends) * doubt
+    elif twin is not None and math.isfinite(left) and _part(_last(excess, _AROUND), _last(twin, _AROUND), rounding):
         # Every run goes its own way, among losses like those of the two.
         last = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
         least, most = min(left, float(last.min()) / _ROUNDING_DOUBT), max(most, float(last.max()))

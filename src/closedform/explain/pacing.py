@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
+from closedform.explain.readers.schedules import replay
 from closedform.explain.rehearsal import TriangleLoss
 
 __all__ = ["recorded_rates"]
@@ -23,7 +24,7 @@ _ROUNDINGS = 8.0
 def recorded_rates(case: Case, losses: Tensor) -> list[float]:
     """Return the learning rate of each recorded step as a multiple of the one given; as many as the losses tell.
 
-    The user's optimizer makes each step on the triangle. Along it the loss is a parabola, and where that has the value
+    Under a schedule the one given is that which it sets for the step. The user's optimizer makes each step on the triangle. Along it the loss is a parabola, and where that has the value
     that was recorded next is where the recorded run went.
 
     Args:
@@ -37,6 +38,8 @@ def recorded_rates(case: Case, losses: Tensor) -> list[float]:
     sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
     loss = TriangleLoss(triangle, *setting.start, factor=sign * setting.loss_factor)
     rates: list[float] = []
+    coming = [] if setting.schedule is None else setting.schedule.follow(min(len(losses) + 1, setting.patience))
+    after_step = replay(coming)
     with torch.random.fork_rng(devices=[]):
         twin = optimizer.make(loss.parameters)
         for value in losses.tolist():
@@ -55,6 +58,7 @@ def recorded_rates(case: Case, losses: Tensor) -> list[float]:
             with torch.no_grad():
                 for parameter, old, step in zip(loss.parameters, before, moved, strict=True):
                     parameter.copy_(old + rate * step)
+            after_step(twin)
     return rates
 
 

@@ -40,6 +40,10 @@ _SWINGS = 0.9
 _LAGS = (2, 3, 4, 5)
 #: Correlation from which on they are related. By chance that of n points is about the inverse of the root of n.
 _RELATED = 0.5
+#: Decimals up to which a loss counts as rounded for print.
+_DECIMALS = 10
+#: Share of a loss that is rounding at the least: records are kept in float32.
+_SHOWN = 1e-6
 #: Points that have to fit before a slip is named.
 _ENOUGH = 4
 
@@ -310,15 +314,17 @@ def _clipped(case: Case, found: Comparison) -> Slip | None:
 def _scheduled(case: Case, found: Comparison) -> Slip | None:
     """Learning rates that change from step to step, found one after the other."""
     optimizer = case.setting.optimizer
-    if optimizer is None or case.setting.schedule is not None:
+    if optimizer is None:
         return None
 
     shares = _rates(case, found)
     if len(shares) < _ENOUGH or max(shares) > _HIGHEST or not _mostly_even(shares):
         return None
-    # Some rates or other lead through any losses: the first of them has to be that of the run as given.
-    first = float(found.expected[0])
-    if found.starts and abs(float(found.recorded[0]) - first) > _SAME * first:
+    # Some rates or other lead through any losses: the first of them has to be that of the run as given, to the last
+    # digit where its first step is of another length, which it is on other rows as well.
+    first, other = float(found.expected[0]), not math.isclose(shares[0], 1.0, rel_tol=0.01)
+    same = _digits(case) if other else _SAME
+    if found.starts and abs(float(found.recorded[0]) - first) > same * first:
         return None
     # Steps that are divided by the gradients are alike on rows of any size: nothing shows that these are the rows.
     if not found.starts and optimizer.kind != "sgd":
@@ -330,6 +336,13 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
     if not changed:
         return None
 
+    schedule = case.setting.schedule
+    if schedule is not None:
+        return Slip(
+            f"The learning rate of the recorded run changes otherwise than by the {schedule.name} given",
+            f"At its step {changed + 1:,} it is {short(shares[changed])} times that of the scheduler.",
+            "# pass the loop's own scheduler as scheduler=, as it was before the first recorded step",
+        )
     return Slip(
         f"The learning rate of the recorded run changes: from {optimizer.lr * shares[0]:.3g} to "
         f"{optimizer.lr * shares[-1]:.3g} by step {len(shares):,}",
@@ -337,6 +350,15 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
         "not passed.",
         "scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)   # none; or pass the loop's as scheduler=",
     )
+
+
+def _digits(case: Case) -> float:
+    """Relative size of the last digits that a record shows of its first loss."""
+    history = case.setting.history
+    first = 0.0 if history is None else abs(float(history[0]))
+    decimals = next((k for k in range(_DECIMALS) if math.isclose(round(first, k), first, rel_tol=1e-15)), _DECIMALS)
+    shown = 0.0 if decimals == _DECIMALS or not first else 10.0**-decimals / first
+    return max(shown, _SHOWN, 100 * case.setting.precision.product_eps)
 
 
 def _mostly_even(shares: list[float]) -> bool:

@@ -90,7 +90,7 @@ class Stage:
     def twin(self) -> Rehearsal | None:
         """The same from weights a few roundings away, for optimizers whose path may depend on them; else None."""
         optimizer = self.setting.optimizer
-        if self.own is None or optimizer is None or optimizer.kind != "adam":
+        if self.own is None or optimizer is None or optimizer.kind not in ("adam", "lbfgs"):
             return None
         return self._from(_ROUNDINGS * self.setting.precision.product_eps)
 
