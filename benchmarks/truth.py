@@ -36,6 +36,8 @@ ABOUT = 3.0
 STEPS = (50, 3000)
 #: Losses beyond this have diverged.
 GONE = 1e6
+#: Share of optimizers other than SGD that see batches.
+BATCHED = 0.25
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -102,6 +104,10 @@ def draw(seed: int) -> Setup:
     if batch is None and optimizer != "lbfgs" and dice.random() < 0.3:
         slip = dice.choice(SLIPS)
     every = dice.choice([1, 1, 5])
+    # With dice of their own, so that the other set-ups stay as they were.
+    other = random.Random(f"batches {seed}")
+    if batch is None and slip == "none" and optimizer != "sgd" and other.random() < BATCHED:
+        batch, by_epochs = other.choice([1, 4, rows // 2]), other.random() < 0.5
     name = f"{seed}: {kind} {rows}x{X.shape[1]}x{targets} {str(dtype)[6:]} {wrap} {optimizer} {which} {slip}"
     return Setup(name, X, Y, model, make, schedule, criterion, steps, batch, slip, by_epochs=by_epochs, every=every)
 
@@ -410,10 +416,14 @@ def judge(setup: Setup, score: Score) -> None:
         )
     else:
         ends = sorted([end, *(train(clean, seed)[1] for seed in range(1, 5))])
+        middle = sum(ends) / len(ends)
+        clear = math.isnan(middle) or not goal / 3 < middle < 3 * goal
+        score.add(
+            "reaches the goal on batches", None if reached is None or not clear else (middle <= goal) == reached, note
+        )
         if course is not None and math.isfinite(course.left):
-            middle = sum(ends) / len(ends)
             about = course.least / 6 - floor <= middle <= 6 * course.most + floor
-            score.add("left, in expectation", about, f"{note}, said {course.left:.3g}, five runs {ends}")
+            score.add("left, on batches", about, f"{note}, said {course.left:.3g}, five runs {ends}")
     if course is not None and setup.batch_size is None:
         left = course.left
         if course.most > ABOUT * course.least and course.how != "extrapolated":

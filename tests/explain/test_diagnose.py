@@ -20,7 +20,8 @@ from closedform.explain.finding import Severity
 from closedform.explain.forecasts import forecast
 from closedform.explain.layout import Shown, advice_section
 from closedform.explain.precision import Precision, tf32_in_use
-from closedform.explain.readers.optimizers import fresh_sgd, read_optimizer
+from closedform.explain.readers.fresh import fresh_optimizer
+from closedform.explain.readers.optimizers import read_optimizer
 from closedform.explain.spectra import spectrum
 from closedform.explain.training import Training
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
@@ -325,7 +326,8 @@ def test_a_run_that_was_not_judged_is_not_called_right() -> None:
 
     adam = torch.optim.Adam(layer.parameters(), lr=1e-5)
     for optimizer, batch, why in (
-        (adam, 2, "batches are forecast for SGD"),
+        (adam, 2, "batches of 2 end at an excess loss of"),
+        (Mine(layer.parameters(), lr=0.1), 2, "batches are forecast for SGD"),
         (Mine(layer.parameters(), lr=0.1), None, "d.rehearse(...) runs it"),
     ):
         d = diagnose(X, Y, optimizer=optimizer, batch_size=batch, **settings)
@@ -729,14 +731,41 @@ def test_a_schedule_that_ends_or_waits_for_a_metric_is_refused_with_the_reason()
         str(diagnose(X, X.sum(1, keepdim=True), scheduler=plateau, **settings))
 
 
-def test_a_fresh_sgd_is_read_as_torch_makes_it() -> None:
-    layer = nn.Linear(3, 1)
-    read = read_optimizer(torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, nesterov=True), layer)
-    fresh = fresh_sgd(0.1, momentum=0.9, nesterov=True)
-    for name in ("name", "kind", "lr", "momentum", "nesterov", "dampening", "weight_decay", "bias_decay", "decoupled"):
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        (torch.optim.Adam, {}),
+        (torch.optim.AdamW, {"lr": 0.01}),
+        (torch.optim.RMSprop, {"lr": 0.01}),
+        (torch.optim.LBFGS, {}),
+    ],
+)
+def test_a_fresh_optimizer_is_read_and_steps_as_torch_makes_it(
+    kind: type[torch.optim.Optimizer], settings: dict[str, Any]
+) -> None:
+    layer, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    other.load_state_dict(layer.state_dict())
+    own = kind(layer.parameters(), **settings)
+    read, fresh = read_optimizer(own, layer), fresh_optimizer(kind, **settings)
+    for name in ("name", "kind", "settings", "bias_decay", "decoupled", "no_closed_form", "frozen", "iterations"):
         assert getattr(fresh, name) == getattr(read, name)
-    assert (fresh.no_closed_form, fresh.frozen) == (read.no_closed_form, read.frozen) == ("", ())
-    assert isinstance(fresh.make(list(layer.parameters())), torch.optim.SGD)
+
+    light = fresh.make(list(other.parameters()))
+    assert isinstance(light, kind)
+    for model, optimizer in ((layer, own), (other, light)):
+        X = torch.randn(20, 3, generator=generator())
+
+        def closure(model: nn.Module = model, optimizer: Any = optimizer, X: Tensor = X) -> Tensor:
+            optimizer.zero_grad()
+            loss: Tensor = model(X).sub(1).square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(5):
+            optimizer.step(closure)
+    assert torch.equal(layer.weight, other.weight)
+    assert torch.equal(layer.bias, other.bias)
 
 
 @pytest.fixture

@@ -322,7 +322,8 @@ def test_diagnose_prints_and_writes(table: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data.h5", "data.json", "page.html"]
 
 
-def test_sgd_is_judged_without_loading_a_compiler(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", [["--momentum", "0.9"], ["--optimizer", "adam"]])
+def test_runs_are_judged_without_loading_a_compiler(table: Path, tmp_path: Path, optimizer: list[str]) -> None:
     """Making a torch.optim optimizer loads torch._dynamo, which takes as long as torch itself."""
     code = (
         "import sys\n"
@@ -330,7 +331,7 @@ def test_sgd_is_judged_without_loading_a_compiler(table: Path, tmp_path: Path) -
         "app(sys.argv[1:], standalone_mode=False)\n"
         "print(*sorted({'torch._dynamo', 'plotly', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)))"
     )
-    options = ["--lr", "0.1", "--momentum", "0.9", "--steps", "100", "--html", str(tmp_path / "page.html")]
+    options = [*optimizer, "--lr", "0.1", "--steps", "100", "--html", str(tmp_path / "page.html")]
     command = [sys.executable, "-c", code, "diagnose", str(table), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
-
     from closedform.cli.output import Output, OutputFile, Screen
     from closedform.cli.sources import Tables
     from closedform.explain.criteria import CriterionDiagnosis
@@ -76,7 +73,7 @@ def _diagnosis(
 ) -> CriterionDiagnosis:
     from torch import nn
 
-    from closedform.cli.fresh import fresh_layer
+    from closedform.cli.fresh import fresh_layer, optimizer_class, optimizer_settings
     from closedform.explain.criteria import diagnose_criterion
     from closedform.losses import criterion_by_name
 
@@ -87,7 +84,8 @@ def _diagnosis(
         labels = isinstance(criterion, nn.CrossEntropyLoss) and len(tables.Y.shape) == 1
         outputs = _classes(tables.Y) if labels else None
         layer = fresh_layer(tables.X, tables.Y, asked["bias"], asked["seed"], outputs)
-        trained = _torch_optimizer(layer, *settings)
+        name, lr, momentum, nesterov = settings
+        trained = optimizer_class(name)(layer.parameters(), **optimizer_settings(lr, momentum, nesterov))
     return diagnose_criterion(
         tables.X,
         tables.Y,
@@ -105,20 +103,6 @@ def _diagnosis(
 def _classes(Y: Source) -> int:
     """Return how many classes the labels call for."""
     return 1 + max(int(Y.read(start, min(start + _ROWS, Y.shape[0])).max()) for start in range(0, Y.shape[0], _ROWS))
-
-
-def _torch_optimizer(
-    layer: nn.Linear, name: str, lr: float | None, momentum: float | None, nesterov: bool
-) -> Optimizer:
-    """Return the optimizer that trains a layer, with torch's own rate where none is given."""
-    from torch.optim import LBFGS, SGD, Adam
-
-    if name == "lbfgs":
-        return LBFGS(layer.parameters(), lr=1.0 if lr is None else lr)
-    rate = 1e-3 if lr is None else lr
-    if name == "adam":
-        return Adam(layer.parameters(), lr=rate)
-    return SGD(layer.parameters(), lr=rate, momentum=momentum or 0.0, nesterov=nesterov)
 
 
 def finish_by_criterion(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from closedform.cli.fresh import OPTIMIZERS
 from closedform.cli.options import (
     L2,
     Bias,
@@ -26,7 +27,6 @@ from closedform.cli.options import (
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.optim import Optimizer
 
     from closedform.cli.output import Output, OutputFile, Screen
     from closedform.cli.sources import Tables
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from closedform.explain.readers.optimizers import OptimizerReading
 
 __all__ = ["diagnose_command"]
-
-#: The optimizers, with the learning rates that torch.optim gives them.
-_OPTIMIZERS = {"sgd": 1e-3, "adam": 1e-3, "lbfgs": 1.0}
 
 
 class FailOn(StrEnum):
@@ -48,7 +45,7 @@ class FailOn(StrEnum):
 
 _OptimizerName = Annotated[
     str | None,
-    typer.Option("--optimizer", metavar="NAME", help=f"What the layer is trained with: {', '.join(_OPTIMIZERS)}."),
+    typer.Option("--optimizer", metavar="NAME", help=f"What the layer is trained with: {', '.join(OPTIMIZERS)}."),
 ]
 _LearningRate = Annotated[
     float | None,
@@ -176,8 +173,8 @@ def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | N
     if optimizer is None and lr is None and momentum is None and not nesterov:
         return None
     name = "sgd" if optimizer is None else optimizer.lower()
-    if name not in _OPTIMIZERS:
-        raise InputError(f"unknown optimizer {optimizer!r}; choose from: {', '.join(_OPTIMIZERS)}.")
+    if name not in OPTIMIZERS:
+        raise InputError(f"unknown optimizer {optimizer!r}; choose from: {', '.join(OPTIMIZERS)}.")
     if name != "sgd" and (momentum is not None or nesterov):
         raise InputError(f"--momentum and --nesterov belong to sgd, not to {name}; drop them.")
     if nesterov and not momentum:
@@ -191,22 +188,11 @@ def _optimizer_name(optimizer: str | None, lr: float | None, momentum: float | N
 
 def _trained(
     name: str, tables: Tables, bias: bool, seed: int, lr: float | None, momentum: float | None, nesterov: bool
-) -> tuple[nn.Module, Optimizer | OptimizerReading]:
+) -> tuple[nn.Module, OptimizerReading]:
     """Return a fresh model for the tables, and the optimizer that trains it."""
-    from closedform.cli.fresh import as_model, fresh_layer
+    from closedform.cli.fresh import as_model, fresh_layer, optimizer_class, optimizer_settings
+    from closedform.explain.readers.fresh import fresh_optimizer
 
     layer = fresh_layer(tables.X, tables.Y, bias, seed)
-    return as_model(layer, tables.Y), _optimizer(name, layer, lr, momentum, nesterov)
-
-
-def _optimizer(
-    name: str, layer: nn.Linear, lr: float | None, momentum: float | None, nesterov: bool
-) -> Optimizer | OptimizerReading:
-    rate = _OPTIMIZERS[name] if lr is None else lr
-    if name == "sgd":
-        from closedform.explain.readers.optimizers import fresh_sgd
-
-        return fresh_sgd(rate, momentum or 0.0, nesterov)
-    from torch.optim import LBFGS, Adam
-
-    return Adam(layer.parameters(), lr=rate) if name == "adam" else LBFGS(layer.parameters(), lr=rate)
+    trained = fresh_optimizer(optimizer_class(name), **optimizer_settings(lr, momentum, nesterov))
+    return as_model(layer, tables.Y), trained

@@ -1,15 +1,19 @@
-"""The layer whose training is judged where a file is all there is: a fresh one."""
+"""The layer whose training is judged where a file is all there is, and what it is trained with: both are fresh."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from closedform.rows import Source
 
-__all__ = ["as_model", "fresh_layer"]
+__all__ = ["OPTIMIZERS", "as_model", "fresh_layer", "optimizer_class", "optimizer_settings"]
+
+#: The optimizers of the command line, by their names in torch.optim.
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "lbfgs": "LBFGS"}
 
 
 def fresh_layer(X: Source, Y: Source, bias: bool, seed: int, outputs: int | None = None) -> nn.Linear:
@@ -38,3 +42,17 @@ def as_model(layer: nn.Linear, Y: Source) -> nn.Module:
     from torch import nn
 
     return nn.Sequential(layer, nn.Flatten(0)) if len(Y.shape) == 1 else layer
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """Return the class of an optimizer of the command line."""
+    import torch
+
+    kind: type[Optimizer] = getattr(torch.optim, OPTIMIZERS[name])
+    return kind
+
+
+def optimizer_settings(lr: float | None, momentum: float | None, nesterov: bool) -> dict[str, Any]:
+    """Return the settings that were given; torch's own defaults hold for the others."""
+    given = {"lr": lr, "momentum": momentum, "nesterov": nesterov or None}
+    return {name: value for name, value in given.items() if value is not None}

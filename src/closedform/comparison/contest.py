@@ -32,7 +32,7 @@ from closedform.rows import Rows, Scan, scan
 __all__ = ["LEAST_SHARE", "Contest", "fresh_layer"]
 
 #: Part of an equal share of the budget that every optimizer has at least, whatever else takes time.
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.25
 #: Gradients that are timed for an estimate of the steps that there is time for.
 _TIMED = 3
 

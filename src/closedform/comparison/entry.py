@@ -121,7 +121,7 @@ def compare(
         optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``,
             ``rls`` (:class:`closedform.optim.RecursiveLeastSquares`).
         budget: Seconds for the comparison: what the closed form, the diagnosis and the peers leave of them is shared
-            by the optimizers, and at least half. Each makes at least one step.
+            by the optimizers, and at least a quarter. Each makes at least one step.
         layer: A layer to take the starting weights from; by default those of a new ``nn.Linear``.
         seed: Seed of a new layer's weights: those of ``nn.Linear`` after ``torch.manual_seed(seed)``.
         progress: ``None`` shows progress on interactive terminals after two seconds; ``False`` never; a function is

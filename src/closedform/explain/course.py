@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from closedform.explain.extrapolation import Outlook
 from closedform.explain.forecasts import Forecast, MiniBatch, ScheduledBatches, ScheduledRun
 from closedform.explain.rehearsal import Rehearsal
+from closedform.explain.sampling import DrawnRuns
 
 __all__ = [
     "FEEDBACK",
     "Course",
+    "drawn_course",
     "expected_course",
     "extrapolated_course",
     "forecast_course",
@@ -41,6 +43,8 @@ _ROUNDING_DOUBT = 100.0
 _LBFGS_DOUBT = 3.0
 #: Times the excess loss of the full batch from which on that of mini-batches is noise that feeds on itself.
 FEEDBACK = 2.0
+#: Share of the excess loss below which batches that move evenly are taken to arrive, and to shake from then on.
+_ARRIVING = 0.1
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
 _POINTS = 60
 
@@ -55,7 +59,8 @@ class Course:
         excess: Excess loss there, ``(points,)``.
         left: Excess loss at the end of the run.
         least, most: What it may be at the least and at the most; equal to ``left`` unless it is extrapolated.
-        how: ``forecast``, ``expected`` (over the draws of mini-batches), ``rehearsed`` or ``extrapolated``.
+        how: ``forecast``, ``expected`` (over the draws of mini-batches), ``rehearsed``, ``drawn`` (rehearsed on some
+            draws of batches) or ``extrapolated``.
         made: Steps that were forecast or made.
         last: Excess losses of the last steps, of both runs where rounding decides the path, ``(points,)``; None where
             there is but one way to end.
@@ -79,7 +84,8 @@ class Course:
         """How it is known, in words."""
         if self.how == "extrapolated":
             return f"extrapolated from step {self.made:,} of a rehearsal on these data"
-        return {"expected": "forecast in expectation", "rehearsed": "rehearsed on these data"}.get(self.how, self.how)
+        known = {"expected": "forecast in expectation", "rehearsed": "rehearsed on these data"}
+        return (known | {"drawn": "rehearsed on batches drawn from these data"}).get(self.how, self.how)
 
 
 def scheduled_course(run: ScheduledRun, exact: ScheduledRun | None, steps: int, start_excess: float) -> Course:
@@ -165,6 +171,29 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
         if min(float(excess.min()), float(twin.min())) <= _ROUNDING_DOUBT * rounding:
             least = 0.0
     return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]), last)
+
+
+def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
+    """Return the course of mini-batches of which some draws were rehearsed.
+
+    Args:
+        runs: The draws.
+        found: What follows from their mean where they were cut short; else None.
+        steps: Steps of the run.
+    """
+    made, mean = runs.excess.shape[0] - 1, runs.excess.mean(1)
+    if found is not None:
+        here = float(_last(mean, _WINDOW).mean())
+        if found.how == "power law" or (found.how == "evenly" and found.left < _ARRIVING * here):
+            # Where it will come to rest is not to be seen from here: between the minimum and this.
+            found = replace(found, left=here, least=0.0, most=here)
+        points = replace(runs.first, steps=torch.arange(made + 1, device="cpu"))
+        return extrapolated_course(points, mean, found, steps)
+    # Every run goes its own way; what the last steps of all of them have is what a user will find.
+    last = _last(runs.excess, _AROUND).reshape(-1)
+    left = float(_last(mean, _WINDOW).mean())
+    least, most = float(last.min()), float(last.max())
+    return Course(torch.arange(made + 1, device="cpu"), mean, left, least, most, "drawn", made, last)
 
 
 def _part(one: Tensor, other: Tensor, rounding: float) -> bool:

@@ -12,12 +12,16 @@ from torch import Tensor
 from closedform.explain.rehearsal import Rehearsal
 from closedform.explain.spectra import Spectrum
 
-__all__ = ["Outlook", "outlook"]
+__all__ = ["Outlook", "has_settled", "outlook"]
 
 #: Weights count as moving evenly where two equal spans of steps move them alike to this share.
 _EVENLY = 0.1
 #: Excess losses that fall by less than this factor over the last half have settled.
 _SETTLED = 0.8
+#: Times its ripples that a loss may fall from one quarter to the next and count as level.
+_RIPPLES = 2.0
+#: Falls of the logarithm of a loss that are none.
+_LEVEL = 1e-6
 #: Power laws are taken to hold to within this factor of their exponent.
 _DOUBT = 2.0
 
@@ -60,7 +64,7 @@ def outlook(spectrum: Spectrum, run: Rehearsal, excess: Tensor, steps: int) -> O
         return even
     early, late = _typical(excess[made // 4 : made // 2 + 1]), _typical(excess[made // 2 :])
     last, before = _typical(excess[-max(2, made // 8) :]), _typical(excess[made // 2 : -max(2, made // 4)])
-    if late >= _SETTLED * early and last >= _SETTLED * before:
+    if late >= _SETTLED * early and last >= _SETTLED * before and has_settled(excess):
         window = excess[made // 2 :]
         return Outlook(last, min(float(window.min()), last), float(window.max()), "settled")
     # On logarithmic axes many slow directions make a straight line; the later of two slopes is the one that goes on.
@@ -69,6 +73,24 @@ def outlook(spectrum: Spectrum, run: Rehearsal, excess: Tensor, steps: int) -> O
     beyond = math.log(steps / made)
     left, least = last * math.exp(slope * beyond), last * math.exp(_DOUBT * slope * beyond)
     return Outlook(left, least, last * math.exp(slope / _DOUBT * beyond), "power law")
+
+
+def has_settled(excess: Tensor) -> bool:
+    """Return whether excess losses no longer fall: from one quarter of them to the next by less than they ripple.
+
+    Args:
+        excess: The excess losses, ``(points,)``, finite.
+    """
+    logs, quarter = excess.clamp(min=1e-300).log(), excess.numel() // 4
+    third, last = logs[-2 * quarter : -quarter], logs[-quarter:]
+    fall = float(third.mean() - last.mean())
+    if fall > -math.log(_SETTLED):
+        return False
+    # Around a line, so that a steady fall is no ripple.
+    places = torch.linspace(-1, 1, quarter, dtype=logs.dtype, device=logs.device)
+    slope = float((places * last).sum() / places.square().sum())
+    ripple = float((last - last.mean() - slope * places).square().mean().sqrt())
+    return fall <= max(_LEVEL, _RIPPLES * ripple)
 
 
 def _typical(values: Tensor) -> float:

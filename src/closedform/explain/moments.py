@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ _BLOCK = 2**22
 
 class Moments(ABC):
     """What mini-batches need to know of the rows, in the coordinates of the singular directions."""
+
+    #: Whether ``E[h S h]`` and the noise at the minimiser are diagonal where S is.
+    separates: ClassVar[bool] = False
 
     @abstractmethod
     def curvature(self, second_moment: Tensor) -> Tensor:
@@ -55,6 +58,8 @@ class GaussianMoments(Moments):
         eigenvalues: Of the Hessian, ``(rank,)``.
         optimal_loss: The smallest loss there is.
     """
+
+    separates: ClassVar[bool] = True
 
     eigenvalues: Tensor
     optimal_loss: float

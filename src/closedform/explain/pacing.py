@@ -24,8 +24,9 @@ _ROUNDINGS = 8.0
 def recorded_rates(case: Case, losses: Tensor) -> list[float]:
     """Return the learning rate of each recorded step as a multiple of the one given; as many as the losses tell.
 
-    Under a schedule the one given is that which it sets for the step. The user's optimizer makes each step on the triangle. Along it the loss is a parabola, and where that has the value
-    that was recorded next is where the recorded run went.
+    Under a schedule the one given is that which it sets for the step. The user's optimizer makes each step on the
+    triangle. Along it the loss is a parabola, and where that has the value that was recorded next is where the recorded
+    run went.
 
     Args:
         case: The case.

@@ -149,6 +149,14 @@ class Setting:
         return abs(self.criterion.factor)
 
     @property
+    def batch_factor(self) -> float:
+        """What the mean squared error of a batch is multiplied by in the user's loss."""
+        # A loss that sums grows with the batch, not with the table.
+        if self.criterion is None or not self.criterion.summed or self.batch_size is None:
+            return self.loss_factor
+        return self.loss_factor * self.batch_size / self.table.n_rows
+
+    @property
     def climbs(self) -> bool:
         """Whether training makes the squared error larger: ``maximize=True``, or a loss of the wrong sign, not both."""
         negative = self.criterion is not None and self.criterion.kind == "squared" and self.criterion.factor < 0

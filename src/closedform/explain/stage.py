@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from closedform.explain.landscape import Landscape
 from closedform.explain.readers.schedules import FOLLOWED, replay
 from closedform.explain.rehearsal import AS_USUAL, Loop, Rehearsal, rehearse
+from closedform.explain.sampling import DrawnRuns, Draws, rehearse_batches
 from closedform.explain.setting import Setting
 from closedform.explain.stepping import can_continue, continued
 from closedform.words.errors import InputError
@@ -67,6 +68,21 @@ class Stage:
             return False
         return setting.squared and setting.full_batch and self.landscape.spectrum.in_range
 
+    @cached_property
+    def _draws(self) -> Draws | None:
+        """What the user's batches are drawn from; None where not all rows are at hand, or a forecast knows them."""
+        setting, optimizer, moments = self.setting, self.setting.optimizer, self.landscape.moments
+        if setting.full_batch or moments is None or setting.batch_size is None or optimizer is None:
+            return None
+        if not setting.squared or optimizer.kind == "other" or optimizer.frozen:
+            return None
+        if optimizer.kind == "sgd" and not optimizer.no_closed_form:
+            return None
+        if moments.rows.shape[0] != setting.table.n_rows or self.landscape.spectrum.rank == 0:
+            return None
+        sign = -1.0 if setting.criterion is not None and setting.criterion.factor < 0 else 1.0
+        return Draws(self.landscape.spectrum, moments, setting.batch_size, sign * setting.batch_factor)
+
     @property
     def own(self) -> Rehearsal | None:
         """The optimizer on the triangle, from the model's weights, for as many steps as are cheap."""
@@ -79,18 +95,52 @@ class Stage:
 
     @cached_property
     def _tried(self) -> tuple[Rehearsal | None, str]:
-        if self.setting.optimizer is None or not self.open or self.landscape.triangle is None:
-            return None, ""
         try:
+            if self._draws is not None:
+                return (None if self.drawn is None else self.drawn.first), ""
+            if self.setting.optimizer is None or not self.open or self.landscape.triangle is None:
+                return None, ""
             return self._from(0.0), ""
         except InputError as error:
             return None, str(error)
 
     @cached_property
+    def drawn(self) -> DrawnRuns | None:
+        """The optimizer on batches, in some draws of them; None where there is none to be rehearsed so."""
+        optimizer = self.setting.optimizer
+        return None if optimizer is None else self._on_batches(optimizer.make, self._scheduled)
+
+    def _on_batches(
+        self,
+        make: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        after_step: Callable[[], Callable[[torch.optim.Optimizer], None] | None],
+        steps: int | None = None,
+    ) -> DrawnRuns | None:
+        draws, setting = self._draws, self.setting
+        if draws is None or setting.optimizer is None:
+            return None
+        weight, bias = setting.start
+        return rehearse_batches(
+            draws,
+            make,
+            name=setting.optimizer.name,
+            steps=setting.patience if steps is None else steps,
+            evaluations=int(setting.optimizer.settings.get("max_iter", 1)),
+            weight=weight,
+            bias=bias,
+            after_step=after_step,
+        )
+
+    def _scheduled(self) -> Callable[[torch.optim.Optimizer], None] | None:
+        """What a schedule does after each step; None without one."""
+        schedule = self.setting.schedule
+        return None if schedule is None else replay(schedule.follow(min(self.setting.patience, FOLLOWED)))
+
+    @cached_property
     def twin(self) -> Rehearsal | None:
         """The same from weights a few roundings away, for optimizers whose path may depend on them; else None."""
         optimizer = self.setting.optimizer
-        if self.own is None or optimizer is None or optimizer.kind not in ("adam", "lbfgs"):
+        if self.own is None or optimizer is None or optimizer.kind not in ("adam", "lbfgs") or not self.open:
             return None
         return self._from(_ROUNDINGS * self.setting.precision.product_eps)
 
@@ -183,19 +233,21 @@ class Stage:
             **options,
         )
 
-    def changed(self, steps: int, changed: Mapping[str, float], *, falling: bool = False) -> Rehearsal | None:
-        """Rehearse the user's optimizer with some of its settings changed.
+    def changed(self, steps: int, changed: Mapping[str, float], *, falling: bool = False) -> float:
+        """Rehearse the user's optimizer with some of its settings changed; return the excess loss that it leaves.
 
         Args:
             steps: Steps to make.
             changed: Settings by name.
             falling: Whether the learning rate falls to zero over the steps, evenly.
+
+        Returns:
+            The excess loss, of batches the mean over their draws; nan where it cannot be rehearsed.
         """
         setting, optimizer, triangle = self.setting, self.setting.optimizer, self.landscape.triangle
-        if optimizer is None or triangle is None or not self.open:
-            return None
-        make, rates = optimizer.make, iter(range(steps - 1, -1, -1))
-        lr = float(changed.get("lr", optimizer.lr))
+        if optimizer is None:
+            return math.nan
+        make, lr = optimizer.make, float(changed.get("lr", optimizer.lr))
 
         def other(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
             twin = make(parameters)
@@ -203,21 +255,19 @@ class Stage:
                 group.update(changed)
             return twin
 
-        def fall(twin: torch.optim.Optimizer) -> None:
-            left = next(rates, 0)
-            for group in twin.param_groups:
-                group["lr"] = lr * left / steps
+        def fall() -> Callable[[torch.optim.Optimizer], None] | None:
+            return _falling(lr, steps) if falling else None
 
+        drawn = self._on_batches(other, fall, steps)
+        if drawn is not None:
+            return float(drawn.excess[-1].mean()) if drawn.excess.shape[0] > steps else math.nan
+        if triangle is None or not self.open:
+            return math.nan
         weight, bias = setting.start
-        return rehearse(
-            triangle,
-            other,
-            steps=steps,
-            weight=weight,
-            bias=bias,
-            factor=setting.loss_factor,
-            after_step=fall if falling else None,
+        run = rehearse(
+            triangle, other, steps=steps, weight=weight, bias=bias, factor=setting.loss_factor, after_step=fall()
         )
+        return float(self.excess_of(run)[-1])
 
     @cached_property
     def narrow(self) -> Rehearsal | None:
@@ -225,7 +275,7 @@ class Stage:
         optimizer = self.setting.optimizer
         if optimizer is None or optimizer.kind != "lbfgs" or self.setting.precision.dtype == torch.float64:
             return None
-        if self.own is None:
+        if self.own is None or not self.open:
             return None
         return self.run(max(1, int(self.own.steps[-1])), dtype=torch.float32)
 
@@ -253,3 +303,15 @@ def _at_rate(
         return twin
 
     return scaled
+
+
+def _falling(lr: float, steps: int) -> Callable[[torch.optim.Optimizer], None]:
+    """What takes a learning rate to zero, evenly, when called after each step."""
+    rates = iter(range(steps - 1, -1, -1))
+
+    def fall(twin: torch.optim.Optimizer) -> None:
+        left = next(rates, 0)
+        for group in twin.param_groups:
+            group["lr"] = lr * left / steps
+
+    return fall

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from closedform.explain.course import (
     Course,
+    drawn_course,
     expected_course,
     extrapolated_course,
     forecast_course,
@@ -140,7 +141,7 @@ class Training:
         return {
             "momentum": optimizer.momentum,
             "nesterov": optimizer.nesterov,
-            "weight_decay": optimizer.weight_decay / self.batch_factor,
+            "weight_decay": optimizer.weight_decay / self.setting.batch_factor,
             "dampening": optimizer.dampening,
         }
 
@@ -222,7 +223,7 @@ class Training:
         setting, optimizer = self.setting, self.setting.optimizer
         if optimizer is None or not self._plain or setting.schedule is not None:
             return None
-        rate = optimizer.lr * self.batch_factor
+        rate = optimizer.lr * self.setting.batch_factor
         return self.predict(lr=rate, steps=setting.patience, **self._options(optimizer))
 
     @cached_property
@@ -236,7 +237,7 @@ class Training:
         setting, optimizer = self.setting, self.setting.optimizer
         if setting.schedule is None or optimizer is None:
             return ()
-        factor = self.batch_factor
+        factor = self.setting.batch_factor
         return tuple(
             descent_of(
                 lr=float(groups[0].get("lr", optimizer.lr)) * factor,
@@ -289,7 +290,7 @@ class Training:
         parts = [held.get("weight", torch.zeros_like(weight)).T]
         if bias is not None:
             parts.insert(0, held.get("bias", torch.zeros_like(bias)).reshape(1, -1))
-        return torch.cat(parts) / self.batch_factor
+        return torch.cat(parts) / self.setting.batch_factor
 
     @cached_property
     def batches(self) -> MiniBatch | None:
@@ -299,7 +300,7 @@ class Training:
             return None
         if optimizer.lr == 0 or setting.schedule is not None:
             return None
-        return self.own_mini_batch(optimizer.lr * self.batch_factor)
+        return self.own_mini_batch(optimizer.lr * self.setting.batch_factor)
 
     @cached_property
     def scheduled_batches(self) -> ScheduledBatches | None:
@@ -322,15 +323,6 @@ class Training:
             dampening=highest.dampening,
         )
         return scheduled_batches(mean, self.coming, batches)
-
-    @property
-    def batch_factor(self) -> float:
-        """What the mean squared error of a batch is multiplied by in the user's loss."""
-        setting, criterion = self.setting, self.setting.criterion
-        # A loss that sums grows with the batch, not with the table.
-        if criterion is None or not criterion.summed or setting.batch_size is None:
-            return setting.loss_factor
-        return setting.loss_factor * setting.batch_size / setting.table.n_rows
 
     @cached_property
     def stage(self) -> Stage:
@@ -359,9 +351,11 @@ class Training:
 
     @cached_property
     def rehearsed_excess(self) -> Tensor:
-        """Excess losses of the rehearsal, ``(points,)``; rounding of the loss is taken for zero."""
+        """Excess losses of the rehearsal, ``(points,)``, of batches their mean; rounding is taken for zero."""
         if self.rehearsal is None:
             return torch.empty(0, dtype=torch.float64, device="cpu")
+        if self.stage.drawn is not None:
+            return self.stage.drawn.excess.mean(1)
         return self.stage.excess_of(self.rehearsal)
 
     @cached_property
@@ -383,6 +377,9 @@ class Training:
             return scheduled_batch_course(self.scheduled_batches, patience)
         if self.forecast is not None and self.setting.full_batch:
             return forecast_course(self.forecast, patience)
+        drawn = self.stage.drawn if self.rehearsal is not None else None
+        if drawn is not None:
+            return drawn_course(drawn, None if self.rehearsed_in_full else self.outlook, patience)
         if self.rehearsal is None or self.rehearsed_excess.numel() == 0:
             return None
         if not self.rehearsed_in_full and self.outlook is not None:
@@ -400,6 +397,9 @@ class Training:
 
         if self.no_closed_form and setting.full_batch:
             why = f"{self.no_closed_form}, so it has no forecast"
+        elif not setting.full_batch and self.course is not None:
+            least, most = short(self.course.least), short(self.course.most)
+            return f"batches of {setting.batch_size} end at an excess loss of {least} to {most}, {self.course.known}"
         elif not setting.full_batch:
             return (
                 f"batches are forecast for SGD only, not for {optimizer.name}"

@@ -13,7 +13,18 @@ from dataclasses import replace
 
 from closedform.explain.case import Case
 from closedform.explain.finding import Finding
-from closedform.explain.findings import adaptive, columns, goals, noise, records_of_runs, reference, rounding, step
+from closedform.explain.findings import (
+    adaptive,
+    columns,
+    goals,
+    lbfgs,
+    noise,
+    records_of_runs,
+    reference,
+    rounding,
+    step,
+    unsettled,
+)
 from closedform.explain.findings.remedies import as_command
 
 __all__ = ["FINDINGS", "find"]
@@ -31,11 +42,11 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     step.scheduler_starves,
     step.lr_starved,
     adaptive.cannot_step,
-    adaptive.lbfgs_stopped,
+    lbfgs.lbfgs_stopped,
     adaptive.adaptive_short,
     step.more_steps_needed,
-    adaptive.adaptive_blow_up,
-    adaptive.adaptive_unsettled,
+    unsettled.adaptive_blow_up,
+    unsettled.adaptive_unsettled,
     goals.penalised_bias,
     goals.weight_decay_is_ridge,
     goals.ridge_on_kernel,

@@ -36,7 +36,7 @@ def mini_batch_noise(case: Case) -> Finding | None:
         # Above the limit of the full batch it diverges without any noise, which is said already.
         return None
 
-    factor = training.batch_factor
+    factor = case.setting.batch_factor
     share, by_epochs = training.share(batches.noise_floor), training.share(batches.noise_floor_by_epochs)
     evidence = {
         "batch_size": float(batches.batch_size),
@@ -83,7 +83,7 @@ def mini_batch_noise(case: Case) -> Finding | None:
 
 def _unbounded(case: Case, batches: MiniBatch) -> tuple[str, str, str, float]:
     """Title, consequence, remedy and what is left once mended, for batches whose expected loss is not bounded."""
-    training, factor = case.training, case.training.batch_factor
+    training, factor = case.training, case.setting.batch_factor
     lr, limit = short(batches.lr / factor), short(batches.lr_limit / factor)
     by_epochs = short(batches.lr_limit_by_epochs / factor)
     consequence = (
@@ -106,7 +106,7 @@ def _noise_of_schedule(case: Case, run: ScheduledBatches) -> Finding | None:
     if run.left <= training.goal_excess or noise < run.mean.left:
         return None
 
-    factor, descent = training.batch_factor, batches.descent
+    factor, descent = case.setting.batch_factor, batches.descent
     grows = not run.left < training.start_excess
     safe = min(stable_rate(case, batches.mean.limit), batches.lr_limit / 4)
     if grows:

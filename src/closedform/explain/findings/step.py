@@ -53,7 +53,7 @@ def climbs(case: Case) -> Finding | None:
     pace = f" by {growth:.4g} a step" if optimizer.kind == "sgd" and not optimizer.momentum else ""
     kept = {key: value for key, value in optimizer.settings.items() if key in ("lr", "momentum") and value}
     if optimizer.kind == "sgd" and not setting.full_batch:
-        kept["lr"] = min(optimizer.lr, rounded_down(stable_rate(case, training.own_limit) / training.batch_factor))
+        kept["lr"] = min(optimizer.lr, rounded_down(stable_rate(case, training.own_limit) / case.setting.batch_factor))
     keep = ", ".join(f"{key}={value!r}" for key, value in kept.items())
 
     return Finding(
@@ -96,7 +96,7 @@ def lr_above_limit(case: Case) -> Finding | None:
     if run.lr < run.limit * (1 - _AT_THE_LIMIT):
         return None
 
-    factor = case.training.batch_factor
+    factor = case.setting.batch_factor
     limit, lr = run.limit / factor, run.lr / factor
     growth = run.descent.growth(float(run.step_factors[0]))
     largest = float(case.landscape.spectrum.eigenvalues[0]) * factor
@@ -337,7 +337,7 @@ def _batch_shortfall(case: Case) -> Finding | None:
         return None
     needed = batches.steps_to(goal)
     along = batches.mean.excess_along(setting.patience)
-    name = f"mini-batch SGD at lr={short(batches.lr / training.batch_factor)}"
+    name = f"mini-batch SGD at lr={short(batches.lr / case.setting.batch_factor)}"
     floor = batches.noise_floor if batches.noise_floor > training.goal_excess else math.nan
     # With steps enough the noise is still there.
     kept = max(batches.noise_floor, training.goal_excess)

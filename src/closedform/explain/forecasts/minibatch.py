@@ -24,6 +24,8 @@ __all__ = ["MiniBatch", "mini_batch"]
 
 #: Share of the limit up to which what noise feeds back is as small by epochs as with rows drawn anew.
 _MILD = 0.2
+#: Relative accuracy of a large number of steps.
+_STEPS_ACCURACY = 1e-6
 
 
 @final
@@ -126,7 +128,9 @@ class MiniBatch:
             return 0.0
         if not self.stable or self.mean.final_excess + self.noise_floor >= excess:
             return math.inf
-        return _first_reached(lambda steps: self.excess_at(steps) <= excess, 1e300) or math.inf
+        # Noise adds to the mean, which is there no later; an envelope of it may be some ripples late.
+        earliest = max(1.0, min(self.mean.steps_to(excess), 2.0**62) / 2)
+        return _first_reached(lambda steps: self.excess_at(steps) <= excess, earliest, 1e300) or math.inf
 
 
 def mini_batch(
@@ -221,15 +225,15 @@ def mini_batch(
     )
 
 
-def _first_reached(reached: Callable[[float], bool], last: float) -> float | None:
+def _first_reached(reached: Callable[[float], bool], earliest: float, last: float) -> float | None:
     """Return the first whole number at which a property holds that stays; None where that is beyond ``last``."""
-    high = 1.0
+    high = float(math.floor(earliest))
     while not reached(high):
         high *= 2
         if high > last:
             return None
-    low = high / 2
-    while high - low > max(1.0, 1e-12 * high):
+    low = 0.0 if high <= earliest else high / 2
+    while high - low > max(1.0, _STEPS_ACCURACY * high):
         middle = math.floor((low + high) / 2)
         low, high = (low, float(middle)) if reached(middle) else (float(middle), high)
     return high

@@ -44,7 +44,8 @@ class BatchNoise:
         self.eigenvalues = eigenvalues
         self._share = share
         self._moments = moments
-        self._products = torch.outer(eigenvalues, eigenvalues)
+        # Where diagonal matrices stay so, they are held as vectors.
+        self._separate = moments.separates and shift is None
         own = moments.noise(shift)
         if shift is not None:
             mean = eigenvalues.unsqueeze(1) * shift
@@ -58,8 +59,17 @@ class BatchNoise:
         return self._share * (self._moments.diagonal() - torch.diag(self.eigenvalues.square()))
 
     def of(self, second_moment: Tensor) -> Tensor:
-        """``f (E[h S h] - H S H)``."""
+        """``f (E[h S h] - H S H)``, of a matrix, or of its diagonal where that is all there is."""
+        if self._separate:
+            return self.mixing @ second_moment
         return self._share * (self._moments.curvature(second_moment) - self._products * second_moment)
+
+    @cached_property
+    def _products(self) -> Tensor:
+        return torch.outer(self.eigenvalues, self.eigenvalues)
+
+    def _answers(self, responses: Responses) -> Tensor:
+        return responses.of_directions() if self._separate else responses.of_pairs()
 
     def limit(self, descent: Descent, full: float) -> float:
         """The learning rate where the answers to noise make as much of it again.
@@ -71,7 +81,7 @@ class BatchNoise:
             return math.inf
         if self._share == 0:
             return full
-        vector = torch.diag(1 / self.eigenvalues)
+        vector = 1 / self.eigenvalues if self._separate else torch.diag(1 / self.eigenvalues)
         low, high, lr = 0.0, full, full / 2
         points: list[tuple[float, float]] = []
         for _ in range(_SECANTS):
@@ -89,7 +99,7 @@ class BatchNoise:
 
     def _eigenvalue(self, responses: Responses, vector: Tensor) -> tuple[float, Tensor]:
         """The largest eigenvalue of ``S -> K * N(S)``, and its matrix."""
-        answers, ratio = responses.of_pairs(), 0.0
+        answers, ratio = self._answers(responses), 0.0
         for _ in range(_ROUNDS):
             noisy = self.of(vector)
             moved = answers * noisy
@@ -102,8 +112,8 @@ class BatchNoise:
 
     def settled(self, responses: Responses) -> Tensor:
         """The diagonal of the fixed point of ``S = K * (N(S) + constant)``, by minimal residuals (Saad and Schultz)."""
-        answers = responses.of_pairs()
-        wanted = answers * self.constant
+        answers = self._answers(responses)
+        wanted = answers * (self.constant.diagonal() if self._separate else self.constant)
         size = float(torch.linalg.vector_norm(wanted))
         basis: list[Tensor] = [wanted / size] if size else []
         hessenberg = np.zeros((_ROUNDS + 1, _ROUNDS))
@@ -123,5 +133,5 @@ class BatchNoise:
 
         found = torch.zeros_like(self.eigenvalues)
         for part, vector in zip(solution.tolist(), basis, strict=False):
-            found = found + part * vector.diagonal()
+            found = found + part * (vector if self._separate else vector.diagonal())
         return found

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["OptimizerReading", "fresh_sgd", "read_optimizer"]
+__all__ = ["OptimizerReading", "kind_of", "read_optimizer"]
 
 _KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
     (
@@ -108,27 +108,12 @@ class OptimizerReading:
         return self.name in _DECOUPLED or bool(self.settings.get("decoupled_weight_decay", False))
 
 
-def fresh_sgd(lr: float, momentum: float = 0.0, nesterov: bool = False) -> OptimizerReading:
-    """Return what ``torch.optim.SGD(model.parameters(), ...)`` would be read as, without making it.
-
-    Making any optimizer loads torch's compiler, which takes as long as torch itself.
-
-    Example:
-        >>> fresh_sgd(0.1, momentum=0.9).momentum
-        0.9
-    """
-    return OptimizerReading(
-        name="SGD",
-        kind="sgd",
-        settings={"lr": lr, "momentum": momentum, "nesterov": nesterov},
-        bias_decay=0.0,
-        no_closed_form="",
-        frozen=(),
-        iterations=0,
-        momentum_buffers={},
-        groups=(("weight", "bias"),),
-        make=lambda parameters: torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov),
-    )
+def kind_of(optimizer: type[torch.optim.Optimizer]) -> str:
+    """Return what :attr:`OptimizerReading.kind` says of a class."""
+    # A class of the user's own may do anything, whatever its name.
+    if not optimizer.__module__.startswith("torch.optim"):
+        return "other"
+    return _KINDS.get(optimizer.__name__, "torch")
 
 
 def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
@@ -152,15 +137,13 @@ def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
     where = _groups(optimizer, names)
     weight = where.get("weight") or where.get("bias") or optimizer.param_groups[0]
     bias = where.get("bias", weight)
-    # A class of the user's own may do anything, whatever its name.
-    name, own = type(optimizer).__name__, not type(optimizer).__module__.startswith("torch.optim")
     states = {names[id(p)]: state for p, state in optimizer.state.items() if id(p) in names}
     buffers = {key: state["momentum_buffer"] for key, state in states.items() if _is_tensor(state, "momentum_buffer")}
     groups = tuple(tuple(names[id(p)] for p in group["params"]) for group in optimizer.param_groups)
 
     return OptimizerReading(
-        name=name,
-        kind="other" if own else _KINDS.get(name, "torch"),
+        name=type(optimizer).__name__,
+        kind=kind_of(type(optimizer)),
         settings={key: copy.deepcopy(value) for key, value in weight.items() if key != "params"},
         bias_decay=float(bias.get("weight_decay", 0.0)),
         no_closed_form=_no_closed_form(weight, bias),
