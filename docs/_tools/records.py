@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["criteria", "digits", "optimizers", "path", "scale", "seconds", "show", "table", "truth"]
+__all__ = ["criteria", "digits", "forecasts", "optimizers", "path", "scale", "seconds", "show", "table", "truth"]
 
 #: Records of runs on a quiet machine.
 DATA = Path(__file__).parents[1] / "_data"
@@ -96,6 +96,25 @@ def digits(data: Path = DATA) -> str:
         )
 
     return show("digits", "python benchmarks/digits.py", body, data)
+
+
+def forecasts(data: Path = DATA) -> str:
+    """Forecasts of SGD beside real runs of torch: how far the loss is off where it stands above rounding."""
+
+    def body(rows: list[dict[str, Any]]) -> str:
+        lines = [
+            [
+                row["method"],
+                str(row["runs"]),
+                f"{row['lowest_condition']:.2g} to {row['highest_condition']:.2g}",
+                f"{row['median']:.0e}",
+                f"{row['worst']:.0e}",
+            ]
+            for row in rows
+        ]
+        return table(("method", "runs", "condition", "median", "worst"), lines)
+
+    return show("forecasts", "python benchmarks/forecasts.py", body, data)
 
 
 def truth(data: Path = DATA) -> str:

@@ -191,3 +191,73 @@ def test_a_record_that_ends_in_infinity_is_not_one_of_the_same_rate() -> None:
     history = [*record(X, Y, copy.deepcopy(model), SGD, "none")[:10], math.inf]
     d = diagnose(X, Y, model=model, optimizer=SGD(model.parameters()), criterion=nn.MSELoss(), history=history)
     assert d.findings[0].title == "The record is not of the run that was given"
+
+
+def _cumulative(losses: list[float]) -> list[float]:
+    return [sum(losses[: i + 1]) / (i + 1) for i in range(len(losses))]
+
+
+def _exponential(losses: list[float]) -> list[float]:
+    mean, kept = losses[0], []
+    for loss in losses:
+        mean = 0.9 * mean + 0.1 * loss
+        kept.append(mean)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("form", "title"),
+    [
+        (_cumulative, "the mean of all losses so far"),
+        (_exponential, "a running mean of the losses that keeps 0.9 of itself"),
+        (lambda losses: [math.sqrt(loss) for loss in losses], "the root of the loss"),
+        (lambda losses: [math.log10(loss) for loss in losses], "the decimal logarithm"),
+        (lambda losses: losses[10:], ""),
+    ],
+)
+@pytest.mark.parametrize("make", [SGD, ADAM])
+def test_another_form_of_the_losses_is_no_slip(
+    make: Make, form: Callable[[list[float]], list[float]], title: str
+) -> None:
+    X, Y = problem()
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    history = form(record(X, Y, copy.deepcopy(model), make, "none"))
+    optimizer = make(model.parameters())
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+    told = [finding for finding in d.findings if finding.name.startswith("history")]
+    assert [finding.name for finding in told] == (["history_smoothed"] if title else [])
+    assert all(title in finding.title and finding.severity.value == "info" for finding in told)
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_a_sum_is_told_from_every_fifth_loss(targets: int) -> None:
+    X, Y = problem(targets=targets)
+    torch.manual_seed(0)
+    model = nn.Linear(2, targets, dtype=F64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    twin, history = copy.deepcopy(model), []
+    own = torch.optim.SGD(twin.parameters(), lr=1e-4)
+    for _ in range(60):
+        own.zero_grad()
+        loss = ((twin(X) - Y) ** 2).sum()
+        loss.backward()
+        own.step()
+        history.append(float(loss.detach()) / Y.numel())
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history[::5])
+    assert "summed over rows" in next(f.title for f in d.findings if f.name == "history_differs")
+
+
+def test_another_schedule_than_the_one_given_is_told() -> None:
+    X, Y = problem()
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    history = record(X, Y, copy.deepcopy(model), ADAM, "scheduler")
+    optimizer = ADAM(model.parameters())
+    given = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 60)
+    d = diagnose(
+        X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history, scheduler=given
+    )
+    assert "otherwise than by the CosineAnnealingLR given" in next(
+        f.title for f in d.findings if f.name == "history_differs"
+    )

@@ -218,20 +218,24 @@ class _Loop:
         """Put the gradients of the batches into the parameters, and return the sum of their losses."""
         with torch.no_grad():
             weights, total, gradients = self._whole(), torch.zeros((), dtype=torch.float64, device="cpu"), []
+            # The last batch of a pass may be smaller than those that are drawn anew.
             groups = [torch.stack(picked)] if len({part.numel() for part in picked}) == 1 else [p[None] for p in picked]
             first = 0
+
             for rows in groups:
                 some, first = weights[first : first + rows.shape[0]], first + rows.shape[0]
                 features, targets = self._features[rows], self._targets[rows]
                 residual = features @ (some if self._ones is None else some[:, 1:]) - targets
                 if self._ones is not None:
                     residual = residual + self._ones[rows] * some[:, :1]
+
                 scale = self._draws.factor / (rows.shape[1] * targets.shape[2])
                 parts = [residual.mT @ features * (2 * scale)]
                 if self._ones is not None:
                     parts.append((residual * self._ones[rows]).sum(1) * (2 * scale))
                 gradients.append(parts)
                 total = total + residual.square().sum() * scale
+
             for place, parameter in enumerate(self.parameters):
                 gradient = torch.cat([parts[place] for parts in gradients])
                 parameter.grad = gradient.reshape(parameter.shape)

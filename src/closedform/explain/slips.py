@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -12,18 +12,13 @@ import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
+from closedform.explain.comparing import ENOUGH, SAME, Comparison, expected_losses, fits
 from closedform.explain.pacing import recorded_rates
 from closedform.explain.rehearsal import Loop
 from closedform.explain.wording import count, short
 
-__all__ = ["Comparison", "Slip", "compare_with_record", "explain_record"]
+__all__ = ["Slip", "explain_record"]
 
-#: Losses that differ by less than this share are the same: the loops of users record in float32, or a mean of batches.
-_SAME = 1e-3
-#: Points of a record that are compared.
-_POINTS = 200
-#: Steps that a simulation makes for them.
-_STEPS = 2_000
 #: Steps between two zeroings of gradients that people set, beside one.
 _SELDOM = (2, 4, 8, 10, 16)
 #: Lengths that gradients are clipped to, as people set them; the longest that fits is said.
@@ -44,32 +39,6 @@ _RELATED = 0.5
 _DECIMALS = 10
 #: Share of a loss that is rounding at the least: records are kept in float32.
 _SHOWN = 1e-6
-#: Points that have to fit before a slip is named.
-_ENOUGH = 4
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """A record beside the forecast, both as ``MSELoss()``.
-
-    Attributes:
-        recorded: What was recorded, ``(points,)``.
-        expected: What the run as given would have, at the steps it fits best, ``(points,)``.
-        every: Steps from one point to the next.
-        agrees: Whether they are the same.
-        differs_at: The first point where they are not.
-        starts: Whether the record starts where the run does.
-        ends_here: Whether the record ends at the weights that the model has now.
-    """
-
-    recorded: Tensor
-    expected: Tensor
-    every: int
-    agrees: bool
-    differs_at: int
-    starts: bool
-    ends_here: bool
 
 
 @final
@@ -88,86 +57,6 @@ class Slip:
     remedy: str
 
 
-def compare_with_record(case: Case) -> Comparison | None:
-    """Hold the record against the forecast; None where one of them is missing."""
-    setting = case.setting
-    history, criterion = setting.history, setting.criterion
-    if history is None or not setting.squared or not setting.full_batch or setting.broadcasts:
-        return None
-    if case.training.cannot_step:
-        return None
-
-    curve = _expected(case)
-    if curve is None or curve.numel() < 2 or history.numel() < _ENOUGH:
-        return None
-    sign = -1.0 if criterion is not None and criterion.factor < 0 else 1.0
-    recorded = (history / (sign * setting.loss_factor))[:_POINTS]
-    best: Comparison | None = None
-
-    for every in _strides(case, recorded, curve):
-        for offset in _offsets(every):
-            found = _compare(case, recorded, curve, every, offset)
-            if found is not None and (best is None or found.differs_at > best.differs_at):
-                best = found
-            if found is not None and found.agrees:
-                return found
-    return best
-
-
-def _expected(case: Case) -> Tensor | None:
-    """Losses of the run as given, after 0, 1, 2, ... steps, ``(steps + 1,)``."""
-    training = case.training
-    if training.forecast is not None:
-        return training.forecast.excess_at(torch.arange(_STEPS + 1, device="cpu")) + training.forecast.optimal_loss
-    if training.rehearsal is not None:
-        return training.rehearsal.loss
-    run = training.stage.run(_STEPS)
-    return None if run is None else run.loss
-
-
-def _strides(case: Case, recorded: Tensor, curve: Tensor) -> Iterator[int]:
-    """Yield steps between points that are worth trying: one, what the lengths say, what the second point says."""
-    yield 1
-    points = 0 if case.setting.history is None else case.setting.history.numel()
-    if case.setting.steps is not None and points > 1:
-        yield from {max(1, round(case.setting.steps / n)) for n in (points, points - 1)} - {1}
-    first, second = ((curve <= float(value) * (1 + _SAME)).nonzero() for value in recorded[:2])
-    if second.numel() and int(second[0]) > 1:
-        yield int(second[0])
-    if first.numel() and second.numel() and int(second[0]) - int(first[0]) > 1:
-        yield int(second[0]) - int(first[0])
-
-
-def _offsets(every: int) -> tuple[int, ...]:
-    """Steps of the first point: it is written down before the step or after it, first or when the stride is over."""
-    return (0, 1) if every == 1 else (0, 1, every - 1, every)
-
-
-def _tolerance(case: Case, expected: Tensor) -> Tensor:
-    rounding = 100 * case.training.rounding_excess
-    return _SAME * expected.abs() + rounding
-
-
-def _compare(case: Case, recorded: Tensor, curve: Tensor, every: int, offset: int) -> Comparison | None:
-    at = offset + every * torch.arange(recorded.numel(), device="cpu")
-    at = at[at < curve.numel()]
-    if at.numel() < min(_ENOUGH, recorded.numel()):
-        return None
-    expected, seen = curve[at], recorded[: at.numel()]
-    apart = ~((seen - expected).abs() <= _tolerance(case, expected))
-    start = float(curve[0])
-    last = float(recorded[-1])
-    return Comparison(
-        recorded=seen,
-        expected=expected,
-        every=every,
-        agrees=not bool(apart.any()),
-        differs_at=int(apart.nonzero()[0]) if bool(apart.any()) else at.numel(),
-        starts=abs(float(recorded[0]) - start) <= 10 * _SAME * start or not bool(apart[0]),
-        ends_here=abs(last - start) <= 10 * _SAME * abs(start) or abs(last - float(curve[1])) <= 10 * _SAME * abs(last),
-    )
-
-
 def explain_record(case: Case, found: Comparison) -> Slip | None:
     """Return the slip whose simulation fits the record, or None."""
     for slip in _SLIPS:
@@ -175,22 +64,6 @@ def explain_record(case: Case, found: Comparison) -> Slip | None:
         if explained is not None:
             return explained
     return None if found.starts else _other_scale(case, found)
-
-
-def _fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0, rate: float = 1.0) -> bool:
-    """Whether a run with such a loop has the losses that were recorded."""
-    run = case.training.stage.run(min(_STEPS, found.recorded.numel() * found.every + 1), loop, factor, rate=rate)
-    if run is None:
-        return False
-    losses = run.loss
-    for offset in _offsets(found.every):
-        other = _compare(case, found.recorded, losses, found.every, offset)
-        if other is not None and other.agrees and other.recorded.numel() >= _ENOUGH:
-            return True
-        # A run that overflows ends the simulation and the record alike.
-        if other is not None and other.differs_at >= other.recorded.numel() - 1 >= _ENOUGH:
-            return True
-    return False
 
 
 def _nothing_moves(case: Case, found: Comparison) -> Slip | None:
@@ -208,7 +81,7 @@ def _nothing_moves(case: Case, found: Comparison) -> Slip | None:
 
 
 def _never_zeroed(case: Case, found: Comparison) -> Slip | None:
-    if not _fits(case, found, Loop(zeroed_every=0)):
+    if not fits(case, found, Loop(zeroed_every=0)):
         return _seldom_zeroed(case, found)
     return Slip(
         "Gradients are never zeroed: the record is that of a run whose gradients add up",
@@ -219,7 +92,7 @@ def _never_zeroed(case: Case, found: Comparison) -> Slip | None:
 
 def _seldom_zeroed(case: Case, found: Comparison) -> Slip | None:
     for steps in _SELDOM:
-        if found.recorded.numel() * found.every > steps and _fits(case, found, Loop(zeroed_every=steps)):
+        if found.recorded.numel() * found.every > steps and fits(case, found, Loop(zeroed_every=steps)):
             return Slip(
                 f"Gradients are zeroed every {steps} steps only: in between they add up",
                 "The loop steps after each backward(), and zeroes as if it stepped once in so many of them.",
@@ -229,7 +102,7 @@ def _seldom_zeroed(case: Case, found: Comparison) -> Slip | None:
 
 
 def _uphill(case: Case, found: Comparison) -> Slip | None:
-    if not _fits(case, found, Loop(), -1.0):
+    if not fits(case, found, Loop(), -1.0):
         return None
     return Slip(
         "The recorded run goes uphill: its gradient has the wrong sign",
@@ -250,15 +123,17 @@ def _rates(case: Case, found: Comparison) -> list[float]:
 
 def _other_rate(case: Case, found: Comparison) -> Slip | None:
     rates, optimizer = _rates(case, found), case.setting.optimizer
+    if not rates and optimizer is not None and optimizer.kind == "sgd":
+        return _other_sum_of_strides(case, found)
     if not rates or optimizer is None or rates[0] <= 0 or math.isclose(rates[0], 1.0, rel_tol=0.01):
         return None
     even = [rate for rate in rates if math.isclose(rate, rates[0], rel_tol=0.02)]
     ratio = sorted(even)[len(even) // 2]
     summed = None if optimizer.kind != "sgd" else _other_sum(case, ratio)
     # The gradient alone is larger where the loss is; weight decay tells the two apart.
-    if summed is not None and _fits(case, found, Loop(), factor=ratio):
+    if summed is not None and fits(case, found, Loop(), factor=ratio):
         return summed
-    if not _fits(case, found, Loop(), rate=ratio):
+    if not fits(case, found, Loop(), rate=ratio):
         return None
     return Slip(
         f"The recorded run has a learning rate of {optimizer.lr * ratio:.4g}, not {optimizer.lr:.4g}",
@@ -269,6 +144,18 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
 
 def _other_sum(case: Case, ratio: float) -> Slip | None:
     """A loss that is this many times the criterion given, where that is a number of rows or targets."""
+    for size, text in _sums(case).items():
+        if math.isclose(ratio, size, rel_tol=0.01):
+            return Slip(
+                f"The recorded run is one whose loss is {text}",
+                f"Its gradients are {short(ratio)} times those of the criterion given, and so is its learning rate.",
+                "criterion = torch.nn.MSELoss()   # the one that is differentiated, in diagnose and in the loop",
+            )
+    return None
+
+
+def _sums(case: Case) -> dict[float, str]:
+    """Multiples of the criterion given that are numbers of rows or targets, in words."""
     rows, targets = case.setting.table.n_rows, case.setting.table.n_targets
     known: dict[float, str] = {
         rows * targets: "summed over rows and targets where the criterion given takes the mean",
@@ -279,13 +166,28 @@ def _other_sum(case: Case, ratio: float) -> Slip | None:
         1 / size: text.replace("summed", "averaged").replace("takes the mean", "sums") for size, text in known.items()
     }
     known |= {2.0: "twice the one given", 0.5: "half of the one given"}
-    for size, text in known.items():
-        if size not in (1, 1.0) and math.isclose(ratio, size, rel_tol=0.01):
-            return Slip(
-                f"The recorded run is one whose loss is {text}",
-                f"Its gradients are {short(ratio)} times those of the criterion given, and so is its learning rate.",
-                "criterion = torch.nn.MSELoss()   # the one that is differentiated, in diagnose and in the loop",
+    return {size: text for size, text in known.items() if size != 1}
+
+
+def _other_sum_of_strides(case: Case, found: Comparison) -> Slip | None:
+    """The same for a record of every so many steps, or of a run that overflows, from which no rates can be told."""
+    for ratio in _sums(case):
+        # A closed form first: most of them are nowhere near.
+        forecast = case.training.forecast
+        if forecast is not None:
+            other = case.training.predict(
+                lr=forecast.lr * ratio,
+                momentum=forecast.momentum,
+                nesterov=forecast.nesterov,
+                weight_decay=forecast.weight_decay / ratio,
+                dampening=forecast.dampening,
+                steps=[found.every - 1, found.every, found.every + 1],
             )
+            second, low, high = float(found.recorded[1]), float(other.loss.min()), float(other.loss.max())
+            if not low * (1 - SAME) <= second <= high * (1 + SAME) + 100 * case.training.rounding_excess:
+                continue
+        if fits(case, found, Loop(), factor=ratio):
+            return _other_sum(case, ratio)
     return None
 
 
@@ -302,7 +204,7 @@ def _clipped(case: Case, found: Comparison) -> Slip | None:
     told = optimizer.kind == "sgd" and bool(rates)
     tried = [rates[0] * length] if told else list(_CLIPPED)
     for longest in tried:
-        if 0 < longest < length and _fits(case, found, Loop(max_norm=longest)):
+        if 0 < longest < length and fits(case, found, Loop(max_norm=longest)):
             return Slip(
                 f"The recorded run clips its gradients to a length of {longest:.4g}" + ("" if told else " or less"),
                 f"At the start they are {short(length / longest)} times longer, and the optimizer sees them shortened.",
@@ -318,18 +220,18 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
         return None
 
     shares = _rates(case, found)
-    if len(shares) < _ENOUGH or max(shares) > _HIGHEST or not _mostly_even(shares):
+    if len(shares) < ENOUGH or max(shares) > _HIGHEST or not _mostly_even(shares):
         return None
     # Some rates or other lead through any losses: the first of them has to be that of the run as given, to the last
     # digit where its first step is of another length, which it is on other rows as well.
     first, other = float(found.expected[0]), not math.isclose(shares[0], 1.0, rel_tol=0.01)
-    same = _digits(case) if other else _SAME
+    same = _digits(case) if other else SAME
     if found.starts and abs(float(found.recorded[0]) - first) > same * first:
         return None
     # Steps that are divided by the gradients are alike on rows of any size: nothing shows that these are the rows.
     if not found.starts and optimizer.kind != "sgd":
         return None
-    if not found.starts and max(abs(share / shares[0] - 1) for share in shares[:_ENOUGH]) > _SAME:
+    if not found.starts and max(abs(share / shares[0] - 1) for share in shares[:ENOUGH]) > SAME:
         return None
 
     changed = next((i for i, share in enumerate(shares) if abs(share - shares[0]) > 0.05 * shares[0]), 0)
@@ -384,7 +286,7 @@ def _normalised(case: Case, found: Comparison) -> Slip | None:
         sizes = (R[:, 1:].square().sum(0) / degrees + eps).sqrt()
         design = torch.cat([R[:, :1], R[:, 1:] / torch.where(sizes > 0, sizes, 1.0)], dim=1)
         squares = float((design @ weights - whole.C).square().sum() + whole.residual_squares.sum())
-        if abs(squares / (count * whole.targets) - float(found.recorded[0])) <= _SAME * float(found.recorded[0]):
+        if abs(squares / (count * whole.targets) - float(found.recorded[0])) <= SAME * float(found.recorded[0]):
             break
     else:
         return None
@@ -399,7 +301,7 @@ def _normalised(case: Case, found: Comparison) -> Slip | None:
 def _random(case: Case, found: Comparison) -> Slip | None:
     """A record that jumps up and down where the run as given would not."""
     recorded, expected = found.recorded, found.expected
-    if recorded.numel() < 3 * _ENOUGH or not bool(torch.isfinite(recorded).all()):
+    if recorded.numel() < 3 * ENOUGH or not bool(torch.isfinite(recorded).all()):
         return None
     # On rows of another size momentum swings as well, from a start that is far off.
     if not 0.5 < float(recorded[0] / expected[0]) < 2.0:
@@ -430,7 +332,7 @@ def _unrelated(losses: Tensor) -> bool:
 def _turns(losses: Tensor) -> float:
     """Share of the points at which losses turn by more than the last digits of a record."""
     changes = torch.diff(losses)
-    clear = changes.abs() > _SAME * losses[1:].abs()
+    clear = changes.abs() > SAME * losses[1:].abs()
     turned = (changes[1:] * changes[:-1] < 0) & clear[1:] & clear[:-1]
     return float(turned.double().mean())
 
@@ -452,7 +354,7 @@ def _other_scale(case: Case, found: Comparison) -> Slip | None:
     """A record of another multiple of the loss, of other rows, or of another start."""
     if found.ends_here:
         return None
-    curve = _expected(case)
+    curve = expected_losses(case)
     first, start = float(found.recorded[0]), float("nan") if curve is None else float(curve[0])
     ratio = first / start if start else math.nan
     rows, targets = case.setting.table.n_rows, case.setting.table.n_targets

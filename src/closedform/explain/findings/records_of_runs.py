@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from closedform.explain.case import Case
+from closedform.explain.comparing import compare_with_record
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.slips import compare_with_record, explain_record
+from closedform.explain.slips import explain_record
+from closedform.explain.smoothing import kept_as
 from closedform.explain.wording import short
 
 __all__ = ["history_differs"]
@@ -18,10 +20,20 @@ def history_differs(case: Case) -> Finding | None:
 
     at = min(found.differs_at, found.recorded.numel() - 1)
     step = at * found.every
-    slip = explain_record(case, found)
+    form = kept_as(case)
+    slip = None if form else explain_record(case, found)
     recorded, expected = float(found.recorded[at]), float(found.expected[at])
     beside = f"At step {step:,} it has {short(recorded)}, and the run as given would have {short(expected)}."
 
+    if form:
+        return Finding(
+            name="history_smoothed",
+            severity=Severity.INFO,
+            title=f"The record is {form}, of the run as given",
+            evidence={"first_difference": float(step), "recorded_loss": recorded, "forecast_loss": expected},
+            consequence=f"{beside} The loop does what was passed; what was kept of it is not the loss itself.",
+            remedy="history.append(loss.item())   # the loss of each step as it is",
+        )
     return Finding(
         name="history_differs",
         severity=Severity.ERROR if slip is not None else Severity.WARNING,
