@@ -183,6 +183,19 @@ class NpzFormat(FileFormat):
             raise UnknownKey(key)
         return NpzSource(path, array)
 
+    @override
+    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
+        member = f"{key}.npy"
+        with reading(path, self.title, *_NPZ_ERRORS), zipfile.ZipFile(path) as archive:
+            if member not in archive.namelist():
+                return None
+            with archive.open(member) as file:
+                _, dtype = _header(file)
+            if dtype.kind not in "US":
+                return None
+            with archive.open(member) as file:
+                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
 
 @final
 class _NpzArray:
@@ -209,19 +222,6 @@ class _NpzArray:
         ):
             array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
         return array[start:stop]
-
-    @override
-    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
-        member = f"{key}.npy"
-        with reading(path, self.title, *_NPZ_ERRORS), zipfile.ZipFile(path) as archive:
-            if member not in archive.namelist():
-                return None
-            with archive.open(member) as file:
-                _, dtype = _header(file)
-            if dtype.kind not in "US":
-                return None
-            with archive.open(member) as file:
-                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 @final
