@@ -15,11 +15,11 @@ from torch.optim import SGD
 from closedform.comparison.contenders import Contender, Outlook
 from closedform.comparison.direct import direct_row, exact_solution, fit_kernel_ridge, fit_scikit_learn, timed_solve
 from closedform.comparison.headlines import headline
-from closedform.comparison.methods import MethodResult
+from closedform.comparison.methods import Elapsed, MethodResult
 from closedform.comparison.overlay import with_measured_runs
 from closedform.comparison.problem import Problem
 from closedform.comparison.races import INTERRUPTED, Lane, race
-from closedform.comparison.results import Comparison, Elapsed
+from closedform.comparison.results import Comparison
 from closedform.comparison.tables import casts, make_problem
 from closedform.engine.threads import one_thread
 from closedform.explain.diagnosis import Diagnosis

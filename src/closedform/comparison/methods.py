@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from closedform.report import ChartReport
 from closedform.words.json_values import plain
+from closedform.words.numbers import number, plural
+from closedform.words.outcome import Outcome
 
-__all__ = ["CurvePoint", "MethodResult", "method_called"]
+__all__ = ["CurvePoint", "Elapsed", "MethodResult", "MethodsReport"]
 
 
 @final
@@ -85,17 +89,73 @@ class MethodResult:
         return row
 
 
-def method_called(name: str, methods: Sequence[MethodResult]) -> MethodResult:
-    """Return the row of the method called ``name``.
+@final
+@dataclass(frozen=True)
+class Elapsed:
+    """How long a part of a comparison took.
 
-    Args:
-        name: Its name.
-        methods: All rows.
-
-    Raises:
-        KeyError: there is none; the names there are are listed.
+    Attributes:
+        name: The part.
+        seconds: Seconds that the user waited for it.
     """
-    for method in methods:
-        if method.name == name:
-            return method
-    raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in methods)}")
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class MethodsReport(ChartReport, ABC):
+    """What methods reached on the same rows, from the same start, within the same budget.
+
+    Attributes:
+        methods: One row per method, the exact minimiser first.
+        dtype: What the optimizers trained in, such as ``float32``.
+        n_rows: Rows.
+        n_features: Features.
+        bias: Whether the layer has a bias.
+        budget: Seconds shared by all optimizers.
+        outcome: How the exact fit ended.
+        sentence: What came out.
+        elapsed: What took how long, training included.
+        notes: What was done with the data on the way in.
+        interrupted: Whether training was stopped by Ctrl-C; the rows hold what was there by then.
+    """
+
+    methods: tuple[MethodResult, ...]
+    dtype: str
+    n_rows: int
+    n_features: int
+    bias: bool
+    budget: float
+    outcome: Outcome
+    sentence: str
+    elapsed: tuple[Elapsed, ...]
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+
+    def __getitem__(self, name: str) -> MethodResult:
+        """Return the row of the method called ``name``.
+
+        Raises:
+            KeyError: there is none; the names there are are listed.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise KeyError(f"{name!r}: the methods are {', '.join(method.name for method in self.methods)}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.methods)} methods: {self.sentence}>"
+
+    def _layer(self, outputs: str) -> str:
+        """The layer and its table in words, where it has so many outputs."""
+        bias = "with" if self.bias else "without"
+        return f"{plural(self.n_rows, 'row')}, {plural(self.n_features, 'feature')}, {outputs}, {bias} a bias"
+
+    @property
+    def _spent(self) -> str:
+        return f"budget {number(self.budget)} s" + (" (interrupted)" if self.interrupted else "")
+
+    @property
+    def _times(self) -> str:
+        return ", ".join(f"{number(part.seconds)} s for {part.name}" for part in self.elapsed)

@@ -8,17 +8,16 @@ from typing import Any, final
 from typing_extensions import override
 
 from closedform.comparison.layout import methods_table, race_chart
-from closedform.comparison.methods import MethodResult, method_called
+from closedform.comparison.methods import MethodsReport
 from closedform.explain.charts import MARKS, MeasuredCurve
 from closedform.explain.layout import Shown, facts, optimal_loss, sections, verdict
 from closedform.explain.records import DiagnosisRecord
-from closedform.report import ChartReport, Document, Section
+from closedform.report import Document, Section
 from closedform.report.charts import Chart
 from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural
-from closedform.words.outcome import Outcome
 
 __all__ = ["Comparison"]
 
@@ -27,22 +26,8 @@ SCHEMA_VERSION = 1
 
 
 @final
-@dataclass(frozen=True)
-class Elapsed:
-    """How long a part of a comparison took.
-
-    Attributes:
-        name: The part.
-        seconds: Seconds that the user waited for it.
-    """
-
-    name: str
-    seconds: float
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class Comparison(ChartReport):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Comparison(MethodsReport):
     """The closed form beside optimizers that trained the same layer on the same rows.
 
     Attributes:
@@ -68,7 +53,6 @@ class Comparison(ChartReport):
         interrupted: Whether training was stopped by Ctrl-C; the rows hold what was there by then.
     """
 
-    methods: tuple[MethodResult, ...]
     condition: float
     rank: int
     learning_rate_limit: float
@@ -76,26 +60,8 @@ class Comparison(ChartReport):
     optimal_loss: float
     excess_floor: float
     rounding_floor: float
-    dtype: str
-    n_rows: int
-    n_features: int
     n_targets: int
-    bias: bool
-    budget: float
-    outcome: Outcome
-    sentence: str
     diagnosis: DiagnosisRecord
-    elapsed: tuple[Elapsed, ...]
-    notes: tuple[str, ...] = ()
-    interrupted: bool = False
-
-    def __getitem__(self, name: str) -> MethodResult:
-        """Return the row of the method called ``name``.
-
-        Raises:
-            KeyError: there is none; the names there are are listed.
-        """
-        return method_called(name, self.methods)
 
     def metrics(self) -> dict[str, float]:
         """Return its numbers as flat floats, for trackers; those of a method as ``method/number``."""
@@ -186,24 +152,16 @@ class Comparison(ChartReport):
             data={"diagnosis": self.diagnosis.to_dict(), "marks": MARKS, "comparison": self.to_dict()},
         )
 
-    def __repr__(self) -> str:
-        return f"<Comparison of {len(self.methods)} methods: {self.sentence}>"
-
     @property
     def _caption(self) -> str:
-        matrix = f"{plural(self.n_rows, 'row')}, {plural(self.n_features, 'feature')}"
-        return (
-            f"{matrix}, {plural(self.n_targets, 'target')}, {'with' if self.bias else 'without'} a bias; "
-            f"rank {self.rank}; optimal MSE {optimal_loss(self.diagnosis)}; "
-            f"budget {number(self.budget)} s" + (" (interrupted)" if self.interrupted else "")
-        )
+        layer = self._layer(plural(self.n_targets, "target"))
+        return f"{layer}; rank {self.rank}; optimal MSE {optimal_loss(self.diagnosis)}; {self._spent}"
 
     @property
     def _footnotes(self) -> tuple[str, ...]:
         unique = self.rank == self.n_features + self.bias
-        parts = ", ".join(f"{number(part.seconds)} s for {part.name}" for part in self.elapsed)
         return (
-            f"time: {number(sum(part.seconds for part in self.elapsed))} s in all, of which {parts}.",
+            f"time: {number(sum(part.seconds for part in self.elapsed))} s in all, of which {self._times}.",
             "steps: evaluations of loss and gradient; weights: relative distance to the minimiser.",
             f"excess: training MSE above the optimal one; below {number(self.rounding_floor)} it is rounding of "
             f"{self.dtype}.",

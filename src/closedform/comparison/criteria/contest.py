@@ -17,7 +17,7 @@ from closedform.comparison.criteria.peers import fit_peer
 from closedform.comparison.criteria.problem import CriterionProblem, Tables
 from closedform.comparison.criteria.results import CriterionComparison, sentence_of
 from closedform.comparison.direct import measured_row
-from closedform.comparison.methods import MethodResult
+from closedform.comparison.methods import Elapsed, MethodResult
 from closedform.comparison.races import INTERRUPTED, Lane, race_settings
 from closedform.fit.convex import ConvexRequest, ConvexSolution, Curvature, curvature_at, solve_criterion
 from closedform.fit.weights import Weights
@@ -140,7 +140,7 @@ class CriterionContest:
             budget=self.budget,
             outcome=exact.outcome,
             sentence=sentence_of(exact, bent, problem.excess_at_zero, methods),
-            elapsed=tuple(self.elapsed.items()),
+            elapsed=tuple(Elapsed(name, seconds) for name, seconds in self.elapsed.items()),
             notes=exact.notes,
             interrupted=any(row.stopped_because == INTERRUPTED for row in methods),
         )

@@ -10,16 +10,15 @@ from typing import Any, final
 from typing_extensions import override
 
 from closedform.comparison.layout import methods_table, race_chart
-from closedform.comparison.methods import MethodResult, method_called
+from closedform.comparison.methods import MethodResult, MethodsReport
 from closedform.explain.setting import GOAL
 from closedform.fit.convex import ConvexSolution, Curvature, GapCertificate
-from closedform.report import ChartReport, Document, Section
+from closedform.report import Document, Section
 from closedform.report.charts import Chart
 from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural, short
-from closedform.words.outcome import Outcome
 
 __all__ = ["CriterionComparison", "sentence_of"]
 
@@ -64,8 +63,8 @@ def sentence_of(
 
 
 @final
-@dataclass(frozen=True, repr=False)
-class CriterionComparison(ChartReport):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CriterionComparison(MethodsReport):
     """The exact minimiser of a criterion beside optimizers that trained the same layer on the same rows.
 
     Attributes:
@@ -85,36 +84,17 @@ class CriterionComparison(ChartReport):
         budget: Seconds shared by all optimizers.
         outcome: How the exact fit ended.
         sentence: What came out.
-        elapsed: What took how long, ``(name, seconds)``.
+        elapsed: What took how long.
         notes: What was done with the data on the way in.
         interrupted: Whether training was stopped by Ctrl-C; the rows hold what was there by then.
     """
 
-    methods: tuple[MethodResult, ...]
     criterion: str
     l2: float
     certificate: GapCertificate
     condition: float
     learning_rate_limit: float
-    dtype: str
-    n_rows: int
-    n_features: int
     n_outputs: int
-    bias: bool
-    budget: float
-    outcome: Outcome
-    sentence: str
-    elapsed: tuple[tuple[str, float], ...]
-    notes: tuple[str, ...] = ()
-    interrupted: bool = False
-
-    def __getitem__(self, name: str) -> MethodResult:
-        """Return the row of the method called ``name``.
-
-        Raises:
-            KeyError: there is none; the names there are are listed.
-        """
-        return method_called(name, self.methods)
 
     def metrics(self) -> dict[str, float]:
         """Return its numbers as flat floats, for trackers; those of a method as ``method/number``."""
@@ -131,7 +111,7 @@ class CriterionComparison(ChartReport):
             "schema_version": _SCHEMA_VERSION,
             "outcome": self.outcome.name.lower(),
             "certificate": self.certificate.to_dict(),
-            "elapsed": dict(self.elapsed),
+            "elapsed": {part.name: part.seconds for part in self.elapsed},
             "methods": [_renamed(method.to_dict()) for method in self.methods],
         }
 
@@ -161,9 +141,6 @@ class CriterionComparison(ChartReport):
             data={"comparison": self.to_dict()},
         )
 
-    def __repr__(self) -> str:
-        return f"<CriterionComparison of {len(self.methods)} methods: {self.sentence}>"
-
     @property
     def _floor(self) -> float:
         gap = self.certificate.excess_loss
@@ -176,18 +153,13 @@ class CriterionComparison(ChartReport):
     @property
     def _caption(self) -> str:
         ridge = f", l2 {number(self.l2)}" if self.l2 else ""
-        return (
-            f"{self.criterion}{ridge}: {plural(self.n_rows, 'row')}, {plural(self.n_features, 'feature')}, "
-            f"{plural(self.n_outputs, 'output')}, {'with' if self.bias else 'without'} a bias; "
-            f"budget {number(self.budget)} s" + (" (interrupted)" if self.interrupted else "")
-        )
+        return f"{self.criterion}{ridge}: {self._layer(plural(self.n_outputs, 'output'))}; {self._spent}"
 
     @property
     def _footnotes(self) -> tuple[Paragraph, ...]:
-        parts = ", ".join(f"{number(seconds)} s for {name}" for name, seconds in self.elapsed)
         bound = "excess: a proven bound on the loss above the minimum; that of the minimiser itself is"
         texts = (
-            f"time: {parts}.",
+            f"time: {self._times}.",
             "steps: evaluations of loss and gradient; weights: relative distance to the minimiser.",
             *((f"{bound} {number(self._floor)}.",) if self.outcome.certified else ()),
             f"exact minimiser: {self.outcome}.",
