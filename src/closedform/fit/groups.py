@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -14,7 +15,23 @@ from closedform.fit.solution import Solution
 from closedform.fit.statistics import StandardErrors
 from closedform.fit.storage import Stored
 
-__all__ = ["join"]
+__all__ = ["groups_of", "join"]
+
+
+def groups_of(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:
+    """Return each strength, ascending, with the targets that have it.
+
+    Args:
+        strengths: One for each target.
+
+    Example:
+        >>> groups_of([1.0, 0.0, 1.0])
+        [(0.0, [1]), (1.0, [0, 2])]
+    """
+    return [
+        (strength, [target for target, other in enumerate(strengths) if other == strength])
+        for strength in sorted(set(strengths))
+    ]
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,34 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from closedform.engine import compiled
-from closedform.engine.processors import busy_elsewhere, known_processors
-from closedform.engine.rates import known_rates, measured_rates
-from closedform.engine.threads import one_thread, team
+from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import Certificate, certify
 from closedform.fit.certification.one_pass import certify_and_step
-from closedform.fit.class_labels import labels_note
+from closedform.fit.conclusion import conclude
 from closedform.fit.factors import Factor, Facts, Gram64, Method
-from closedform.fit.groups import join
-from closedform.fit.kernels import (
-    KERNEL_NOTE,
-    as_kernel_solution,
-    check_kernel,
-    kernel_system,
-    looks_like_kernel,
-)
-from closedform.fit.layers import check_range, round_to
-from closedform.fit.plan import Plan, make_plan
+from closedform.fit.groups import groups_of, join
+from closedform.fit.kernels import as_kernel_solution, check_kernel, kernel_system
+from closedform.fit.layers import check_range
+from closedform.fit.planning import plan_of
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import Refined
 from closedform.fit.request import MethodName, Request, Watcher
 from closedform.fit.sharing import agreed_request, open_rows, traffic_of
-from closedform.fit.solution import Attempt, Fitted, Solution, involved_text, outcome_of
-from closedform.fit.statistics import standard_errors_of
-from closedform.fit.storage import measure_stored
+from closedform.fit.solution import Attempt, Fitted, Solution
 from closedform.fit.weights import Weights
-from closedform.numerics.rank import RESOLVED, default_rcond
+from closedform.numerics.rank import RESOLVED
 from closedform.rows import Design, Rows, Scan, scan, scan_and_sum
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
@@ -48,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["solve", "solve_rows"]
 
-#: Seconds of predicted work from which the choice of a method is worth measuring the machine, which takes less.
-_WORTH_MEASURING = 1.0
 #: How far a factor may be from the matrix for one step, of the pass that certifies its start, to leave rounding alone.
 _ONE_STEP = 1e-10
 #: Numbers of a table, times its targets, from which a pass over it is worth saving.
@@ -245,7 +232,7 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None, *, sta
         if scanned is None and _sums_first(rows, request):
             scanned, first = scan_and_sum(watched)
         design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias, first=first)
-        groups = _groups(request.strengths)
+        groups = groups_of(request.strengths)
         if len(groups) == 1:
             solution = _climb(Problem(design, request.strengths[0]), request)
         else:
@@ -281,21 +268,13 @@ def _solve_kernel(rows: Rows, request: Request) -> Solution:
     """Solve ``(K + l2 I) a = y``, one square system for each strength."""
     whole = check_kernel(rows, bias=request.bias)
     parts = []
-    for strength, chosen in _groups(request.strengths):
+    for strength, chosen in groups_of(request.strengths):
         targets = torch.tensor(chosen, device=rows.device)
         system = kernel_system(rows, whole, strength, targets)
         plain = replace(request, kernel=False, strengths=(0.0,) * len(chosen), dtype=torch.float64)
         solved = solve_rows(system, plain)
         parts.append((targets, as_kernel_solution(solved, rows, whole, strength, targets, request.dtype)))
     return parts[0][1] if len(parts) == 1 else join(parts)
-
-
-def _groups(strengths: Sequence[float]) -> list[tuple[float, list[int]]]:
-    """Return each strength, ascending, with the targets that have it."""
-    return [
-        (strength, [target for target, other in enumerate(strengths) if other == strength])
-        for strength in sorted(set(strengths))
-    ]
 
 
 def _solve_part(design: Design, targets: Tensor, strength: float, request: Request) -> Solution:
@@ -309,7 +288,7 @@ def _climb(problem: Problem, request: Request) -> Solution:
     Raises:
         InputError: no method could factor the problem.
     """
-    facts, plan = _plan(problem, request)
+    facts, plan = plan_of(problem, request)
     nearest = None if request.nearest_to is None else problem.from_weights(request.nearest_to)
     attempts: list[Attempt] = []
     best: Fitted | None = None
@@ -336,7 +315,7 @@ def _climb(problem: Problem, request: Request) -> Solution:
         if _doubtful(problem, facts, best, asked=request.method != "auto"):
             best, attempt = _settled(problem, facts, best)
             attempts.append(attempt)
-        return _solution(problem, plan, best, tuple(attempts), request.dtype)
+        return conclude(problem, plan, best, tuple(attempts), request.dtype)
     from closedform.fit.digits import extend_best, with_digits  # loaded only when asked for
 
     extension, attempt = extend_best(problem, facts, best, request.digits)
@@ -344,7 +323,7 @@ def _climb(problem: Problem, request: Request) -> Solution:
         best = replace(best, certificate=replace(best.certificate, forward_bound=float("inf")))
     else:
         best = replace(best, weights=problem.to_weights(extension.high), certificate=attempt.certificate)
-    solution = _solution(problem, plan, best, (*attempts, attempt), request.dtype)
+    solution = conclude(problem, plan, best, (*attempts, attempt), request.dtype)
     return with_digits(solution, problem, extension, request.digits)
 
 
@@ -367,56 +346,6 @@ def _settled(problem: Problem, facts: Facts, best: Fitted) -> tuple[Fitted, Atte
     if found.scaled_condition > 1 / RESOLVED:
         return best, replace(attempt, reason=f"condition {found.scaled_condition:.1e}: rounding of the data decides")
     return replace(best, weights=problem.to_weights(extension.high), certificate=found), attempt
-
-
-def _usual_cut(problem: Problem) -> float:
-    n_rows = problem.rows.triangle_of or problem.rows.n_rows
-    return default_rcond(n_rows, min(n_rows, problem.n_columns))
-
-
-def _plan(problem: Problem, request: Request) -> tuple[Facts, Plan]:
-    """Gather the facts and make the plan, with measured rates where they are worth measuring."""
-    rows, rcond = problem.rows, request.rcond
-    facts = Facts(
-        n_rows=problem.scanned.positive_rows,
-        n_columns=problem.n_columns,
-        n_targets=problem.n_targets,
-        bias=problem.bias,
-        ridge=problem.l2 > 0,
-        weighted=rows.weight is not None,
-        rcond=_usual_cut(problem) if rcond is None else rcond,
-        rcond_given=rcond is not None,
-        nearest=request.nearest_to is not None,
-        in_memory=rows.in_memory,
-        bfloat16=rows.in_memory and rows.engine.multiplies_bfloat16,
-        row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
-        rates=known_rates(rows.device),
-        compiled=compiled.available(),
-        summed=problem.design.has_sums(torch.float64),
-        threads=team(),
-        processors=known_processors(),
-    )
-
-    facts = _agreed(rows, facts)
-    plan = make_plan(facts, request.method)
-    if plan.seconds > _WORTH_MEASURING:
-        facts = _agreed(rows, replace(facts, rates=measured_rates(rows.device)))
-        plan = replace(make_plan(facts, request.method), busy=busy_elsewhere())
-    return facts, plan
-
-
-def _agreed(rows: Rows, facts: Facts) -> Facts:
-    """Return the facts by which all processes decide: those of the first, with what all of them can do."""
-    every = rows.walker.each(facts)
-    if len(every) == 1:
-        return facts
-    return replace(
-        every[0],
-        bfloat16=all(each.bfloat16 for each in every),
-        in_memory=all(each.in_memory for each in every),
-        compiled=all(each.compiled for each in every),
-        summed=all(each.summed for each in every),
-    )
 
 
 def _attempt(
@@ -467,50 +396,3 @@ def _near(problem: Problem, factor: Factor) -> bool:
     claims = factor.claims
     whole = claims.root is not None and claims.rank.full and not claims.restricted
     return whole and factor.accuracy <= _ONE_STEP and problem.l2 == 0 and work >= _WORTH_ONE_PASS
-
-
-def _solution(
-    problem: Problem, plan: Plan, best: Fitted, attempts: tuple[Attempt, ...], dtype: torch.dtype
-) -> Solution:
-    certificate, rows = best.certificate, problem.rows
-    notes = list(rows.notes)
-    if problem.l2 > 0 and not problem.bias and looks_like_kernel(rows):
-        notes.append(KERNEL_NOTE)
-    labels = labels_note(rows)
-    if labels is not None:
-        notes.append(labels)
-    missing = certificate.columns - certificate.rank
-    if missing:
-        notes.append(
-            f"{missing} of {certificate.columns} directions {'is' if missing == 1 else 'are'} not determined by the "
-            f"rows (cut at {certificate.rank_cut:.1e} of the largest singular value, gap {certificate.rank_gap:.1e})"
-            + involved_text(certificate.undetermined_columns, rows.feature_names)
-        )
-
-    better = certificate.loss_with_bias
-    if better is not None and better < certificate.loss / 2:
-        notes.append(
-            f"the fit has no bias; with one the loss would be about {better:.6g}, less than half of "
-            f"{certificate.loss:.6g} (bias=True, or a layer with a bias)"
-        )
-    if dtype != torch.float64:
-        notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
-
-    weights = best.weights
-    return Solution(
-        weight=round_to(weights.weight, dtype),
-        bias=None if weights.bias is None else weights.bias.to(dtype),
-        certificate=certificate,
-        outcome=outcome_of(certificate),
-        plan=plan,
-        attempts=attempts,
-        notes=tuple(notes),
-        seconds=sum(attempt.seconds for attempt in attempts),
-        single_target=rows.single_target,
-        rows=rows.triangle_of or problem.scanned.positive_rows,
-        _scale=problem.scale,
-        stored=measure_stored(problem, weights, dtype, best.factor.claims, certificate),
-        _standard_errors=standard_errors_of(
-            problem, best.factor.claims, best.factor.accuracy, certificate.residual_std
-        ),
-    )
