@@ -82,3 +82,11 @@ def default_device() -> Iterator[None]:
     """What a test makes by itself is made on the device too."""
     with nullcontext() if placement.name == "cpu" else torch.device(placement.name):
         yield
+
+
+@pytest.fixture
+def brief_rehearsals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rehearsals end after a tenth of the steps that a user's would make; what is said after the end is the same."""
+    from closedform.explain import stage
+
+    monkeypatch.setattr(stage, "_NUMPY_SECONDS", stage._NUMPY_SECONDS / 10)

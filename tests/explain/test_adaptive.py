@@ -102,6 +102,7 @@ def test_rmsprop_that_circles_for_ever_is_told_so() -> None:
     assert d.case.training.reaches_goal is False
 
 
+@pytest.mark.usefixtures("brief_rehearsals")
 @pytest.mark.parametrize("steps", [5_000, 20_000, 2_000_000])
 def test_a_longer_run_is_judged_by_its_own_optimizer(steps: int) -> None:
     """On an ill-conditioned table another finding is there as well; the verdict is about Adam all the same."""

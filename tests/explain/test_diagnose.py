@@ -220,6 +220,7 @@ def test_lbfgs_with_calls_left_is_not_said_to_have_stopped() -> None:
     assert found.title == f"LBFGS is short of the minimum after {calls} of its 5,000 calls of step()"
 
 
+@pytest.mark.usefixtures("brief_rehearsals")
 def test_a_rehearsal_that_was_cut_short_says_of_how_many_steps_and_what_it_leaves() -> None:
     X, Y = ill_conditioned(50, 40)
     layer = zero_layer(40, 1, bias=False)
@@ -315,6 +316,7 @@ def test_every_known_optimizer_is_rehearsed_with_its_own_settings(name: str, tra
     assert float(rehearsal.loss[-1]) == pytest.approx(train(X, Y, layer, optimizer, 30), rel=1e-8)
 
 
+@pytest.mark.usefixtures("brief_rehearsals")
 def test_a_run_that_was_not_judged_is_not_called_right() -> None:
     X = torch.randn(200, 3, dtype=F64, generator=generator())
     Y = X.sum(1, keepdim=True) + torch.randn(200, 1, dtype=F64, generator=generator(1))
