@@ -19,6 +19,7 @@ from closedform.losses import (
     criterion_by_name,
     read_criterion,
 )
+from closedform.losses.kinked import OneKink
 from closedform.words.errors import ClosedformError
 
 K, ROWS = 4, 60
@@ -148,10 +149,23 @@ def test_kinks_are_worth_what_their_modules_say() -> None:
     hinges = (HingeLoss(reduction="sum"), HingeLoss("sum", pos_weight=torch.rand(K) + 0.5))
     for module in (nn.L1Loss(reduction="sum"), PinballLoss(0.3, reduction="sum"), *hinges):
         kinked = read_criterion(module, Targets(K, False, False))
-        assert isinstance(kinked, Kinked)
+        assert isinstance(kinked, OneKink)
         kink, above, below = kinked.pieces(Y)
         worth = above * (kink - Z).clamp_min(0) + below * (Z - kink).clamp_min(0)
         torch.testing.assert_close(worth.sum(), module(Z, Y), rtol=1e-13, atol=0)
+
+
+def test_margins_of_classes_are_worth_what_torch_says() -> None:
+    Y, Z = labels(), gaussian(ROWS, K).requires_grad_()
+    module = nn.MultiMarginLoss(p=1, margin=0.7, weight=FACTORS, reduction="none")
+    kinked = read_criterion(nn.MultiMarginLoss(p=1, margin=0.7, weight=FACTORS), Targets(1, True, True))
+    assert isinstance(kinked, Kinked)
+    T = Y.double().unsqueeze(1)
+    losses = module(Z, Y)
+    torch.testing.assert_close(kinked.losses(Z, T), losses, rtol=1e-13, atol=0)
+    losses.sum().backward()
+    assert Z.grad is not None
+    assert bool((Z.grad.abs() <= kinked.steepness(T, K) * (1 + 1e-12)).all())
 
 
 def test_every_name_is_a_criterion() -> None:

@@ -92,8 +92,8 @@ CriterionName = Annotated[
         "--criterion",
         metavar="NAME",
         help="What is minimised instead of squared error: cross-entropy, binary-cross-entropy, absolute (l1), huber, "
-        "smooth-l1, quantile:0.9, poisson, hinge, squared-hinge, multi-margin, soft-margin, multilabel-soft-margin. "
-        "With --l2 the sum of the row losses + l2 / 2 * ||weight||^2.",
+        "smooth-l1, quantile:0.9, poisson, hinge, squared-hinge, multi-margin, squared-multi-margin, soft-margin, "
+        "multilabel-soft-margin. With --l2 the sum of the row losses + l2 / 2 * ||weight||^2.",
     ),
 ]
 Budget = Annotated[

@@ -47,7 +47,7 @@ class ConvexEstimator(BaseEstimator, ABC):
     def _told(self, solution: ConvexSolution) -> ConvexSolution:
         """Keep a solution, and warn where it is not certified."""
         if not solution.outcome.certified:
-            warnings.warn(str(solution.outcome), ConvergenceWarning, stacklevel=5)
+            warnings.warn(solution.sentence, ConvergenceWarning, stacklevel=5)
         self.solution_ = solution
         self.n_iter_: Any = max(1, solution.steps)
         return solution

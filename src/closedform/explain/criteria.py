@@ -107,7 +107,7 @@ class CriterionDiagnosis(Report):
     @override
     def summary(self) -> Document:
         first, *rest = self.sentences
-        about = f"{self.solution.criterion}: {self.solution.outcome}"
+        about = f"{self.solution.criterion}: {self.solution.sentence}"
         return Document(
             title=first,
             about=about,

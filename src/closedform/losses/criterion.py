@@ -90,6 +90,13 @@ class Criterion(ABC):
         """
 
     @abstractmethod
+    def least_curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        """Return, as :meth:`curvatures` does, a second derivative that bounds those within the radius from below.
+
+        Sharper than :meth:`least_curvature` where outputs are coupled, as it keeps how they are.
+        """
+
+    @abstractmethod
     def recession(self, S: Tensor, T: Tensor) -> Tensor:
         """Return the slope of each row's loss far along changes S of its outputs, ``(rows,)``; inf where it is none.
 
@@ -132,6 +139,10 @@ class Separable(Criterion, ABC):
     @override
     def values(self, Z: Tensor, T: Tensor) -> Tensor:
         return self.value(Z, T).sum(1)
+
+    @override
+    def least_curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        return self.least_curvature(Z, T)
 
     @override
     def product(self, C: Tensor, S: Tensor) -> Tensor:

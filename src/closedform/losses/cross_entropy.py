@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -24,6 +25,9 @@ class CrossEntropy(Criterion):
     With ``a = sum_c v_c q_c``, the slope is ``a p - v q`` and the second derivative ``a (diag p - p p')``. Within
     changes of outputs whose range is r no probability falls below ``exp(-r)`` times itself, and the variance under p is
     at least its smallest probability times the sum of squares about the mean: the lower bound on the curvature.
+    Along changes u the variance of h under p changes by its third moment, the mean of ``(h - Eh)^2 (u - Eu)``, which is
+    no larger than the range of u times that variance: the second derivative as a whole stays above ``exp(-r)`` times
+    itself (self-concordance; Bach 2010).
 
     Args:
         labels: Whether targets are labels; else probabilities.
@@ -100,40 +104,69 @@ class CrossEntropy(Criterion):
 
     @override
     def values(self, Z: Tensor, T: Tensor) -> Tensor:
-        shares = self._shares(Z, T)
-        # Without cancellation where one class is nearly certain: each term is a positive number times log(1 / p).
-        return -(shares * torch.log_softmax(Z, 1)).sum(1)
+        return self._weighted(*_softmax(Z), T)[0]
 
     @override
     def slopes(self, Z: Tensor, T: Tensor) -> Tensor:
-        shares = self._shares(Z, T)
-        return shares.sum(1, keepdim=True) * torch.softmax(Z, 1) - shares
+        return self.evaluate(Z, T)[1]
 
     @override
     def curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
-        return self._shares(Z, T).sum(1, keepdim=True) * torch.softmax(Z, 1)
+        logs, p = _softmax(Z)
+        return self._weighted(logs, p, T)[1]
+
+    def _weighted(self, logs: Tensor, p: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return losses, curvatures (p is overwritten) and where the largest share of each row is, ``(rows, 1)``."""
+        if self.labels and not self.smoothing:
+            own = self._labels(T).unsqueeze(1)
+            values, factors = -logs.gather(1, own), class_factors(self.weight, p)
+            mass = None if factors is None else factors[own]
+            ignored = T[:, :1] == self.ignore
+            if bool(ignored.any()):
+                mass = (torch.ones_like(values) if mass is None else mass).masked_fill(ignored, 0)
+            if mass is not None:
+                values, p = values.mul_(mass), p.mul_(mass)
+            return values[:, 0], p, own
+        shares = self._shares(p, T)
+        # Each term is a positive number times log(1 / p).
+        return -(shares * logs).sum(1), p.mul_(shares.sum(1, keepdim=True)), shares.argmax(1, keepdim=True)
 
     @override
     def evaluate(self, Z: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logs, shares = torch.log_softmax(Z, 1), self._shares(Z, T)
-        curvatures = logs.exp().mul_(shares.sum(1, keepdim=True))
-        return -(shares * logs).sum(1), curvatures - shares, curvatures
+        logs, p = _softmax(Z)
+        values, curvatures, own = self._weighted(logs, p, T)
+        slopes = curvatures.clone() if self.labels and not self.smoothing else curvatures - self._shares(Z, T)
+        # Slopes sum to zero: where a class is nearly certain its own is what the others leave, without cancellation.
+        slopes.scatter_(1, own, 0.0)
+        return values, slopes.scatter_(1, own, -slopes.sum(1, keepdim=True)), curvatures
 
     @override
     def product(self, C: Tensor, S: Tensor) -> Tensor:
-        part = C * S
-        mass = C.sum(1, keepdim=True)
-        return part - C * (part.sum(1, keepdim=True) / mass.clamp_min(torch.finfo(C.dtype).tiny))
+        mass = C.sum(1, keepdim=True).clamp_min_(torch.finfo(C.dtype).tiny)
+        if C.dtype != torch.float64:
+            part = C * S
+            return part.sub_(C * (part.sum(1, keepdim=True) / mass))
+        # Against the class that is nearly certain, whose own share is what the others leave.
+        own = C.argmax(1, keepdim=True)
+        part = C * (S - S.gather(1, own))
+        part.sub_(C * (part.sum(1, keepdim=True) / mass)).scatter_(1, own, 0.0)
+        return part.scatter_(1, own, -part.sum(1, keepdim=True))
 
     @override
     def diagonal(self, C: Tensor) -> Tensor:
-        mass = C.sum(1, keepdim=True)
-        return C * (mass - C) / mass.clamp_min(torch.finfo(C.dtype).tiny)
+        own = C.argmax(1, keepdim=True)
+        others = C.scatter(1, own, 0.0).sum(1, keepdim=True)
+        mass = (C.gather(1, own) + others).clamp_min_(torch.finfo(C.dtype).tiny)
+        return C * (mass - C).scatter_(1, own, others) / mass
 
     @override
     def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
         shrunk = torch.exp(torch.tensor(-self.radius, dtype=Z.dtype, device=Z.device))
         return self.curvatures(Z, T).amin(1, keepdim=True) * shrunk
+
+    @override
+    def least_curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        return self.curvatures(Z, T) * math.exp(-self.radius)
 
     @override
     def recession(self, S: Tensor, T: Tensor) -> Tensor:
@@ -149,3 +182,13 @@ class CrossEntropy(Criterion):
     def falls(self, S: Tensor, T: Tensor) -> Tensor:
         counted = self._shares(S, T).sum(1) > 0
         return counted & (S.amax(1) > S.amin(1))
+
+
+def _softmax(Z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logarithms of the probabilities, and these, with all their digits where one is nearly certain."""
+    top, first = Z.max(1, keepdim=True)
+    logs = Z - top
+    p = logs.exp().scatter_(1, first, 0.0)
+    others = p.sum(1, keepdim=True)
+    p.scatter_(1, first, 1.0).div_(others + 1)
+    return logs.sub_(others.log1p_()), p

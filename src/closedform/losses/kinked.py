@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -14,38 +14,68 @@ from closedform.losses.margins import MarginLoss
 from closedform.losses.reduction import check_reduction, reduced
 from closedform.words.errors import InputError
 
-__all__ = ["Absolute", "Hinge", "HingeLoss", "Kinked", "Pinball", "PinballLoss"]
+__all__ = ["Absolute", "Hinge", "HingeLoss", "Kinked", "OneKink", "Pinball", "PinballLoss"]
 
 
 class Kinked(ABC):
-    """``above max(t - z, 0) + below max(z - t, 0)``: convex, and linear on both sides of one kink for each output.
+    """A convex function of the outputs of a row that is linear between its kinks.
 
     Attributes:
         name: The class that it was read from.
         averages: Whether its reduction is the mean; else it is the sum.
+        coupled: Whether a kink is one of differences of outputs; a shift of all of them changes nothing then.
     """
 
     name: str
     averages: bool
+    coupled: ClassVar[bool] = False
 
-    @abstractmethod
-    def pieces(self, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return kinks, slopes above and slopes below, each ``(rows, outputs)``."""
+    def n_outputs(self, T: Tensor) -> int:
+        """Return how many outputs a row has at least, for some of the targets."""
+        return T.shape[1]
 
-    def check(self, Y: Tensor, numbers: Tensor) -> None:  # noqa: B027 (most take any number)
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:  # noqa: B027 (most take any number)
         """Refuse targets that the criterion is not defined for.
 
         Args:
             Y: Targets.
             numbers: Numbers of these rows in the table.
+            n_outputs: How many outputs a row has.
 
         Raises:
             InputError: with the row and the value seen.
         """
 
+    @abstractmethod
+    def losses(self, Z: Tensor, T: Tensor) -> Tensor:
+        """Return the loss of each row, ``(rows,)``."""
+
+    @abstractmethod
+    def steepness(self, T: Tensor, n_outputs: int) -> Tensor:
+        """Return what the slopes by the outputs are no larger than, ``(rows, outputs)``."""
+
+
+class OneKink(Kinked, ABC):
+    """``above max(t - z, 0) + below max(z - t, 0)``: one kink for each output."""
+
+    @abstractmethod
+    def pieces(self, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return kinks, slopes above and slopes below, each ``(rows, outputs)``."""
+
+    @override
+    def losses(self, Z: Tensor, T: Tensor) -> Tensor:
+        kinks, above, below = self.pieces(T)
+        r = kinks - Z
+        return (above * r.clamp_min(0) + below * (-r).clamp_min(0)).sum(1)
+
+    @override
+    def steepness(self, T: Tensor, n_outputs: int) -> Tensor:
+        _, above, below = self.pieces(T)
+        return above + below
+
 
 @final
-class Absolute(Kinked):
+class Absolute(OneKink):
     """``L1Loss``.
 
     Args:
@@ -63,7 +93,7 @@ class Absolute(Kinked):
 
 
 @final
-class Pinball(Kinked):
+class Pinball(OneKink):
     """The loss whose minimiser is a quantile (Koenker and Bassett 1978).
 
     Args:
@@ -82,7 +112,7 @@ class Pinball(Kinked):
 
 
 @final
-class Hinge(Kinked):
+class Hinge(OneKink):
     """``max(0, 1 - t z)`` for t of -1 and 1: the loss of a linear support vector machine.
 
     Args:
@@ -101,7 +131,7 @@ class Hinge(Kinked):
         return T, above if factors is None else above * factors, (T < 0).to(T.dtype)
 
     @override
-    def check(self, Y: Tensor, numbers: Tensor) -> None:
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
         refuse_rows(Y.abs() != 1, Y, numbers, "targets of HingeLoss must be -1 or 1.")
 
 

@@ -1,4 +1,4 @@
-"""The squared hinge of several classes."""
+"""The hinge of several classes, and its square."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.losses.criterion import Criterion, class_factors, refuse_rows
+from closedform.losses.kinked import Kinked
+from closedform.words.errors import InputError
 
-__all__ = ["MultiMargin"]
+__all__ = ["MultiMargin", "MultiMarginHinge"]
 
 
 @final
@@ -37,13 +39,11 @@ class MultiMargin(Criterion):
 
     @override
     def n_outputs(self, Y: Tensor) -> int:
-        if self.weight is not None:
-            return self.weight.shape[0]
-        return max(2, int(Y.max()) + 1) if Y.numel() else 2
+        return _classes(Y, self.weight)
 
     @override
     def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
-        refuse_rows((Y < 0) | (n_outputs <= Y), Y, numbers, f"labels must be from 0 to {n_outputs - 1}.")
+        _check_labels(Y, numbers, n_outputs, self.weight)
 
     @override
     def counts(self, T: Tensor, n_outputs: int) -> Tensor:
@@ -70,8 +70,16 @@ class MultiMargin(Criterion):
 
     @override
     def curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        return self._bent(Z, T, 0.0)
+
+    @override
+    def least_curvatures(self, Z: Tensor, T: Tensor) -> Tensor:
+        return self._bent(Z, T, self.radius)
+
+    def _bent(self, Z: Tensor, T: Tensor, beyond: float) -> Tensor:
+        """Return what bends the loss of each row, of the pairs whose d is above a number."""
         d, factor, own = self._parts(Z, T)
-        bent = 2 * factor * (d > 0).to(Z.dtype)
+        bent = 2 * factor * (d > beyond).to(Z.dtype)
         # The label is where it is negative.
         return bent.scatter(1, own, -bent.sum(1, keepdim=True))
 
@@ -106,3 +114,57 @@ class MultiMargin(Criterion):
     @override
     def falls(self, S: Tensor, T: Tensor) -> Tensor:
         return torch.zeros(S.shape[0], dtype=torch.bool, device=S.device)
+
+
+@final
+class MultiMarginHinge(Kinked):
+    r"""``MultiMarginLoss(p=1)``: :math:`v_y / k \sum_{c \ne y} \max(0, m - z_y + z_c)` (Crammer and Singer 2001).
+
+    Args:
+        margin: m, positive.
+        weight: One factor for each class, or None.
+        averages: Whether the reduction is the mean.
+    """
+
+    name = "MultiMarginLoss"
+    coupled = True
+
+    def __init__(self, *, margin: float, weight: Tensor | None, averages: bool) -> None:
+        self.margin, self.weight, self.averages = margin, weight, averages
+
+    @override
+    def n_outputs(self, T: Tensor) -> int:
+        return _classes(T, self.weight)
+
+    @override
+    def check(self, Y: Tensor, numbers: Tensor, n_outputs: int) -> None:
+        _check_labels(Y, numbers, n_outputs, self.weight)
+
+    def factors(self, T: Tensor, n_outputs: int) -> Tensor:
+        """Return the slope of each pair of the label and another class, ``(rows,)``."""
+        factors = class_factors(self.weight, T)
+        each = T.new_ones(T.shape[0]) if factors is None else factors[T[:, 0].to(torch.int64)]
+        return each / n_outputs
+
+    @override
+    def losses(self, Z: Tensor, T: Tensor) -> Tensor:
+        own = T[:, :1].to(torch.int64)
+        short = (self.margin - Z.gather(1, own) + Z).clamp_min(0).scatter(1, own, 0.0)
+        return self.factors(T, Z.shape[1]) * short.sum(1)
+
+    @override
+    def steepness(self, T: Tensor, n_outputs: int) -> Tensor:
+        each = self.factors(T, n_outputs).unsqueeze(1)
+        return each.expand(-1, n_outputs).scatter(1, T[:, :1].to(torch.int64), (n_outputs - 1) * each)
+
+
+def _classes(T: Tensor, weight: Tensor | None) -> int:
+    if weight is not None:
+        return weight.shape[0]
+    return max(2, int(T.max()) + 1) if T.numel() else 2
+
+
+def _check_labels(Y: Tensor, numbers: Tensor, n_outputs: int, weight: Tensor | None) -> None:
+    if weight is not None and weight.shape[0] != n_outputs:
+        raise InputError(f"the criterion has weights for {weight.shape[0]} classes, but there are {n_outputs}.")
+    refuse_rows((Y < 0) | (n_outputs <= Y), Y, numbers, f"labels must be from 0 to {n_outputs - 1}.")

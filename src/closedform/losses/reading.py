@@ -15,7 +15,7 @@ from closedform.losses.criterion import Criterion, check_factors
 from closedform.losses.cross_entropy import CrossEntropy
 from closedform.losses.huber import Huber, SmoothL1
 from closedform.losses.kinked import Absolute, Hinge, HingeLoss, Kinked, Pinball, PinballLoss
-from closedform.losses.multi_margin import MultiMargin
+from closedform.losses.multi_margin import MultiMargin, MultiMarginHinge
 from closedform.losses.poisson import Poisson
 from closedform.losses.soft_margin import SoftMargin
 from closedform.losses.squared_hinge import SquaredHinge, SquaredHingeLoss
@@ -38,7 +38,8 @@ CRITERIA: dict[str, Callable[[], nn.Module]] = {
     "poisson": nn.PoissonNLLLoss,
     "hinge": HingeLoss,
     "squared-hinge": SquaredHingeLoss,
-    "multi-margin": partial(nn.MultiMarginLoss, p=2),
+    "multi-margin": nn.MultiMarginLoss,
+    "squared-multi-margin": partial(nn.MultiMarginLoss, p=2),
 }
 
 #: Why criteria of torch are refused, with the nearest that is not.
@@ -172,19 +173,14 @@ def _cross_entropy(criterion: Any, targets: Targets) -> Criterion:
     )
 
 
-def _multi_margin(criterion: Any, targets: Targets) -> Criterion:
-    if criterion.p != 2:
-        raise InputError(
-            "MultiMarginLoss(p=1) has kinks that couple the classes, which are not available; the nearest is "
-            "MultiMarginLoss(p=2), or HingeLoss() on -1 and 1 for each class."
-        )
+def _multi_margin(criterion: Any, targets: Targets) -> Criterion | Kinked:
     if not targets.integers or targets.columns != 1:
         what = "integers" if targets.integers else "floating numbers"
         raise InputError(
             f"MultiMarginLoss takes integer labels (rows,), but Y has {targets.columns} of {what} a row; pass "
             "labels as Y.long()."
         )
-    return MultiMargin(
+    return (MultiMargin if criterion.p == 2 else MultiMarginHinge)(
         margin=_width(criterion.margin, "margin"),
         weight=check_factors(criterion.weight, "the weight of MultiMarginLoss"),
         averages=_averages(criterion),

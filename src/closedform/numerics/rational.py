@@ -1,4 +1,4 @@
-"""Least squares in exact rational arithmetic, for problems so small that its cost does not matter."""
+"""Linear systems and least squares in rational arithmetic, for problems so small that its cost does not matter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from fractions import Fraction
 
-__all__ = ["exact_least_squares"]
+__all__ = ["exact_least_squares", "solved_exactly"]
 
 
 def exact_least_squares(X: Sequence[Sequence[Fraction]], y: Sequence[Fraction]) -> list[Fraction]:
@@ -50,3 +50,41 @@ def _eliminate(table: list[list[int]]) -> list[Fraction]:
                 table[i] = [(pivot * a - factor * b) // previous for a, b in zip(row, table[column], strict=True)]
         previous = pivot
     return [Fraction(row[-1], row[i]) for i, row in enumerate(table)]
+
+
+def solved_exactly(rows: Sequence[Sequence[float]], right: Sequence[Fraction]) -> list[Fraction] | None:
+    """Return a solution of a linear system by Gaussian elimination, or None where there is none.
+
+    Unknowns that elimination leaves free are zero. Numbers grow with every step: for some dozens of equations.
+
+    Args:
+        rows: The equations, ``equations`` sequences of ``unknowns`` floats.
+        right: Right-hand sides, one for each equation.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> solved_exactly([[3.0, 3.0]], [Fraction(1)])
+        [Fraction(1, 3), Fraction(0, 1)]
+        >>> solved_exactly([[1.0], [1.0]], [Fraction(1), Fraction(2)]) is None
+        True
+    """
+    unknowns = len(rows[0]) if rows else 0
+    left = [[*map(Fraction, row), value] for row, value in zip(rows, right, strict=True)]
+    pivots: list[tuple[int, list[Fraction]]] = []
+    while left:
+        row = left.pop()
+        place = max(range(unknowns), key=lambda index: abs(row[index]), default=0)
+        if not unknowns or not row[place]:
+            if row[unknowns]:
+                return None
+            continue
+        row = [value / row[place] for value in row]
+        for other in (*left, *(each for _, each in pivots)):
+            factor = other[place]
+            if factor:
+                other[:] = [a - factor * b for a, b in zip(other, row, strict=True)]
+        pivots.append((place, row))
+    found = [Fraction(0)] * unknowns
+    for place, row in pivots:
+        found[place] = row[unknowns]
+    return found

@@ -28,7 +28,7 @@ _CONFUSIONS = 10
 
 def summary_of(probe: ProbeRecord) -> Document:
     """Return what fits a screen."""
-    blocks: list[Block] = [Paragraph(str(probe.outcome)), _layers_table(probe)]
+    blocks: list[Block] = [Paragraph(probe.sentence), _layers_table(probe)]
     scores = probe.best.scores
     if isinstance(scores, ClassScores):
         blocks += [_class_table(probe, scores, _FEW_CLASSES), *_confusions(probe, scores)]
@@ -47,7 +47,7 @@ def page_of(probe: ProbeRecord) -> Document:
             _certainty(probe),
         )
     )
-    lead = Section(_headline(probe), (Paragraph(str(probe.outcome)), facts), tone="headline")
+    lead = Section(_headline(probe), (Paragraph(probe.sentence), facts), tone="headline")
     blocks: tuple[Block, ...] = (_layers_table(probe),)
     if len(probe.layers) > 1:
         blocks = (chart_of(probe), *blocks)

@@ -127,6 +127,12 @@ class ProbeRecord(ChartReport, ABC):
         return max((layer.solution.outcome for layer in self.layers), key=lambda outcome: outcome.severity)
 
     @property
+    def sentence(self) -> str:
+        """The same in words."""
+        worst = max(self.layers, key=lambda layer: layer.solution.outcome.severity).solution
+        return worst.sentence if isinstance(worst, ConvexSolution) else str(worst.outcome)
+
+    @property
     def test_rows(self) -> int:
         """Rows it was judged by."""
         return self.best.scores.rows

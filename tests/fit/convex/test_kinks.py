@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import closedform as cf
 from closedform.losses import HingeLoss, PinballLoss
+from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 
 
@@ -182,3 +183,92 @@ def test_rows_twice_with_other_targets_in_a_wide_table() -> None:
     sol = cf.solve(torch.cat([X, X]), torch.cat([Y, Z]), criterion=nn.L1Loss(reduction="sum"))
     assert sol.outcome is Outcome.CERTIFIED_NOT_UNIQUE, sol
     assert sol.certificate.loss == pytest.approx(float((Y - Z).abs().sum()), rel=1e-12)
+
+
+def minimum_of_margins(X: Tensor, labels: Tensor, factors: Tensor, margin: float, bias: bool) -> float:
+    """The sum of ``factor max(0, margin - z_y + z_c)`` over rows and other classes at its minimum, by a program."""
+    A, k = X.numpy(), int(labels.max()) + 1
+    A = np.column_stack([np.ones(len(A)), A]) if bias else A
+    rows, costs = [], []
+    for row, own, factor in zip(A, labels.tolist(), factors.tolist(), strict=True):
+        for other in set(range(k)) - {own}:
+            apart = np.zeros((k, len(row)))
+            apart[other], apart[own] = row, -row
+            rows.append(apart.ravel())
+            costs.append(factor)
+    pairs, columns = np.array(rows), k * A.shape[1]
+    solved = linprog(
+        np.concatenate([np.zeros(columns), costs]),
+        A_ub=np.hstack([pairs, -np.eye(len(pairs))]),
+        b_ub=np.full(len(pairs), -margin),
+        bounds=[(None, None)] * columns + [(0, None)] * len(pairs),
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    return float(solved.fun)
+
+
+@pytest.mark.parametrize(
+    ("seed", "classes", "bias", "twice"), [(2, 4, True, True), (3, 5, False, False), (10, 4, True, False)]
+)
+def test_margins_of_several_classes_are_those_of_the_linear_program(
+    seed: int, classes: int, bias: bool, twice: bool
+) -> None:
+    X, margin = gaussian(30, 3, seed=seed), 0.7
+    if twice:
+        X[:, 1] = X[:, 0]
+    scores = X[:, :1] * torch.arange(classes) + 1.5 * gaussian(30, classes, seed=seed + 50)
+    labels = scores.argmax(1)
+    labels[:classes] = torch.arange(classes)
+    weight, rows = 0.5 + gaussian(classes, seed=1).abs(), gaussian(30, seed=8).abs()
+    criterion = nn.MultiMarginLoss(p=1, margin=margin, weight=weight, reduction="sum")
+    sol = cf.solve(X, labels, bias=bias, sample_weight=rows, criterion=criterion)
+    assert isinstance(sol, cf.ConvexSolution)
+    assert sol.outcome.certified, sol
+    best = minimum_of_margins(X, labels, weight[labels] * rows / classes, margin, bias)
+    assert sol.certificate.objective == pytest.approx(best, rel=1e-12)
+    each = nn.MultiMarginLoss(p=1, margin=margin, weight=weight, reduction="none")(sol.predict(X), labels)
+    assert float((rows * each).sum()) == pytest.approx(sol.certificate.loss, rel=1e-12)
+    assert float(sol.weight.mean(0).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (8, 20)])
+@pytest.mark.parametrize("l2", [1.0, 1e-6])
+def test_margins_of_two_classes_are_a_hinge(shape: tuple[int, int], l2: float) -> None:
+    """The difference of both outputs has half the hinge's loss, and half the penalty."""
+    X = gaussian(*shape, seed=4)
+    labels = (X[:, 0] + gaussian(shape[0], seed=7) > 0).long()
+    sol = cf.solve(X, labels, bias=True, l2=l2, criterion=nn.MultiMarginLoss(reduction="sum"))
+    hinge = cf.solve(X, 2.0 * labels - 1, bias=True, l2=l2, criterion=HingeLoss(reduction="sum"))
+    assert sol.outcome is hinge.outcome is Outcome.CERTIFIED
+    assert 2 * sol.certificate.objective == pytest.approx(hinge.certificate.objective, rel=1e-10)
+    torch.testing.assert_close(sol.weight[1] - sol.weight[0], hinge.weight[0], rtol=1e-7, atol=1e-9)
+
+
+def test_pairs_of_classes_that_fill_the_memory_are_refused() -> None:
+    X, labels = torch.zeros(40_000, 40, dtype=torch.float64), torch.arange(40_000) % 10
+    with pytest.raises(InputError, match=r"p=1.*40,?000 rows and 10 classes"):
+        cf.solve(X, labels, criterion=nn.MultiMarginLoss())
+
+
+@pytest.mark.parametrize(("apart", "l2"), [(1e-6, 1e-3), (1e-8, 1e-3), (1e-10, 1e-9), (1e-12, 1e-12)])
+def test_a_hinge_with_a_tiny_ridge_on_columns_that_hardly_differ(apart: float, l2: float) -> None:
+    """The minimiser is a bias that puts half of the rows on their kinks: no dual point but bounds tells which."""
+    generator = torch.Generator().manual_seed(2)
+    X = torch.randn(60, 5, dtype=torch.float64, generator=generator)
+    X[:, 1] = X[:, 0] + apart * X[:, 1]
+    Y = torch.sign(torch.randn(60, dtype=torch.float64, generator=generator))
+    sol = cf.solve(X, Y, bias=True, l2=l2, criterion=HingeLoss(reduction="sum"))
+    assert sol.outcome.certified, sol
+    # Weights of zero and a bias of one class lose 2 for each row of the other.
+    assert sol.certificate.objective == pytest.approx(2 * float((Y < 0).sum().clamp_max((Y > 0).sum())), rel=1e-9)
+
+
+@pytest.mark.parametrize("module", [HingeLoss(), nn.L1Loss(), PinballLoss(0.3)])
+def test_kernels_of_low_rank_in_float32_with_a_tiny_ridge(module: nn.Module) -> None:
+    for seed in range(4):
+        x = gaussian(12, 3, seed=seed)
+        Y = gaussian(12, seed=seed + 20).float()
+        Y = torch.sign(Y) if isinstance(module, HingeLoss) else Y
+        sol = cf.solve((x @ x.T).float(), Y, bias=seed % 2 == 1, l2=1e-6, criterion=module)
+        assert sol.outcome.certified, (seed, str(sol))

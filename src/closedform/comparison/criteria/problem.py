@@ -68,7 +68,7 @@ class CriterionProblem(TrainingProblem):
     def _targets(self, Y: Tensor) -> Tensor:
         """Return the targets as torch's module takes them."""
         integers = targets_of(self._tables.rows).integers
-        labels = not isinstance(self._read, Kinked) and self._read.coupled and integers
+        labels = self._read.coupled and integers
         kept = Y.to(torch.int64) if labels else Y.to(self._tables.rows.dtype)
         return kept[:, 0] if self._tables.rows.single_target else kept
 
@@ -131,7 +131,7 @@ class CriterionProblem(TrainingProblem):
         sizes = torch.finfo(self._tables.rows.dtype).eps * weights.map(torch.abs).predict(self._wide_X.abs())
         row_weight = 1.0 if self._wide_weight is None else self._wide_weight.unsqueeze(1)
         if isinstance(self._read, Kinked):
-            _, above, below = self._read.pieces(self._wide_Y)
-            return float((row_weight * (above + below) * sizes).sum()) / self._divisor + self.excess_floor
+            steepness = self._read.steepness(self._wide_Y, self.n_outputs)
+            return float((row_weight * steepness * sizes).sum()) / self._divisor + self.excess_floor
         bent = self._read.diagonal(self._read.curvatures(weights.predict(self._wide_X), self._wide_Y))
         return _JITTER * float((row_weight * bent * sizes.square()).sum()) / self._divisor + self.excess_floor

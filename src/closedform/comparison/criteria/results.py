@@ -40,7 +40,7 @@ def sentence_of(
         methods: All rows, that of the minimiser first.
     """
     if not exact.outcome.certified:
-        return f"{exact.criterion}: no optimizer was run, as there is no minimum to measure against: {exact.outcome}."
+        return f"{exact.criterion}: no optimizer was run, as there is no minimum to measure against: {exact.sentence}."
     if math.isnan(exact.certificate.gradient_norm):
         opening = f"{exact.criterion} has kinks, so that no constant step of SGD comes to rest at its minimum"
     elif bent is None:
@@ -162,7 +162,7 @@ class CriterionComparison(MethodsReport):
             f"time: {self._times}.",
             "steps: evaluations of loss and gradient; weights: relative distance to the minimiser.",
             *((f"{bound} {number(self._floor)}.",) if self.outcome.certified else ()),
-            f"exact minimiser: {self.outcome}.",
+            f"exact minimiser: {'not certified' if self.outcome is Outcome.NOT_CERTIFIED else self.outcome}.",
             *(f"note: {note}." for note in self.notes),
         )
         return tuple(Paragraph(text, quiet=True) for text in texts)

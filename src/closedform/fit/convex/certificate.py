@@ -46,9 +46,9 @@ class GapCertificate:
         accepted: Whether ``relative_gap`` is at most ``tolerance``, so that a minimum is attained and this is it.
         gap: Proven upper bound on the objective less its minimum; inf where nothing could be proven. The objective is
             the sum of the (weighted) row losses and ``l2 / 2 * |weight|^2``.
-        relative_gap: The same relative to the sum of the sizes of the row losses; for losses with kinks relative to the
-            objective, or to 1e10 times what rounding the weights to float64 moves it by where that is more, so that an
-            exact fit is accepted where its residuals are that rounding.
+        relative_gap: The same relative to the sum of the sizes of the row losses and the penalty; for losses with
+            kinks relative to the objective, or to 1e10 times what rounding the weights to float64 moves it by where
+            that is more, so that an exact fit is accepted where its residuals are that rounding.
         tolerance: What ``relative_gap`` is held against.
         excess_loss: The gap in the units of the criterion: divided by what its mean divides by.
         loss: The criterion at the weights, as torch computes it, without the penalty.
@@ -99,7 +99,7 @@ class Proof:
     """What could be proven: a bound on the excess, and the numbers it rests on."""
 
     gap: float
-    magnitude: float
+    size: float
     loss: float
     objective: float
     gradient: Tensor
@@ -109,8 +109,8 @@ class Proof:
 
     @property
     def relative_gap(self) -> float:
-        """The bound relative to the sum of the sizes of the row losses."""
-        return self.gap / max(self.magnitude, torch.finfo(torch.float64).tiny)
+        """The bound relative to the sizes of the row losses and the penalty."""
+        return self.gap / max(self.size, torch.finfo(torch.float64).tiny)
 
     @property
     def accepted(self) -> bool:
@@ -242,7 +242,8 @@ def _prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor, e
     penalty = problem.penalty
     gradient = sums.gradient + penalty * theta
     loss, magnitude = (float(value) for value in sums.numbers)
-    objective = loss + 0.5 * float((penalty * theta * theta).sum())
+    paid = 0.5 * float((penalty * theta * theta).sum())
+    objective = loss + paid
 
     blocks = math.ceil(problem.rows.n_rows / _PROOF_ROWS)
     roundings = (min(_PROOF_ROWS, problem.rows.n_rows) + blocks + problem.n_columns + _FEW) * _EPS
@@ -262,7 +263,7 @@ def _prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor, e
     definite = math.isfinite(local) or not bool((penalty == 0).any())
     if local + shift < gap:
         gap, reason = local + shift, "by the curvature around the weights"
-    return Proof(gap, magnitude, loss, objective, gradient, condition, reason or why, definite)
+    return Proof(gap, magnitude + paid, loss, objective, gradient, condition, reason or why, definite)
 
 
 def _local_bound(

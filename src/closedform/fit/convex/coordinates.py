@@ -15,6 +15,8 @@ __all__ = ["Coordinates"]
 
 #: Condition number of the columns, for each of them, up to which they serve as they are.
 _REGULAR = 1e3
+#: Singular values, relative to the largest, that no penalty leaves anything of.
+_NOTHING = 1e-30
 
 
 @final
@@ -27,7 +29,7 @@ class Coordinates:
         lift: ``(columns, coordinates)``, or None where w is v.
         penalised: What the penalty is in these coordinates, for a strength of 1, ``(coordinates,)``.
         units: What the coefficients of columns are multiplied by to be weights, ``(columns,)``.
-        bias: Whether the first column is that of ones.
+        bias: How many columns, the first ones, are those of a bias.
         rank: Of the columns, up to rounding.
         condition: Condition number of the columns, where it was computed; 1 where they serve as they are.
     """
@@ -36,32 +38,35 @@ class Coordinates:
     lift: Tensor | None
     penalised: Tensor
     units: Tensor
-    bias: bool
+    bias: int
     rank: int
     condition: float
 
     @staticmethod
-    def of(A: Tensor, units: Tensor, *, bias: bool, ridge: bool) -> Coordinates:
+    def of(A: Tensor, units: Tensor, *, bias: int, ridge: bool) -> Coordinates:
         """Return coordinates for some rows.
 
         Without a ridge, columns that are far from orthogonal are turned into an orthonormal basis of what they span, by
-        their singular values, so that nothing squares their condition. With one, the minimiser is among the
-        combinations of the rows (and the bias): where these are fewer than the columns they are what is searched.
+        their singular values, so that nothing squares their condition. With one, the same is done with the columns that
+        are penalised, in the units of the penalty, and the minimiser is among the combinations of the rows (and the
+        bias): where these are fewer than the columns they are what is searched.
 
         Args:
             A: ``(rows, columns)``, columns of comparable norms.
             units: ``(columns,)``.
-            bias: Whether the first column is that of ones.
+            bias: How many columns, the first ones, are those of a bias.
             ridge: Whether all other coefficients are penalised.
         """
-        free = units.square()
+        free, bias = units.square(), int(bias)
         if bias:
-            free = torch.cat([free.new_zeros(1), free[1:]])
+            free = torch.cat([free.new_zeros(bias), free[bias:]])
         m, c = A.shape
         if ridge and m + bias < c:
             return _among_rows(A, units, bias=bias)
-        if ridge or _regular(A):
+        if _regular(A):
             return Coordinates(A, None, free if ridge else torch.zeros_like(free), units, bias, c, 1.0)
+        if ridge:
+            return _penalised(A, units, bias=bias)
         return _orthonormal(A, units, bias=bias)
 
     def raised(self, w: Tensor) -> Tensor:
@@ -84,7 +89,9 @@ class Coordinates:
         if self.lift is None or self.rank == v.shape[0] or bool((self.penalised > 0).any()):
             return v
         basis = torch.linalg.qr(self.lift).Q
-        weights = LeastNorm(basis / self.units.unsqueeze(1), free_first=self.bias).solve((basis.T @ v).unsqueeze(1))
+        weights = LeastNorm(basis / self.units.unsqueeze(1), free_first=bool(self.bias)).solve(
+            (basis.T @ v).unsqueeze(1)
+        )
         return weights.squeeze(1) / self.units
 
 
@@ -99,7 +106,7 @@ def _regular(A: Tensor) -> bool:
     return float(factor.norm() * inverse.norm()) <= _REGULAR * A.shape[1]
 
 
-def _orthonormal(A: Tensor, units: Tensor, *, bias: bool) -> Coordinates:
+def _orthonormal(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
     m, c = A.shape
     Q, R = torch.linalg.qr(A) if m > c else (None, A)
     left, values, right = torch.linalg.svd(R, full_matrices=False)
@@ -110,13 +117,26 @@ def _orthonormal(A: Tensor, units: Tensor, *, bias: bool) -> Coordinates:
     return Coordinates(left, lift, A.new_zeros(rank), units, bias, rank, condition)
 
 
-def _among_rows(A: Tensor, units: Tensor, *, bias: bool) -> Coordinates:
-    first = int(bias)
+def _penalised(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
+    m, c = A.shape
+    Q, R = torch.linalg.qr(A[:, bias:] / units[bias:]) if m > c else (None, A[:, bias:] / units[bias:])
+    left, values, right = torch.linalg.svd(R, full_matrices=False)
+    kept = values > _NOTHING * values[0]
+    left, values, right = left[:, kept] if Q is None else Q @ left[:, kept], values[kept], right[kept]
+    lift = A.new_zeros(c, bias + len(values))
+    lift[:bias, :bias] = torch.eye(bias, dtype=A.dtype, device=A.device)
+    lift[bias:, bias:] = right.T / values / units[bias:].unsqueeze(1)
+    penalised = torch.cat([A.new_zeros(bias), values**-2])
+    return Coordinates(torch.cat([A[:, :bias], left], 1), lift, penalised, units, bias, c, 1.0)
+
+
+def _among_rows(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
+    first = bias
     Q, R = torch.linalg.qr((A[:, first:] / units[first:]).T)
     m = A.shape[0]
     U = torch.cat([A[:, :first], R.T], 1)
     lift = A.new_zeros(A.shape[1], first + m)
-    lift[:first, :first] = 1
+    lift[:first, :first] = torch.eye(first, dtype=A.dtype, device=A.device)
     lift[first:, first:] = Q / units[first:].unsqueeze(1)
     penalised = torch.cat([A.new_zeros(first), A.new_ones(m)])
     return Coordinates(U, lift, penalised, units, bias, m + first, 1.0)

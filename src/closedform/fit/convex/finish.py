@@ -12,6 +12,7 @@ from torch import Tensor
 
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.numerics.rank import default_rcond
+from closedform.numerics.rational import solved_exactly
 from closedform.numerics.twofold import LOST, residual, twofold_product
 
 __all__ = ["KinkedFit", "KinkedRows", "finished", "interpolated"]
@@ -32,6 +33,11 @@ _BEYOND = 2.0**-10
 _MOST_HIDDEN = 1e-4
 #: Numbers of rows that are worth a sum in rational arithmetic.
 _MOST_EXACT = 20_000
+#: Times that rows are exchanged between those on their kinks and those beside them, and coordinates up to which.
+_EXCHANGES = 10
+_MOST_EXCHANGED = 400
+#: Numbers of rows on their kinks that are worth an elimination in rational arithmetic: a second or so.
+_MOST_RATIONAL = 2_500
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -145,9 +151,19 @@ def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> 
 
 
 def finished(
-    rows: KinkedRows, small: KinkedRows, coordinates: Coordinates, w: Tensor, width: float, steps: int
+    rows: KinkedRows,
+    small: KinkedRows,
+    coordinates: Coordinates,
+    w: Tensor,
+    width: float,
+    steps: int,
+    *,
+    exchanging: bool = False,
 ) -> KinkedFit:
     """Solve for the rows within the width, and bound the excess there by the dual.
+
+    On request rows whose dual value comes out beyond its bounds leave their kinks, rows on the other side of theirs
+    come to lie on them, and it is solved again (primal-dual active sets; Hintermueller, Ito and Kunisch 2002).
 
     Args:
         rows: What is minimised.
@@ -156,16 +172,30 @@ def finished(
         w: Where the smoothed objective is smallest, ``(coordinates,)``.
         width: Its width.
         steps: Newton steps so far.
+        exchanging: Whether rows may be exchanged.
     """
     r = small.t - small.A @ w
     inside = (r < rows.above * width) & (r > -rows.below * width)
-    u, v = rows.dual(r, width), coordinates.raised(w)
-    if bool(inside.any()):
-        v, u = _on_kinks(rows, small, coordinates, inside, v, u)
-    u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
+    u, v, best = rows.dual(r, width), coordinates.raised(w), None
+    exchanges = _EXCHANGES if exchanging and small.A.shape[1] <= _MOST_EXCHANGED else 1
+    for _ in range(exchanges):
+        if bool(inside.any()):
+            v, u = _on_kinks(rows, small, coordinates, inside, v, u)
+        over = (u > rows.above) | (u < -rows.below)
+        u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
+        found, wrong = _judged(rows, coordinates, v, u, steps)
+        best = found if best is None or found.gap < best.gap else best
+        if best.gap <= _LEVEL * best.objective or not bool((over | (wrong & ~inside)).any()):
+            break
+        inside = (inside & ~over) | wrong
+    assert best is not None
+    return best
+
+
+def _judged(rows: KinkedRows, coordinates: Coordinates, v: Tensor, u: Tensor, steps: int) -> tuple[KinkedFit, Tensor]:
+    """Return what is proven of coefficients by a dual point, and which rows lie on the other side of their kinks."""
     v = coordinates.shortest(v)
     r = rows.t - rows.A @ v
-
     # Every term is at least zero, so that nothing cancels; what rounding may hide in a residual counts in full.
     hidden = (rows.A.shape[1] + 2) * _EPS * (rows.A.norm(dim=1) * v.norm() + rows.t.abs())
     close = r.abs() <= hidden
@@ -179,12 +209,14 @@ def finished(
     worth = torch.where(reached, torch.zeros_like(r), rows.loss(r) - u * r).clamp_min(0)
     doubtful = (~reached) | (r.abs() <= hidden)
     slack = float(worth.sum()) + float(((rows.above + rows.below) * hidden)[doubtful].sum())
+
     found = _Proof(rows, coordinates, v, r, u, slack, loss).fit(steps)
     # Sums of positive terms round by no more than this.
     upwards = 1 + (len(r) + 8) * _EPS
+    wrong = ~reached & (r.abs() > hidden)
     if found.gap <= found.objective:
-        return replace(found, gap=found.gap * upwards)
-    return replace(found, gap=found.objective * upwards, reason="no loss is below zero")
+        return replace(found, gap=found.gap * upwards), wrong
+    return replace(found, gap=found.objective * upwards, reason="no loss is below zero"), wrong
 
 
 def _on_kinks(
@@ -194,19 +226,21 @@ def _on_kinks(
     E = small.A[inside]
     c, e = E.shape[1], E.shape[0]
     few = e <= 2 * c + _FEW
+    # In units of the penalty, so that what is cut as dependent does not hang on them.
+    units = torch.where(small.penalty > 0, small.penalty.sqrt(), 1.0)
     if few:
         system = E.new_zeros(c + e, c + e)
-        system[:c, :c] = torch.diag(small.penalty)
-        system[:c, c:], system[c:, :c] = -E.T, E
+        system[:c, :c] = torch.diag((small.penalty > 0).to(E.dtype))
+        system[:c, c:], system[c:, :c] = -(E / units).T, E / units
 
     for _ in range(2):
         # Corrections, so that a second one repairs the rounding of the first.
         right = coordinates.lowered(rows.A.T @ u - rows.penalty * v)
         r = residual(rows.t[inside], rows.A[inside], v)
         if few:
-            both = torch.cat([right, r]).unsqueeze(1)
+            both = torch.cat([right / units, r]).unsqueeze(1)
             change = torch.linalg.lstsq(system, both, driver="gelsd").solution.squeeze(1)
-            step, moved = change[:c], change[c:]
+            step, moved = change[:c] / units, change[c:]
         else:
             # So many rows on their kinks, some of them twice, determine the weights among themselves.
             step = torch.linalg.lstsq(E, r.unsqueeze(1), driver="gelsd").solution.squeeze(1)
@@ -309,40 +343,78 @@ class _Proof:
         return missed
 
     def _vanishes(self) -> bool:
-        """Say whether the gradient is zero in exact arithmetic, as where rows twice have contrary targets."""
-        used = self.u != 0
-        if self.rows.A[used].numel() > _MOST_EXACT:
+        """Say whether the gradient is zero in exact arithmetic, after rational changes of dual values that may move.
+
+        So it is where rows twice have contrary targets, and wherever the minimum is a face.
+        """
+        rows = self.rows
+        # Values that are at a bound but for rounding are put there.
+        bound = torch.where(rows.above - self.u < self.u + rows.below, rows.above, -rows.below)
+        u = torch.where(self.holding, self.u, bound)
+        used = u != 0
+        if rows.A[used].numel() > _MOST_EXACT:
             return False
-        dual = [Fraction(value) for value in self.u[used].tolist()]
-        return not any(
-            sum((Fraction(a) * d for a, d in zip(column, dual, strict=True)), Fraction(0))
-            for column in self.rows.A[used].T.tolist()
-        )
+        dual = [Fraction(value) for value in u[used].tolist()]
+        missed = [
+            -sum((Fraction(a) * d for a, d in zip(column, dual, strict=True)), Fraction(0))
+            for column in rows.A[used].T.tolist()
+        ]
+        self.slack += float(((u - self.u) * self.r).abs().sum())
+        if not any(missed):
+            return True
+        if self.held.shape[0] * rows.A.shape[1] > _MOST_RATIONAL:
+            return False
+        moved = solved_exactly(rows.A[self.holding].T.tolist(), missed)
+        if moved is None:
+            return False
+        sizes = self.r.new_tensor([abs(float(value)) for value in moved]) * (1 + 4 * _EPS)
+        self.slack += float((sizes * self.r[self.holding].abs()).sum())
+        return bool((sizes < self.margin[self.holding]).all())
 
     def _ridge_gap(self, left: Tensor) -> float:
         """Return the gap by the strong convexity of the ridge; a bias without one is no further than losses allow."""
         rows, free = self.rows, self.rows.penalty > 0
-        gap = self.slack + 0.5 * float((left[free] ** 2 / rows.penalty[free]).sum())
-        if bool(free.all()):
-            return gap
-        # At a minimiser no row loses more than the objective, and the weights pay no more ridge than that.
-        lengths = (rows.A[:, free] / rows.penalty[free].sqrt()).norm(dim=1) * math.sqrt(2 * self.objective)
-        up, down, unit = rows.above > 0, rows.below > 0, float(rows.A[0, 0])
-        if not bool(up.any()) or not bool(down.any()):
-            return math.inf
-        low = float((rows.t - self.objective / rows.above - lengths)[up].max()) / unit
-        high = float((rows.t + self.objective / rows.below + lengths)[down].min()) / unit
-        return gap + self._bias_missed() * max(high - float(self.v[0]), float(self.v[0]) - low)
+        over = 0.0
+        if not bool(free.all()):
+            missed, moved = self._bias_missed(~free)
+            ranges = self._bias_ranges(~free)
+            # What the gradient does not miss needs no bound on how far it reaches.
+            over = float((missed[missed > 0] * ranges[missed > 0]).sum())
+            left = left + rows.A.abs().T @ moved
+        return self.slack + 0.5 * float((left[free] ** 2 / rows.penalty[free]).sum()) + over
 
-    def _bias_missed(self) -> float:
-        """Return the gradient by the bias, once the rows that hold share what is left of it among themselves."""
-        ones, low = self.rows.A[:, :1].T, torch.zeros_like(self.u)
-        high, rest = twofold_product(ones, self.u)
+    def _bias_ranges(self, bias: Tensor) -> Tensor:
+        """Return how far each bias can be from its value at a minimiser.
+
+        There no row loses more than the objective, and the weights pay no more ridge than that: rows that see one bias
+        alone bound it.
+        """
+        rows, B = self.rows, self.rows.A[:, bias]
+        free = ~bias
+        lengths = (rows.A[:, free] / rows.penalty[free].sqrt()).norm(dim=1) * math.sqrt(2 * self.objective)
+        least = torch.where(rows.above > 0, rows.t - self.objective / rows.above - lengths, -math.inf)
+        most = torch.where(rows.below > 0, rows.t + self.objective / rows.below + lengths, math.inf)
+        ranges = []
+        for column, value in zip(range(B.shape[1]), self.v[bias], strict=True):
+            alone = (B != 0).sum(1) == 1
+            up, down = alone & (B[:, column] > 0), alone & (B[:, column] < 0)
+            unit = B[:, column].abs().max()
+            low = torch.cat([least[up], -most[down], least.new_full((1,), -math.inf)]).max() / unit
+            high = torch.cat([most[up], -least[down], least.new_full((1,), math.inf)]).min() / unit
+            ranges.append(torch.maximum(high - value, value - low))
+        return torch.stack(ranges)
+
+    def _bias_missed(self, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient by each bias, once rows that hold share what is left of it, and how far they moved."""
+        turned, low = self.rows.A[:, bias].T.contiguous(), torch.zeros_like(self.u)
+        high, rest = twofold_product(turned, self.u)
         if bool(self.holding.any()):
-            low[self.holding] = -(high + rest) / ones[0, self.holding].sum()
-            high, rest = twofold_product(ones, self.u, low)
+            held = turned[:, self.holding]
+            wanted = -(high + rest).unsqueeze(1)
+            low[self.holding] = torch.linalg.lstsq(held, wanted, driver="gelsd").solution.squeeze(1)
+            high, rest = twofold_product(turned, self.u, low)
             self.slack += float((low * self.r)[self.holding].abs().sum())
-        return float((high + rest).abs() * (1 + 4 * _EPS)) + LOST * float((ones.abs() @ self.u.abs())[0])
+        return (high + rest).abs() * (1 + 4 * _EPS) + LOST * (turned.abs() @ self.u.abs()), low.abs()
 
     def _far_gap(self, missed: float) -> float:
         """Return the gap where a minimiser is no further than its objective allows: all losses grow both ways."""

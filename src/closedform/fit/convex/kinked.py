@@ -10,12 +10,14 @@ from torch import Tensor
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import KinkedFit, KinkedRows, finished, interpolated
 
-__all__ = ["minimise_kinked"]
+__all__ = ["minimise_kinked", "minimise_rounded"]
 
 #: By what each smoothing is narrower than the one before.
 _NARROWER = 0.2
 #: Smoothings at most; each takes a few Newton steps.
 _MOST_LEVELS = 40
+#: Times that a first smoothing may be made wider, each by a factor of 125.
+_MOST_WIDER = 6
 #: Newton steps within one smoothing.
 _MOST_STEPS = 40
 #: Evaluations of the slope along one step.
@@ -65,14 +67,16 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
     width = float(r.abs().median()) / max(float((rows.above + rows.below).mean()), _EPS)
     width = width or float(r.abs().max()) or 1.0
 
-    best, steps, last, idle = None, 0, -1, 0
+    w, r, width, steps = _first_smoothed(small, w, r, width)
+    best, last, idle = None, -1, 0
     for _ in range(_MOST_LEVELS):
         w, r, taken = _smoothed(small, w, r, width)
         steps += taken
         crowd = int(((r < rows.above * width) & (r > -rows.below * width)).sum())
         if crowd <= _CROWD * small.A.shape[1] or crowd == last:
-            found = finished(rows, small, coordinates, w, width, steps)
-            idle += taken == _MOST_STEPS
+            stuck = taken == _MOST_STEPS
+            found = finished(rows, small, coordinates, w, width, steps, exchanging=stuck)
+            idle += stuck
             best = found if best is None or found.gap < best.gap else best
         last = crowd
         if best is not None and (idle >= _IDLE or best.gap <= _closed(rows, best)):
@@ -80,7 +84,42 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
         width *= _NARROWER
         if width * float((rows.above + rows.below).max()) < float(small.rounding(w).min()):
             break
-    return finished(rows, small, coordinates, w, width, steps) if best is None else best
+    if best is None or best.gap > _closed(rows, best):
+        found = finished(rows, small, coordinates, w, width, steps, exchanging=True)
+        best = found if best is None or found.gap < best.gap else best
+    return best
+
+
+def _first_smoothed(rows: KinkedRows, w: Tensor, r: Tensor, width: float) -> tuple[Tensor, Tensor, float, int]:
+    """Minimise for a width that the steps of one smoothing are enough for; return it and all steps taken as well.
+
+    Where least squares nearly meets every row its residuals say nothing of how far those of a minimiser are.
+    """
+    steps = 0
+    for _ in range(_MOST_WIDER):
+        found, left, taken = _smoothed(rows, w, r, width)
+        steps += taken
+        if taken < _MOST_STEPS:
+            return found, left, width, steps
+        width /= _NARROWER**3
+    return w, r, width, steps
+
+
+def minimise_rounded(rows: KinkedRows, width: float) -> Tensor:
+    """Return coefficients at the minimum of a loss whose kinks are rounded within a width, by way of wider ones.
+
+    Args:
+        rows: What is minimised, in coordinates that are well conditioned.
+        width: That width.
+    """
+    w = _least_squares_start(rows)
+    r = rows.t - rows.A @ w
+    # From a width on that holds every row, where it is least squares.
+    ratio = float((r.abs() / (rows.above * width).clamp_min(torch.finfo(r.dtype).tiny)).max())
+    levels = 0 if ratio <= 1 else min(_MOST_LEVELS, math.ceil(math.log(ratio) / -math.log(_NARROWER)))
+    for level in range(levels, -1, -1):
+        w, r, _ = _smoothed(rows, w, r, width * _NARROWER**-level)
+    return w
 
 
 def _closed(rows: KinkedRows, fit: KinkedFit) -> float:
@@ -107,13 +146,17 @@ def _solve(H: Tensor, g: Tensor, usual: float) -> Tensor:
 
 def _direction(H: Tensor, g: Tensor, usual: float) -> Tensor:
     """Return a Newton direction; while too few rows bend the loss, the way down where none of them does."""
-    values, vectors = torch.linalg.eigh(H / usual)
+    # In units in which every coordinate bends the loss alike, as far as it does.
+    units = H.diagonal().sqrt()
+    units = torch.where(units > 0, units, math.sqrt(usual))
+    H, g = H / units / units.unsqueeze(1), g / units
+    values, vectors = torch.linalg.eigh(H)
     straight = values <= _SINGULAR * values[-1].clamp_min(1.0)
     if bool(straight.any()):
         open_part = vectors[:, straight] @ (vectors[:, straight].T @ g)
         if float(open_part.norm()) > _SOLVED * float(g.norm()):
-            return open_part / usual
-    return _solve(H, g, usual)
+            return open_part / units
+    return _solve(H, g, 1.0) / units
 
 
 def _smoothed(rows: KinkedRows, v: Tensor, r: Tensor, width: float) -> tuple[Tensor, Tensor, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -20,46 +20,54 @@ from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import Kinked
+from closedform.losses.kinked import OneKink
+from closedform.losses.multi_margin import MultiMarginHinge
 from closedform.rows import Design, Rows
+from closedform.rows.columns import Columns
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
 __all__ = ["kinked_loss", "solve_kinked"]
 
+#: Entries of the table of all pairs of a row's label and another class: 400 MB.
+_MOST_PAIRS = 50_000_000
+#: Part of what rounding moves an objective by (eight roundings) that centring the classes may add.
+_RECENTRED = 0.5
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Gathered:
-    """All rows of positive weight, with the kinks and slopes of each output."""
+    """All rows of positive weight."""
 
+    criterion: Kinked
+    outputs: int
     X: Tensor
-    kinks: Tensor
-    above: Tensor
-    below: Tensor
+    T: Tensor
     weight: Tensor
 
     @staticmethod
-    def of(rows: Rows, criterion: Kinked) -> _Gathered:
+    def of(rows: Rows, criterion: Kinked, outputs: int | None) -> _Gathered:
         block = rows.gather()
         X, Y, weight = block.X, block.Y, block.weight
         numbers = torch.arange(X.shape[0], device=X.device)
         if weight is not None:
             counted = weight > 0
             X, Y, numbers, weight = X[counted], Y[counted], numbers[counted], weight[counted]
-        criterion.check(Y, numbers)
-        kinks, above, below = criterion.pieces(Y)
-        ones = X.new_ones(X.shape[0]) if weight is None else weight
-        return _Gathered(X, kinks, above * ones.unsqueeze(1), below * ones.unsqueeze(1), ones)
+        outputs = criterion.n_outputs(Y) if outputs is None else outputs
+        criterion.check(Y, numbers, outputs)
+        return _Gathered(criterion, outputs, X, Y, X.new_ones(X.shape[0]) if weight is None else weight)
 
-    def divisor(self, criterion: Kinked) -> float:
+    def divisor(self) -> float:
         """Return what the reduction divides the sum of row losses by."""
-        return float(self.weight.sum()) * self.kinks.shape[1] if criterion.averages else 1.0
+        each = 1 if self.criterion.coupled else self.T.shape[1]
+        return float(self.weight.sum()) * each if self.criterion.averages else 1.0
 
     def losses(self, weights: Weights) -> Tensor:
-        """Return the loss of each row, ``(rows,)``."""
-        r = self.kinks - torch.nn.functional.linear(self.X, weights.weight, weights.bias)
-        return (self.above * r.clamp_min(0) + self.below * (-r).clamp_min(0)).sum(1)
+        """Return the loss of each row, times its weight, ``(rows,)``."""
+        Z = torch.nn.functional.linear(self.X, weights.weight, weights.bias)
+        return self.weight * self.criterion.losses(Z, self.T)
 
 
 def kinked_loss(rows: Rows, criterion: Kinked, *weights: Weights) -> tuple[list[Tensor], float]:
@@ -70,8 +78,8 @@ def kinked_loss(rows: Rows, criterion: Kinked, *weights: Weights) -> tuple[list[
         criterion: The criterion.
         *weights: Weights of a layer.
     """
-    gathered = _Gathered.of(rows, criterion)
-    return [gathered.losses(each) for each in weights], gathered.divisor(criterion)
+    gathered = _Gathered.of(rows, criterion, weights[0].weight.shape[0] if weights else None)
+    return [gathered.losses(each) for each in weights], gathered.divisor()
 
 
 def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> ConvexSolution:
@@ -86,36 +94,25 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
         InputError: targets that the criterion is not defined for, or another number of them than of outputs.
     """
     rows, columns = design.rows, design.columns
-    k = rows.n_targets
+    gathered = _Gathered.of(rows, criterion, request.outputs if criterion.coupled else None)
+    k = gathered.outputs
     if request.outputs not in (None, k):
         raise InputError(f"the layer has {plural(request.outputs or 0, 'output')}, but Y has {plural(k, 'column')}.")
     strengths = check_ridge(request.l2, k)
-    gathered = _Gathered.of(rows, criterion)
     A = gathered.X * columns.feature_scale
     if columns.bias:
         A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
-    free = columns.scale.square()
-    if columns.bias:
-        free[0] = 0
 
-    problems = [
-        KinkedRows(A, gathered.kinks[:, j], gathered.above[:, j], gathered.below[:, j], strengths[j] * free)
-        for j in range(k)
-    ]
+    solve = _solve_pairs if isinstance(criterion, MultiMarginHinge) else _solve_outputs
     # Threads that wait for each other make factorizations of a few hundred columns slower, on a busy machine by far.
     with one_thread(min(A.shape), A.device):
-        # Outputs share the coordinates of the rows, one for those with a ridge and one for those without.
-        shared = {
-            ridge: Coordinates.of(A, columns.scale, bias=columns.bias, ridge=ridge)
-            for ridge in {strength > 0 for strength in strengths}
-        }
-        fits = [minimise_kinked(problems[j], shared[strengths[j] > 0], strengths[j]) for j in range(k)]
-    theta = torch.stack([fit.v for fit in fits], 1)
+        theta, fits, moved = solve(gathered, A, columns, strengths)
     weights = Weights.from_stacked(theta * columns.scale.unsqueeze(1), bias=columns.bias)
-    moved = sum(problem.moved(fit.v) for problem, fit in zip(problems, fits, strict=True))
-    certificate = _certificate(fits, gathered.divisor(criterion), moved)
+    certificate = _certificate(fits, gathered.divisor(), moved)
     outcome = Outcome.NOT_CERTIFIED
-    notes = list(rows.notes)
+    notes = [note for note in rows.notes if not (criterion.coupled and note.startswith("Y holds"))]
+    if criterion.coupled:
+        notes.append("a shift of all classes changes no loss; the centred weights are returned")
     if certificate.accepted:
         outcome = Outcome.CERTIFIED_NOT_UNIQUE if certificate.flat_directions else Outcome.CERTIFIED
     if certificate.flat_directions:
@@ -135,8 +132,83 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
         passes=1,
         notes=tuple(notes),
         seconds=0.0,
-        single_target=rows.single_target,
+        single_target=rows.single_target and not criterion.coupled,
     )
+
+
+def _solve_outputs(
+    gathered: _Gathered, A: Tensor, columns: Columns, strengths: list[float]
+) -> tuple[Tensor, list[KinkedFit], float]:
+    """Return coefficients ``(columns, outputs)``, the fit of each output, and what rounding moves the objective by."""
+    criterion = gathered.criterion
+    assert isinstance(criterion, OneKink)
+    kinks, above, below = criterion.pieces(gathered.T)
+    above, below = above * gathered.weight.unsqueeze(1), below * gathered.weight.unsqueeze(1)
+    free = columns.scale.square()
+    if columns.bias:
+        free[0] = 0
+    problems = [KinkedRows(A, kinks[:, j], above[:, j], below[:, j], s * free) for j, s in enumerate(strengths)]
+    # Outputs share the coordinates of the rows, one for those with a ridge and one for those without.
+    shared = {
+        ridge: Coordinates.of(A, columns.scale, bias=int(columns.bias), ridge=ridge)
+        for ridge in {strength > 0 for strength in strengths}
+    }
+    fits = [minimise_kinked(problem, shared[s > 0], s) for problem, s in zip(problems, strengths, strict=True)]
+    moved = sum(problem.moved(fit.v) for problem, fit in zip(problems, fits, strict=True))
+    return torch.stack([fit.v for fit in fits], 1), fits, moved
+
+
+def _solve_pairs(
+    gathered: _Gathered, A: Tensor, columns: Columns, strengths: list[float]
+) -> tuple[Tensor, list[KinkedFit], float]:
+    """Return the same for classes: each pair of a row's label and another class is a row with a kink.
+
+    A shift of all classes changes no loss, so that the class with most rows has no bias, and without a ridge no
+    weights. Of those with a ridge the centred ones are the smallest.
+
+    Raises:
+        InputError: other strengths for other classes, or more pairs than fit into memory.
+    """
+    criterion, k, bias = gathered.criterion, gathered.outputs, int(columns.bias)
+    assert isinstance(criterion, MultiMarginHinge)
+    if len(set(strengths)) > 1:
+        raise InputError(f"{criterion.name} couples the classes, so that l2 must be one number.")
+    own = gathered.T[:, 0].to(torch.int64)
+    order = torch.bincount(own, minlength=k).argsort()
+    kept, n_features = k if strengths[0] else k - 1, A.shape[1] - bias
+    entries = A.shape[0] * (k - 1) * (bias * (k - 1) + n_features * kept)
+    if entries > _MOST_PAIRS:
+        raise InputError(
+            f"MultiMarginLoss(p=1) of {plural(A.shape[0], 'row')} and {k} classes has {entries:.1e} numbers in its "
+            f"pairs of classes, more than {_MOST_PAIRS:.0e}; the nearest that takes them is MultiMarginLoss(p=2), or "
+            "HingeLoss() on -1 and 1 for each class."
+        )
+
+    apart = torch.eye(k, dtype=A.dtype, device=A.device).expand(A.shape[0], k, k) - torch.nn.functional.one_hot(
+        own, k
+    ).to(A.dtype).unsqueeze(1)
+    others = torch.ones_like(apart[:, 0]).scatter(1, own.unsqueeze(1), 0.0).bool()
+    D = apart[others].reshape(A.shape[0], k - 1, k)[:, :, order]
+    features = (D[:, :, :kept, None] * A[:, None, None, bias:]).reshape(A.shape[0] * (k - 1), -1)
+    shifts = (D[:, :, : k - 1] * columns.scale[0]).reshape(A.shape[0] * (k - 1), -1)[:, : bias * (k - 1)]
+    P = torch.cat([shifts, features], 1)
+
+    free = columns.feature_scale.square().expand(n_features).repeat(kept)
+    penalty = torch.cat([free.new_zeros(shifts.shape[1]), strengths[0] * free])
+    units = torch.cat([columns.scale[:1].repeat(shifts.shape[1]), columns.feature_scale.repeat(kept)])
+    slopes = (criterion.factors(gathered.T, k) * gathered.weight).repeat_interleave(k - 1)
+    pairs = KinkedRows(P, torch.full_like(slopes, -criterion.margin), torch.zeros_like(slopes), slopes, penalty)
+    coordinates = Coordinates.of(P, units, bias=shifts.shape[1], ridge=strengths[0] > 0)
+    fit = minimise_kinked(pairs, coordinates, strengths[0])
+
+    theta = A.new_zeros(A.shape[1], k)
+    theta[bias:, order[:kept]] = fit.v[shifts.shape[1] :].reshape(kept, n_features).T
+    if bias:
+        theta[0, order[: k - 1]] = fit.v[: shifts.shape[1]]
+    theta = theta - theta.mean(1, keepdim=True)
+    moved = pairs.moved(fit.v)
+    # The weights are differences from the mean of those that the gap is of: once more rounded.
+    return theta, [replace(fit, gap=fit.gap + _RECENTRED * moved)], moved
 
 
 def _certificate(fits: list[KinkedFit], divisor: float, moved: float) -> GapCertificate:

@@ -13,7 +13,7 @@ from closedform.fit.convex.passes import StartSums
 from closedform.fit.convex.problem import ConvexProblem, Evaluation
 from closedform.numerics.symmetric import mirror
 
-__all__ = ["Descent", "descend"]
+__all__ = ["Descent", "descend", "search"]
 
 #: Newton steps after which the descent is given up; a convergent one takes five to twenty.
 _MOST_STEPS = 200
@@ -106,6 +106,7 @@ def descend(
     start: Tensor | None = None,
     *,
     most_steps: int = _MOST_STEPS,
+    most_passes: float = math.inf,
     enough: float = 0.0,
     foresee: bool = True,
 ) -> Descent:
@@ -120,6 +121,7 @@ def descend(
         null: Orthonormal directions along which no output changes, ``(columns, directions)``.
         start: Coefficients to start from, or None.
         most_steps: Newton steps at most.
+        most_passes: Reads of the rows after which no further step is begun.
         enough: Squared decrement at which the descent may end.
         foresee: Whether, with many rows, a step that is certain to be the last is taken without looking at them again.
     """
@@ -128,6 +130,8 @@ def descend(
     at, passes = _first(problem, null, start)
     stopped, last, steps, fresh = "steps", math.inf, 0, True
     for _ in range(most_steps):
+        if passes + hessian.passes > most_passes:
+            break
         r, z, decrement = hessian.newton(at, fresh=fresh)
         share = min(1.0, decrement / last)
         size = max(abs(at.objective), torch.finfo(torch.float64).tiny)
@@ -145,7 +149,7 @@ def descend(
         left = (share if hessian.direct else max(share**2, forcing)) * decrement
         if foresee and steps and left <= target and decrement**2 <= _WHOLE * size:
             return Descent(at.theta + step_to, steps + 1, passes + hessian.passes, "foreseen", hessian.gram)
-        taken, trials = _search(problem, at, step_to)
+        taken, trials = search(problem, at, step_to)
         passes += trials
         if taken is None or decrement**2 <= _DONE * size:
             stopped = "converged" if decrement**2 <= _NEAR * size else "stalled"
@@ -253,8 +257,14 @@ class _Hessian:
         return D, pace > self._patience
 
 
-def _search(problem: ConvexProblem, at: Evaluation, D: Tensor) -> tuple[Evaluation | None, int]:
-    """Halve the step until the objective falls enough; return None where it does not fall at all."""
+def search(problem: ConvexProblem, at: Evaluation, D: Tensor) -> tuple[Evaluation | None, int]:
+    """Halve a step until the objective falls enough; return None where it does not fall, and how often it was tried.
+
+    Args:
+        problem: What is minimised.
+        at: Where the step starts.
+        D: The step.
+    """
     slope, length = float((at.gradient * D).sum()), 1.0
     rounding = 4 * torch.finfo(torch.float64).eps * abs(at.objective)
     for tried in range(1, _MOST_HALVINGS + 1):

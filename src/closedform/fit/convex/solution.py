@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -56,6 +57,25 @@ class ConvexSolution:
     single_target: bool
     feature_names: tuple[str, ...] | None = None
 
+    @property
+    def sentence(self) -> str:
+        """How the fit ended; where nothing is certified, with what was reached and what would make it certain."""
+        if self.outcome is not Outcome.NOT_CERTIFIED:
+            return str(self.outcome)
+        found = self.certificate
+        if math.isfinite(found.gap):
+            reached = (
+                f"the objective is at most {found.gap:.1e} above its minimum, {found.relative_gap:.1e} relative, where "
+                f"{found.tolerance:.0e} is asked for"
+            )
+        else:
+            reached = f"how far the loss can still fall could not be bounded: {found.reason}"
+        slope = "" if math.isnan(found.gradient_norm) else f"; the norm of the gradient is {found.gradient_norm:.1e}"
+        return (
+            f"not certified: {reached}{slope}; a ridge (l2=...), or a larger one, or features that depend less on each "
+            "other make it certain"
+        )
+
     def predict(self, X: Any) -> Tensor:
         """Return the outputs ``X weight' + bias`` (logits, not probabilities), in the dtype of the weights.
 
@@ -88,7 +108,7 @@ class ConvexSolution:
             direction = {"weight": self.direction.weight.tolist(), "bias": None if bias is None else bias.tolist()}
         return {
             "outcome": self.outcome.name.lower(),
-            "sentence": self.outcome.value,
+            "sentence": self.sentence,
             "criterion": self.criterion,
             "shape": list(self.weight.shape),
             "bias": self.bias is not None,
@@ -105,7 +125,7 @@ class ConvexSolution:
         outputs, features = self.weight.shape
         bias = " + bias" if self.bias is not None else ""
         lines = [
-            str(self.outcome),
+            self.sentence,
             f"{self.criterion}: {plural(features, 'feature')}{bias} -> {plural(outputs, 'output')}, "
             f"{self.seconds:.3g} s, {plural(self.steps, 'Newton step')}, {plural(self.passes, 'read')} of the rows",
             str(self.certificate),

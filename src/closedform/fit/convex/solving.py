@@ -11,22 +11,26 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate, prove
+from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate, Proof, prove
 from closedform.fit.convex.kinks import solve_kinked
 from closedform.fit.convex.newton import Descent, descend
+from closedform.fit.convex.orthogonal import Basis, fits, sharpened
 from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
+from closedform.fit.convex.rounded import rounded_minimum
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.convex.wide import met, narrowed
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion, Kinked, Targets, read_criterion
+from closedform.losses.huber import Huber, SmoothL1
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, Design, Fold, Rows, scan
 from closedform.rows.folds import NormalEquations
+from closedform.rows.walkers import InOrder
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
@@ -36,6 +40,12 @@ __all__ = ["solve_criterion", "targets_of"]
 
 #: Squared ratio of the diagonal of a Cholesky factor from which on the rank is looked at by a QR factorization.
 _DOUBTFUL = 1e-8
+#: Reads of the rows from which on a whole Hessian, where it is small, costs less than more conjugate gradients.
+_PATIENCE = 150
+#: Newton steps for a loss of residuals in memory: where more are needed a path of widths is shorter.
+_SHORT = 40
+#: Bases that are tried one after the other: with a ridge they depend on how much the rows bend the loss.
+_BASES = 3
 
 
 def targets_of(rows: Rows) -> Targets:
@@ -127,19 +137,23 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         raise InputError("no row counts: every label is ignored, or its class has weight 0.")
 
     problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths)
-    if criterion.of_residuals and not any(strengths) and rows.n_rows <= problem.n_columns:
-        exact = met(design, criterion, n_outputs)
-        if exact is not None and exact[1].accepted:
-            theta = exact[0].stacked() / design.columns.scale.unsqueeze(1)
-            reached = Descent(theta, 0, 1, "converged", None)
-            outline = _Outline(problem, design, request, counts)
-            return outline.solution(theta, outline.in_units(exact[1]), None, reached, design.norms)
     outline = _Outline(problem, design, request, counts)
+    residuals = criterion.of_residuals and rows.in_memory and isinstance(rows.walker, InOrder)
+    exact = outline.met() if residuals and rows.n_rows <= problem.n_columns else None
+    if exact is not None:
+        return exact
     far = outline.falling_bias()
     null = _null_directions(design, strengths)
     start = None if request.start is None else request.start.stacked() / design.columns.scale.unsqueeze(1)
     # Where the bias alone lets the loss fall for ever, a few steps show the way and there is nothing to converge to.
-    descent = descend(problem, null, start, most_steps=3 if far is not None else 200)
+    small = fits(problem)
+    descent = descend(
+        problem,
+        null,
+        start,
+        most_steps=3 if far is not None else _SHORT if residuals else 200,
+        most_passes=_PATIENCE if small and not problem.direct else math.inf,
+    )
     norms = torch.ldexp(design.norms, -design.exponents)
     theta = _centred(problem, descent.theta, null)
     proof = prove(problem, theta, null, norms, gram=descent.gram)
@@ -147,6 +161,17 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         descent = descend(problem, null, descent.theta, foresee=False)
         theta = _centred(problem, descent.theta, null)
         proof = prove(problem, theta, null, norms)
+    if residuals and small and not proof.accepted:
+        exact = outline.met()
+        if exact is not None:
+            return exact
+        # What Newton's method misses where hardly a row bends the loss.
+        assert isinstance(criterion, Huber | SmoothL1)
+        theta = _centred(problem, rounded_minimum(design, problem, criterion), null)
+        proof = prove(problem, theta, null, norms)
+    if far is None and small and not proof.accepted:
+        descent, proof = _sharpened(design, problem, replace(descent, theta=theta), proof)
+        theta = descent.theta
     accepted = far is None and proof.accepted
 
     direction = far
@@ -175,6 +200,22 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     return outline.solution(theta, certificate, direction, descent, norms)
 
 
+def _sharpened(design: Design, problem: ConvexProblem, descent: Descent, proof: Proof) -> tuple[Descent, Proof]:
+    """Go on in an orthonormal basis of the columns with the whole Hessian, where that proves more."""
+    best = descent, proof
+    for _ in range(_BASES if min(problem.strengths) > 0 else 1):
+        basis = Basis.of(design, problem, descent.theta)
+        if basis is None:
+            break
+        theta, proof, steps = sharpened(problem, basis, descent.theta)
+        descent = replace(descent, theta=theta, steps=descent.steps + steps)
+        if proof.gap < best[1].gap:
+            best = descent, proof
+        if proof.accepted or not steps:
+            break
+    return best
+
+
 @final
 class _Outline:
     """What a result says of the problem itself."""
@@ -194,6 +235,17 @@ class _Outline:
             excess_loss=certificate.excess_loss / self.divisor,
             loss=certificate.loss / self.divisor,
         )
+
+    def met(self) -> ConvexSolution | None:
+        """Return the solution where weights meet every target, or None."""
+        if any(self.problem.strengths):
+            return None
+        exact = met(self.design, self.problem.criterion, self.problem.n_outputs)
+        if exact is None or not exact[1].accepted:
+            return None
+        theta = exact[0].stacked() / self.design.columns.scale.unsqueeze(1)
+        reached = Descent(theta, 0, 1, "converged", None)
+        return self.solution(theta, self.in_units(exact[1]), None, reached, self.design.norms)
 
     def falling_bias(self) -> Weights | None:
         """Return a change of the bias along which the loss falls for ever, whatever the ridge, or None."""
