@@ -71,6 +71,7 @@ def solved_exactly(rows: Sequence[Sequence[float]], right: Sequence[Fraction]) -
     unknowns = len(rows[0]) if rows else 0
     left = [[*map(Fraction, row), value] for row, value in zip(rows, right, strict=True)]
     pivots: list[tuple[int, list[Fraction]]] = []
+
     while left:
         row = left.pop()
         place = max(range(unknowns), key=lambda index: abs(row[index]), default=0)
@@ -84,6 +85,7 @@ def solved_exactly(rows: Sequence[Sequence[float]], right: Sequence[Fraction]) -
             if factor:
                 other[:] = [a - factor * b for a, b in zip(other, row, strict=True)]
         pivots.append((place, row))
+
     found = [Fraction(0)] * unknowns
     for place, row in pivots:
         found[place] = row[unknowns]

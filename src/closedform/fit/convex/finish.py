@@ -364,6 +364,7 @@ class _Proof:
             return True
         if self.held.shape[0] * rows.A.shape[1] > _MOST_RATIONAL:
             return False
+
         moved = solved_exactly(rows.A[self.holding].T.tolist(), missed)
         if moved is None:
             return False

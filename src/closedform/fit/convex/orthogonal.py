@@ -30,8 +30,10 @@ _MOST_TWOFOLD = 5e7
 _ILL_CONDITIONED = 1e3
 #: Newton steps that a descent which has already ended is given.
 _STEPS = 30
-#: Squared decrement, relative to the size of the loss, at which a whole step needs no line search, and at which to end.
-_WHOLE, _DONE = 1e-13, 1e-24
+#: Squared decrement, relative to the size of the loss, at which a whole step needs no line search.
+_WHOLE = 1e-13
+#: The same at which there is nothing left to gain.
+_DONE = 1e-24
 #: Part of the decrement before that is left from which on rounding rules.
 _STUCK = 0.5
 #: Shift of a singular Hessian, relative to its mean diagonal. It bends steps and no minimum.
@@ -42,7 +44,8 @@ _MOST_UNCERTAIN = 0.1
 _BLOCK_ROWS = 1024
 #: Roundings of a row's slope beyond those of its output.
 _FEW = 32
-_EPS, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
+_EPS = torch.finfo(torch.float64).eps
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @final

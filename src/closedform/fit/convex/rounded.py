@@ -16,7 +16,7 @@ from closedform.rows import Design
 __all__ = ["rounded_minimum"]
 
 
-def rounded_minimum(design: Design, problem: ConvexProblem, criterion: Huber | SmoothL1) -> Tensor:
+def rounded_minimum(design: Design, problem: ConvexProblem) -> Tensor:
     """Return coefficients at the minimum, ``(columns, outputs)``, by exact line searches along a path of widths.
 
     Where the quadratic is narrow beside the residuals, hardly a row bends the loss, and a Newton step says little. For
@@ -24,9 +24,10 @@ def rounded_minimum(design: Design, problem: ConvexProblem, criterion: Huber | S
 
     Args:
         design: The rows, scanned, in memory.
-        problem: The problem on them.
-        criterion: Its criterion.
+        problem: The problem on them, by ``HuberLoss`` or ``SmoothL1Loss``.
     """
+    criterion = problem.criterion
+    assert isinstance(criterion, Huber | SmoothL1)
     block, columns = design.rows.gather(), problem.columns
     A, T, weight = block.X * columns.feature_scale, block.Y, block.weight
     if columns.bias:

@@ -25,7 +25,6 @@ from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion, Kinked, Targets, read_criterion
-from closedform.losses.huber import Huber, SmoothL1
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, Design, Fold, Rows, scan
@@ -44,6 +43,8 @@ _DOUBTFUL = 1e-8
 _PATIENCE = 150
 #: Newton steps for a loss of residuals in memory: where more are needed a path of widths is shorter.
 _SHORT = 40
+#: Newton steps for any other; a convergent descent takes five to thirty.
+_MOST_STEPS = 200
 #: Bases that are tried one after the other: with a ridge they depend on how much the rows bend the loss.
 _BASES = 3
 
@@ -138,40 +139,20 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
 
     problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths)
     outline = _Outline(problem, design, request, counts)
-    residuals = criterion.of_residuals and rows.in_memory and isinstance(rows.walker, InOrder)
+    residuals = _of_residuals(problem)
     exact = outline.met() if residuals and rows.n_rows <= problem.n_columns else None
     if exact is not None:
         return exact
     far = outline.falling_bias()
     null = _null_directions(design, strengths)
     start = None if request.start is None else request.start.stacked() / design.columns.scale.unsqueeze(1)
-    # Where the bias alone lets the loss fall for ever, a few steps show the way and there is nothing to converge to.
-    small = fits(problem)
-    descent = descend(
-        problem,
-        null,
-        start,
-        most_steps=3 if far is not None else _SHORT if residuals else 200,
-        most_passes=_PATIENCE if small and not problem.direct else math.inf,
-    )
-    norms = torch.ldexp(design.norms, -design.exponents)
-    theta = _centred(problem, descent.theta, null)
-    proof = prove(problem, theta, null, norms, gram=descent.gram)
-    if far is None and descent.stopped == "foreseen" and not proof.accepted:
-        descent = descend(problem, null, descent.theta, foresee=False)
-        theta = _centred(problem, descent.theta, null)
-        proof = prove(problem, theta, null, norms)
-    if residuals and small and not proof.accepted:
-        exact = outline.met()
+    descent, proof = _descended(design, problem, null, start, shortly=far is not None)
+    if far is None and not proof.accepted and fits(problem):
+        exact = outline.met() if residuals else None
         if exact is not None:
             return exact
-        # What Newton's method misses where hardly a row bends the loss.
-        assert isinstance(criterion, Huber | SmoothL1)
-        theta = _centred(problem, rounded_minimum(design, problem, criterion), null)
-        proof = prove(problem, theta, null, norms)
-    if far is None and small and not proof.accepted:
-        descent, proof = _sharpened(design, problem, replace(descent, theta=theta), proof)
-        theta = descent.theta
+        descent, proof = _sharpened(design, problem, null, descent, proof)
+    theta, norms = descent.theta, torch.ldexp(design.norms, -design.exponents)
     accepted = far is None and proof.accepted
 
     direction = far
@@ -200,8 +181,46 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     return outline.solution(theta, certificate, direction, descent, norms)
 
 
-def _sharpened(design: Design, problem: ConvexProblem, descent: Descent, proof: Proof) -> tuple[Descent, Proof]:
+def _descended(
+    design: Design, problem: ConvexProblem, null: Tensor, start: Tensor | None, *, shortly: bool
+) -> tuple[Descent, Proof]:
+    """Go down by Newton's method and prove what was reached; with ``shortly`` there is nothing to converge to."""
+    most_steps = _SHORT if _of_residuals(problem) else _MOST_STEPS
+    descent = descend(
+        problem,
+        null,
+        start,
+        # Where the bias alone lets the loss fall for ever, a few steps show the way.
+        most_steps=3 if shortly else most_steps,
+        most_passes=_PATIENCE if fits(problem) and not problem.direct else math.inf,
+    )
+    norms = torch.ldexp(design.norms, -design.exponents)
+    descent = replace(descent, theta=_centred(problem, descent.theta, null))
+    proof = prove(problem, descent.theta, null, norms, gram=descent.gram)
+    if not shortly and descent.stopped == "foreseen" and not proof.accepted:
+        descent = descend(problem, null, descent.theta, foresee=False)
+        descent = replace(descent, theta=_centred(problem, descent.theta, null))
+        proof = prove(problem, descent.theta, null, norms)
+    return descent, proof
+
+
+def _of_residuals(problem: ConvexProblem) -> bool:
+    """Say whether the loss is one of residuals whose rows are at hand."""
+    rows = problem.rows
+    return problem.criterion.of_residuals and rows.in_memory and isinstance(rows.walker, InOrder)
+
+
+def _sharpened(
+    design: Design, problem: ConvexProblem, null: Tensor, descent: Descent, proof: Proof
+) -> tuple[Descent, Proof]:
     """Go on in an orthonormal basis of the columns with the whole Hessian, where that proves more."""
+    if _of_residuals(problem):
+        # What Newton's method misses where hardly a row bends the loss.
+        theta = _centred(problem, rounded_minimum(design, problem), null)
+        descent = replace(descent, theta=theta)
+        proof = prove(problem, theta, null, torch.ldexp(design.norms, -design.exponents))
+        if proof.accepted:
+            return descent, proof
     best = descent, proof
     for _ in range(_BASES if min(problem.strengths) > 0 else 1):
         basis = Basis.of(design, problem, descent.theta)
