@@ -83,7 +83,7 @@ def test_solve_without_a_minimiser_writes_no_weights_and_is_status_one(tmp_path:
     [
         (["--criterion", "crossentropy"], "is not known"),
         (["--criterion", "quantile:2"], "between 0 and 1"),
-        (["--criterion", "cross-entropy", "--digits", "3"], "digits= is for squared error"),
+        (["--criterion", "cross-entropy", "--digits", "3"], "--digits is for squared error"),
         (["--criterion", "hinge"], "must be -1 or 1"),
     ],
 )
