@@ -19,6 +19,7 @@ from closedform.report.document import Paragraph
 from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural, short
+from closedform.words.outcome import Outcome
 
 __all__ = ["CriterionComparison", "sentence_of"]
 
