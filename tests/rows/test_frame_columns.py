@@ -106,3 +106,19 @@ def test_files_beside_a_frame(frame: pd.DataFrame, tmp_path: Any) -> None:
     np.save(tmp_path / "y.npy", frame["price"].to_numpy())
     X = frame[["size", "rooms", "age"]]
     assert torch.equal(cf.solve(X, str(tmp_path / "y.npy")).weight, cf.solve(X, frame["price"]).weight)
+
+
+def test_an_index_in_an_arrow_table_is_no_feature(frame: pd.DataFrame) -> None:
+    labelled = frame[["size", "rooms", "age"]].set_axis(pd.Index(np.arange(100, 140), name="patient"))
+    table = pa.Table.from_pandas(labelled)
+    sol = cf.solve(table, frame["price"].to_numpy())
+    assert sol.weight.shape == (1, 3)
+    assert "patient of X left out: pandas wrote it as an index" in sol.notes
+    assert cf.solve(table, "age").weight.shape == (1, 2)
+    with pytest.raises(InputError, match="indexes of X and Y do not agree"):
+        cf.solve(table, pa.Table.from_pandas(labelled[["size"]][::-1]))
+
+
+def test_names_need_a_frame(frame: pd.DataFrame) -> None:
+    with pytest.raises(cf.ClosedformError, match="only where X is a frame or a path, and X is a ndarray"):
+        cf.solve(frame.to_numpy(), "price")

@@ -28,7 +28,7 @@ from closedform.files.formats import (
     table_name,
 )
 from closedform.files.selection import split_columns
-from closedform.rows.labels import RowLabels
+from closedform.rows.labels import RowLabels, index_columns
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
 from closedform.words.text import printable
@@ -94,15 +94,6 @@ def _array_dtype(kind: Any) -> np.dtype[Any]:
     return np.dtype(value.to_pandas_dtype())
 
 
-def label_columns(schema: Any) -> set[str]:
-    """Return the columns that pandas' metadata in the file name as an index."""
-    try:
-        metadata = schema.pandas_metadata or {}
-    except ValueError:
-        return set()
-    return {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
-
-
 def range_labels(schema: Any) -> np.ndarray[Any, Any] | None:
     """Return the row numbers that pandas' metadata describe without storing them, or None where there are none."""
     try:
@@ -117,7 +108,7 @@ def range_labels(schema: Any) -> np.ndarray[Any, Any] | None:
 
 def entries_of(schema: Any, n_rows: int, widths: dict[str, int] | None = None) -> dict[str, Entry]:
     """Return the columns of a table, each as an entry of shape ``(rows, width)``."""
-    labels, widths = label_columns(schema), widths or {}
+    labels, widths = index_columns(schema), widths or {}
     return {
         field.name: Entry(
             (n_rows, widths.get(field.name, 1)),
@@ -182,7 +173,7 @@ class ColumnSource(FileSource, ABC):
         if twice:
             raise SourceError(f"{path} has more than one column named '{twice[0]}'; rename one of them.")
 
-        labels = label_columns(schema)
+        labels = index_columns(schema)
         self._columns = split_columns(key, names, labels) if key else [name for name in names if name not in labels]
         if not self._columns:
             raise SourceError(f"{path} has no columns.")

@@ -102,7 +102,7 @@ def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
         return OpenedData(X, Y, sample_weight)
     if not (is_path(X) and is_path(Y)):
         named = (("X", X), ("Y", Y), ("sample_weight", sample_weight))
-        return OpenedData(*(_opened(name, data) for name, data in named))
+        return OpenedData(*(_opened(name, data, X) for name, data in named))
 
     path, key = split_spec(_spec(X))
     weight = _spec(sample_weight) if is_path(sample_weight) else None
@@ -158,7 +158,7 @@ def split_table(table: Any, column: Any) -> tuple[Any, Any, str]:
     return found.x, found.y, found.sentence.removesuffix(".")
 
 
-def _opened(name: str, data: Any) -> Any:
+def _opened(name: str, data: Any, X: Any) -> Any:
     """Return a source in place of a path, and anything else as it is.
 
     Raises:
@@ -167,7 +167,10 @@ def _opened(name: str, data: Any) -> Any:
     try:
         source = open_data(data)
     except SourceError as error:
-        raise SourceError(f"{name} is the path {reprlib.repr(data)}: {error}") from error
+        hint = ""
+        if data is not X and isinstance(data, str) and not is_path(X):
+            hint = f" It names a column only where X is a frame or a path, and X is a {type(X).__name__}."
+        raise SourceError(f"{name} is the path {reprlib.repr(data)}: {error}{hint}") from error
     return data if source is None else source
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from closedform.rows.labels import index_columns
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["take_columns"]
@@ -90,7 +91,8 @@ def _labels(data: Any) -> list[Any] | None:
         except sys.modules["polars"].exceptions.PolarsError as error:
             raise DataTypeError(f"X is a query that fails: {error}") from error
     if _is(data, "pyarrow", "Table", "RecordBatch"):
-        return list(data.schema.names)
+        index = index_columns(data.schema)
+        return [name for name in data.schema.names if name not in index]
     return None
 
 

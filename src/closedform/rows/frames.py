@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from closedform.rows.arrays import array_to_tensor
+from closedform.rows.labels import index_columns
 from closedform.words.errors import DataTypeError, InputError, MissingExtraError
 
 __all__ = ["frame_to_tensor"]
@@ -163,13 +164,20 @@ def _arrow_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
         data = pyarrow.Table.from_struct_array(data)
 
     single = isinstance(data, pyarrow.ChunkedArray)
+    index = set() if single else index_columns(data.schema)
+    if index:
+        data = data.select([label for label in data.column_names if label not in index])
     series = [data] if single else data.columns
     labels = ["0"] if single else data.column_names
     columns = [
         _Column(label, str(column.type), _arrow_values(label, column, name))
         for label, column in zip(labels, series, strict=True)
     ]
-    return _stack(columns, name, single=single)
+    if not columns:
+        raise DataTypeError(f"{name} has no columns but the index of a pandas frame.")
+    tensor, notes = _stack(columns, name, single=single)
+    left_out = f"{', '.join(sorted(index))} of {name} left out: pandas wrote it as an index"
+    return tensor, ((left_out, *notes) if index else notes)
 
 
 def _arrow_values(label: str, column: Any, name: str) -> np.ndarray[Any, Any]:

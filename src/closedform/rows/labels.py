@@ -15,7 +15,7 @@ import torch
 from closedform.words.errors import InputError
 from closedform.words.text import printable
 
-__all__ = ["RowLabels", "check_alignment", "check_columns", "check_names", "column_names"]
+__all__ = ["RowLabels", "check_alignment", "check_columns", "check_names", "column_names", "index_columns"]
 
 
 @final
@@ -120,6 +120,10 @@ def _row_labels(data: Any) -> Any:
     pandas, xarray = sys.modules.get("pandas"), sys.modules.get("xarray")
     if pandas is not None and isinstance(data, (pandas.DataFrame, pandas.Series)):
         return data.index
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None and isinstance(data, (pyarrow.Table, pyarrow.RecordBatch)):
+        index = index_columns(data.schema)
+        return data.select(sorted(index)).to_pandas().index if index else None
     if xarray is not None and isinstance(data, xarray.DataArray) and data.ndim:
         return data.indexes.get(data.dims[0])
     return None
@@ -199,6 +203,25 @@ def column_names(data: Any) -> tuple[str, ...] | None:
     )
 
 
+def index_columns(schema: Any) -> set[str]:
+    """Return the columns of an Arrow schema that hold the index of a pandas frame: they label rows and are no data.
+
+    Args:
+        schema: A ``pyarrow.Schema``, of a file or in memory.
+
+    Example:
+        >>> import pandas as pd, pyarrow as pa
+        >>> frame = pd.DataFrame({"height": [1.5, 2.0]}, index=pd.Index([7, 9], name="patient"))
+        >>> index_columns(pa.Table.from_pandas(frame).schema)
+        {'patient'}
+    """
+    try:
+        metadata = schema.pandas_metadata or {}
+    except ValueError:
+        return set()
+    return {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
+
+
 #: Columns as they are called, each with the length of the lists it holds, or None where it holds numbers.
 _Named = list[tuple[str, int | None]]
 
@@ -237,7 +260,10 @@ def _arrow_names(data: Any) -> _Named | None:
     if pyarrow is None or not isinstance(data, (pyarrow.Table, pyarrow.RecordBatch)):
         return None
     named: _Named = []
+    index = index_columns(data.schema)
     for label, column in zip(data.column_names, data.columns, strict=True):
+        if label in index:
+            continue
         kind = getattr(column.type, "storage_type", column.type)
         width = None
         if pyarrow.types.is_fixed_size_list(kind):
