@@ -69,6 +69,13 @@ def test_other_labels_are_refused(left: pd.Index, right: pd.Index) -> None:
         check_alignment(X=X.set_axis(left), Y=Y.set_axis(right))
 
 
+def test_labels_are_shown_as_they_are_and_repeated_ones_are_said() -> None:
+    with pytest.raises(InputError, match=r"row 0 is 0 in X, but 1 in Y\. They hold other labels"):
+        check_alignment(X=X.set_axis(pd.Index([0, 1, 2])), Y=Y.set_axis(pd.Index([1, 2, 3])))
+    with pytest.raises(InputError, match="the same labels in another order, and some more than once"):
+        check_alignment(X=X.set_axis(pd.Index([7, 7, 8])), Y=Y.set_axis(pd.Index([7, 8, 7])))
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [

@@ -63,7 +63,9 @@ class Accumulated(Fold):
 
     def __init__(self, n_features: int, n_targets: int, device: torch.device | str = "cpu") -> None:
         self._columns, self._targets, self.device = n_features + 1, n_targets, device
+        self._block_rows = _block_rows(self._columns, n_targets)
         self.roundoff = (0.0, 0.0)
+        self._heeded: tuple[torch.dtype, torch.dtype] | None = None
         self.start(Triangle.empty(self._columns, n_targets, has_ones=True, device=device))
 
     def start(self, triangle: Triangle) -> None:
@@ -71,6 +73,7 @@ class Accumulated(Fold):
         self._triangle = triangle
         self.rows, self._weight = triangle.rows, triangle.weight_sum
         self._waiting, self._held = triangle.R.new_empty(0, self._columns + self._targets), 0
+        self._ones = triangle.R.new_ones(0, 1)
 
     def whole(self) -> Triangle:
         """Return the triangle of all rows so far, with a column of ones first."""
@@ -91,7 +94,9 @@ class Accumulated(Fold):
 
     def heed(self, features: torch.dtype, targets: torch.dtype) -> None:
         """Remember how coarsely the numbers of rows that are folded here are stored."""
-        self._take_roundoff(_roundoff(features), _roundoff(targets))
+        if (features, targets) != self._heeded:
+            self._take_roundoff(_roundoff(features), _roundoff(targets))
+            self._heeded = features, targets
 
     def _take_roundoff(self, features: float, targets: float) -> None:
         self.roundoff = max(self.roundoff[0], features), max(self.roundoff[1], targets)
@@ -107,20 +112,15 @@ class Accumulated(Fold):
     def restore(self, before: tuple[Any, ...]) -> None:
         """Go back to a snapshot."""
         self._triangle, self.rows, self._weight, self._waiting, self._held, self.roundoff = before
+        self._heeded = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever saves a view saves all that it is a view of.
-        return {**self.__dict__, "_waiting": self._waiting[: self._held].clone()}
+        return {**self.__dict__, "_waiting": self._waiting[: self._held].clone(), "_ones": self._ones[:0].clone()}
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
         return max(self._block_rows, _BLOCK_ENTRIES // (self._columns + self._targets))
-
-    @property
-    def _block_rows(self) -> int:
-        p, width = self._columns, self._columns + self._targets
-        rows = max(_CACHED_ENTRIES // width, min(_ROWS_A_COLUMN * p, _BLOCK_ENTRIES // width))
-        return max(rows, _FEWEST_A_COLUMN * p)
 
     @override
     def add(self, block: Block) -> None:
@@ -168,14 +168,20 @@ class Accumulated(Fold):
         Raises:
             NonFiniteError: NaN or infinities.
         """
-        done, count, device = 0, X.shape[0], self._triangle.R.device
+        done, count, device = 0, X.shape[0], self._waiting.device
+        if X.device != device or Y.device != device:
+            X, Y = X.to(device), Y.to(device)
+        # A small batch costs little more than these few calls of torch, so that none is made twice.
         while done < count:
-            taken = self._make_room(count - done)
-            rows = self._waiting[self._held : self._held + taken]
+            held, taken = self._held, count - done
+            if held + taken > self._waiting.shape[0]:
+                taken = self._make_room(taken)
+            if self._ones.shape[0] != taken:
+                self._ones = self._waiting.new_ones(taken, 1)
+            rows = self._waiting[held : held + taken]
             x, y = (X, Y) if taken == count else (X[done : done + taken], Y[done : done + taken])
-            # One call costs a small batch a fraction of what filling three parts of the rows does.
-            torch.cat([rows.new_ones(taken, 1), x.to(device), y.to(device)], 1, out=rows)
-            if not _is_finite(rows):
+            torch.cat([self._ones, x, y], 1, out=rows)
+            if not math.isfinite(rows.sum().item()):
                 check_finite(Block(start, X, Y, None, engine_for(X)), names)
             done += taken
             self._count(taken, rows=taken, weight_sum=taken)
@@ -260,6 +266,13 @@ class Accumulated(Fold):
         return triangle.rescaled(exponents[:p], exponents[p:]).fold_joined(parts)
 
 
+def _block_rows(columns: int, targets: int) -> int:
+    """Return the rows of a block that is folded."""
+    width = columns + targets
+    rows = max(_CACHED_ENTRIES // width, min(_ROWS_A_COLUMN * columns, _BLOCK_ENTRIES // width))
+    return max(rows, _FEWEST_A_COLUMN * columns)
+
+
 def _is_near(triangle: Triangle, parts: Tensor) -> bool:
     """Whether all columns are of numbers whose squares stay in the range of float64, by the triangle made of them."""
     rest = triangle.residual_squares.sqrt().unsqueeze(0)
@@ -288,4 +301,4 @@ def _rows_of(triangle: Triangle) -> Tensor:
 
 def _is_finite(values: Tensor) -> bool:
     """Whether all values are finite; where their sum overflows it says no, and they have to be looked at."""
-    return math.isfinite(float(values.sum()))
+    return math.isfinite(values.sum().item())

@@ -102,12 +102,18 @@ def _disagreement(first: str, wanted: Any, name: str, labels: Any) -> str:
     alike = wanted.nlevels == labels.nlevels and wanted.is_unique and labels.is_unique
     if alike and wanted.isin(labels).all():
         remedy = f"They hold the same labels in another order: pass {name}.loc[{first}.index]"
+    elif sorted(map(repr, wanted)) == sorted(map(repr, labels)):
+        remedy = "They hold the same labels in another order, and some more than once, which tells no row from another"
     else:
         remedy = f"They hold other labels: take the rows that both have, {first}.index.intersection({name}.index)"
     return (
-        f"the indexes of {first} and {name} do not agree: row {row} is {wanted[row]!r} in {first}, but "
-        f"{labels[row]!r} in {name}. {remedy}; if the rows belong together as they stand, pass {name}.to_numpy()."
+        f"the indexes of {first} and {name} do not agree: row {row} is {_shown(wanted[row])} in {first}, but "
+        f"{_shown(labels[row])} in {name}. {remedy}; if the rows belong together as they stand, pass {name}.to_numpy()."
     )
+
+
+def _shown(label: Any) -> str:
+    return repr(label.item() if isinstance(label, np.generic) and label.dtype.kind in "biuf" else label)
 
 
 def _row_labels(data: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, final
 
+from closedform.words.errors import InputError
+
 __all__ = ["Progress"]
 
 #: Seconds before work counts as long.
@@ -20,9 +22,16 @@ class Progress:
 
     Args:
         wanted: None for the default, False for silence, or a function that takes over.
+
+    Raises:
+        InputError: it is something else.
     """
 
     def __init__(self, wanted: Callable[[str, float], None] | bool | None) -> None:
+        if not (wanted is None or isinstance(wanted, bool) or callable(wanted)):
+            raise InputError(
+                f"progress={wanted!r} must be None, True or False, or a function of a label and the part done."
+            )
         self._function = wanted if callable(wanted) else None
         self._visible = wanted is True or (wanted is None and _somebody_watches())
         self._started = time.perf_counter()
