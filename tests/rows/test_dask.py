@@ -119,9 +119,40 @@ def with_nan() -> Any:
     return array(damaged, 130)
 
 
+def fail(block: Any) -> Any:
+    raise OSError("the disk is gone")
+
+
+def cut(block: Any) -> Any:
+    return block[:, :3]
+
+
+def turned(part: pd.DataFrame) -> pd.DataFrame:
+    return part[["b", "a"]] if part.index[0] else part
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: (X, array(Y, 130)), "Y is a Dask collection and X is none; pass X as one too, or Y.compute()"),
+        (lambda: (array(X, 130)[:, 0], Y), r"X has shape \(400,\); a Dask array of \(rows, columns\) is needed"),
+        (lambda: (array(X, 130).sum(), Y), r"X has shape \(\); a Dask array of \(rows, columns\) is needed"),
+        (
+            lambda: (array(X, 130).map_blocks(fail, dtype=float, meta=X[:0]), Y),
+            "partition failed: OSError: the disk",
+        ),
+        (
+            lambda: (array(X, 130).map_blocks(cut, dtype=float), Y),
+            "X is a Dask array of 4 columns, but its first",
+        ),
+        (
+            lambda: (frames()[0][["a", "b"]].map_partitions(turned, meta=FRAME[["a", "b"]][:0]), Y),
+            "failed: Val",
+        ),
+        (
+            lambda: ([dask.delayed(None)], [dask.delayed(None)]),
+            "partition failed: TypeError: object of type",
+        ),
         (lambda: (da.from_array(X, chunks=(100, 2)), Y), r"2 chunks along its columns.*rechunk\(\{1: -1\}\)"),
         (lambda: (array(X, 130), array(Y[:300], 130)), "rows do not match"),
         (lambda: (array(X, 130), Y[:300]), "rows do not match"),
@@ -162,3 +193,9 @@ def test_a_cluster_serves_and_a_killed_worker_costs_no_answer() -> None:
         again = cf.solve(x, y)
     np.testing.assert_allclose(first.weight, cf.solve(X, Y).weight, rtol=1e-12, atol=1e-13)
     assert torch.equal(first.weight, again.weight)
+
+
+def test_labels_on_workers_are_said() -> None:
+    sol = cf.solve(array(X, 130), array(np.arange(400) % 3, 130))
+    assert any("whole numbers (torch.int64)" in note and "one-hot" in note for note in sol.notes)
+    assert not any("whole numbers" in note for note in cf.solve(array(X, 130), array(Y, 130)).notes)

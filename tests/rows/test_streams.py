@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import closedform as cf
 from closedform.words.errors import ClosedformError
@@ -27,6 +28,19 @@ class Lines(IterableDataset):  # type: ignore[type-arg]
 class Single(IterableDataset):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(X, Y, strict=True)
+
+
+class Failing(Dataset):  # type: ignore[type-arg]
+    """Rows of which one cannot be read, or none is a table."""
+
+    def __init__(self, *, none: bool = False) -> None:
+        self.none = none
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, row: int) -> Any:
+        return None if self.none else (X[row], Y[row] + 1 // (25 - row))
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -141,6 +155,11 @@ class Turning:
         ("data.csv", {}, "Y is missing"),
         (3, {}, "there is no Y"),
         ({"train": [(X, Y)]}, {}, r"X is a dict of 'train'; pass one of its parts, X\["),
+        ([(X, Y)], {"fields": (0, 1)}, r"fields=\(0, 1\): it says which part of a batch is X"),
+        ([(X, Y)], {"fields": "X"}, "fields='X': it says which part of a batch is X"),
+        (DataLoader(Failing(), 7), {}, "the DataLoader failed at batch 3: ZeroDivisionError: integer division"),
+        (Failing(), {}, "the Failing failed at batch 0: ZeroDivisionError"),
+        (DataLoader(Failing(none=True), 7), {}, "failed at batch 0: TypeError: default_collate: batch must contain"),
     ],
 )
 def test_what_cannot_be_used_is_named(stream: Any, options: dict[str, Any], message: str) -> None:
@@ -148,9 +167,18 @@ def test_what_cannot_be_used_is_named(stream: Any, options: dict[str, Any], mess
         cf.solve(stream, **options)
 
 
-def test_whole_numbers_as_targets_are_said() -> None:
-    sol = cf.solve([(X, torch.arange(300) % 3)])
-    assert any("whole numbers" in note and "one-hot" in note for note in sol.notes)
+@pytest.mark.parametrize("batch", [300, 70])
+def test_whole_numbers_as_targets_are_said(batch: int) -> None:
+    labels = torch.arange(300) % 3
+    sol = cf.solve(list(zip(X.split(batch), labels.split(batch), strict=True)))
+    assert any("whole numbers (torch.int64)" in note and "one-hot" in note for note in sol.notes)
+    assert not any("whole numbers" in note for note in cf.solve([(X, Y)]).notes)
+
+
+def test_batches_that_are_read_together_keep_the_names_of_their_columns() -> None:
+    frame = pd.DataFrame(X.numpy(), columns=[f"c{i}" for i in range(X.shape[1])])
+    sol = cf.solve([(frame[:100], Y[:100]), (frame[100:], Y[100:])])
+    assert sol.feature_names == tuple(frame.columns)
 
 
 def test_a_dataset_of_hugging_face_is_read_from_its_columns() -> None:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from closedform.rows.table import Rows, as_rows
-from closedform.rows.unnumbered import UnnumberedSource
-from closedform.rows.walkers.on_dask import OnDask, import_dask
+from closedform.rows.unnumbered import UnnumberedSource, whole_numbers_notes
+from closedform.rows.walkers.on_dask import OnDask, computed, import_dask
 from closedform.words.errors import DataTypeError, InputError
+from closedform.words.numbers import plural
 
 __all__ = ["dask_rows", "is_dask"]
 
@@ -70,15 +71,19 @@ def dask_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
 
     # What the first rows are like, without the others.
     dask = import_dask()
-    (head,) = dask.compute([dask.delayed(_head)(*(column[filled] for column in columns))])[0]
+    head = computed(dask.delayed(_head)(*(column[filled] for column in columns)))
     first, total = as_rows(*head), sum(lengths)
+    _check_width("X", X, first.n_features)
+    _check_width("Y", Y, first.n_targets)
+    notes = [f"X is a Dask collection of {len(lengths):,} partitions; its rows stayed on the workers"]
+    notes += whole_numbers_notes("Dask collection", first.y.stored_dtype)
     return replace(
         first,
         x=UnnumberedSource(first.x, first.x.dtype, (total, first.n_features), _WHAT),
         y=UnnumberedSource(first.y, first.y.dtype, (total, first.n_targets), _WHAT),
         weight=None if first.weight is None else UnnumberedSource(first.weight, first.weight.dtype, (total,), _WHAT),
         walker=OnDask(list(zip(*columns, strict=True)), lengths, first),
-        notes=(*first.notes, f"X is a Dask collection of {len(lengths):,} partitions; its rows stayed on the workers"),
+        notes=(*first.notes, *notes),
     )
 
 
@@ -86,12 +91,14 @@ def _check(named: Sequence[tuple[str, Any]]) -> None:
     """Refuse columns that are cut, and columns of objects, before anything is computed.
 
     Raises:
-        InputError: chunks along the columns.
+        InputError: chunks along the columns, other shapes than those of tables, or X in memory.
         DataTypeError: objects.
     """
     for name, data in named:
         kind = _kind(data)
-        if kind == "array" and data.ndim > 2:
+        if name == "X" and kind is None and not is_dask(data):
+            raise InputError("Y is a Dask collection and X is none; pass X as one too, or Y.compute().")
+        if kind == "array" and (data.ndim not in (1, 2) or (name == "X" and data.ndim == 1)):
             raise InputError(f"{name} has shape {data.shape}; a Dask array of (rows, columns) is needed.")
         if kind == "array" and data.ndim == 2 and data.numblocks[1] > 1:
             raise InputError(
@@ -109,9 +116,22 @@ def _check(named: Sequence[tuple[str, Any]]) -> None:
                     )
 
 
+def _check_width(name: str, data: Any, columns: int) -> None:
+    """Refuse an array whose chunks have other columns than it says itself.
+
+    Raises:
+        InputError: they do.
+    """
+    if _kind(data) == "array" and data.ndim == 2 and data.shape[1] != columns:
+        raise InputError(
+            f"{name} is a Dask array of {plural(data.shape[1], 'column')}, but its first chunk has {columns}; say so "
+            "where it is made (map_blocks(chunks=...))."
+        )
+
+
 def _lengths(parts: Sequence[Any]) -> list[int]:
     dask = import_dask()
-    return list(dask.compute([dask.delayed(len)(part) for part in parts])[0])
+    return list(computed([dask.delayed(len)(part) for part in parts]))
 
 
 def _partitions(name: str, data: Any) -> list[Any]:

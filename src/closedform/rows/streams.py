@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from closedform.numerics.row_hash import hash_rows
 from closedform.rows.block import Block, Readable
 from closedform.rows.shifted import Shifted
+from closedform.rows.source import Source
 from closedform.rows.table import Rows, as_rows
-from closedform.rows.unnumbered import UnnumberedSource, agreed_names
+from closedform.rows.tensors import TensorSource
+from closedform.rows.unnumbered import UnnumberedSource, agreed_names, whole_numbers_notes
 from closedform.rows.walkers import InOrder, Walker
 from closedform.rows.walkers.walker import AnyFold
-from closedform.words.errors import DataTypeError, InputError
+from closedform.words.errors import ClosedformError, DataTypeError, InputError
 
 __all__ = ["Stream", "is_one_shot", "stream_rows"]
 
@@ -50,9 +53,10 @@ class Stream:
     """
 
     def __init__(self, source: Any, fields: Mapping[str, Any] | None = None) -> None:
-        if fields is not None and not ({"X", "Y"} <= set(fields) <= set(_FIELDS)):
+        named = isinstance(fields, Mapping) and {"X", "Y"} <= set(fields) <= set(_FIELDS)
+        if fields is not None and not named:
             raise InputError(
-                f"fields={dict(fields)!r}: it says which part of a batch is X and which is Y (and sample_weight), "
+                f"fields={fields!r}: it says which part of a batch is X and which is Y (and sample_weight), "
                 "as {'X': 'features', 'Y': 'target'}."
             )
         self._open, self._fields = _opener(source), fields
@@ -69,7 +73,7 @@ class Stream:
         """
         waiting: list[Rows] = []
         held, names = 0, None
-        for number, batch in enumerate(self._open()):
+        for number, batch in enumerate(self._batches()):
             rows = self._to_rows(batch, number)
             if not rows.n_rows:
                 continue
@@ -86,6 +90,28 @@ class Stream:
                 waiting, held = waiting[:0], 0
         if waiting:
             yield _joined(waiting)
+
+    def _batches(self) -> Iterator[Any]:
+        """Begin a pass.
+
+        Yields:
+            Its batches.
+
+        Raises:
+            InputError: reading one failed, in the user's own code or in torch's.
+            ClosedformError: it was raised there, and says already what is wrong.
+            MemoryError: likewise; the batches may be fine.
+        """
+        done = 0
+        try:
+            for batch in self._open():
+                yield batch
+                done += 1
+        except (ClosedformError, MemoryError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the {self.name} failed at batch {done}: {type(error).__name__}: {reason}") from error
 
     def _to_rows(self, batch: Any, number: int) -> Rows:
         parts = self._parts(batch, number)
@@ -154,11 +180,7 @@ def stream_rows(stream: Stream) -> Rows:
     x_source = UnnumberedSource(first.x, dtypes[0], (count, first.n_features), _WHAT)
     y_source = UnnumberedSource(first.y, dtypes[1], (count, first.n_targets), _WHAT)
     notes = [*first.notes, f"X is a {stream.name}: its rows are read again for each pass"]
-    if not first.y.stored_dtype.is_floating_point:
-        notes.append(
-            f"the targets of the {stream.name} are whole numbers ({first.y.stored_dtype}), fitted as they are; for "
-            "class labels pass one-hot targets"
-        )
+    notes += whole_numbers_notes(stream.name, first.y.stored_dtype)
     return replace(
         first,
         x=x_source,
@@ -277,7 +299,17 @@ def _joined(tables: list[Rows]) -> Rows:
     first = tables[0]
     x = torch.cat([part.x.read(0, part.n_rows) for part in tables])
     y = torch.cat([part.y.read(0, part.n_rows) for part in tables])
-    return replace(as_rows(x, y, torch.cat(weights) if weights else None), single_target=first.single_target)
+    features, targets = _as_first(x, [part.x for part in tables]), _as_first(y, [part.y for part in tables])
+    whole = as_rows(features, targets, torch.cat(weights) if weights else None)
+    return replace(whole, single_target=first.single_target)
+
+
+def _as_first(joined: Tensor, parts: Sequence[Source]) -> Source:
+    """Return the rows of several tables with the names of the first, and the type in which all were stored."""
+    first, stored = parts[0], parts[0].stored_dtype
+    for part in parts:
+        stored = torch.promote_types(stored, part.stored_dtype)
+    return TensorSource(joined, first.name, first.notes, stored_dtype=stored, columns=first.columns)
 
 
 def _mark(rows: Rows) -> int:

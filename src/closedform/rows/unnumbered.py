@@ -12,7 +12,7 @@ from typing_extensions import override
 from closedform.rows.source import Source
 from closedform.words.errors import InputError
 
-__all__ = ["UnnumberedSource", "agreed_names"]
+__all__ = ["UnnumberedSource", "agreed_names", "whole_numbers_notes"]
 
 
 @final
@@ -65,3 +65,22 @@ def agreed_names(before: tuple[str, ...] | None, names: tuple[str, ...] | None, 
         at, (one, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         raise InputError(f"column {at} of X was {one!r} and is {other!r} in {where}; bring the columns into one order.")
     return before
+
+
+def whole_numbers_notes(what: str, stored: torch.dtype) -> list[str]:
+    """Return what is said of targets that may be labels, where only their type is known; nothing of other targets.
+
+    Args:
+        what: Where the rows come from.
+        stored: The dtype of the targets, as they are stored.
+
+    Example:
+        >>> whole_numbers_notes("DataLoader", torch.float32)
+        []
+    """
+    if stored.is_floating_point:
+        return []
+    return [
+        f"the targets of the {what} are whole numbers ({stored}), fitted as they are; for class labels pass one-hot "
+        "targets"
+    ]

@@ -17,10 +17,10 @@ from closedform.rows.table import Rows, as_rows
 from closedform.rows.unnumbered import agreed_names
 from closedform.rows.walkers.in_order import InOrder
 from closedform.rows.walkers.walker import AnyFold, Walker
-from closedform.words.errors import InputError
+from closedform.words.errors import ClosedformError, InputError
 from closedform.words.numbers import plural
 
-__all__ = ["OnDask", "import_dask"]
+__all__ = ["OnDask", "computed", "import_dask"]
 
 #: States that one task merges: few levels of the tree, and few states in memory at once.
 _MERGED_AT_ONCE = 4
@@ -57,7 +57,7 @@ class OnDask(Walker):
             groups = [states[i : i + _MERGED_AT_ONCE] for i in range(0, len(states), _MERGED_AT_ONCE)]
             states = [merge_parts(empty, group) if len(group) > 1 else group[0] for group in groups]
 
-        (state,) = dask.compute(states[0])
+        state = computed(states[0])
         found = fold.fresh()
         found.load_state(state)
         fold.merge(found)
@@ -74,7 +74,7 @@ class OnDask(Walker):
             )
         parts = [part for part, length in zip(self._parts, self._lengths, strict=True) if length]
         lengths = [length for length in self._lengths if length]
-        read = zip(lengths, import_dask().compute(parts)[0], strict=True)
+        read = zip(lengths, computed(parts), strict=True)
         tables = [_local(length, self._columns, *part).chosen_as(table) for length, part in read]
         blocks = [rows.block(0, rows.n_rows, as_stored=as_stored, unweighted=unweighted) for rows in tables]
         weights = [block.weight for block in blocks if block.weight is not None]
@@ -85,6 +85,23 @@ class OnDask(Walker):
 def import_dask() -> Any:
     """Return the package, which is installed where there are collections of it."""
     return import_module("dask")
+
+
+def computed(delayed: Any) -> Any:
+    """Return what delayed objects stand for.
+
+    Raises:
+        InputError: computing one failed: in the user's own functions, in Dask's checks, or because workers died.
+        ClosedformError: it was raised by a worker, and says already what is wrong.
+        MemoryError: likewise; the tables may be fine.
+    """
+    try:
+        return import_dask().compute(delayed)[0]
+    except (ClosedformError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"computing a partition failed: {type(error).__name__}: {reason}") from error
 
 
 @final
