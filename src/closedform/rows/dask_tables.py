@@ -98,6 +98,7 @@ def _check(named: Sequence[tuple[str, Any]]) -> None:
         kind = _kind(data)
         if name == "X" and kind is None and not is_dask(data):
             raise InputError("Y is a Dask collection and X is none; pass X as one too, or Y.compute().")
+
         if kind == "array" and (data.ndim not in (1, 2) or (name == "X" and data.ndim == 1)):
             raise InputError(f"{name} has shape {data.shape}; a Dask array of (rows, columns) is needed.")
         if kind == "array" and data.ndim == 2 and data.numblocks[1] > 1:
@@ -107,6 +108,7 @@ def _check(named: Sequence[tuple[str, Any]]) -> None:
             )
         if kind == "array" and data.dtype.kind not in "fiub":
             raise DataTypeError(f"{name} is a Dask array of {data.dtype}; numbers are needed.")
+
         if kind == "frame":
             dtypes = dict(data.dtypes) if data.ndim == 2 else {data.name: data.dtype}
             for label, dtype in dtypes.items():
