@@ -6,12 +6,12 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from torch import Tensor
 
-from closedform.engine.processors import Processors
+from closedform.engine.processors import Processors, known_processors
 from closedform.engine.rates import Rates
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
@@ -43,11 +43,11 @@ class Facts:
         in_memory: Whether rows can be taken in any order.
         bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
         rates: How fast this machine is.
+        condition: What earlier attempts say that the condition number is at least.
+        compiled: Whether the compiled passes over the rows are part of this installation.
         summed: Whether the pass that scanned the rows has made the Gram matrix of their columns.
         threads: How many threads a pass over the rows takes.
         processors: What there is for them to run on.
-        condition: What earlier attempts say that the condition number is at least.
-        compiled: Whether the compiled passes over the rows are part of this installation.
     """
 
     n_rows: int
@@ -63,11 +63,11 @@ class Facts:
     in_memory: bool
     bfloat16: bool
     rates: Rates
-    summed: bool
-    threads: int
-    processors: Processors
     condition: float = 1.0
     compiled: bool = True
+    summed: bool = False
+    threads: int = 1
+    processors: Processors = field(default_factory=known_processors)
 
     @property
     def memory(self) -> float:
