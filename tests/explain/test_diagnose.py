@@ -347,7 +347,7 @@ def test_adam_blow_up_in_a_history() -> None:
     history = [1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 0.02, 0.01, 1e-3]
     optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
     # Few enough steps that the rehearsal has none itself.
-    settings: dict[str, Any] = {"model": layer, "optimizer": optimizer, "steps": 2000}
+    settings: dict[str, Any] = {"model": layer, "optimizer": optimizer, "steps": 220}
     d = diagnose(X, X.sum(1, keepdim=True), criterion=nn.MSELoss(), history=history, **settings)
     assert "adaptive_blow_up" in names(d)
     calm = diagnose(X, X.sum(1, keepdim=True), history=history[:8] + [1e-8] * 4, **settings)

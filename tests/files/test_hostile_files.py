@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import fresh
 from closedform.engine import capacity
 from closedform.engine.capacity import available_memory
 from closedform.files.discovery import discover
@@ -181,7 +180,8 @@ def test_a_limit_of_the_process_counts() -> None:
         "left = available_memory()\n"
         "assert 0 < left <= min(free + 10**8, 500_000_000), left\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = fresh.run(code)
+    assert done.returncode == 0, done.stderr
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 

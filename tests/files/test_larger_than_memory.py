@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 import closedform as cf
+import fresh
 from closedform.cli.app import app
 from closedform.engine.capacity import available_memory, limited_memory
 from closedform.files import open_source, selection
@@ -215,6 +214,5 @@ def test_a_process_may_be_allowed_less_than_its_file(tmp_path: Path) -> None:
     X.flush()
     Y.flush()
     assert (tmp_path / "x.npy").stat().st_size > 3 * limit
-    command = [sys.executable, "-c", LIMITED, str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), str(limit)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = fresh.run(LIMITED, tmp_path / "x.npy", tmp_path / "y.npy", limit)
     assert run.returncode == 0, run.stderr

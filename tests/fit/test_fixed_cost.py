@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import Any
 
 import torch
 
 import closedform as cf
+import fresh
 from data import F64, gaussian
 
 #: Calls of Python functions in a fit of 50 rows and 5 columns: some 580, and more with older releases of NumPy.
@@ -46,8 +46,9 @@ def test_a_plain_fit_loads_no_files_criteria_reports_or_extended_precision() -> 
         cf.solve(torch.eye(4, 2, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
         print(*[name for name in sys.modules if name.startswith("closedform.")])
     """
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    done = fresh.run(code)
+    names = done.stdout.split()
     rooms = ("files", "losses", "report", "fit.convex", "fit.extended", "fit.path", "explain")
-    assert "closedform.fit.orchestrator" in names
+    assert "closedform.fit.orchestrator" in names, done.stderr
     assert not [name for name in names if name.startswith(tuple(f"closedform.{room}" for room in rooms))]
     assert len(names) <= MOST_MODULES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 from typer.testing import CliRunner, Result
 
+import fresh
 from closedform.cli.app import app
 from closedform.comparison.entry import compare
 from closedform.explain.charts import MARKS, share_chart, singular_value_chart
@@ -332,8 +332,8 @@ def test_runs_are_judged_without_loading_a_compiler(table: Path, tmp_path: Path,
         "print(*sorted({'torch._dynamo', 'plotly', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)))"
     )
     options = [*optimizer, "--lr", "0.1", "--steps", "100", "--html", str(tmp_path / "page.html")]
-    command = [sys.executable, "-c", code, "diagnose", str(table), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = fresh.run(code, "diagnose", table, *options)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == ""
     assert (tmp_path / "page.html").stat().st_size > 50_000
 
