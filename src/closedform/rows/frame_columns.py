@@ -103,7 +103,9 @@ def _choose(data: Any, names: Any, labels: list[Any]) -> Any:
         wanted = [names] if isinstance(names, str) else names
         return data.iloc[:, [place for place, label in enumerate(labels) if label in wanted]]
     if _is(data, "pyarrow", "Table", "RecordBatch"):
-        return data.column(names) if isinstance(names, str) else data.select(list(names))
+        # The index goes along, by which rows are aligned.
+        kept = [] if isinstance(names, str) else sorted(index_columns(data.schema))
+        return data.column(names) if isinstance(names, str) else data.select([*names, *kept])
     return data[names if isinstance(names, str) else list(names)]
 
 

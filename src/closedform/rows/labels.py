@@ -225,7 +225,8 @@ def index_columns(schema: Any) -> set[str]:
         metadata = schema.pandas_metadata or {}
     except ValueError:
         return set()
-    return {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
+    # Of a table whose columns were chosen, the metadata may still name those that are gone.
+    return {name for name in metadata.get("index_columns", ()) if isinstance(name, str) and name in schema.names}
 
 
 #: Columns as they are called, each with the length of the lists it holds, or None where it holds numbers.
