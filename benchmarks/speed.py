@@ -96,7 +96,9 @@ def main(words: list[str] | None = None) -> None:
     }
     if arguments.resume and arguments.json.exists():
         stopped = json.loads(arguments.json.read_text(encoding="utf-8"))
-        changed = [name for name in ("processor", "threads", "quick", "busy") if stopped.get(name) != record[name]]
+        changed = [
+            name for name in ("processor", "threads", "quick", "busy") if stopped.get(name, False) != record[name]
+        ]
         if changed:
             sys.exit(f"{arguments.json} was measured with another {' and '.join(changed)}; nothing is measured.")
         record |= {name: stopped[name] for name in ("date", "results", "sweeps", "seconds")}

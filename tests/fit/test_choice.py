@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from closedform.fit.problem import Problem
 from closedform.fit.weights import Weights
 from closedform.numerics.rank import default_rcond
 from closedform.rows import Design, as_rows, scan
+from oracle import minimise
 
 TALL = ("projected gram64", "sketched", "svd")
 WIDE = ("dual gram32", "dual gram64", "dual", "svd")
@@ -137,3 +139,24 @@ def test_a_solution_tells_the_number(wide: bool, bias: bool) -> None:
         assert error <= 1e-10
         assert sol.certificate.to_dict()["least_norm_error"] == error
     assert cf.solve(gaussian(40, 3), gaussian(40, 1, seed=1)).certificate.least_norm_error is None
+
+
+@pytest.mark.parametrize("method", TALL)
+@pytest.mark.parametrize("bits", [0, 20, 40])
+def test_digits_of_weights_of_least_norm_count_what_the_row_space_rounds(method: str, bits: int) -> None:
+    # Exact numbers of rank two: a direction of size 1, and one of 2^-bits that alone some of the columns hold. How far
+    # others are to share its weights rests on digits that are lost beside the first one.
+    first, second = (gaussian(162, 1, seed=seed).mul(3).round() for seed in (1, 2))
+    held = torch.tensor([[2.0, 0.0, 3.0, 0.0, 1.0, -4.0, 0.0, 5.0]], dtype=torch.float64)
+    X = first @ held + 2.0**-bits * second @ gaussian(1, 8, seed=3).mul(4).round().clamp(min=1)
+    Y = gaussian(162, 1, seed=4)
+    exact = minimise(X, Y)
+    assert exact.rank == 2
+
+    sol = cf.solve(X, Y, method=method)
+    assert sol.certificate.accepted
+    assert sol.certificate.rank == 2
+    off = np.linalg.norm(sol.weight.numpy() - exact.weight) / np.linalg.norm(exact.weight)
+    claimed = sol.certificate.forward_error
+    assert off <= claimed
+    assert claimed <= 1e-13 * 2.0**bits

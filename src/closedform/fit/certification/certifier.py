@@ -276,6 +276,17 @@ def _compare(problem: Problem, root: Root | None, probes: Tensor, image: Tensor)
     return factor_error, _UNSEEN * smallest if smallest > 0 else 0.0
 
 
+def _choice_error(problem: Problem, Z: Tensor, seen: WideEvidence, size: Vector, error: float) -> Vector:
+    """Return how far the weights of least norm may be off where the row space is known to rounding, ``(targets,)``.
+
+    The row space V of the scaled columns is; the norm is that of ``w = D z``. With ``M = D^-1 V`` and ``M'w = V'z``, a
+    change E of V moves w by ``M'^+ E'z`` (to first order): where units are far apart, by much more than it is long.
+    """
+    moved = max(error, _EPS) * seen.scaled.largest * size
+    lasting = seen.raw.smallest * lengths(problem.columns.column * Z)
+    return np.where(lasting > 0, moved / np.where(lasting > 0, lasting, 1.0), np.inf)
+
+
 def _undetermined(problem: Problem, claims: Claims) -> tuple[int, ...]:
     involved = () if claims.involved is None else columns_involved(claims.involved)[:_NAMED]
     return tuple(column - int(problem.bias) for column in involved)
@@ -375,6 +386,8 @@ def _forward_error(
     change = max(error, _EPS) * problem.frobenius_norm
     of_targets = change / smallest * (1 + problem.target_sizes / (problem.frobenius_norm * size))
     per_target = of_targets + change * residual / (smallest**2 * size)
+    if not claims.rank.full:
+        per_target = np.maximum(per_target, _choice_error(problem, Z, seen, size, error))
     if problem.bias:
         # A small error beside a large offset may be a large one of the weights; those of a constant target are zeros.
         features = lengths(Z[1:])
