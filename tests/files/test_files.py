@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from closedform.files.opening import list_keys, open_source
+from closedform.files.recognition import FORMATS
 from closedform.files.specs import split_spec
 from closedform.words.errors import ClosedformError, DataTypeError, InputError, MissingExtraError, SourceError
 
@@ -87,6 +88,14 @@ WRITERS: dict[str, Callable[[Path, np.ndarray[Any, Any]], str]] = {
     ".pt": write_pt,
 }
 STREAMED = (".h5", ".npy", ".safetensors", ".parquet", ".pt")
+#: Endings of formats that tests of their own write, or that another ending of the same format stands for.
+ELSEWHERE = {".arrow", ".mat", ".zarr"}
+
+
+def test_every_format_is_written_here_or_elsewhere() -> None:
+    """A new format needs its line in WRITERS; then all tests of this file that take them run on it."""
+    for form in FORMATS:
+        assert set(form.suffixes) & {*WRITERS, *ELSEWHERE}, form.title
 
 
 @pytest.mark.parametrize("suffix", WRITERS)

@@ -19,7 +19,9 @@ from closedform.fit.certification.sums import CertificateSums, Spread
 from closedform.fit.convex.certificate import _ProofSums
 from closedform.fit.convex.curvature import HessianSums
 from closedform.fit.convex.excess import _ExcessSums
+from closedform.fit.convex.orthogonal import _Sums
 from closedform.fit.convex.passes import CurvatureGram, HessianProduct, LossSums, StartSums, TargetCounts
+from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.solving import _MostOutputs
 from closedform.fit.extended.enclosure import _Nonzeros
 from closedform.fit.extended.expansions import _ExpansionSums
@@ -123,6 +125,11 @@ def _layer(seed: int) -> Weights:
 #: Convex, and curved wherever the targets are.
 HUBER = Huber(100.0, averages=True)
 
+
+def _convex(problem: Problem) -> ConvexProblem:
+    return ConvexProblem(problem.rows, HUBER, problem.columns, K, (0.0,) * K)
+
+
 #: How each fold is made. A new one needs its line here; the test below finds those that have none.
 MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _ColumnSquares: lambda p: _ColumnSquares(P - 1, K, p.rows.device),
@@ -165,6 +172,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _ProofSums: lambda p: _ProofSums(HUBER, p.columns, gaussian(P, K), K),
     _ExcessSums: lambda p: _ExcessSums(HUBER, _layer(0), _layer(1), _layer(2)),
     HessianSums: lambda p: HessianSums(HUBER, _layer(0)),
+    _Sums: lambda p: _Sums(_convex(p), gaussian(P, K), gaussian(P, P - 2), exactly=True, bound=True),
     _MostOutputs: lambda p: _MostOutputs(HUBER),
     _Largest: lambda p: _Largest(),
     _TurnedRows: lambda p: _TurnedRows(p.rows, spectrum_of_rows(p.rows, bias=True, l2=0.0)),

@@ -1,7 +1,7 @@
 """The contract of a file format, and what all formats share: entries, keys and one-line errors.
 
 To add a format, write one file with a :class:`FileFormat` and a :class:`FileSource`, and name the format in
-the list of :mod:`closedform.files.opening`.
+the list of :mod:`closedform.files.recognition`.
 """
 
 from __future__ import annotations
