@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
 from closedform.explain.finding import Severity
-from data import F64, gaussian, train
+from data import F64, gaussian, train, zero_layer
 
 Make = Callable[[Any], torch.optim.Optimizer]
 
@@ -267,3 +267,45 @@ def closure(X: Tensor, Y: Tensor, model: nn.Linear) -> float:
     loss = nn.functional.mse_loss(model(X), Y)
     loss.backward()
     return float(loss.detach())
+
+
+def test_what_holds_adam_down_is_named() -> None:
+    """Not the condition number, which is about 1 here: eps beside tiny gradients, decay, a learning rate of 0."""
+    X = gaussian(80, 3)
+    Y = X @ gaussian(3, 1, seed=1) + 0.1 * gaussian(80, 1, seed=2)
+    layer = zero_layer(3, 1)
+    for make, factor, name, words in (
+        (lambda p: torch.optim.Adam(p, lr=0.01), 1e-9, "eps_too_large", "eps=1e-08"),
+        (lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.5), 1.0, "decay_box", "weight_decay=0.5"),
+        (lambda p: torch.optim.Adam(p, lr=0.0), 1.0, "lr_starved", "lr=0 moves nothing"),
+    ):
+        d = diagnose(
+            X,
+            Y,
+            model=layer,
+            optimizer=make(layer.parameters()),
+            criterion=lambda output, target, factor=factor: factor * (output - target).square().mean(),
+            steps=600,
+        )
+        assert (d.verdict.name, d.verdict.severity.value) == (name, "error")
+        assert words in d.verdict.title
+
+
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_a_run_that_climbs_or_sees_batches_does_not_blow_up(batch_size: int | None) -> None:
+    X = gaussian(80, 3)
+    Y = X @ gaussian(3, 1, seed=1) + 0.1 * gaussian(80, 1, seed=2)
+    layer = zero_layer(3, 1)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05, maximize=batch_size is None)
+    history = [1.0, 0.01, 0.3, 0.02, 0.2, 0.01, 0.4, 0.03, 0.3, 0.01, 0.2, 0.02]
+    d = diagnose(
+        X,
+        Y,
+        model=layer,
+        optimizer=optimizer,
+        criterion=nn.MSELoss(),
+        steps=200,
+        batch_size=batch_size,
+        history=None if batch_size is None else history,
+    )
+    assert "adaptive_blow_up" not in {finding.name for finding in d.findings}

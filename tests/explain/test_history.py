@@ -261,3 +261,57 @@ def test_another_schedule_than_the_one_given_is_told() -> None:
     assert "otherwise than by the CosineAnnealingLR given" in next(
         f.title for f in d.findings if f.name == "history_differs"
     )
+
+
+def test_a_scheduler_that_is_stepped_once_an_epoch_is_told() -> None:
+    X, Y = problem()
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    optimizer = SGD(model.parameters())
+    twin, history = copy.deepcopy(model), []
+    own = SGD(twin.parameters())
+    epochs = torch.optim.lr_scheduler.StepLR(own, 1, 0.5)
+    for step in range(60):
+        own.zero_grad()
+        loss = mse(twin(X), Y)
+        loss.backward()
+        own.step()
+        history.append(float(loss.detach()))
+        if step % 10 == 9:
+            epochs.step()
+    given = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    d = diagnose(
+        X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history, scheduler=given
+    )
+    assert any("stepped once in 10 steps" in finding.title for finding in d.findings)
+
+
+@pytest.mark.parametrize("make", [SGD, ADAM])
+def test_gradients_clipped_by_value_are_no_schedule(make: Make) -> None:
+    X, Y = problem()
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    optimizer, twin, history = make(model.parameters()), copy.deepcopy(model), []
+    own = make(twin.parameters())
+    for _ in range(60):
+        own.zero_grad()
+        loss = mse(twin(X), Y)
+        loss.backward()
+        nn.utils.clip_grad_value_(twin.parameters(), 0.3)
+        own.step()
+        history.append(float(loss.detach()))
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+    titles = [finding.title for finding in d.findings if finding.name == "history_differs"]
+    assert not any("learning rate" in title for title in titles)
+    if make is SGD:
+        assert "each component of its gradients to 0.3" in titles[0]
+
+
+def test_a_record_that_was_rounded_for_print_is_of_the_run_itself() -> None:
+    X, Y = problem()
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    history = [round(loss, 2) for loss in record(X, Y, copy.deepcopy(model), SGD, "none")]
+    optimizer = SGD(model.parameters())
+    d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+    assert not any(finding.name.startswith("history") for finding in d.findings)

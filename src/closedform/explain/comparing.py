@@ -12,7 +12,7 @@ from torch import Tensor
 from closedform.explain.case import Case
 from closedform.explain.rehearsal import Loop
 
-__all__ = ["ENOUGH", "POINTS", "SAME", "Comparison", "compare_with_record", "expected_losses", "fits"]
+__all__ = ["ENOUGH", "POINTS", "SAME", "Comparison", "compare_with_record", "expected_losses", "fits", "resolution"]
 
 #: Losses that differ by less than this share are the same: the loops of users record in float32, or a mean of batches.
 SAME = 1e-3
@@ -20,6 +20,8 @@ SAME = 1e-3
 ENOUGH = 4
 #: Points of a record that are compared.
 POINTS = 200
+#: Decimals up to which losses count as rounded for print.
+_DECIMALS = 8
 #: Steps that a simulation makes for them.
 _STEPS = 2_000
 
@@ -135,8 +137,24 @@ def _offsets(every: int) -> tuple[int, ...]:
     return (0, 1) if every == 1 else (0, 1, every - 1, every)
 
 
+def resolution(history: Tensor) -> float:
+    """Return half a unit of the last decimal that all losses of a record are rounded to; 0 where they are not.
+
+    Args:
+        history: The losses, ``(points,)``.
+    """
+    values = history[torch.isfinite(history)]
+    for decimals in range(_DECIMALS):
+        rounded = torch.round(values, decimals=decimals)
+        if bool(((rounded - values).abs() <= 1e-14 * values.abs()).all()):
+            return 0.5 * 10.0**-decimals
+    return 0.0
+
+
 def _tolerance(case: Case, expected: Tensor) -> Tensor:
-    rounding = 100 * case.training.rounding_excess
+    rounding, history = 100 * case.training.rounding_excess, case.setting.history
+    if history is not None:
+        rounding += resolution(history[:POINTS]) / case.setting.loss_factor
     return SAME * expected.abs() + rounding
 
 

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.explain.extrapolation import Outlook
+from closedform.explain.extrapolation import Outlook, has_settled
 from closedform.explain.forecasts import Forecast, MiniBatch, ScheduledBatches, ScheduledRun
 from closedform.explain.rehearsal import Rehearsal
 from closedform.explain.sampling import DrawnRuns
@@ -43,6 +43,8 @@ _ROUNDING_DOUBT = 100.0
 _LBFGS_DOUBT = 3.0
 #: Times the excess loss of the full batch from which on that of mini-batches is noise that feeds on itself.
 FEEDBACK = 2.0
+#: Share of the steps of a run that still falls which are its end.
+_ENDING = 0.003
 #: Share of the excess loss below which batches that move evenly are taken to arrive, and to shake from then on.
 _ARRIVING = 0.1
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
@@ -189,9 +191,12 @@ def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
             found = replace(found, left=here, least=0.0, most=here)
         points = replace(runs.first, steps=torch.arange(made + 1, device="cpu"))
         return extrapolated_course(points, mean, found, steps)
-    # Every run goes its own way; what the last steps of all of them have is what a user will find.
-    last = _last(runs.excess, _AROUND).reshape(-1)
-    left = float(_last(mean, _WINDOW).mean())
+    # Every run goes its own way; what the last steps of all of them have is what a user will find. Before it has
+    # settled only the very last ones have.
+    finite = bool(torch.isfinite(mean).all())
+    level = finite and has_settled(mean)
+    last = _last(runs.excess, _AROUND if level else _ENDING).reshape(-1)
+    left = float(_last(mean, _WINDOW if level else _ENDING).mean())
     least, most = float(last.min()), float(last.max())
     return Course(torch.arange(made + 1, device="cpu"), mean, left, least, most, "drawn", made, last)
 

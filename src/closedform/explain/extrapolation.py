@@ -82,6 +82,8 @@ def has_settled(excess: Tensor) -> bool:
         excess: The excess losses, ``(points,)``, finite.
     """
     logs, quarter = excess.clamp(min=1e-300).log(), excess.numel() // 4
+    if quarter < 2:
+        return False
     third, last = logs[-2 * quarter : -quarter], logs[-quarter:]
     fall = float(third.mean() - last.mean())
     if fall > -math.log(_SETTLED):

@@ -31,10 +31,12 @@ class Loop:
     Attributes:
         zeroed_every: Steps from one zeroing of the gradients to the next, between which they add up; 0 for never.
         max_norm: Length that all gradients together are clipped to, or None.
+        max_value: Size that each of their components is clipped to, or None.
     """
 
     zeroed_every: int = 1
     max_norm: float | None = None
+    max_value: float | None = None
 
 
 #: Gradients zeroed before each step, and nothing else.
@@ -333,4 +335,6 @@ class _Course:
         self._left -= 1
         if self._loop.max_norm is not None:
             nn.utils.clip_grad_norm_(self._loss.parameters, self._loop.max_norm)
+        if self._loop.max_value is not None:
+            nn.utils.clip_grad_value_(self._loss.parameters, self._loop.max_value)
         return value

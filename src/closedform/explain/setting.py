@@ -129,7 +129,8 @@ class Setting:
     @property
     def patience_text(self) -> str:
         """The same in words."""
-        return f"{self.patience:,} steps" + ("" if self.steps is not None else " (assumed, none were given)")
+        assumed = "" if self.steps is not None else " (assumed, none were given)"
+        return f"{self.patience:,} {'step' if self.patience == 1 else 'steps'}{assumed}"
 
     @property
     def full_batch(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from closedform.explain.case import Case
-from closedform.explain.comparing import ENOUGH, SAME, Comparison, expected_losses, fits
+from closedform.explain.comparing import ENOUGH, SAME, Comparison, expected_losses, fits, resolution
 from closedform.explain.pacing import recorded_rates
 from closedform.explain.rehearsal import Loop
 from closedform.explain.wording import count, short
@@ -23,6 +23,10 @@ __all__ = ["Slip", "explain_record"]
 _SELDOM = (2, 4, 8, 10, 16)
 #: Lengths that gradients are clipped to, as people set them; the longest that fits is said.
 _CLIPPED = (10.0, 5.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.01)
+#: Steps of a scheduler that a record has to show before it counts as stepped once in so many.
+_TURNS = 2
+#: Halvings that find a value to as many binary digits.
+_BISECTIONS = 20
 #: Learning rates above this multiple of the one given are no schedule.
 _HIGHEST = 1000.0
 #: What batch norm adds to a variance.
@@ -35,8 +39,12 @@ _SWINGS = 0.9
 _LAGS = (2, 3, 4, 5)
 #: Correlation from which on they are related. By chance that of n points is about the inverse of the root of n.
 _RELATED = 0.5
-#: Decimals up to which a loss counts as rounded for print.
-_DECIMALS = 10
+#: Share by which a constant rate may seem to drift over a record.
+_DRIFT = 0.005
+#: A value cuts gradients off where it is below this share of the largest of them.
+_CUTS = 0.99
+#: Share of the steps at which rates that are in levels keep theirs.
+_LEVELS = 0.8
 #: Share of a loss that is rounding at the least: records are kept in float32.
 _SHOWN = 1e-6
 
@@ -128,7 +136,10 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
     if not rates or optimizer is None or rates[0] <= 0 or math.isclose(rates[0], 1.0, rel_tol=0.01):
         return None
     even = [rate for rate in rates if math.isclose(rate, rates[0], rel_tol=0.02)]
-    ratio = sorted(even)[len(even) // 2]
+    ratio, third = _median(even), max(1, len(rates) // 3)
+    # Gradients that are cut off make for steps that are a little longer or shorter each time.
+    if abs(_median(rates[:third]) - _median(rates[-third:])) > _DRIFT * ratio:
+        return None
     summed = None if optimizer.kind != "sgd" else _other_sum(case, ratio)
     # The gradient alone is larger where the loss is; weight decay tells the two apart.
     if summed is not None and fits(case, found, Loop(), factor=ratio):
@@ -140,6 +151,10 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
         f"Each of its steps is {short(ratio)} times as long as the optimizer given would make it.",
         _optimizer_code(case, lr=float(f"{optimizer.lr * ratio:.4g}")),
     )
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def _other_sum(case: Case, ratio: float) -> Slip | None:
@@ -210,7 +225,35 @@ def _clipped(case: Case, found: Comparison) -> Slip | None:
                 f"At the start they are {short(length / longest)} times longer, and the optimizer sees them shortened.",
                 f"torch.nn.utils.clip_grad_norm_(model.parameters(), {2 * length:.3g})   # or no clipping",
             )
+    return _clipped_by_value(case, found, float(gradient.abs().max()) * case.setting.loss_factor)
+
+
+def _clipped_by_value(case: Case, found: Comparison, largest: float) -> Slip | None:
+    """Components of the gradient that are cut off at the values that people set, and at what the first step tells."""
+    for value in (*(value for value in _CLIPPED if value < largest), *_value_by_first_step(case, found, largest)):
+        if fits(case, found, Loop(max_value=value)):
+            return Slip(
+                f"The recorded run clips each component of its gradients to {value:.4g}",
+                f"At the start the largest is {short(largest)}, and the optimizer sees it cut off.",
+                f"torch.nn.utils.clip_grad_value_(model.parameters(), {2 * largest:.3g})   # or no clipping",
+            )
     return None
+
+
+def _value_by_first_step(case: Case, found: Comparison, largest: float) -> Iterator[float]:
+    """Yield the value at which a step of SGD leads to the second loss, which falls with the value: by bisection."""
+    optimizer = case.setting.optimizer
+    if optimizer is None or optimizer.kind != "sgd" or found.every != 1 or not found.starts:
+        return
+    low, high, second = 0.0, largest, float(found.recorded[1])
+    for _ in range(_BISECTIONS):
+        value = (low + high) / 2
+        run = case.training.stage.run(1, Loop(max_value=value))
+        if run is None:
+            return
+        low, high = (value, high) if float(run.loss[1]) > second else (low, value)
+    if high < _CUTS * largest:
+        yield high
 
 
 def _scheduled(case: Case, found: Comparison) -> Slip | None:
@@ -220,6 +263,9 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
         return None
 
     shares = _rates(case, found)
+    seldom = _stepped_seldom(case, shares)
+    if seldom is not None:
+        return seldom
     if len(shares) < ENOUGH or max(shares) > _HIGHEST or not _mostly_even(shares):
         return None
     # Some rates or other lead through any losses: the first of them has to be that of the run as given, to the last
@@ -232,6 +278,9 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
     if not found.starts and optimizer.kind != "sgd":
         return None
     if not found.starts and max(abs(share / shares[0] - 1) for share in shares[:ENOUGH]) > SAME:
+        return None
+
+    if other and not _reaches_the_rate(shares):
         return None
 
     changed = next((i for i, share in enumerate(shares) if abs(share - shares[0]) > 0.05 * shares[0]), 0)
@@ -254,13 +303,44 @@ def _scheduled(case: Case, found: Comparison) -> Slip | None:
     )
 
 
+def _stepped_seldom(case: Case, shares: list[float]) -> Slip | None:
+    """A scheduler that the loop steps once an epoch, where one that is passed is stepped at each step."""
+    setting, optimizer = case.setting, case.setting.optimizer
+    if setting.schedule is None or optimizer is None or len(shares) < 2:
+        return None
+
+    coming = [float(now[0]["lr"]) for now in setting.schedule.follow(min(len(shares), setting.patience))]
+    rates = [share * planned for share, planned in zip(shares, coming, strict=False)]
+    every = next((i for i, rate in enumerate(rates) if abs(rate - rates[0]) > 0.01 * abs(rates[0])), 0)
+    if every < 2:
+        return None
+    # Against a rate that is nearly zero by now, that of a step is known to few digits.
+    follows = [abs(rate - coming[i // every]) <= 0.02 * abs(coming[i // every]) for i, rate in enumerate(rates)]
+    if sum(itertools.takewhile(bool, follows)) < _TURNS * every:
+        return None
+    return Slip(
+        f"The scheduler is stepped once in {every:,} steps of the recorded run, not at each",
+        f"Its learning rates are those of the {setting.schedule.name} given, each of them for {every:,} steps.",
+        "# pass one that is stepped as often as the optimizer: its periods in steps are "
+        f"{every:,} times as long as in epochs",
+    )
+
+
+def _reaches_the_rate(shares: list[float]) -> bool:
+    """Whether rates that begin elsewhere are those of a schedule: some warm up to the rate given, others are in levels.
+
+    Gradients that are clipped or divided by their length make for rates that change a little at every step.
+    """
+    levels = sum(abs(after - before) <= SAME * before for before, after in itertools.pairwise(shares))
+    return (max(shares) <= 1.01 and shares[-1] >= 0.99) or levels >= _LEVELS * (len(shares) - 1)
+
+
 def _digits(case: Case) -> float:
     """Relative size of the last digits that a record shows of its first loss."""
     history = case.setting.history
-    first = 0.0 if history is None else abs(float(history[0]))
-    decimals = next((k for k in range(_DECIMALS) if math.isclose(round(first, k), first, rel_tol=1e-15)), _DECIMALS)
-    shown = 0.0 if decimals == _DECIMALS or not first else 10.0**-decimals / first
-    return max(shown, _SHOWN, 100 * case.setting.precision.product_eps)
+    if history is None or not float(history[0]):
+        return _SHOWN
+    return max(resolution(history[:1]) / abs(float(history[0])), _SHOWN, 100 * case.setting.precision.product_eps)
 
 
 def _mostly_even(shares: list[float]) -> bool:
@@ -368,7 +448,8 @@ def _other_scale(case: Case, found: Comparison) -> Slip | None:
             )
     return Slip(
         f"The record starts at {short(first)}; these weights on these rows have {short(start)}",
-        "It was recorded on other rows than those given (another scaling, another split), or from other weights.",
+        "It was recorded on other rows than those given (another scaling, another split), or from other weights; or "
+        "the loss recorded has a term beside the criterion given, such as a penalty.",
         "# pass X and Y as the loop feeds them, and the model as it was before the first recorded step",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,6 +25,12 @@ _OUT_OF_REACH = 0.9
 _LARGER = 4.0
 #: Steps up to which a remedy is rehearsed before it is recommended.
 _MENDED = 5_000
+#: What is left has to fall by this factor, rehearsed, for a cause to be named.
+_HELPS = 10.0
+#: A share of eps that is tried.
+_SMALLER = 1e-6
+#: A condition number up to which no direction is slow by its curvature.
+_EVEN = 10.0
 #: A run whose excess loss is this many times the one at the start diverges.
 _DIVERGES = 100.0
 
@@ -59,6 +66,8 @@ def adaptive_short(case: Case) -> Finding | None:
     # The loss itself is known to its last digits only.
     if course.left <= max(training.goal_excess, 1e-14 * case.landscape.spectrum.optimal_loss):
         return None
+    if optimizer.lr == 0:
+        return _moves_nothing(case)
     if not course.left < _DIVERGES * max(training.start_excess, training.goal_excess):
         return _diverges(case, course)
     if _at_its_ridge(case, course.left):
@@ -75,8 +84,15 @@ def adaptive_short(case: Case) -> Finding | None:
 
     if not setting.full_batch and training.reaches_goal is None:
         return None
+    held = _held_by_decay(case, course) or _held_by_eps(case, course)
+    if held is not None:
+        return held
     along = case.landscape.spectrum.gaps(run.end)
-    return shortfall(case, f"{optimizer.name} at lr={optimizer.lr:.3g}, {course.known},", math.nan, along, course.left)
+    found = shortfall(case, f"{optimizer.name} at lr={optimizer.lr:.3g}, {course.known},", math.nan, along, course.left)
+    if setting.full_batch and case.landscape.spectrum.condition > _EVEN:
+        return found
+    # No direction is slow by its curvature: it is the optimizer's own pace, or the batches.
+    return replace(found, title=f"{optimizer.name} is short of the minimum after {setting.patience_text}")
 
 
 def _diverges(case: Case, course: Course) -> Finding | None:
@@ -105,6 +121,66 @@ def _at_its_ridge(case: Case, left: float) -> bool:
     decay = optimizer.weight_decay / case.setting.loss_factor
     kept = case.training.predict(lr=1.0, weight_decay=decay, steps=[0]).decay_excess
     return left <= 2 * kept
+
+
+def _moves_nothing(case: Case) -> Finding:
+    training = case.training
+    return Finding(
+        name="lr_starved",
+        severity=Severity.ERROR,
+        title="lr=0 moves nothing",
+        evidence={"lr": 0.0, "excess_loss_left": training.start_excess},
+        consequence=f"All of {training.share_of} is left, however many steps there are.",
+        remedy=closed_form(case),
+        excess_once_mended=0.0,
+    )
+
+
+def _held_by_decay(case: Case, course: Course) -> Finding | None:
+    """Weight decay beside the gradient, without which the same run comes much nearer, rehearsed."""
+    optimizer, training = case.setting.optimizer, case.training
+    if optimizer is None or not optimizer.decoupled or not optimizer.weight_decay:
+        return None
+    left = _mended(case, weight_decay=0.0)
+    if not left < course.left / _HELPS:
+        return None
+    return Finding(
+        name="decay_box",
+        severity=severity_of(case, course.left),
+        title=f"{optimizer.name}'s weight_decay={optimizer.weight_decay:g} holds weights away from the minimiser",
+        evidence={"weight_decay": optimizer.weight_decay, "excess_loss_left": course.left, "once_mended": left},
+        consequence=(
+            f"It takes lr * {optimizer.weight_decay:g} of each weight at every step, which steps towards the minimum "
+            f"have to make up for. {course.known[0].upper()}{course.known[1:]}, the run leaves "
+            f"{short(training.share(course.left))} of {training.share_of}; without decay {short(training.share(left))}."
+        ),
+        remedy=optimizer_code(case, weight_decay=0.0) + "\n# or at once:\n" + closed_form(case),
+        excess_once_mended=left,
+    )
+
+
+def _held_by_eps(case: Case, course: Course) -> Finding | None:
+    """A loss so small that eps, not the gradient, is what steps are divided by."""
+    optimizer, training = case.setting.optimizer, case.training
+    eps = 0.0 if optimizer is None else optimizer.settings.get("eps", 0.0)
+    if optimizer is None or not isinstance(eps, float) or eps <= 0 or optimizer.name not in LENGTH_OF_LR:
+        return None
+    left = _mended(case, eps=eps * _SMALLER)
+    if not left < course.left / _HELPS:
+        return None
+    return Finding(
+        name="eps_too_large",
+        severity=severity_of(case, course.left),
+        title=f"The gradients are so small that {optimizer.name}'s eps={eps:g} holds its steps down",
+        evidence={"eps": eps, "excess_loss_left": course.left, "once_mended": left},
+        consequence=(
+            f"Steps are divided by the size of the gradient plus eps. {course.known[0].upper()}{course.known[1:]}, the "
+            f"run leaves {short(training.share(course.left))} of {training.share_of}; with eps={eps * _SMALLER:g}, or "
+            f"a loss as many times larger, {short(training.share(left))}."
+        ),
+        remedy=optimizer_code(case, eps=eps * _SMALLER) + "\n# or at once:\n" + closed_form(case),
+        excess_once_mended=left,
+    )
 
 
 def _held_in_box(case: Case, course: Course, box: float, largest: float) -> Finding | None:

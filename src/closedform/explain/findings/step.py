@@ -362,7 +362,10 @@ def _rehearsed_shortfall(case: Case) -> Finding | None:
         return _rehearsed_divergence(case, course.left)
     along = case.landscape.spectrum.gaps(run.end)
     name = f"{optimizer.name} at lr={optimizer.lr:.3g}, {course.known},"
-    return shortfall(case, name, math.nan, along, course.left)
+    found = shortfall(case, name, math.nan, along, course.left)
+    if setting.full_batch:
+        return found
+    return replace(found, title=f"{optimizer.name} is short of the minimum after {setting.patience_text}")
 
 
 def _rehearsed_divergence(case: Case, left: float) -> Finding | None:

@@ -28,8 +28,8 @@ def adaptive_blow_up(case: Case) -> Finding | None:
     if optimizer is None or optimizer.kind != "adam":
         return None
 
-    if case.setting.history is None and not case.setting.full_batch:
-        # Batches jump by themselves.
+    # Batches jump by themselves, and a run that climbs does not fall first.
+    if case.setting.climbs or not case.setting.full_batch:
         return None
     if case.setting.history is not None and case.setting.squared:
         recorded = case.setting.history / case.setting.loss_factor
