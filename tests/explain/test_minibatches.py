@@ -123,6 +123,14 @@ def test_the_noise_floor_is_where_real_runs_stop(case: tuple[str, float], draws:
     assert floor + found.mean.decay_excess == pytest.approx(excess, rel=0.15)
 
 
+@pytest.mark.parametrize(("kind", "columns"), [("gauss", 1), ("uniform", 3), ("lognormal", 2)])
+def test_the_noise_floor_of_two_rows_that_may_be_the_same(kind: str, columns: int) -> None:
+    X, y = table(kind, columns)
+    lr = 0.25 * predicted(X, y, 2, 1e-9, {}).lr_limit
+    excess = floor_of_runs(X, y, [lr], 2, "with replacement", {}, runs=200, steps=700, last=500)
+    assert predicted(X, y, 2, lr, {}).noise_floor == pytest.approx(excess, rel=0.15)
+
+
 def floor_of_runs(
     X: np.ndarray,
     y: np.ndarray,
@@ -143,9 +151,11 @@ def floor_of_runs(
     gram, total, rows = X.T @ X / len(X), 0.0, len(X)
     held, batches = None, -(-rows // size)
     for step in range(steps):
-        if draws == "anew" or step % batches == 0:
+        if draws == "with replacement":
+            order = rng.integers(rows, size=(runs, size))
+        elif draws == "anew" or step % batches == 0:
             order = np.argsort(rng.random((runs, rows)), axis=1)
-        place = 0 if draws == "anew" else step % batches * size
+        place = step % batches * size if draws == "by epochs" else 0
         picked = order[:, place : place + size]
         batch = X[picked]
         residual = np.einsum("rbd,rd->rb", batch, weights) - y[picked]

@@ -143,7 +143,9 @@ def resolution(history: Tensor) -> float:
     Args:
         history: The losses, ``(points,)``.
     """
-    values = history[torch.isfinite(history)]
+    values = torch.unique(history[torch.isfinite(history)])
+    if values.numel() < ENOUGH:
+        return 0.0
     for decimals in range(_DECIMALS):
         rounded = torch.round(values, decimals=decimals)
         if bool(((rounded - values).abs() <= 1e-14 * values.abs()).all()):

@@ -195,7 +195,7 @@ def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
     # settled only the very last ones have.
     finite = bool(torch.isfinite(mean).all())
     level = finite and has_settled(mean)
-    last = _last(runs.excess, _AROUND if level else _ENDING).reshape(-1)
+    last = _last(runs.excess, _AROUND if level else _WINDOW).reshape(-1)
     left = float(_last(mean, _WINDOW if level else _ENDING).mean())
     least, most = float(last.min()), float(last.max())
     return Course(torch.arange(made + 1, device="cpu"), mean, left, least, most, "drawn", made, last)

@@ -340,7 +340,7 @@ def _digits(case: Case) -> float:
     history = case.setting.history
     if history is None or not float(history[0]):
         return _SHOWN
-    return max(resolution(history[:1]) / abs(float(history[0])), _SHOWN, 100 * case.setting.precision.product_eps)
+    return max(resolution(history) / abs(float(history[0])), _SHOWN, 100 * case.setting.precision.product_eps)
 
 
 def _mostly_even(shares: list[float]) -> bool:

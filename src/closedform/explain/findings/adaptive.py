@@ -27,6 +27,8 @@ _LARGER = 4.0
 _MENDED = 5_000
 #: What is left has to fall by this factor, rehearsed, for a cause to be named.
 _HELPS = 10.0
+#: Share of the largest gradient at the start from which on eps is felt on the way.
+_FELT = 1e-3
 #: A share of eps that is tried.
 _SMALLER = 1e-6
 #: A condition number up to which no direction is slow by its curvature.
@@ -163,8 +165,16 @@ def _held_by_eps(case: Case, course: Course) -> Finding | None:
     """A loss so small that eps, not the gradient, is what steps are divided by."""
     optimizer, training = case.setting.optimizer, case.training
     eps = 0.0 if optimizer is None else optimizer.settings.get("eps", 0.0)
+    triangle, setting = case.landscape.triangle, case.setting
     if optimizer is None or not isinstance(eps, float) or eps <= 0 or optimizer.name not in LENGTH_OF_LR:
         return None
+    if triangle is None:
+        return None
+    gradient = triangle.R.T @ (triangle.R @ setting.start_matrix - triangle.C)
+    largest = float(gradient.abs().max()) * 2 * setting.loss_factor / (triangle.weight_sum * triangle.targets)
+    if eps < _FELT * largest:
+        return None
+
     left = _mended(case, eps=eps * _SMALLER)
     if not left < course.left / _HELPS:
         return None
