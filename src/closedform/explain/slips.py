@@ -135,11 +135,13 @@ def _other_rate(case: Case, found: Comparison) -> Slip | None:
         return _other_sum_of_strides(case, found)
     if not rates or optimizer is None or rates[0] <= 0 or math.isclose(rates[0], 1.0, rel_tol=0.01):
         return None
+
     even = [rate for rate in rates if math.isclose(rate, rates[0], rel_tol=0.02)]
     ratio, third = _median(even), max(1, len(rates) // 3)
     # Gradients that are cut off make for steps that are a little longer or shorter each time.
     if abs(_median(rates[:third]) - _median(rates[-third:])) > _DRIFT * ratio:
         return None
+
     summed = None if optimizer.kind != "sgd" else _other_sum(case, ratio)
     # The gradient alone is larger where the loss is; weight decay tells the two apart.
     if summed is not None and fits(case, found, Loop(), factor=ratio):
@@ -434,6 +436,7 @@ def _other_scale(case: Case, found: Comparison) -> Slip | None:
     """A record of another multiple of the loss, of other rows, or of another start."""
     if found.ends_here:
         return None
+
     curve = expected_losses(case)
     first, start = float(found.recorded[0]), float("nan") if curve is None else float(curve[0])
     ratio = first / start if start else math.nan
@@ -446,6 +449,7 @@ def _other_scale(case: Case, found: Comparison) -> Slip | None:
                 "what was differentiated, its learning rate is as many times larger.",
                 "criterion = torch.nn.MSELoss()   # pass the loss that is differentiated and recorded",
             )
+
     return Slip(
         f"The record starts at {short(first)}; these weights on these rows have {short(start)}",
         "It was recorded on other rows than those given (another scaling, another split), or from other weights; or "
