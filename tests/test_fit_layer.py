@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -63,3 +65,22 @@ def test_gap_of_a_moved_layer_is_what_it_was_moved_by() -> None:
     excess = ((problem.X @ move.numpy().T) ** 2).mean()
     assert_allclose(gap.excess_loss, excess, rtol=1e-6)  # a difference of losses would keep only four digits
     assert gap.weight_distance > 0
+
+
+@pytest.mark.parametrize(
+    ("wrap", "path"),
+    [
+        (lambda layer: torch.nn.Sequential(layer, torch.nn.Identity()), "0"),
+        (torch.nn.DataParallel, "module"),
+        (lambda layer: torch.compile(layer, backend="eager"), "_orig_mod"),
+        (lambda layer: torch.nn.Sequential(layer, torch.nn.Linear(1, 1)), None),
+        (lambda layer: torch.nn.Sequential(layer, torch.nn.LayerNorm(1)), None),
+    ],
+)
+def test_a_wrapped_layer_is_named(wrap: Any, path: str | None) -> None:
+    model = wrap(torch.nn.Linear(3, 1))
+    with pytest.raises(cf.ClosedformError, match=r"a torch\.nn\.Linear is needed") as told:
+        cf.fit_(model, torch.eye(3), torch.ones(3, 1))
+    assert str(told.value).partition("needed")[2] == ("." if path is None else f": pass layer.get_submodule({path!r}).")
+    if path is not None:
+        assert cf.fit_(model.get_submodule(path), torch.eye(3), torch.ones(3, 1)).certified

@@ -48,7 +48,7 @@ def check_linear(layer: Any, name: str = "layer") -> None:
     if not isinstance(layer, nn.Linear):
         kind = type(layer)
         called = f"{kind.__module__}.{kind.__name__}" if kind.__name__ == "Linear" else kind.__name__
-        raise DataTypeError(f"{name} is a {called}; a torch.nn.Linear is needed.")
+        raise DataTypeError(f"{name} is a {called}; a torch.nn.Linear is needed{_inner_layer(layer, name)}.")
     if isinstance(layer, nn.LazyLinear):
         raise DataTypeError(f"{name} is lazy and has no weights yet; run one batch through it first.")
     check_storage(layer, name)
@@ -57,6 +57,16 @@ def check_linear(layer: Any, name: str = "layer") -> None:
     for parameter in layer.parameters(recurse=False):
         if parameter.dtype not in _DTYPES:
             raise DataTypeError(f"{name} has {parameter.dtype} weights; a real floating dtype is needed.")
+
+
+def _inner_layer(module: Any, name: str) -> str:
+    """Return how to reach the linear layer that a module wraps; nothing where it has other parameters."""
+    if not isinstance(module, nn.Module):
+        return ""
+    found = [(path, inner) for path, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    if len(found) != 1 or len(list(module.parameters())) != len(list(found[0][1].parameters())):
+        return ""
+    return f": pass {name}.get_submodule({found[0][0]!r})"
 
 
 def check_storage(layer: nn.Linear, name: str = "layer") -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from closedform.numerics.root import Root
 
-__all__ = ["Extremes", "dominant_pair", "extreme_singular_values"]
+__all__ = ["SMALL", "Extremes", "dominant_pair", "extreme_singular_values"]
 
 #: Up to this many columns all singular values cost less than a few of them.
 SMALL = 96

@@ -16,10 +16,12 @@ from closedform.engine.rates import Rates
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import Refinement
-from closedform.numerics.extremes import Extremes
+from closedform.numerics.extremes import SMALL, Extremes
 
 __all__ = ["Cost", "Factor", "Facts", "Method"]
 
+#: How often a factor of more columns than :data:`SMALL` is read to estimate its extremes: 12 to 22 times were counted.
+_ROOT_READS = 16
 #: Bytes a second at which rows come from a file, about: whoever passes over them often waits for the disk.
 _FROM_FILE = 1e9
 
@@ -163,5 +165,7 @@ def cost(flops: float, rate: float, facts: Facts, passes: float) -> Cost:
     read = facts.row_bytes * facts.n_rows * passes
     # A pass forms two products with as many vectors as there are targets; few of them hide behind the reading.
     products = 4.0 * facts.n_rows * facts.n_columns * facts.n_targets * passes
-    seconds = flops / rate + max(read / facts.memory, products / facts.rates.gram64)
-    return Cost(flops=flops + products, bytes=read, seconds=seconds, passes=passes)
+    # The extremes of the factor cost a square or wide table about as much as reading it for the fit does.
+    numbers = _ROOT_READS * facts.smaller**2 if facts.smaller > SMALL else 0
+    seconds = flops / rate + max(read / facts.memory, products / facts.rates.gram64) + 8 * numbers / facts.rates.memory
+    return Cost(flops=flops + products + 2 * numbers, bytes=read, seconds=seconds, passes=passes)
