@@ -306,8 +306,27 @@ def measure_dask(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         assert sol.certificate.accepted
         peaks = client.run(lambda: __import__("resource").getrusage(__import__("resource").RUSAGE_SELF).ru_maxrss)
         theirs, _ = best_of(1, lambda: da.linalg.lstsq(X, Y)[0].compute())
+        glm = fit_glm(X, Y)
     line = {"what": "Dask, 2 workers", "seconds": ours, "beside": "dask.array.linalg.lstsq", "ratio": ours / theirs}
-    return [{**line, "note": f"peak memory of a worker {max(peaks.values()) / 1e3:.0f} MB"}]
+    found = [{**line, "note": f"peak memory of a worker {max(peaks.values()) / 1e3:.0f} MB"}]
+    if glm is not None:
+        seconds, weights = glm
+        apart = relative(torch.as_tensor(weights), sol.weight[0])
+        note = f"its weights are {apart:.1e} from the minimiser"
+        found.append({**line, "beside": "dask_ml.LinearRegression", "ratio": ours / seconds, "note": note})
+    return found
+
+
+def fit_glm(X: Any, Y: Any) -> tuple[float, Any] | None:
+    """Return the seconds and the weights of dask_ml's iterative fit; None where ``pip install dask-ml`` was not run."""
+    try:
+        from dask_ml.linear_model import LinearRegression
+    except ImportError:
+        print("dask_ml is not installed (pip install dask-ml), so that it is not measured", file=sys.stderr)
+        return None
+    model = LinearRegression(fit_intercept=False)
+    seconds, _ = best_of(1, lambda: model.fit(X, Y))
+    return seconds, model.coef_
 
 
 PARTS = {
