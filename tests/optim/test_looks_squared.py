@@ -137,7 +137,12 @@ ENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "cumsum": lambda e: e.reshape(-1).cumsum(0)[-1],
     "nanmean": lambda e: e.nanmean(),
 }
-COMBINED = list(itertools.product(ERRORS, SHAPES, ENDS))
+#: Every two with a plain third, which hides neither.
+COMBINED = [
+    (error, shape, end)
+    for error, shape, end in itertools.product(ERRORS, SHAPES, ENDS)
+    if error == "o-y" or shape == "square" or end == "mean"
+]
 
 
 def quadratic_at(loss: Loss, rows: slice) -> tuple[Tensor, Tensor] | None:
@@ -160,10 +165,10 @@ def quadratic_at(loss: Loss, rows: slice) -> tuple[Tensor, Tensor] | None:
     return (c.detach(), y.detach()) if fits and bool((c > 0).all()) else None
 
 
-@pytest.mark.parametrize("part", range(7))
-def test_losses_put_together_at_random_are_exact_or_refused(part: int) -> None:
+@pytest.mark.parametrize("part", range(3))
+def test_losses_put_together_are_exact_or_refused(part: int) -> None:
     taken = 0
-    for error, shape, end in COMBINED[part::7]:
+    for error, shape, end in COMBINED[part::3]:
 
         def loss(o: Tensor, y: Tensor, w: Tensor, names: tuple[str, str, str] = (error, shape, end)) -> Tensor:
             return ENDS[names[2]](SHAPES[names[1]](ERRORS[names[0]](o, y, w), w))
