@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -300,3 +302,37 @@ def test_a_tensor_without_device_is_found() -> None:
 def test_every_tensor_says_where_it_is_made() -> None:
     found = wrong_in(lambda module: without_device(tree_of(module)))
     assert found == {}, "name the device: the default is the user's, torch.set_default_device"
+
+
+#: A role of Sphinx with a name of this package, or a file of the repository between backticks.
+REFERENCE = re.compile(r":(?:mod|class|func|data|meth|attr|exc):`[~!]?(closedform[\w.]*)`")
+FILE = re.compile(r"`((?:tests|benchmarks|docs|examples)/[\w/]+\.\w+)`")
+
+
+def leads_somewhere(name: str) -> bool:
+    module = name
+    while module not in FILES:
+        module = module.rpartition(".")[0]
+        if not module:
+            return False
+    found = importlib.import_module(module)
+    for part in name.removeprefix(module).split(".")[1:]:
+        found = getattr(found, part, None)
+    return found is not None
+
+
+def test_what_a_docstring_refers_to_is_there() -> None:
+    wrong = wrong_in(lambda module: [name for name in REFERENCE.findall(text_of(module)) if not leads_somewhere(name)])
+    assert wrong == {}
+    assert leads_somewhere("closedform.files.recognition.FORMATS")
+    assert not leads_somewhere("closedform.files.opening.FORMATS")
+
+
+def test_files_that_the_documentation_names_are_there() -> None:
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")]
+    named = {(page.name, file) for page in pages for file in FILE.findall(page.read_text(encoding="utf-8"))}
+    # Records are made by benchmarks, and kept by nobody.
+    missing = {(page, file) for page, file in named if not (root / file).exists() and "docs/_data/" not in file}
+    assert missing == set()
+    assert len(named) > 10

@@ -57,7 +57,7 @@ def first_order_limits(spectrum: Spectrum, goal: float, start: Any = None) -> tu
     Args:
         spectrum: The spectrum of the fit.
         goal: Share of the excess loss of zero weights that may be left.
-        start: As for :func:`closedform.forecast.forecast`.
+        start: As for :func:`closedform.explain.forecasts.forecast`.
 
     Example:
         >>> import torch

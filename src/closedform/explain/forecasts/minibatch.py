@@ -167,7 +167,7 @@ def mini_batch(
         spectrum: The spectrum of the fit.
         lr: Learning rate on the mean loss of a batch.
         batch_size: Rows in a batch, b.
-        start: As for :func:`closedform.forecast.forecast`.
+        start: As for :func:`closedform.explain.forecasts.forecast`.
         row_count: Rows in the table.
         moments: Those of the rows; those of Gaussian rows if None.
         momentum: As in ``torch.optim.SGD``.
