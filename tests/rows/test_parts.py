@@ -32,7 +32,7 @@ def solution_in_parts(case: Case, count: int) -> cf.Solution:
 
 
 @EVERY_CASE
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, 8])
 def test_the_cases_are_solved_in_parts(case: Case, count: int) -> None:
     sol = solution_in_parts(case, count)
     assert sol.certificate.accepted == solution_of(case).certificate.accepted
@@ -43,7 +43,7 @@ def test_the_cases_are_solved_in_parts(case: Case, count: int) -> None:
 
 @EVERY_CASE
 def test_the_same_parts_give_the_same_bits(case: Case) -> None:
-    first, second = solution_in_parts(case, 5), solve_in_parts(case, 5)
+    first, second = solution_in_parts(case, 8), solve_in_parts(case, 8)
     assert torch.equal(first.weight, second.weight)
 
 
