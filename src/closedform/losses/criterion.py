@@ -25,12 +25,14 @@ class Criterion(ABC):
         averages: Whether its reduction is the mean; else it is the sum.
         radius: Size of a change of outputs within which :meth:`least_curvature` holds.
         smooth: Whether the curvature itself has derivatives of all orders.
+        of_shortfalls: Whether it is zero, and nowhere below, where every margin is wide enough.
         of_residuals: Whether it is a function of targets less outputs that is zero at zero and nowhere below.
         coupled: Whether the curvature couples the outputs of a row; it is flat then along a shift of all of them.
     """
 
     name: ClassVar[str]
     coupled: ClassVar[bool] = False
+    of_shortfalls: ClassVar[bool] = False
     of_residuals: ClassVar[bool] = False
     smooth: ClassVar[bool] = True
     averages: bool = True

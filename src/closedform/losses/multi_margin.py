@@ -32,6 +32,7 @@ class MultiMargin(Criterion):
     name = "MultiMarginLoss"
     coupled = True
     smooth = False
+    of_shortfalls = True
 
     def __init__(self, *, margin: float, weight: Tensor | None, averages: bool) -> None:
         self.margin, self.weight, self.averages = margin, weight, averages

@@ -24,7 +24,7 @@ _OUTPUTS = 3
 #: What a function may be, by the targets that each takes.
 _CANDIDATES: dict[str, tuple[type[Any], ...]] = {
     "numbers": (nn.MSELoss, nn.L1Loss, nn.HuberLoss),
-    "labels": (nn.CrossEntropyLoss,),
+    "labels": (nn.CrossEntropyLoss, nn.MultiMarginLoss),
     "zeros and ones": (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss),
     "signs": (nn.SoftMarginLoss, HingeLoss, SquaredHingeLoss),
     "counts": (nn.PoissonNLLLoss,),

@@ -26,6 +26,7 @@ class SquaredHinge(AttainedLoss):
 
     name = "SquaredHingeLoss"
     smooth = False
+    of_shortfalls = True
     radius = 1e-3
 
     def __init__(self, *, averages: bool, pos_weight: Tensor | None = None) -> None:

@@ -190,6 +190,15 @@ def test_rows_that_weights_can_meet(shape: tuple[int, int], bias: bool, l2: floa
     assert sol.certificate.loss < 1e-10
 
 
+@pytest.mark.parametrize("l2", [0.0, 1e-9])
+def test_squared_shortfalls_of_divided_rows(l2: float) -> None:
+    """Without a ridge the loss is zero once margins are wide; with a tiny one rows lie within 1e-9 of theirs."""
+    X = gaussian(60, 4)
+    sol = cf.solve(X, torch.sign(X[:, 0]), bias=True, l2=l2, criterion=SquaredHingeLoss())
+    assert sol.outcome is Outcome.CERTIFIED, sol
+    assert sol.certificate.loss == 0 if not l2 else 0 < sol.certificate.loss < 1e-12
+
+
 def test_what_was_reached_is_said_where_nothing_is_certified() -> None:
     X = gaussian(40, 3)
     sol = cf.solve(X, X.argmax(1), criterion=nn.MultiMarginLoss(p=2))

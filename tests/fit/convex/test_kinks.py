@@ -185,6 +185,15 @@ def test_rows_twice_with_other_targets_in_a_wide_table() -> None:
     assert sol.certificate.loss == pytest.approx(float((Y - Z).abs().sum()), rel=1e-12)
 
 
+@pytest.mark.parametrize("unit", [2.0**-500, 2.0**500])
+def test_units_of_targets_decide_nothing(unit: float) -> None:
+    X, Y = gaussian(40, 3), gaussian(40, seed=1)
+    plain, far = (cf.solve(X, scale * Y, bias=True, criterion=nn.L1Loss()) for scale in (1.0, unit))
+    assert far.outcome is Outcome.CERTIFIED
+    torch.testing.assert_close(far.weight / unit, plain.weight, rtol=1e-14, atol=0)
+    assert far.certificate.loss == pytest.approx(unit * plain.certificate.loss, rel=1e-14)
+
+
 def minimum_of_margins(X: Tensor, labels: Tensor, factors: Tensor, margin: float, bias: bool) -> float:
     """The sum of ``factor max(0, margin - z_y + z_c)`` over rows and other classes at its minimum, by a program."""
     A, k = X.numpy(), int(labels.max()) + 1

@@ -147,14 +147,26 @@ def _solve_outputs(
     free = columns.scale.square()
     if columns.bias:
         free[0] = 0
-    problems = [KinkedRows(A, kinks[:, j], above[:, j], below[:, j], s * free) for j, s in enumerate(strengths)]
+    # Units of the targets decide nothing: kinks of about 1 by a power of two.
+    units = [math.ldexp(1.0, min(math.frexp(float(kinks[:, j].abs().max()))[1], 1000)) for j in range(kinks.shape[1])]
+    problems = [
+        KinkedRows(A, kinks[:, j] / unit, above[:, j], below[:, j], s * unit * free)
+        for j, (s, unit) in enumerate(zip(strengths, units, strict=True))
+    ]
     # Outputs share the coordinates of the rows, one for those with a ridge and one for those without.
     shared = {
         ridge: Coordinates.of(A, columns.scale, bias=int(columns.bias), ridge=ridge)
         for ridge in {strength > 0 for strength in strengths}
     }
-    fits = [minimise_kinked(problem, shared[s > 0], s) for problem, s in zip(problems, strengths, strict=True)]
-    moved = sum(problem.moved(fit.v) for problem, fit in zip(problems, fits, strict=True))
+    fits = [
+        minimise_kinked(problem, shared[s > 0], s * unit)
+        for problem, s, unit in zip(problems, strengths, units, strict=True)
+    ]
+    moved = sum(unit * problem.moved(fit.v) for problem, fit, unit in zip(problems, fits, units, strict=True))
+    fits = [
+        replace(fit, v=unit * fit.v, gap=unit * fit.gap, loss=unit * fit.loss, objective=unit * fit.objective)
+        for fit, unit in zip(fits, units, strict=True)
+    ]
     return torch.stack([fit.v for fit in fits], 1), fits, moved
 
 

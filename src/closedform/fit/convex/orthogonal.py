@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Self, final
@@ -13,6 +14,7 @@ from typing_extensions import override
 from closedform.fit.convex.certificate import Proof
 from closedform.fit.convex.newton import search
 from closedform.fit.convex.problem import ConvexProblem
+from closedform.losses import Criterion
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.twofold import LOST, twofold_product
 from closedform.rows import Block, Design, SumFold
@@ -40,6 +42,8 @@ _STUCK = 0.5
 _SHIFT = 1e-10
 #: How uncertain the Hessian may be, relative to itself.
 _MOST_UNCERTAIN = 0.1
+#: Parts of its radius that the proof of a loss with kinks in its slope is tried for.
+_NARROWER = (1e-3, 1e-6, 1e-9)
 #: Rows of a block: sums over more lose more digits.
 _BLOCK_ROWS = 1024
 #: Roundings of a row's slope beyond those of its output.
@@ -124,8 +128,12 @@ def sharpened(
     )
 
     def local(theta: Tensor, *, bound: bool) -> _Local:
-        fold = _Sums(problem, theta, basis.lift, exactly=exactly, bound=bound)
+        fold = _Sums(problem, problem.criterion, theta, basis.lift, exactly=exactly, bound=bound)
         return _Local(problem, basis, theta, problem.rows.walk(fold))
+
+    def proven(theta: Tensor, criterion: Criterion) -> Proof:
+        fold = _Sums(problem, criterion, theta, basis.lift, exactly=exactly, bound=True)
+        return _Local(problem, basis, theta, problem.rows.walk(fold)).proof(criterion.radius)
 
     at, steps, last = local(theta, bound=False), 0, math.inf
     best = at
@@ -145,7 +153,16 @@ def sharpened(
             theta = taken.theta
         steps, last = steps + 1, decrement if near else math.inf
         at = local(problem.centred(theta), bound=False)
-    return best.theta, local(best.theta, bound=True).proof(), steps
+    proof = proven(best.theta, problem.criterion)
+    for part in () if problem.criterion.smooth else _NARROWER:
+        if proof.accepted:
+            break
+        # Rows nearer to a kink than the radius count for nothing, and what outputs may move by is far less.
+        criterion = copy.copy(problem.criterion)
+        criterion.radius *= part
+        narrower = proven(best.theta, criterion)
+        proof = narrower if narrower.gap < proof.gap else proof
+    return best.theta, proof, steps
 
 
 @final
@@ -154,6 +171,7 @@ class _Sums(SumFold):
 
     Args:
         problem: What is minimised.
+        criterion: Its criterion, perhaps with a smaller radius.
         theta: Coefficients, ``(columns, outputs)``.
         lift: ``(columns, coordinates)``.
         exactly: Whether outputs are computed in twice the precision.
@@ -171,10 +189,19 @@ class _Sums(SumFold):
     as_stored = False
     label = "certifying"
 
-    def __init__(self, problem: ConvexProblem, theta: Tensor, lift: Tensor, *, exactly: bool, bound: bool) -> None:
-        self._problem, self._theta, self._lift = problem, theta, lift
+    def __init__(
+        self,
+        problem: ConvexProblem,
+        criterion: Criterion,
+        theta: Tensor,
+        lift: Tensor,
+        *,
+        exactly: bool,
+        bound: bool,
+    ) -> None:
+        self._problem, self._criterion, self._theta, self._lift = problem, criterion, theta, lift
         self._exactly, self._bound = exactly, bound
-        criterion, n_rows = problem.criterion, problem.rows.n_rows
+        n_rows = problem.rows.n_rows
         self.roundings = (min(_BLOCK_ROWS, n_rows) + math.ceil(n_rows / _BLOCK_ROWS) + _FEW) * _EPS
         r, k = lift.shape[1], theta.shape[1]
         self.numbers = theta.new_zeros(3)
@@ -196,7 +223,7 @@ class _Sums(SumFold):
 
     @override
     def add(self, block: Block) -> None:
-        criterion, columns, T = self._problem.criterion, self._problem.columns, block.Y
+        criterion, columns, T = self._criterion, self._problem.columns, block.Y
         weight = torch.ones_like(T[:, 0]) if block.weight is None else block.weight
         A = block.X * columns.feature_scale
         if columns.bias:
@@ -228,7 +255,7 @@ class _Sums(SumFold):
         self._add_hessian(U, C * weight.unsqueeze(1))
 
     def _add_hessian(self, U: Tensor, C: Tensor) -> None:
-        criterion, k = self._problem.criterion, C.shape[1]
+        criterion, k = self._criterion, C.shape[1]
         if not criterion.coupled:
             for output in range(k):
                 self.hessian[output] += U.T @ (C[:, output : output + 1] * U)
@@ -250,7 +277,9 @@ class _Sums(SumFold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._problem, self._theta, self._lift, exactly=self._exactly, bound=self._bound)
+        return type(self)(
+            self._problem, self._criterion, self._theta, self._lift, exactly=self._exactly, bound=self._bound
+        )
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
@@ -316,8 +345,8 @@ class _Local:
         step = step.reshape(r, k) if self._problem.criterion.coupled else step.squeeze(2).T
         return self.decrement, self._basis.lift @ step
 
-    def proof(self) -> Proof:
-        """Return what the sums, with a Hessian that is a lower bound, prove."""
+    def proof(self, radius: float) -> Proof:
+        """Return what the sums, with a Hessian that is a lower bound within a radius, prove."""
         problem, sums, lift = self._problem, self._sums, self._basis.lift
         coupled, penalty, theta = problem.criterion.coupled, problem.penalty, self.theta
         error = sums.errors + (problem.n_columns + 4) * _EPS * lift.abs().T @ (penalty * theta).abs()
@@ -342,7 +371,7 @@ class _Local:
         if bounded:
             reach = float(sums.peak) / math.sqrt(least) * (math.sqrt(2) if coupled else 1.0)
             moved, reason = 2 * math.sqrt(squared) * reach, "by the curvature around the weights"
-            if moved <= problem.criterion.radius:
+            if moved <= radius:
                 gap = 0.5 * squared
             else:
                 reason = f"outputs could move by {moved:.1e}, further than the curvature is known"

@@ -43,6 +43,8 @@ _DOUBTFUL = 1e-8
 _PATIENCE = 150
 #: Newton steps for a loss of residuals in memory: where more are needed a path of widths is shorter.
 _SHORT = 40
+#: By how much weights are scaled up where the loss is but rounding: then every margin is wide enough.
+_WIDER = 2.0**-7
 #: Newton steps for any other; a convergent descent takes five to thirty.
 _MOST_STEPS = 200
 #: Bases that are tried one after the other: with a ridge they depend on how much the rows bend the loss.
@@ -221,6 +223,12 @@ def _sharpened(
         proof = prove(problem, theta, null, torch.ldexp(design.norms, -design.exponents))
         if proof.accepted:
             return descent, proof
+    if problem.criterion.of_shortfalls and not any(problem.strengths):
+        wider = problem.evaluate((1 + _WIDER) * descent.theta)
+        if not wider.loss:
+            return replace(descent, theta=wider.theta), replace(
+                proof, gap=0.0, loss=0.0, objective=0.0, gradient=wider.gradient, reason="no loss is below zero"
+            )
     best = descent, proof
     for _ in range(_BASES if min(problem.strengths) > 0 else 1):
         basis = Basis.of(design, problem, descent.theta)
