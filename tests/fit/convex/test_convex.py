@@ -200,11 +200,10 @@ def test_squared_shortfalls_of_divided_rows(l2: float) -> None:
 
 
 def test_what_was_reached_is_said_where_nothing_is_certified() -> None:
-    X = gaussian(40, 3)
-    sol = cf.solve(X, X.argmax(1), criterion=nn.MultiMarginLoss(p=2))
+    sol = cf.solve(gaussian(60, 4), gaussian(60, seed=3), bias=True, criterion=nn.HuberLoss(delta=1e-12))
     assert sol.outcome is Outcome.NOT_CERTIFIED
     first = str(sol).split("\n")[0]
-    assert "could not be bounded: the Hessian there is singular" in first
+    assert "could not be bounded: " in first
     assert "norm of the gradient" in first
     assert "backward error" not in first
     assert sol.to_dict()["sentence"] == first

@@ -272,21 +272,23 @@ def _local_bound(
     """Return the bound by curvature, the condition of the Hessian, and why there is no bound."""
     k, groups = problem.n_outputs, sums.grams.shape[0]
     least, squared, condition = math.inf, 0.0, 1.0
-    for output in range(k):
-        strengths = problem.penalty[:, output] if groups > 1 or k == 1 else problem.penalty.amin(1)
-        H = mirror(sums.grams[output if groups > 1 else 0]) + torch.diag(strengths)
-        if not bool(strengths[-1]):
+    for group in range(groups):
+        # Outputs that share a bound on the Hessian share its factor.
+        shared = slice(group, group + 1) if groups > 1 else slice(0, k)
+        H = mirror(sums.grams[group]) + torch.diag(problem.penalty[:, shared].amin(1))
+        if not bool(problem.penalty[-1, shared].amin()):
             H += null @ null.T * H.diagonal().mean()
         factor, broken = torch.linalg.cholesky_ex(H)
         if int(broken):
             return math.inf, math.inf, "the Hessian there is singular up to rounding"
+
         inverse = torch.linalg.solve_triangular(factor, torch.eye(H.shape[0], dtype=H.dtype, device="cpu"), upper=False)
         size = float(inverse.square().sum())
         doubt = roundings * float(H.diagonal().sum()) * size
         if doubt > _MOST_UNCERTAIN:
             return math.inf, float(H.diagonal().sum()) * size, "the Hessian there is singular up to rounding"
-        column = (inverse @ gradient[:, output]).abs() + inverse.abs() @ error[:, output]
-        squared += float(column.square().sum()) / (1 - doubt)
+        columns = (inverse @ gradient[:, shared]).abs() + inverse.abs() @ error[:, shared]
+        squared += float(columns.square().sum()) / (1 - doubt)
         least = min(least, (1 - doubt) / size)
         values = torch.linalg.eigvalsh(H)
         condition = max(condition, float(values[-1] / values[0].clamp_min(_EPS * values[-1])))

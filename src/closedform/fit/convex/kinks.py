@@ -147,8 +147,11 @@ def _solve_outputs(
     free = columns.scale.square()
     if columns.bias:
         free[0] = 0
+
     # Units of the targets decide nothing: kinks of about 1 by a power of two.
-    units = [math.ldexp(1.0, min(math.frexp(float(kinks[:, j].abs().max()))[1], 1000)) for j in range(kinks.shape[1])]
+    units = [
+        math.ldexp(1.0, min(math.frexp(float(kinks[:, j].abs().max()))[1], 1000) - 1) for j in range(kinks.shape[1])
+    ]
     problems = [
         KinkedRows(A, kinks[:, j] / unit, above[:, j], below[:, j], s * unit * free)
         for j, (s, unit) in enumerate(zip(strengths, units, strict=True))
@@ -158,6 +161,7 @@ def _solve_outputs(
         ridge: Coordinates.of(A, columns.scale, bias=int(columns.bias), ridge=ridge)
         for ridge in {strength > 0 for strength in strengths}
     }
+
     fits = [
         minimise_kinked(problem, shared[s > 0], s * unit)
         for problem, s, unit in zip(problems, strengths, units, strict=True)

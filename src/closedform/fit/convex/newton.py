@@ -37,6 +37,8 @@ _MOST_HALVINGS = 60
 _NEAR = 1e-13
 #: Squared decrement, relative to the objective, that leaves nothing to gain.
 _DONE = 1e-20
+#: The same where rows are so many that a step is foreseen: below the last bit of the objective, and of the proof.
+_DONE_FORESEEN = 1e-17
 #: Squared decrement, relative to the objective, below which a whole step is certain to go down.
 _WHOLE = 1e-8
 #: Products of rows, columns and outputs from which on a look at the rows is worth saving.
@@ -135,7 +137,7 @@ def descend(
         r, z, decrement = hessian.newton(at, fresh=fresh)
         share = min(1.0, decrement / last)
         size = max(abs(at.objective), torch.finfo(torch.float64).tiny)
-        target = math.sqrt(_DONE * size)
+        target = math.sqrt((_DONE_FORESEEN if foresee else _DONE) * size)
         if hessian.direct and not fresh and decrement * share**_STALE > target:
             fresh = True
             r, z, decrement = hessian.newton(at, fresh=True)
@@ -143,8 +145,10 @@ def descend(
             stopped = "converged"
             break
 
-        forcing = min(_LOOSE, _FORCING * share**2, max(_FORCING * target / max(decrement, target), _TIGHT))
-        forcing = max(_TIGHT, forcing if share**2 * decrement <= target else min(_LOOSE, _FORCING * share**2))
+        # The step that is foreseen as the last need not be solved for more than is left to gain.
+        last_step = foresee and share**2 * decrement <= target
+        forcing = _FORCING * (target / max(decrement, target) if last_step else share**2)
+        forcing = max(_TIGHT, min(_LOOSE, forcing))
         step_to, fresh = hessian.direction(at, r, z, forcing, fresh=fresh)
         left = (share if hessian.direct else max(share**2, forcing)) * decrement
         if foresee and steps and left <= target and decrement**2 <= _WHOLE * size:

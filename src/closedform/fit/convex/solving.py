@@ -223,12 +223,14 @@ def _sharpened(
         proof = prove(problem, theta, null, torch.ldexp(design.norms, -design.exponents))
         if proof.accepted:
             return descent, proof
+
     if problem.criterion.of_shortfalls and not any(problem.strengths):
         wider = problem.evaluate((1 + _WIDER) * descent.theta)
         if not wider.loss:
             return replace(descent, theta=wider.theta), replace(
                 proof, gap=0.0, loss=0.0, objective=0.0, gradient=wider.gradient, reason="no loss is below zero"
             )
+
     best = descent, proof
     for _ in range(_BASES if min(problem.strengths) > 0 else 1):
         basis = Basis.of(design, problem, descent.theta)
