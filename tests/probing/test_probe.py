@@ -299,12 +299,14 @@ def files_of_labels(folder: Path, labels: Tensor) -> list[str]:
     np.savez(folder / "words.npz", label=np.array(words), other=labels.numpy())
     with h5py.File(folder / "words.h5", "w") as file:
         file["deep/label"] = words
+        kind = h5py.enum_dtype({word: code for code, word in enumerate(sorted(set(words)))})
+        file.create_dataset("named", data=labels.numpy(), dtype=kind)
     half = len(words) // 2
     for part, some in enumerate((words[:half], words[half:])):
         pd.DataFrame({"label": some}).to_csv(folder / f"part_{part}.csv", index=False)
     names = [
         "codes.npy", "words.npy", "words.txt", "words.csv", "two.parquet::label", "two.csv::label", "words.arrow",
-        "words.npz::label", "words.h5::deep/label", "part_*.csv::label",
+        "words.npz::label", "words.h5::deep/label", "words.h5::named", "part_*.csv::label",
     ]  # fmt: skip
     return [str(folder / name) for name in names]
 

@@ -131,9 +131,16 @@ class Hdf5Format(FileFormat):
         h5py = _h5py()
         with reading(path, _TITLE, *_LIBRARY_ERRORS), h5py.File(path, "r") as file:
             item = file.get(key.strip("/")) if key.strip("/") else None
-            if not isinstance(item, h5py.Dataset) or h5py.check_string_dtype(item.dtype) is None:
+            if not isinstance(item, h5py.Dataset):
                 return None
-            return np.asarray(item.asstr()[()])
+            if h5py.check_string_dtype(item.dtype) is not None:
+                return np.asarray(item.asstr()[()])
+            codes = h5py.check_enum_dtype(item.dtype)
+            if codes is None or item.dtype.kind == "b":
+                return None
+            names = {code: name for name, code in codes.items()}
+            # A code without a name is a missing label.
+            return np.array([names.get(code) for code in item[()].ravel().tolist()], dtype=object).reshape(item.shape)
 
 
 def _is_keras(file: Any) -> bool:
