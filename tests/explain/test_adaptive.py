@@ -309,3 +309,37 @@ def test_a_run_that_climbs_or_sees_batches_does_not_blow_up(batch_size: int | No
         history=None if batch_size is None else history,
     )
     assert "adaptive_blow_up" not in {finding.name for finding in d.findings}
+
+
+def test_momentum_of_earlier_steps_is_in_what_is_said() -> None:
+    X = gaussian(80, 3)
+    Y = X @ gaussian(3, 1, seed=1) + 0.1 * gaussian(80, 1, seed=2)
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 1, dtype=F64)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9)
+    train(X, Y, layer, optimizer, 5)
+    d = diagnose(X, Y, model=layer, optimizer=optimizer, criterion=nn.MSELoss(), steps=40)
+    told = d.record.forecasts[0]
+    loss = float(train(X, Y, layer, optimizer, 40)[-1])
+    assert d.case.training.course is not None
+    assert d.case.training.course.left == pytest.approx(loss - d.case.spectrum.optimal_loss, rel=1e-6)
+    assert told.loss[-1] == pytest.approx(loss, rel=1e-9)
+    assert d.verdict.name == "more_steps_needed"
+
+
+def test_what_rises_from_the_start_neither_diverges_nor_blows_up() -> None:
+    """Batches take a run from the minimum to their noise floor; a step of 100 is too long, and nothing has shrunk."""
+    X = gaussian(80, 3)
+    Y = X @ gaussian(3, 1, seed=1) + 0.1 * gaussian(80, 1, seed=2)
+    layer = zero_layer(3, 1)
+    ones = torch.cat([torch.ones(80, 1, dtype=F64), X], 1)
+    best = torch.linalg.lstsq(ones, Y).solution
+    far = diagnose(X, Y, model=layer, optimizer=torch.optim.Adam(layer.parameters(), lr=100.0), steps=60)
+    assert "adaptive_blow_up" not in {finding.name for finding in far.findings}
+    with torch.no_grad():
+        layer.weight.copy_(best[1:].T)
+        layer.bias.copy_(best[0])
+    adam = torch.optim.Adam(layer.parameters(), lr=0.01)
+    near = diagnose(X, Y, model=layer, optimizer=adam, criterion=nn.MSELoss(), steps=150, batch_size=10)
+    assert near.verdict.name in ("adaptive_circles", "more_steps_needed")
+    assert "diverges" not in near.verdict.title

@@ -189,7 +189,7 @@ def _forecasts(case: Case) -> list[tuple[str, Forecast, bool]]:
     if case.landscape.spectrum.rank == 0 or not case.landscape.spectrum.in_range:
         return []
     found = []
-    run, best = case.training.forecast, case.training.best_descent
+    run, best = None if case.training.warm else case.training.forecast, case.training.best_descent
     if run is not None:
         found.append((f"your run: lr {short(run.lr / case.setting.loss_factor)}", run, True))
     found.append((f"gradient descent, lr {short(best.lr)} (mean)", best, run is None and case.training.course is None))
@@ -207,7 +207,9 @@ def _forecasts(case: Case) -> list[tuple[str, Forecast, bool]]:
 def _own_curve(case: Case) -> tuple[CurveRecord, ...]:
     """The user's own run where it has no closed form: under a schedule, of mini-batches, rehearsed or extrapolated."""
     course, optimizer, training = case.training.course, case.setting.optimizer, case.training
-    if course is None or optimizer is None or training.forecast is not None or case.landscape.spectrum.rank == 0:
+    if course is None or optimizer is None or case.landscape.spectrum.rank == 0:
+        return ()
+    if training.forecast is not None and not training.warm:
         return ()
 
     points = course.steps.numel()
@@ -290,7 +292,7 @@ def _notes(case: Case) -> list[str]:
 
     if training.no_closed_form:
         notes.append(f"the run itself was not forecast: {training.no_closed_form}")
-    if training.forecast is not None and optimizer is not None and optimizer.warm_momentum:
+    if training.forecast is not None and not training.warm and optimizer is not None and optimizer.warm_momentum:
         notes.append("the optimizer holds momentum of earlier steps; the forecast starts without")
     if optimizer is not None and course is not None and course.how == "extrapolated":
         made = count(float(course.made))

@@ -226,6 +226,14 @@ class Training:
         rate = optimizer.lr * self.setting.batch_factor
         return self.predict(lr=rate, steps=setting.patience, **self._options(optimizer))
 
+    @property
+    def warm(self) -> bool:
+        """Whether the run goes on with momentum of earlier steps, without forecast, and was rehearsed to its end."""
+        optimizer, setting = self.setting.optimizer, self.setting
+        if self.forecast is None or optimizer is None or not optimizer.warm_momentum or not setting.full_batch:
+            return False
+        return self.forecast.stable and self.rehearsed_in_full
+
     @cached_property
     def steps_to_goal(self) -> float:
         """Steps of that run to the goal; nan where it has no closed form."""
@@ -375,7 +383,7 @@ class Training:
             return expected_course(self.batches, patience)
         if self.scheduled_batches is not None:
             return scheduled_batch_course(self.scheduled_batches, patience)
-        if self.forecast is not None and self.setting.full_batch:
+        if self.forecast is not None and self.setting.full_batch and not self.warm:
             return forecast_course(self.forecast, patience)
         drawn = self.stage.drawn if self.rehearsal is not None else None
         if drawn is not None:

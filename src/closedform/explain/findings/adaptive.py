@@ -70,7 +70,9 @@ def adaptive_short(case: Case) -> Finding | None:
         return None
     if optimizer.lr == 0:
         return _moves_nothing(case)
-    if not course.left < _DIVERGES * max(training.start_excess, training.goal_excess):
+    # Batches take a run that starts at the minimum up to their noise, which is no divergence.
+    scale = training.goal_excess if setting.full_batch else case.landscape.reference_excess
+    if not course.left < _DIVERGES * max(training.start_excess, scale):
         return _diverges(case, course)
     if _at_its_ridge(case, course.left):
         return None

@@ -180,6 +180,9 @@ def lr_starved(case: Case) -> Finding | None:
     run, setting, training = case.training.forecast, case.setting, case.training
     if run is None or not run.stable or not setting.full_batch or run.lr >= _STARVED * run.limit:
         return None
+    # Of a run that goes on with momentum only its rehearsal is told.
+    if training.warm:
+        return None
 
     goal = _goal(case, run)
     needed = run.steps_to(goal)
@@ -290,6 +293,8 @@ def more_steps_needed(case: Case) -> Finding | None:
     if setting.climbs or setting.broadcasts or (optimizer is not None and optimizer.kind in ("lbfgs", "adam")):
         return None
 
+    if training.warm:
+        return _rehearsed_shortfall(case)
     own = training.forecast
     if own is not None and own.lr >= own.limit * (1 - _AT_THE_LIMIT):
         return None
@@ -358,7 +363,9 @@ def _rehearsed_shortfall(case: Case) -> Finding | None:
     # The loss itself is known to its last digits only.
     if course.left <= max(training.goal_excess, 1e-14 * case.landscape.spectrum.optimal_loss):
         return None
-    if course.left > training.start_excess:
+    # Batches take a run that starts at the minimum up to their noise, which is no divergence.
+    scale = 0.0 if setting.full_batch else case.landscape.reference_excess
+    if course.left > max(training.start_excess, scale):
         return _rehearsed_divergence(case, course.left)
     along = case.landscape.spectrum.gaps(run.end)
     name = f"{optimizer.name} at lr={optimizer.lr:.3g}, {course.known},"

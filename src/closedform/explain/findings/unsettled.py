@@ -48,6 +48,9 @@ def adaptive_blow_up(case: Case) -> Finding | None:
         return None
 
     low, at = rise
+    if low == 0 and underway:
+        # It rises from the start: its steps are too long, and nothing has shrunk.
+        return None
     bottom, top = float(seen[low]), float(seen[at])
     but = (
         "" if certain else f" In {case.setting.precision} rounding decides whether and when: some runs do, some do not."
