@@ -30,7 +30,8 @@ def truth() -> ModuleType:
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")
 # Those after the first ones had something false said of them once.
 @pytest.mark.parametrize(
-    "seed", [*range(9), 85, 212, 233, 386, 467, 562, 1058, 1220, 1298, 1411, 1459, 1480, 1508, 1578, 1247, 1275, 118]
+    "seed",
+    [*range(9), 85, 118, 212, 233, 386, 467, 562, 809, 1058, 1220, 1247, 1275, 1298, 1411, 1459, 1480, 1508, 1578],
 )
 def test_nothing_that_is_said_is_false(truth: ModuleType, seed: int) -> None:
     score = truth.Score()

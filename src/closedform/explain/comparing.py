@@ -99,7 +99,7 @@ def expected_losses(case: Case) -> Tensor | None:
         return training.forecast.excess_at(torch.arange(_STEPS + 1, device="cpu")) + training.forecast.optimal_loss
     if training.rehearsal is not None:
         return training.rehearsal.loss
-    run = training.stage.run(_STEPS)
+    run = training.stage.run(min(_STEPS, case.setting.patience))
     return None if run is None else run.loss
 
 
@@ -190,7 +190,9 @@ def fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0, rate: f
         factor: What the user's loss is multiplied by.
         rate: What the user's learning rates are multiplied by.
     """
-    run = case.training.stage.run(min(_STEPS, found.recorded.numel() * found.every + 1), loop, factor, rate=rate)
+    # No further than the run: some schedules end with it.
+    steps = min(_STEPS, found.recorded.numel() * found.every + 1, case.setting.patience)
+    run = case.training.stage.run(steps, loop, factor, rate=rate)
     if run is None:
         return False
     losses = run.loss
