@@ -315,3 +315,24 @@ def test_a_record_that_was_rounded_for_print_is_of_the_run_itself() -> None:
     optimizer = SGD(model.parameters())
     d = diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
     assert not any(finding.name.startswith("history") for finding in d.findings)
+
+
+def test_features_of_another_scale_are_not_called_normalised() -> None:
+    X = 2 * gaussian(100, 2)
+    Y = 3 * X @ torch.ones(2, 1, dtype=F64) + 4
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        normal = float(mse(model(standardise(X)), Y))
+        apart = {
+            factor: abs(float(mse(model(factor * X), Y)) / normal - 1)
+            for factor in torch.linspace(0.3, 0.8, 3001).tolist()
+        }
+    # The first loss is all but that on normalised features.
+    close = [factor for factor, share in apart.items() if 1e-5 < share < 1e-3]
+    assert close
+    for factor in close[:2]:
+        trained = copy.deepcopy(model)
+        history = record(factor * X, Y, trained, SGD, "none")
+        found = diagnose(X, Y, model=model, optimizer=SGD(model.parameters()), steps=60, history=history)
+        assert not any("normalises" in each.title for each in found.findings), factor

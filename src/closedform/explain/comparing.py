@@ -18,6 +18,8 @@ __all__ = ["ENOUGH", "POINTS", "SAME", "Comparison", "compare_with_record", "exp
 SAME = 1e-3
 #: Points that have to fit before a slip is named.
 ENOUGH = 4
+#: Points of a record that are looked at before all of them.
+_FIRST = 2
 #: Points of a record that are compared.
 POINTS = 200
 #: Decimals up to which losses count as rounded for print.
@@ -190,17 +192,29 @@ def fits(case: Case, found: Comparison, loop: Loop, factor: float = 1.0, rate: f
         factor: What the user's loss is multiplied by.
         rate: What the user's learning rates are multiplied by.
     """
+    points = found.recorded.numel()
+    # A run of a few steps refuses most of what is tried.
+    return all(_fits(case, found, some, (loop, factor, rate)) for some in sorted({min(_FIRST, points), points}))
+
+
+def _fits(case: Case, found: Comparison, points: int, tried: tuple[Loop, float, float]) -> bool:
+    """Return whether the first points of the record are those of a run; a run that overflows ends before."""
+    loop, factor, rate = tried
     # No further than the run: some schedules end with it.
-    steps = min(_STEPS, found.recorded.numel() * found.every + 1, case.setting.patience)
+    steps = min(_STEPS, points * found.every + 1, case.setting.patience)
     run = case.training.stage.run(steps, loop, factor, rate=rate)
     if run is None:
         return False
-    losses = run.loss
+    losses, enough = run.loss, min(ENOUGH, points)
     for offset in _offsets(found.every):
-        other = _compare(case, found.recorded, losses, found.every, offset)
-        if other is not None and other.agrees and other.recorded.numel() >= ENOUGH:
+        other = _compare(case, found.recorded[:points], losses, found.every, offset)
+        if other is None:
+            if points < found.recorded.numel():
+                return True  # it overflows or ends before; all points tell
+            continue
+        if other.agrees and other.recorded.numel() >= enough:
             return True
         # A run that overflows ends the simulation and the record alike.
-        if other is not None and other.differs_at >= other.recorded.numel() - 1 >= ENOUGH:
+        if other.differs_at >= other.recorded.numel() - 1 >= ENOUGH:
             return True
     return False

@@ -368,7 +368,10 @@ def _normalised(case: Case, found: Comparison) -> Slip | None:
         sizes = (R[:, 1:].square().sum(0) / degrees + eps).sqrt()
         design = torch.cat([R[:, :1], R[:, 1:] / torch.where(sizes > 0, sizes, 1.0)], dim=1)
         squares = float((design @ weights - whole.C).square().sum() + whole.residual_squares.sum())
-        if abs(squares / (count * whole.targets) - float(found.recorded[0])) <= SAME * float(found.recorded[0]):
+        # To the digits shown: features of another scale give a first loss that is close by.
+        if abs(squares / (count * whole.targets) - float(found.recorded[0])) <= _digits(case) * float(
+            found.recorded[0]
+        ):
             break
     else:
         return None
