@@ -404,7 +404,7 @@ def test_the_layer_is_that_of_torch(table: Path, tmp_path: Path) -> None:
         (["--lr", -1], "--lr -1"),
         (["--steps", "many"], "--steps"),
         (["--steps", -5], "steps"),
-        (["--batch-size", 0], "batch_size"),
+        (["--batch-size", 0], "--batch-size"),
         (["--l2", -1], "l2"),
         (["--y", "nope"], "nope"),
         (["--html", "page.txt"], "use .html"),

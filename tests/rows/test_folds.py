@@ -172,7 +172,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _ProofSums: lambda p: _ProofSums(HUBER, p.columns, gaussian(P, K), K),
     _ExcessSums: lambda p: _ExcessSums(HUBER, _layer(0), _layer(1), _layer(2)),
     HessianSums: lambda p: HessianSums(HUBER, _layer(0)),
-    _Sums: lambda p: _Sums(_convex(p), gaussian(P, K), gaussian(P, P - 2), exactly=True, bound=True),
+    _Sums: lambda p: _Sums(_convex(p), HUBER, gaussian(P, K), gaussian(P, P - 2), exactly=True, bound=True),
     _MostOutputs: lambda p: _MostOutputs(HUBER),
     _Largest: lambda p: _Largest(),
     _TurnedRows: lambda p: _TurnedRows(p.rows, spectrum_of_rows(p.rows, bias=True, l2=0.0)),
