@@ -422,7 +422,9 @@ def judge(setup: Setup, score: Score) -> None:
             "reaches the goal on batches", None if reached is None or not clear else (middle <= goal) == reached, note
         )
         if course is not None and math.isfinite(course.left):
-            about = course.least / 6 - floor <= middle <= 6 * course.most + floor
+            # How far runs go that diverge is not said.
+            gone = min(middle, course.left) > GONE * start
+            about = gone or course.least / 6 - floor <= middle <= 6 * course.most + floor
             score.add("left, on batches", about, f"{note}, said {course.left:.3g}, five runs {ends}")
     if course is not None and setup.batch_size is None:
         left = course.left

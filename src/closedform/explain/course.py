@@ -47,6 +47,10 @@ FEEDBACK = 2.0
 _ENDING = 0.003
 #: Share of the excess loss below which batches that move evenly are taken to arrive, and to shake from then on.
 _ARRIVING = 0.1
+#: Times from one step to the next, half of the time, that a run has to move by to count as one that jumps.
+_JUMP = 1.5
+#: Share of the last steps that show between what losses it does.
+_JUMPING = 0.5
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
 _POINTS = 60
 
@@ -175,6 +179,12 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
     return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]), last)
 
 
+def _is_erratic(excess: Tensor) -> bool:
+    """Whether runs jump from step to step, ``(steps + 1, runs)``, as LBFGS does that takes batches for one function."""
+    late = _last(excess, _JUMPING).clamp_min(torch.finfo(excess.dtype).tiny).log()
+    return late.shape[0] > 1 and float(torch.diff(late, dim=0).abs().median()) > math.log(_JUMP)
+
+
 def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
     """Return the course of mini-batches of which some draws were rehearsed.
 
@@ -197,6 +207,10 @@ def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
     level = finite and has_settled(mean)
     last = _last(runs.excess, _AROUND if level else _WINDOW).reshape(-1)
     left = float(_last(mean, _WINDOW if level else _ENDING).mean())
+    if finite and _is_erratic(runs.excess):
+        # It may be anywhere between at any step, the last one included.
+        last = _last(runs.excess, _JUMPING).reshape(-1)
+        left = float(last.median())
     least, most = float(last.min()), float(last.max())
     return Course(torch.arange(made + 1, device="cpu"), mean, left, least, most, "drawn", made, last)
 
@@ -209,7 +223,7 @@ def _part(one: Tensor, other: Tensor, rounding: float) -> bool:
 
 
 def _last(excess: Tensor, share: float) -> Tensor:
-    return excess[-max(1, int(share * excess.numel())) :]
+    return excess[-max(1, int(share * excess.shape[0])) :]
 
 
 def extrapolated_course(run: Rehearsal, excess: Tensor, found: Outlook, steps: int) -> Course:

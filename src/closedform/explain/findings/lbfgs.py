@@ -19,6 +19,9 @@ from closedform.explain.wording import plural, short
 
 __all__ = ["lbfgs_stopped"]
 
+#: Times that the losses of the last steps have to be apart for a range to be said and not an end.
+_APART = 3.0
+
 
 def lbfgs_stopped(case: Case) -> Finding | None:
     """LBFGS that ends by its absolute tolerances or its 20 iterations, short of the goal."""
@@ -88,6 +91,8 @@ def _lbfgs_on_batches(case: Case, course: Course) -> Finding | None:
     if math.isfinite(course.left):
         share = short(training.share(course.left))
         ends = f"it ends {short(course.left)} above the minimum, {share} of {training.share_of}"
+        if course.most > _APART * course.least:
+            ends = f"it jumps between {short(course.least)} and {short(course.most)} above the minimum to the end"
     comes = "does not come" if certain else "may not come"
     return Finding(
         name="lbfgs_stopped",
