@@ -201,16 +201,19 @@ def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
             found = replace(found, left=here, least=0.0, most=here)
         points = replace(runs.first, steps=torch.arange(made + 1, device="cpu"))
         return extrapolated_course(points, mean, found, steps)
+
     # Every run goes its own way; what the last steps of all of them have is what a user will find. Before it has
     # settled only the very last ones have.
     finite = bool(torch.isfinite(mean).all())
     level = finite and has_settled(mean)
     last = _last(runs.excess, _AROUND if level else _WINDOW).reshape(-1)
     left = float(_last(mean, _WINDOW if level else _ENDING).mean())
+
     if finite and _is_erratic(runs.excess):
         # It may be anywhere between at any step, the last one included.
         last = _last(runs.excess, _JUMPING).reshape(-1)
         left = float(last.median())
+
     least, most = float(last.min()), float(last.max())
     return Course(torch.arange(made + 1, device="cpu"), mean, left, least, most, "drawn", made, last)
 
