@@ -53,6 +53,7 @@ def truth() -> ModuleType:
         1480,
         1508,
         1578,
+        1776,
     ],
 )
 def test_nothing_that_is_said_is_false(truth: ModuleType, seed: int) -> None:

@@ -26,8 +26,10 @@ _STEP = 3.0e-4
 _FLOP = 4e-10
 #: Draws that are rehearsed where an optimizer treats every number alike: half by passes, half with rows drawn anew.
 _SIDE_BY_SIDE = 4
-#: Draws of an optimizer that looks at all of its weights at once: one of each.
+#: Draws of an optimizer that looks at all of its weights at once: one of each at the least.
 _ONE_BY_ONE = 2
+#: The same at the most, where steps are few: LBFGS ends orders of magnitude apart on other draws.
+_MOST = 16
 #: Optimizers whose step of one weight depends on the others.
 _TOGETHER = ("LBFGS", "Muon", "Adafactor")
 #: From so many times as many rows as a batch has on, it is all the same whether a row can be drawn twice.
@@ -99,10 +101,15 @@ def rehearse_batches(
         InputError: an optimizer that fails at a step, with the reason.
     """
     together = name in _TOGETHER
-    runs = _ONE_BY_ONE if together else _SIDE_BY_SIDE
     columns, targets = draws.spectrum.directions.shape[1], draws.spectrum.n_targets
-    cost = _STEP + _FLOP * runs * columns * targets * (4 * draws.size + 2 * draws.spectrum.rank)
-    steps = max(1, min(steps, int(_SECONDS / (cost * evaluations) / (runs if together else 1))))
+    flops = columns * targets * (4 * draws.size + 2 * draws.spectrum.rank)
+    if together:
+        most = int(_SECONDS / ((_STEP + _FLOP * flops) * evaluations))
+        runs = min(_MOST, max(_ONE_BY_ONE, most // max(1, steps) // 2 * 2))
+        steps = max(1, min(steps, most // runs))
+    else:
+        runs = _SIDE_BY_SIDE
+        steps = max(1, min(steps, int(_SECONDS / ((_STEP + _FLOP * runs * flops) * evaluations))))
 
     parts = [[run] for run in range(runs)] if together else [list(range(runs))]
     found = []
