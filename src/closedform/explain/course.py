@@ -39,6 +39,8 @@ _AROUND = 0.2
 #: Times that excess losses which grew out of rounding may be off: roundings of the rows' sums are known to a factor of
 #: ten, and an excess loss is a square.
 _ROUNDING_DOUBT = 100.0
+#: Share of the last losses that a run had fallen below for it to have been at rest, of one target at the least.
+_RESTING = 1e-6
 #: Times that ends of LBFGS may lie beyond those of two rehearsals which rounding parts, beside how far these are apart.
 _LBFGS_DOUBT = 3.0
 #: Times the excess loss of the full batch from which on that of mini-batches is noise that feeds on itself.
@@ -49,8 +51,11 @@ _ENDING = 0.003
 _ARRIVING = 0.1
 #: Times from one step to the next, half of the time, that a run has to move by to count as one that jumps.
 _JUMP = 1.5
-#: Share of the last steps that show between what losses it does.
-_JUMPING = 0.5
+#: Share of the last steps, of all draws, that show what losses runs on batches end with which have settled or jump;
+#: bursts are rare.
+_LEVEL = 0.8
+#: The same of runs that still fall.
+_FALLING = 0.08
 #: Points of the curve of mini-batches, spread evenly in the logarithm of the step.
 _POINTS = 60
 
@@ -163,6 +168,7 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
     # Adam's late jumps pass; what most of the last steps keep to is what a user will find.
     least, most = left, max(left, float(torch.quantile(window, _MOSTLY))) if math.isfinite(left) else left
     last = None
+
     if twin is not None and isinstance(run.optimizer, torch.optim.LBFGS):
         # What an iteration leaves comes of the digits that the last one lost, and it is over after a few.
         ends = [float(excess[-1]), float(twin[-1])]
@@ -173,15 +179,18 @@ def rehearsed_course(run: Rehearsal, excess: Tensor, twin: Tensor | None, roundi
         # Every run goes its own way, among losses like those of the two.
         last = torch.cat([_last(excess, _AROUND), _last(twin, _AROUND)])
         least, most = min(left, float(last.min()) / _ROUNDING_DOUBT), max(most, float(last.max()))
-        # Who has come to rest at the minimum stays there until rounding lets go of it, which no rehearsal can date.
-        if min(float(excess.min()), float(twin.min())) <= _ROUNDING_DOUBT * rounding:
+        # Who has come to rest at the minimum stays there until rounding lets go of it, which no rehearsal can date;
+        # targets that do so at different times leave a sum that never rests.
+        lowest = min(float(excess.min()), float(twin.min()))
+        if lowest <= max(_ROUNDING_DOUBT * rounding, _RESTING * float(last.min())):
             least = 0.0
+
     return Course(run.steps, excess, left, least, most, "rehearsed", int(run.steps[-1]), last)
 
 
 def _is_erratic(excess: Tensor) -> bool:
     """Whether runs jump from step to step, ``(steps + 1, runs)``, as LBFGS does that takes batches for one function."""
-    late = _last(excess, _JUMPING).clamp_min(torch.finfo(excess.dtype).tiny).log()
+    late = _last(excess, _LEVEL).clamp_min(torch.finfo(excess.dtype).tiny).log()
     return late.shape[0] > 1 and float(torch.diff(late, dim=0).abs().median()) > math.log(_JUMP)
 
 
@@ -205,14 +214,10 @@ def drawn_course(runs: DrawnRuns, found: Outlook | None, steps: int) -> Course:
     # Every run goes its own way; what the last steps of all of them have is what a user will find. Before it has
     # settled only the very last ones have.
     finite = bool(torch.isfinite(mean).all())
-    level = finite and has_settled(mean)
-    last = _last(runs.excess, _AROUND if level else _WINDOW).reshape(-1)
-    left = float(_last(mean, _WINDOW if level else _ENDING).mean())
-
-    if finite and _is_erratic(runs.excess):
-        # It may be anywhere between at any step, the last one included.
-        last = _last(runs.excess, _JUMPING).reshape(-1)
-        left = float(last.median())
+    level, erratic = finite and has_settled(mean), finite and _is_erratic(runs.excess)
+    last = _last(runs.excess, _LEVEL if level or erratic else _FALLING).reshape(-1)
+    # Where it jumps it may be anywhere between at any step, the last one included.
+    left = float(last.mean() if erratic else _last(mean, _WINDOW if level else _ENDING).mean())
 
     least, most = float(last.min()), float(last.max())
     return Course(torch.arange(made + 1, device="cpu"), mean, left, least, most, "drawn", made, last)
