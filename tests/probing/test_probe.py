@@ -338,6 +338,12 @@ def test_labels_are_a_column_of_the_one_table(words: bool, tmp_path: Path) -> No
         assert "kind" in "".join(result.notes)
     given = cf.probe(csv, "kind", test_features=csv, test_labels="kind")
     assert given.test_rows == given.train_rows == len(table)
+    table["weight"] = np.linspace(1, 2, len(table))
+    table.to_csv(csv, index=False)
+    weighted = cf.probe(X, labels, sample_weight=table["weight"].to_numpy()).solution
+    for features in (table, csv):
+        by_name = cf.probe(features, "kind", sample_weight="weight").solution
+        torch.testing.assert_close(by_name.weight, weighted.weight, rtol=1e-12, atol=1e-15)
     with pytest.raises(cf.ClosedformError, match="kinds"):
         cf.probe(csv, "kinds")
     with pytest.raises(InputError, match="kinds"):

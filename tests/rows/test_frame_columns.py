@@ -83,6 +83,9 @@ def test_dask_frames(frame: pd.DataFrame) -> None:
     table = dask.from_pandas(frame[["size", "rooms", "age", "price"]], npartitions=3)
     best = cf.solve(frame[["size", "rooms", "age"]], frame["price"])
     torch.testing.assert_close(cf.solve(table, "price").weight, best.weight, rtol=1e-12, atol=0)
+    assert cf.diagnose(table, "price").condition == pytest.approx(
+        cf.diagnose(frame[["size", "rooms", "age"]], frame["price"]).condition
+    )
 
 
 def test_names_that_are_none(frame: pd.DataFrame) -> None:

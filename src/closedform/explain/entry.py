@@ -306,7 +306,9 @@ def _as_given(X: Any, rows: Rows) -> Tensor:
 
 def _leading(X: Any, rows: Rows) -> tuple[int, ...]:
     shape = getattr(X, "shape", None)
-    known = tuple(int(size) for size in shape[:-1]) if shape is not None and len(shape) > 1 else ()
+    known = tuple(shape[:-1]) if shape is not None and len(shape) > 1 else ()
+    if not all(isinstance(size, int) for size in known):
+        return (rows.n_rows,)  # Dask counts its rows only when they are computed
     return known if known and math.prod(known) == rows.n_rows else (rows.n_rows,)
 
 

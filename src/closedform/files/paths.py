@@ -117,17 +117,18 @@ def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
     return OpenedData(features, targets, sample_weight)
 
 
-def split_table(table: Any, column: Any) -> tuple[Any, Any, str]:
-    """Split one table that holds features and labels, where ``column`` names the column of the labels.
+def split_table(table: Any, column: Any, sample_weight: Any = None) -> tuple[Any, Any, Any, str]:
+    """Split one table that holds features, labels and weights, where names of columns stand for the latter two.
 
     Args:
         table: A frame, a path, or anything else.
         column: The name of a column of it, or anything else. ``FILE::COLUMN`` of the same file is a column of it too,
             which must not be among the features.
+        sample_weight: The same of the weights.
 
     Returns:
-        The other columns, the column (as a spec where ``table`` is a path, so that it may hold words), and a sentence
-        on the choice; the two as they are and an empty sentence where there is no such column.
+        The other columns, the column and the weights (as specs where ``table`` is a path, so that labels may be words),
+        and a sentence on the choice; all as they are and an empty sentence where the labels are no such column.
 
     Raises:
         SourceError: the table has no such column.
@@ -135,27 +136,31 @@ def split_table(table: Any, column: Any) -> tuple[Any, Any, str]:
 
     Example:
         >>> import pandas as pd
-        >>> rest, labels, note = split_table(pd.DataFrame({"size": [1.0, 2.0], "kind": ["a", "b"]}), "kind")
+        >>> rest, labels, _, note = split_table(pd.DataFrame({"size": [1.0, 2.0], "kind": ["a", "b"]}), "kind")
         >>> list(rest.columns), labels.tolist(), note
         (['size'], ['a', 'b'], "labels are the column 'kind', features the other columns")
     """
-    if not isinstance(column, str):
-        return table, column, ""
     if not is_path(table):
-        rest, labels = take_columns(table, labels=column)
-        taken = labels is not column
-        note = f"labels are the column {column!r}, features the other columns" if taken else ""
-        return rest, labels, note
+        rest, labels, weight = take_columns(
+            table, labels=column if isinstance(column, str) else None, sample_weight=sample_weight
+        )
+        if not isinstance(column, str):
+            return rest, column, weight, ""
+        note = f"labels are the column {column!r}, features the other columns" if labels is not column else ""
+        return rest, labels, weight, note
+    if not isinstance(column, str):
+        return table, column, sample_weight, ""
 
     path, key = split_spec(_spec(table))
     file, name = split_spec(column)
     same_file = os.path.exists(file) and os.path.exists(path) and os.path.samefile(file, path)
     if os.path.exists(file) and not (same_file and name is not None and key is None):
-        return table, column, ""
+        return table, column, sample_weight, ""
     if not (same_file or file_format(path).columns):
-        return table, column, ""
-    found = discover(path, x=key, y=column, test_rows=False)
-    return found.x, found.y, found.sentence.removesuffix(".")
+        return table, column, sample_weight, ""
+    named = _spec(sample_weight) if is_path(sample_weight) else None
+    found = discover(path, x=key, y=column, weight=named, test_rows=False)
+    return found.x, found.y, sample_weight if named is None else found.weight, found.sentence.removesuffix(".")
 
 
 def _opened(name: str, data: Any, X: Any) -> Any:

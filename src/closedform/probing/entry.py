@@ -103,8 +103,8 @@ def probe(
     started = time.perf_counter()
     asked = _Asked(l2, bias, _check_confidence(confidence), progress, _is_cross_entropy(criterion), seed)
     _check_task(task)
-    features, labels, chosen = split_table(features, labels)
-    test_features, test_labels, _ = split_table(test_features, test_labels)
+    features, labels, sample_weight, chosen = split_table(features, labels, sample_weight)
+    test_features, test_labels, *_ = split_table(test_features, test_labels)
     if not isinstance(features, Mapping):
         check_alignment(features=features, labels=labels, sample_weight=sample_weight)
     known = read_labels(labels, "labels", task, leading=leading_shape(features))
