@@ -3,7 +3,7 @@
 from closedform.rows.block import Block
 from closedform.rows.design import Design
 from closedform.rows.first_pass import scan_and_sum
-from closedform.rows.fold import Fold, SumFold
+from closedform.rows.fold import Fold, PeakedSumFold, SumFold
 from closedform.rows.norms import Scan, scan
 from closedform.rows.one_hot import OneHotRows
 from closedform.rows.source import Source
@@ -15,6 +15,7 @@ __all__ = [
     "Design",
     "Fold",
     "OneHotRows",
+    "PeakedSumFold",
     "Rows",
     "Scan",
     "Source",

@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from closedform.rows.block import Block, Extent
 
-__all__ = ["Fold", "Mergeable", "SumFold"]
+__all__ = ["Fold", "Mergeable", "PeakedSumFold", "SumFold"]
 
 
 class Mergeable(ABC):
@@ -84,3 +85,27 @@ class SumFold(Fold, ABC):
     def load_state(self, state: tuple[Tensor, ...]) -> None:
         for mine, theirs in zip(self.sums(), state, strict=True):
             mine.copy_(theirs)
+
+
+class PeakedSumFold(SumFold, ABC):
+    """Sums over rows beside the largest of some number that each row has.
+
+    Attributes:
+        peak: That largest number so far, ``(1,)``.
+    """
+
+    peak: Tensor
+
+    @override
+    def merge(self, other: Self) -> None:
+        super().merge(other)
+        self.peak = torch.maximum(self.peak, other.peak)
+
+    @override
+    def state(self) -> tuple[Tensor, ...]:
+        return *self.sums(), self.peak
+
+    @override
+    def load_state(self, state: tuple[Tensor, ...]) -> None:
+        super().load_state(state[:-1])
+        self.peak = state[-1]

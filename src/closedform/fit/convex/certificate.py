@@ -14,7 +14,7 @@ from closedform.fit.convex.passes import add_gram_, outputs_of
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses import Criterion
 from closedform.numerics.symmetric import mirror
-from closedform.rows import Block, SumFold
+from closedform.rows import Block, PeakedSumFold
 from closedform.rows.block import Extent
 from closedform.rows.columns import Columns
 from closedform.words.json_values import plain
@@ -119,7 +119,7 @@ class Proof:
 
 
 @final
-class _ProofSums(SumFold):
+class _ProofSums(PeakedSumFold):
     """Loss, sizes, gradient and bounds on its rounding, with lower bounds on the Hessian of each group of outputs.
 
     Args:
@@ -183,26 +183,12 @@ class _ProofSums(SumFold):
             add_gram_(self.grams[group], columns, block, least[:, group] * weight)
 
     @override
-    def merge(self, other: Self) -> None:
-        self.add_sums(other)
-        self.peak = torch.maximum(self.peak, other.peak)
-
-    @override
     def fresh(self) -> Self:
         return type(self)(self._criterion, self._columns, self._theta, self._groups, self._every)
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
         return self.numbers, self.gradient, self.errors, self.grams
-
-    @override
-    def state(self) -> tuple[Tensor, ...]:
-        return *self.sums(), self.peak
-
-    @override
-    def load_state(self, state: tuple[Tensor, ...]) -> None:
-        super().load_state(state[:-1])
-        self.peak = state[-1]
 
 
 def prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor, *, gram: Tensor | None = None) -> Proof:

@@ -17,7 +17,7 @@ from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses import Criterion
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.twofold import LOST, twofold_product
-from closedform.rows import Block, Design, SumFold
+from closedform.rows import Block, Design, PeakedSumFold
 from closedform.rows.block import Extent
 
 __all__ = ["Basis", "fits", "sharpened"]
@@ -166,7 +166,7 @@ def sharpened(
 
 
 @final
-class _Sums(SumFold):
+class _Sums(PeakedSumFold):
     """Loss, gradient and Hessian by coordinates, with the sizes of what rounding may have changed.
 
     Args:
@@ -271,11 +271,6 @@ class _Sums(SumFold):
                     self.hessian[:, output, :, other] += part
 
     @override
-    def merge(self, other: Self) -> None:
-        self.add_sums(other)
-        self.peak = torch.maximum(self.peak, other.peak)
-
-    @override
     def fresh(self) -> Self:
         return type(self)(
             self._problem, self._criterion, self._theta, self._lift, exactly=self._exactly, bound=self._bound
@@ -284,15 +279,6 @@ class _Sums(SumFold):
     @override
     def sums(self) -> tuple[Tensor, ...]:
         return self.numbers, self.gradient, self.errors, self.hessian
-
-    @override
-    def state(self) -> tuple[Tensor, ...]:
-        return *self.sums(), self.peak
-
-    @override
-    def load_state(self, state: tuple[Tensor, ...]) -> None:
-        super().load_state(state[:-1])
-        self.peak = state[-1]
 
 
 @final
