@@ -13,7 +13,7 @@ from closedform.rows.block import Block, Extent
 from closedform.rows.columns import Columns
 from closedform.rows.fold import SumFold
 from closedform.rows.folds import NormalEquations
-from closedform.rows.norms import Scan, check_weights, scan_of
+from closedform.rows.norms import Scan, scan_of, weights_of
 from closedform.rows.table import Rows
 
 __all__ = ["FirstSums", "scan_and_sum"]
@@ -61,9 +61,7 @@ class FirstSums(SumFold):
 
     @override
     def add(self, block: Block) -> None:
-        total, positive = float(block.X.shape[0]), block.X.shape[0]
-        if block.weight is not None:
-            total, positive = check_weights(block.weight, block.start)
+        total, positive = weights_of(block)
         self.weight_sum += total
         self.positive_rows += positive
         self.products.add(block)

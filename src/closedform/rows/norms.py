@@ -19,7 +19,7 @@ from closedform.rows.fold import Fold, SumFold
 from closedform.rows.table import Rows
 from closedform.words.errors import InputError, NonFiniteError
 
-__all__ = ["Scan", "check_finite", "check_weights", "scan", "scan_of"]
+__all__ = ["Scan", "check_finite", "check_weights", "scan", "scan_of", "weights_of"]
 
 #: Squares of norms above this have lost no digits to underflow.
 _SMALLEST_SQUARE = 1e-270
@@ -123,9 +123,7 @@ class _ColumnSquares(SumFold):
 
     @override
     def add(self, block: Block) -> None:
-        total, positive = float(block.X.shape[0]), block.X.shape[0]
-        if block.weight is not None:
-            total, positive = check_weights(block.weight, block.start)
+        total, positive = weights_of(block)
         self.weight_sum += total
         self.positive_rows += positive
 
@@ -179,6 +177,17 @@ def check_weights(weight: Tensor, start: int) -> tuple[float, int]:
             f"sample_weight holds {float(weight[row])} in row {start + row}; weights must be finite and not negative."
         )
     return float(weight.sum()), int((weight > 0).sum())
+
+
+def weights_of(block: Block) -> tuple[float, int]:
+    """Return the sum of the weights of a block, each 1 where it has none, and how many are positive.
+
+    Args:
+        block: Rows of a table.
+    """
+    if block.weight is None:
+        return float(block.X.shape[0]), block.X.shape[0]
+    return check_weights(block.weight, block.start)
 
 
 def _careful_norms(rows: Rows) -> Tensor:
