@@ -52,6 +52,21 @@ def test_layers_are_probed_written_and_recorded(folder: Path) -> None:
     assert torch.equal(tensors["weight"], result.solution.weight)
 
 
+def test_the_record_of_one_table_with_words_for_labels(folder: Path) -> None:
+    classes, values = np.array(["ant", "bee", "cat"])[np.load("codes.npy")], np.load("late.npy")
+    records = []
+    for order in (classes, classes[::-1]):
+        lines = [",".join([*map(repr, map(float, row)), kind]) for row, kind in zip(values, order, strict=True)]
+        names = ",".join([*(f"x{i}" for i in range(values.shape[1])), "kind"])
+        Path("table.csv").write_text("\n".join([names, *lines]))
+        text, _ = run("table.csv", "--labels", "kind", "--quiet", "--json", "-")
+        records.append(json.loads(text))
+    assert records[0]["file"] == "table.csv"
+    assert records[0]["keys"]["labels"] == "table.csv::kind"
+    assert records[0]["keys"]["X"].startswith("table.csv::x0,x1")
+    assert records[0]["data_hash"] != records[1]["data_hash"]
+
+
 def test_shards_are_one_table(folder: Path) -> None:
     text, _ = run("part_1.npy", "part_2.npy", "--labels", "codes.npy", "--quiet", "--json", "-")
     assert [layer["name"] for layer in json.loads(text)["layers"]] == ["features"]

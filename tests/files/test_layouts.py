@@ -202,6 +202,24 @@ def test_what_pandas_writes(tmp_path: Path, form: str, data_columns: bool, index
 
 
 @pytest.mark.parametrize("form", ["fixed", "table"])
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (pd.Index(["a", 1, 2, "d", "y"], dtype=object), "a,1,2,d"),
+        (pd.MultiIndex.from_tuples([*(("in", k) for k in "abcd"), ("y", "")]), "in.a,in.b,in.c,in.d"),
+        (pd.Index(["a", ("u", 1), 2.5, "d", "y"], dtype=object), "a,u.1,2.5,d"),
+    ],
+    ids=["numbered", "levels", "both"],
+)
+def test_names_that_pandas_pickles(tmp_path: Path, form: str, labels: Any, names: str) -> None:
+    pytest.importorskip("tables")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pd.DataFrame(np.c_[X, Y], columns=labels).to_hdf(tmp_path / "df.h5", key="df", format=form)
+    assert f"X = df[{names}] (40, 4), Y = df[y]" in is_right(tmp_path / "df.h5").sentence
+
+
+@pytest.mark.parametrize("form", ["fixed", "table"])
 def test_columns_of_a_pandas_store_that_are_no_numbers(tmp_path: Path, form: str) -> None:
     pytest.importorskip("tables")
     frame = pd.DataFrame(np.c_[X, Y], columns=list("abcdy"))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.csv
 import pytest
 
+import closedform as cf
 from closedform.files.discovery import discover
 from closedform.files.opening import open_source
 from closedform.words.errors import DataTypeError, InputError, SourceError
@@ -142,3 +146,26 @@ def test_lines_that_are_no_rows_are_told_from_damage(tmp_path: Path, text: str) 
     path.write_text(text)
     with pytest.raises(SourceError, match="Its lines do not all have the same columns: take titles, units, sums and"):
         open_source(path)
+
+
+def test_a_text_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[object] = []
+    read_csv = pyarrow.csv.read_csv
+    monkeypatch.setattr(
+        pyarrow.csv, "read_csv", lambda *given, **options: parsed.append(given) or read_csv(*given, **options)
+    )
+    table, labels = tmp_path / "table.csv", tmp_path / "labels.csv"
+    rows = np.c_[np.random.default_rng(0).standard_normal((60, 2)), np.arange(60) % 3]
+    table.write_text("a,b,kind\n" + "\n".join(f"{a},{b},{kind:.0f}" for a, b, kind in rows))
+    labels.write_text("kind\n" + "\n".join(f"{kind:.0f}" for kind in rows[:, 2]))
+    reads: list[tuple[Callable[[], Any], int]] = [
+        (lambda: cf.probe(table, "kind"), 1),
+        (lambda: cf.probe(rows[:, :2], labels), 1),
+        (lambda: cf.probe(table, "kind", test_features=table, test_labels="kind"), 1),
+        (lambda: cf.solve(table, "kind"), 1),
+        (lambda: (cf.solve(table, "kind"), cf.solve(table, "kind")), 2),
+    ]
+    for read, times in reads:
+        parsed.clear()
+        read()
+        assert len(parsed) == times

@@ -74,12 +74,21 @@ def test_what_torch_can_hold_is_not_copied() -> None:
         assert array_to_tensor(array, "X")[0].data_ptr() == array.ctypes.data
 
 
-def test_a_structured_array_names_the_call_that_makes_a_table() -> None:
-    records = np.array([(1.0, 2), (3.0, 4), (5.0, 9)], dtype=[("a", "f8"), ("b", "i4")])
-    with pytest.raises(DataTypeError, match="structured_to_unstructured"):
-        cf.solve(records, [1.0, 2.0, 3.0])
+def test_records_are_the_table_of_their_fields() -> None:
+    kinds = [("a", "f8"), ("b", "i4"), ("c", "f4", (2,))]
+    records = np.array([(1.0, 2, (3, 4)), (3.0, 4, (1, 9)), (5.0, 9, (2, 6))], dtype=kinds)
     table = structured_to_unstructured(records)
-    assert cf.solve(table, table[:, 0]).weight.round(decimals=12).tolist() == [[1.0, 0.0]]
+    assert torch.equal(cf.solve(records, table[:, 0]).weight, cf.solve(table, table[:, 0]).weight)
+    assert "(a, b, c[0], c[1])" in str(cf.solve(records, table[:, 0]))
+    masked = np.ma.array(records[["a", "b"]], mask=[(False, False), (False, True), (False, False)])
+    for data, error, message in [
+        (masked, InputError, r"column 'b' of X has a missing value, first in row 1"),
+        (np.array([("u", 1.0)], dtype=[("word", "U1"), ("b", "f8")]), DataTypeError, r"column 'word' of X holds <U1"),
+        (np.array([((1,), 1.0)], dtype=[("in", [("u", "i4")]), ("b", "f8")]), DataTypeError, r"'in' of X .* record"),
+        (records[:, None], DataTypeError, "structured_to_unstructured"),
+    ]:
+        with pytest.raises(error, match=message):
+            as_tensor(data, "X")
 
 
 class Exporter:

@@ -22,7 +22,11 @@ KINDS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "polars": pl.from_pandas,
     "lazy": lambda frame: pl.from_pandas(frame).lazy(),
     "arrow": pa.Table.from_pandas,
+    "records": lambda frame: frame.to_records(index=False),
+    "fields": lambda frame: frame.to_records(index=False).view(np.ndarray),
 }
+#: Those whose columns do not know what they are called.
+NAMELESS = ("arrow", "records", "fields")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,7 @@ def test_a_column_is_the_target_and_the_others_are_features(kind: str, frame: pd
     sol = cf.solve(table, "price", bias=True, sample_weight="weight")
     torch.testing.assert_close(sol.weight, wanted.weight, rtol=1e-12, atol=0)
     torch.testing.assert_close(sol.bias, wanted.bias, rtol=1e-12, atol=0)
-    # A column of Arrow has no name of its own.
-    assert "(size, rooms, age) with a bias -> 1 target" + " (price)" * (kind != "arrow") in str(sol)
+    assert "(size, rooms, age) with a bias -> 1 target" + " (price)" * (kind not in NAMELESS) in str(sol)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,6 +106,23 @@ def test_names_that_are_none(frame: pd.DataFrame) -> None:
 def test_a_column_that_is_taken_twice_by_name_is_taken_whole() -> None:
     table = pd.DataFrame([[1.0, 2.0, 3.0], [2.0, 3.0, 5.0]], columns=["a", "y", "y"])
     assert cf.solve(table, "y").weight.shape == (2, 1)
+
+
+def test_columns_of_several_levels_and_numbered_ones() -> None:
+    numbers = np.random.default_rng(0).standard_normal((9, 3))
+    levels = pd.MultiIndex.from_tuples([("in", "a"), ("in", "b"), ("out", "y")])
+    best = cf.solve(numbers[:, :2], numbers[:, 2]).weight
+    for name in (("out", "y"), "out.y", "out", ["out"]):
+        sol = cf.solve(pd.DataFrame(numbers, columns=levels), name)
+        assert torch.equal(sol.weight, best)
+        assert "(in.a, in.b) without a bias -> 1 target (out.y)" in str(sol)
+    frame = pd.DataFrame(numbers, columns=levels[:2].append(pd.MultiIndex.from_tuples([("y", "")])))
+    assert "(in.a, in.b) without a bias -> 1 target (y)" in str(cf.solve(frame, "y"))
+    for label in (2, np.int64(2), "2"):
+        assert torch.equal(cf.solve(pd.DataFrame(numbers), label).weight, best)
+    for label, data in ((3, pd.DataFrame(numbers)), (2, numbers)):
+        with pytest.raises(InputError, match=r"Y is 3, which is no column of X \(0, 1, 2\)|Y has shape \(\)"):
+            cf.solve(data, label)
 
 
 def test_files_beside_a_frame(frame: pd.DataFrame, tmp_path: Any) -> None:

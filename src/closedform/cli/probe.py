@@ -12,6 +12,7 @@ from closedform.cli.options import JsonFile, Memory, PageFile, Quiet, Weight
 if TYPE_CHECKING:
     from closedform.cli.output import OutputFile, Screen
     from closedform.probing.result import Probe
+    from closedform.rows.source import Source
 
 __all__ = ["probe_command"]
 
@@ -97,7 +98,6 @@ def probe_command(
     from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
     from closedform.cli.showing import page_output, write_page
-    from closedform.files import open_source
     from closedform.probing.entry import probe
 
     layer = None if out is None else OutputFile(out, "--out", (".safetensors",))
@@ -131,7 +131,8 @@ def probe_command(
     if layer is not None:
         _write_layer(result, layer, screen)
     if data is not None:
-        screen.write(data, json_record(context, result.to_dict(), data=[open_source(file) for file in features]))
+        tables, keys = _what_was_read(features, labels, task)
+        screen.write(data, json_record(context, result.to_dict(), data=tables, keys=keys))
     raise typer.Exit(0 if result.outcome.certified else 1)
 
 
@@ -147,6 +148,28 @@ def _check_packages(layer: OutputFile | None, image: OutputFile | None) -> None:
         raise MissingExtraError("safetensors", "files", "--out")
     if image is not None and find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "report", "--plot")
+
+
+def _what_was_read(features: list[str], labels: str, task: str | None) -> tuple[list[Source], dict[str, str]]:
+    """Return the tables of features and the labels, and where each is from: the features without a column of labels."""
+    import torch
+
+    from closedform.files import open_source, parsed_once, split_table
+    from closedform.probing.labels import read_labels
+    from closedform.rows.tensors import TensorSource
+
+    with parsed_once():
+        chosen, column, *_ = split_table(_one_or_many(features), labels)
+        specs = [chosen] if isinstance(chosen, str) else list(chosen)
+        tables = [open_source(spec) for spec in specs]
+        known = read_labels(column, "labels", task)
+    values = known.values
+    if values is None:
+        words = "\n".join(map(str, known.names.tolist()))
+        values = torch.frombuffer(bytearray(words.encode()), dtype=torch.uint8)
+    names = ["X"] if len(specs) == 1 else [f"X[{place}]" for place in range(len(specs))]
+    keys = dict(zip(names, specs, strict=True))
+    return [*tables, TensorSource(values, "labels")], {**keys, "labels": column}
 
 
 def _one_or_many(files: list[str]) -> str | list[str]:

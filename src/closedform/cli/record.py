@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from closedform.cli.output import json_bytes
 from closedform.cli.sources import data_hash
+from closedform.files.specs import split_spec
 
 if TYPE_CHECKING:
     import typer
@@ -48,6 +50,7 @@ def json_record(
     *,
     tables: Tables | None = None,
     data: Sequence[Source] = (),
+    keys: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return the JSON of a command: how it was made, then its results, all at the top.
 
@@ -56,16 +59,18 @@ def json_record(
         results: What it found.
         tables: The tables it read, where it read any from files.
         data: What it read instead.
+        keys: Which file or ``FILE::KEY`` is what, of data that are from files.
     """
     read = list(data) if tables is None else tables.all()
-    files = [] if tables is None else tables.file.split("\n")
+    named = {os.fspath(split_spec(spec)[0]): None for spec in (keys or {}).values()}
+    files = list(named) if tables is None else tables.file.split("\n")
     return json_bytes(
         {
             "schema_version": _SCHEMA_VERSION,
             "command": context.info_name,
             "versions": installed_versions(),
             "file": files[0] if len(files) == 1 else files or None,
-            "keys": {} if tables is None else tables.keys,
+            "keys": keys or {} if tables is None else tables.keys,
             "options": {name: value for name, value in context.params.items() if name not in _FILES},
             # That of one part would be taken for that of the whole.
             "data_hash": data_hash(read) if tables is None or tables.parts == 1 else None,

@@ -85,6 +85,7 @@ def open_tables(
         SourceError: a file or a key that is not there, or more than one reading of the file.
         InputError: the features are named twice.
     """
+    from closedform.files import parsed_once
     from closedform.files.discovery import discover
     from closedform.files.opening import open_source
     from closedform.files.paths import check_memory
@@ -94,27 +95,31 @@ def open_tables(
     if key is not None and x is not None:
         raise InputError(f"the features are named twice, by {file} and by --x {x}; drop one.")
     x = key if x is None else x
-    found = discover(path, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight, test_rows=test_rows)
-    screen.aside(found.sentence)
-
     part = (0, 1) if job is None else (job.rank, job.size)
     share = _SHARE if job is None else _SHARE / job.neighbours
 
-    def opened(spec: str | None, part: tuple[int, int] = (0, 1)) -> Source | None:
-        return None if spec is None else open_source(spec, memory_share=share, part=part)
+    def opened(spec: str, part: tuple[int, int] = (0, 1)) -> Source:
+        return open_source(spec, memory_share=share, part=part)
 
-    X, Y = open_source(found.x, memory_share=share, part=part), open_source(found.y, memory_share=share, part=part)
-    if part == (0, 1):
-        check_memory(X)
+    with parsed_once():
+        found = discover(path, x=x, y=y, x_test=x_test, y_test=y_test, weight=weight, test_rows=test_rows)
+        screen.aside(found.sentence)
+
+        X, Y = opened(found.x, part), opened(found.y, part)
+        if part == (0, 1):
+            check_memory(X)
+        X_test, Y_test = (None if spec is None else opened(spec) for spec in (found.x_test, found.y_test))
+        row_weight = None if found.weight is None else opened(found.weight, part)
+
     keys = {"X": found.x, "Y": found.y, "X_test": found.x_test, "Y_test": found.y_test, "weight": found.weight}
     options = (("--x", x), ("--y", y), ("--weight", weight))
     typed = tuple(word for option, value in options if value is not None for word in (option, value))
     return Tables(
         X=X,
         Y=Y,
-        X_test=opened(found.x_test),
-        Y_test=opened(found.y_test),
-        weight=opened(found.weight, part),
+        X_test=X_test,
+        Y_test=Y_test,
+        weight=row_weight,
         file=str(path),
         keys=keys,
         options=typed,

@@ -15,6 +15,8 @@ import io
 import lzma
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,7 +31,7 @@ from closedform.files.formats import Entry, FileFormat, FileSource, import_extra
 from closedform.words.errors import SourceError
 from closedform.words.text import printable
 
-__all__ = ["CsvFormat", "CsvSource", "looks_like_table"]
+__all__ = ["CsvFormat", "CsvSource", "looks_like_table", "parsed_once"]
 
 _TITLE = "CSV"
 #: Bytes of a file that tell how it is written.
@@ -43,6 +45,26 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 #: The line above a table with which spreadsheets say what separates its columns.
 _DECLARED = re.compile(r"sep=(.)", re.IGNORECASE)
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+#: The texts that were parsed within :func:`parsed_once`, with their notes.
+_parsed: ContextVar[dict[Path, tuple[Any, tuple[str, ...]]] | None] = ContextVar("parsed", default=None)
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Parse each text only once within, however often its names, words and numbers are asked for, and then let it go.
+
+    Example:
+        >>> with parsed_once():
+        ...     pass  # files are looked into and opened here
+    """
+    outer = _parsed.get()
+    token = _parsed.set({} if outer is None else outer)
+    try:
+        yield
+    finally:
+        _parsed.reset(token)
 
 
 @final
@@ -212,6 +234,16 @@ def _decimal(path: Path, separator: str, rows: list[list[str]]) -> str:
 
 
 def _read_csv(path: Path, budget: int | None) -> tuple[Any, tuple[str, ...]]:
+    """Return the rows of a text as an Arrow table, and notes on how it was read."""
+    known = _parsed.get()
+    if known is None:
+        return _parse(path, budget)
+    if path not in known:
+        known[path] = _parse(path, budget)
+    return known[path]
+
+
+def _parse(path: Path, budget: int | None) -> tuple[Any, tuple[str, ...]]:
     """Parse a text; its rows as an Arrow table, and notes on how it was read.
 
     Raises:

@@ -2,13 +2,12 @@
 
 The layouts are those that pandas (``pandas.io.pytables``, of 0.15.2 and later) and AnnData (its on-disk
 specification) document. pandas itself is not asked: PyTables unpickles attributes, and no pickle of a file is ever
-loaded here. Names that are pickled are taken out of it as text, by a reader that builds no objects.
+loaded here. Names that are pickled are read by a reader that builds no objects.
 """
 
 from __future__ import annotations
 
 import math
-import pickletools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import numpy as np
 
 from closedform.files.formats import LABEL, Entry
 from closedform.files.hdf5_walk import attribute
+from closedform.files.plain_pickles import read_plain_pickle
+from closedform.rows.labels import label_text
 from closedform.words.errors import InputError, SourceError
 
 __all__ = ["Column", "Frame", "find_frame", "read_columns", "read_labels"]
@@ -158,7 +159,7 @@ def _fixed(group: Any) -> tuple[_Columns, int]:
 
 
 def _axis(group: Any, axis: str) -> list[str]:
-    """Return the labels along an axis as text; empty where they are pickled objects."""
+    """Return the labels along an axis as text; empty where they are objects of which nothing can be known."""
     if axis in group:
         return _labels(group[axis])
     levels = int(group.attrs.get(f"{axis}_nlevels", 0))
@@ -166,12 +167,14 @@ def _axis(group: Any, axis: str) -> list[str]:
     for level in range(levels):
         labels = _labels(group[f"{axis}_level{level}"])
         parts.append([labels[code] for code in group[f"{axis}_label{level}"][()]])
-    return [".".join(names) for names in zip(*parts, strict=True)]
+    return [label_text(names) for names in zip(*parts, strict=True)]
 
 
 def _labels(dataset: Any) -> list[str]:
     if dataset.dtype.kind == "O":
-        return []
+        # PyTables pickles an array of mixed labels as a whole, into the bytes of one row.
+        row = dataset[0] if dataset.shape == (1,) else None
+        return _names(read_plain_pickle(row.tobytes())) if isinstance(row, np.ndarray) else []
     encoding = attribute(dataset.parent, "encoding") or "utf-8"
     values = dataset[()].tolist()
     return [value.decode(encoding, "replace") if isinstance(value, bytes) else str(value) for value in values]
@@ -179,7 +182,7 @@ def _labels(dataset: Any) -> list[str]:
 
 def _series(group: Any) -> tuple[_Columns, int]:
     values = group["values"]
-    names = _pickled_names(group.attrs.get("name"))
+    names = _names(_pickled(group.attrs.get("name")))
     name = names[0] if names else group.name.rsplit("/", 1)[-1]
     meaning = _meaning(attribute(values, "value_type"))
     numeric = _is_number(values.dtype) and not meaning
@@ -195,15 +198,19 @@ def _appendable(group: Any) -> tuple[_Columns, int]:
     """The table layout of pandas: one compound data set, whose blocks of columns are named by its attributes."""
     table = group["table"]
     attrs = table.attrs
-    labels = {"index", *_pickled_names(group.attrs.get("index_cols")), *_pickled_names(group.attrs.get("levels"))}
+    labels = {
+        "index",
+        *_names(_second(_pickled(group.attrs.get("index_cols")))),
+        *_names(_pickled(group.attrs.get("levels"))),
+    }
     found: _Columns = []
     for field, column in _fields(table, "table"):
         # pandas writes the word itself; it is pickled where the attribute is one of PyTables' own.
         meta = f"{field}_meta"
-        category = attribute(table, meta) == "category" or "category" in _pickled_names(attrs.get(meta))
+        category = "category" in (attribute(table, meta), _pickled(attrs.get(meta)))
         meaning = "category" if category else _meaning(attribute(table, f"{field}_dtype"))
         numeric = column.numeric and not meaning
-        names = _pickled_names(attrs.get(f"{field}_kind"))
+        names = _names(_pickled(attrs.get(f"{field}_kind")))
         block = re.fullmatch(r"values_block_\d+", field) is not None
         if not block or len(names) != column.width:
             names = [f"{field}_{i}" for i in range(column.width)] if block else [field]
@@ -213,23 +220,28 @@ def _appendable(group: Any) -> tuple[_Columns, int]:
             label = field in labels
             found.append((name, Column("table", field, place, column.dtype, step, numeric, label, meaning=meaning)))
 
-    place_of = {name: i for i, name in enumerate(_pickled_names(group.attrs.get("non_index_axes"))[1:])}
+    place_of = {name: i for i, name in enumerate(_names(_second(_pickled(group.attrs.get("non_index_axes")))))}
     found.sort(key=lambda pair: place_of.get(pair[0], len(place_of)))
     return found, table.shape[0]
 
 
-def _pickled_names(value: Any) -> list[str]:
-    """Return the texts and numbers inside a pickle, in order, without unpickling it."""
-    if value is None or not isinstance(value, bytes | np.bytes_):
-        return []
-    names = []
-    try:
-        for opcode, argument, _ in pickletools.genops(bytes(value)):
-            if "UNICODE" in opcode.name or opcode.name in ("INT", "BININT", "BININT1", "BININT2", "LONG"):
-                names.append(str(argument))
-    except ValueError:
-        return []
-    return names
+def _pickled(value: Any) -> Any:
+    """Return what an attribute of PyTables holds, where it is a pickle of texts and numbers; else None."""
+    return read_plain_pickle(bytes(value)) if isinstance(value, bytes | np.bytes_) else None
+
+
+def _names(labels: Any) -> list[str]:
+    """Return the names of labels: of one, of several in a list; none where they are anything else."""
+    found = labels if isinstance(labels, list) else [] if labels is None else [labels]
+    levels = [label if isinstance(label, tuple) else (label,) for label in found]
+    plain = all(isinstance(part, str | int | float) for parts in levels for part in parts)
+    return [label_text(parts) for parts in levels] if plain else []
+
+
+def _second(pairs: Any) -> Any:
+    """Return the second item of the first of some pairs, as pandas describes an axis by its number and its names."""
+    first = pairs[0] if isinstance(pairs, list) and pairs else None
+    return first[1] if isinstance(first, tuple | list) and len(first) == 2 else None
 
 
 def _anndata(h5py: Any, group: Any) -> tuple[_Columns, int]:

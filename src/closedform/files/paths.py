@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, final
 
 from closedform.engine.capacity import available_memory
+from closedform.files.csv_files import parsed_once
 from closedform.files.discovery import discover
 from closedform.files.opening import open_source
 from closedform.files.recognition import file_format, known_endings
@@ -77,6 +78,7 @@ def _spec(data: DataPath) -> str:
     return os.fspath(data) if isinstance(data, str | os.PathLike) else join_files(data)
 
 
+@parsed_once()
 def open_problem(X: Any, Y: Any, sample_weight: Any = None) -> OpenedData:
     """Open the arguments of a fit that are paths, and take those that name columns out of their frame.
 

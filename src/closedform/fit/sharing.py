@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -22,7 +23,7 @@ from closedform.words.errors import InputError
 __all__ = ["agreed_request", "open_rows", "traffic_of"]
 
 #: What may name files, or columns of a frame.
-_NAMES = (str, os.PathLike, list, tuple)
+_NAMES = (str, os.PathLike, list, tuple, int, np.integer)
 
 
 def open_rows(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from closedform.engine.tracing import untraced
-from closedform.files import open_data, split_table
+from closedform.files import open_data, parsed_once, split_table
 from closedform.fit.path import RidgePath, cross_entropy_path, ridge_path
 from closedform.fit.request import Watcher
 from closedform.losses import criterion_by_name, is_squared_error
@@ -103,23 +103,25 @@ def probe(
     started = time.perf_counter()
     asked = _Asked(l2, bias, _check_confidence(confidence), progress, _is_cross_entropy(criterion), seed)
     _check_task(task)
-    features, labels, sample_weight, chosen = split_table(features, labels, sample_weight)
-    test_features, test_labels, *_ = split_table(test_features, test_labels)
-    if not isinstance(features, Mapping):
-        check_alignment(features=features, labels=labels, sample_weight=sample_weight)
-    known = read_labels(labels, "labels", task, leading=leading_shape(features))
-    layers = open_layers(features, known.count)
-    weight = _read_weight(sample_weight, known.count)
+    held_out = test_features is None and test_labels is None
+    with parsed_once():
+        features, labels, sample_weight, chosen = split_table(features, labels, sample_weight)
+        test_features, test_labels, *_ = split_table(test_features, test_labels)
+        if not isinstance(features, Mapping):
+            check_alignment(features=features, labels=labels, sample_weight=sample_weight)
+        known = read_labels(labels, "labels", task, leading=leading_shape(features))
+        layers = open_layers(features, known.count)
+        weight = _read_weight(sample_weight, known.count)
+        given = None if held_out else _given_test(test_features, test_labels, known, layers)
 
-    if test_features is None and test_labels is None:
+    if given is None:
         rows, kept_out = split_rows(known.count, _codes(known), check_share(test_size), check_seed(seed))
         train, test = ({name: rows_of(source, part) for name, source in layers.items()} for part in (rows, kept_out))
         truth, known = known.take(kept_out), known.take(rows)
         weight = None if weight is None else weight[rows]
         note = f"{plural(len(kept_out), 'row')} held out to judge by (test_size={test_size:g}, seed={seed})"
     else:
-        train, (test, truth) = layers, _given_test(test_features, test_labels, known, layers)
-        note = ""
+        train, (test, truth), note = layers, given, ""
 
     targets = _targets(known, truth, class_weight, weight)
     found = tuple(_fit(name, source, test[name], targets, asked) for name, source in train.items())

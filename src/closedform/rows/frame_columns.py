@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from closedform.rows.labels import index_columns
+import numpy as np
+
+from closedform.rows.labels import index_columns, label_text
 from closedform.words.errors import DataTypeError, InputError
 
 __all__ = ["take_columns"]
@@ -19,11 +22,14 @@ _LISTED = 8
 def take_columns(X: Any, **wanted: Any) -> tuple[Any, ...]:
     """Take the arguments that name columns of a frame out of it: the features are its other columns.
 
-    A string names a column, a list of strings several. What is no column of the frame may still be a path to a file
-    that exists; anything else is handed back as it is.
+    A string names a column, a list of strings several; of a column with several levels also its tuple, its levels
+    joined by dots, and the first level for all columns under it; and of columns that are called by integers also the
+    integer. What is no column of the frame may still be a path to a file that exists; anything else is handed back as
+    it is.
 
     Args:
-        X: A frame of pandas, Polars, Arrow or Dask, ``(rows, columns)``, or any other data, which have no columns.
+        X: A frame of pandas, Polars, Arrow or Dask, ``(rows, columns)``, an array of records ``(rows,)``, whose fields
+            are columns, or any other data, which have no columns.
         **wanted: The other arguments of a fit, as the user gave them.
 
     Returns:
@@ -46,29 +52,49 @@ def take_columns(X: Any, **wanted: Any) -> tuple[Any, ...]:
     if _is(X, "polars", "LazyFrame"):
         X = X.collect()
 
-    taken: dict[str, Any] = {}
+    taken: dict[str, tuple[list[int], bool]] = {}
     for name, value in wanted.items():
         if not _is_name(value):
             continue
-        names = [value] if isinstance(value, str) else list(value)
-        unknown = [each for each in names if each not in labels]
+        several = isinstance(value, list | tuple) and value not in labels
+        names = list(value) if several else [value]
+        places = [_places(each, labels) for each in names]
+        unknown = [each for each, found in zip(names, places, strict=True) if not found]
         if not unknown:
-            taken[name] = value
-        elif not os.path.exists(unknown[0].partition("::")[0]):
+            taken[name] = [place for found in places for place in found], several or len(places[0]) > 1
+        elif not (isinstance(unknown[0], str) and os.path.exists(unknown[0].partition("::")[0])):
             raise InputError(_unknown(name, unknown[0], labels))
 
-    used = {each for value in taken.values() for each in ([value] if isinstance(value, str) else value)}
-    rest = [label for label in labels if not (isinstance(label, str) and label in used)]
+    used = {place for places, _ in taken.values() for place in places}
+    rest = [place for place in range(len(labels)) if place not in used]
     if not rest:
         raise InputError(f"X has the columns {_listed(labels)}, and all of them are asked for otherwise: none is left.")
-    features = _choose(X, rest, labels) if taken else X
-    return features, *(_choose(X, taken[name], labels) if name in taken else value for name, value in wanted.items())
+    features = _choose(X, rest, labels, several=True) if taken else X
+    return features, *(
+        _choose(X, taken[name][0], labels, several=taken[name][1]) if name in taken else value
+        for name, value in wanted.items()
+    )
 
 
 def _is_name(value: Any) -> bool:
     if isinstance(value, str):
         return True
+    if isinstance(value, int | np.integer):
+        return not isinstance(value, bool)
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _places(name: Any, labels: list[Any]) -> list[int]:
+    """Return the columns that a name means: more than one where labels repeat or have several levels; none if none."""
+    ways: tuple[Callable[[Any], bool], ...] = (
+        lambda label: type(label) is not bool and bool(label == name),
+        lambda label: label_text(label) == name,
+        lambda label: isinstance(label, tuple) and label[0] == name,
+    )
+    for means in ways:
+        if found := [place for place, label in enumerate(labels) if means(label)]:
+            return found
+    return []
 
 
 def _is(data: Any, package: str, *kinds: str) -> bool:
@@ -83,6 +109,8 @@ def _labels(data: Any) -> list[Any] | None:
     Raises:
         DataTypeError: a query of Polars that fails.
     """
+    if isinstance(data, np.ndarray):
+        return list(data.dtype.names) if data.dtype.names and data.ndim == 1 else None
     if _is(data, "pandas", "DataFrame") or _is(data, "dask.dataframe", "DataFrame"):
         return list(data.columns)
     if _is(data, "polars", "DataFrame", "LazyFrame"):
@@ -96,26 +124,27 @@ def _labels(data: Any) -> list[Any] | None:
     return None
 
 
-def _choose(data: Any, names: Any, labels: list[Any]) -> Any:
-    """Return one column where ``names`` is a string, and a frame of several where it is a list."""
-    if _is(data, "pandas", "DataFrame") and len(set(labels)) < len(labels):
-        # Labels may repeat, and a label then means every column of that name.
-        wanted = [names] if isinstance(names, str) else names
-        return data.iloc[:, [place for place, label in enumerate(labels) if label in wanted]]
+def _choose(data: Any, places: list[int], labels: list[Any], *, several: bool) -> Any:
+    """Return one column, or a frame of several."""
+    if _is(data, "pandas", "DataFrame"):
+        # By position: labels may repeat.
+        return data.iloc[:, places if several else places[0]]
+    names = [labels[place] for place in places]
+    if not several:
+        return data.column(names[0]) if _is(data, "pyarrow", "Table", "RecordBatch") else data[names[0]]
     if _is(data, "pyarrow", "Table", "RecordBatch"):
         # The index goes along, by which rows are aligned.
-        kept = [] if isinstance(names, str) else sorted(index_columns(data.schema))
-        return data.column(names) if isinstance(names, str) else data.select([*names, *kept])
-    return data[names if isinstance(names, str) else list(names)]
+        return data.select([*names, *sorted(index_columns(data.schema))])
+    return data[names]
 
 
-def _unknown(name: str, value: str, labels: list[Any]) -> str:
-    texts = [str(label) for label in labels]
-    near = difflib.get_close_matches(value, texts, n=1)
+def _unknown(name: str, value: Any, labels: list[Any]) -> str:
+    texts = [label_text(label) for label in labels]
+    near = difflib.get_close_matches(str(value), texts, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{name} is {value!r}, which is no column of X ({_listed(labels)}) and no file.{hint}"
 
 
 def _listed(labels: list[Any]) -> str:
     more = f", ... {len(labels) - _LISTED:,} more" if len(labels) > _LISTED else ""
-    return ", ".join(map(str, labels[:_LISTED])) + more
+    return ", ".join(map(label_text, labels[:_LISTED])) + more

@@ -1,7 +1,8 @@
-"""Frames and columns of pandas, Polars and Arrow as torch tensors."""
+"""Frames and columns of pandas, Polars and Arrow, and arrays of records, as torch tensors."""
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any, final
@@ -37,7 +38,8 @@ def frame_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | No
 
     Args:
         data: A pandas or Polars frame or series (subclasses too), a pandas index or extension array, a Polars lazy
-            frame, or anything that exports itself by Arrow's C interface: tables, record batches, arrays.
+            frame, an array of records ``(rows,)``, or anything that exports itself by Arrow's C interface: tables,
+            record batches, arrays.
         name: What the user calls it, for messages.
 
     Returns:
@@ -54,6 +56,8 @@ def frame_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | No
         >>> frame_to_tensor([1.0], "X") is None
         True
     """
+    if isinstance(data, np.ndarray):
+        return _records_to_tensor(data, name) if data.dtype.names and data.ndim == 1 else None
     pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
     if pandas is not None:
         if isinstance(data, (pandas.DataFrame, pandas.Series)):
@@ -67,6 +71,21 @@ def frame_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]] | No
     if hasattr(type(data), "__arrow_c_stream__") or hasattr(type(data), "__arrow_c_array__"):
         return _arrow_to_tensor(data, name)
     return None
+
+
+def _records_to_tensor(data: np.ndarray[Any, Any], name: str) -> tuple[Tensor, tuple[str, ...]]:
+    columns = []
+    for label in data.dtype.names or ():
+        values = data[label]
+        if values.dtype.kind not in "fiub":
+            kind = "record" if values.dtype.names else values.dtype
+            raise DataTypeError(f"column {label!r} of {name} holds {kind} values; {_remedy(name)}.")
+        if np.ma.is_masked(values):
+            raise InputError(_missing(label, name, int(np.argwhere(np.ma.getmaskarray(values))[0][0])))
+        values = np.asarray(values)
+        wide = values.reshape(len(values), math.prod(values.shape[1:])) if values.ndim > 1 else values
+        columns.append(_Column(label, str(values.dtype), wide))
+    return _stack(columns, name, single=False)
 
 
 def _pandas_to_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:

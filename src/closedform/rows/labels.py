@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from bisect import bisect
 from collections.abc import Callable
@@ -15,7 +16,15 @@ import torch
 from closedform.words.errors import InputError
 from closedform.words.text import printable
 
-__all__ = ["RowLabels", "check_alignment", "check_columns", "check_names", "column_names", "index_columns"]
+__all__ = [
+    "RowLabels",
+    "check_alignment",
+    "check_columns",
+    "check_names",
+    "column_names",
+    "index_columns",
+    "label_text",
+]
 
 
 @final
@@ -184,9 +193,9 @@ def check_names(name: str, shown: tuple[str, ...] | None, wanted: tuple[str, ...
 def column_names(data: Any) -> tuple[str, ...] | None:
     """Return what the columns of a table are called, or None where they have no names.
 
-    Names are those of a pandas, Polars or Arrow frame, the name of a series, and the coordinate of the last dimension
-    of an xarray array. Columns that are only counted (the default of pandas) have none. A column of lists of k numbers
-    is k columns. Nothing is read but the names.
+    Names are those of a pandas, Polars or Arrow frame, the name of a series, the fields of an array of records, and
+    the coordinate of the last dimension of an xarray array. Columns that are only counted (the default of pandas) have
+    none. A column of lists of k numbers is k columns. Nothing is read but the names.
 
     Args:
         data: A table as the user gave it.
@@ -201,12 +210,26 @@ def column_names(data: Any) -> tuple[str, ...] | None:
         >>> column_names(pd.DataFrame([[1.0, 2.0]])) is None
         True
     """
-    named = _pandas_names(data) or _polars_names(data) or _arrow_names(data) or _xarray_names(data)
+    named = (
+        _record_names(data) or _pandas_names(data) or _polars_names(data) or _arrow_names(data) or _xarray_names(data)
+    )
     if named is None:
         return None
     return tuple(
         name if width is None else f"{name}[{position}]" for name, width in named for position in range(width or 1)
     )
+
+
+def label_text(label: Any) -> str:
+    """Return the label of a column as one text; those of several levels are joined by dots, empty ones left out.
+
+    Example:
+        >>> label_text(("size", "width")), label_text(("price", "")), label_text(3)
+        ('size.width', 'price', '3')
+    """
+    if not isinstance(label, tuple):
+        return str(label)
+    return ".".join(filter(None, map(str, label)))
 
 
 def index_columns(schema: Any) -> set[str]:
@@ -233,15 +256,22 @@ def index_columns(schema: Any) -> set[str]:
 _Named = list[tuple[str, int | None]]
 
 
+def _record_names(data: Any) -> _Named | None:
+    if not isinstance(data, np.ndarray) or data.dtype.names is None or data.ndim != 1:
+        return None
+    fields = [(name, data.dtype[name].shape) for name in data.dtype.names]
+    return [(name, math.prod(shape) if shape else None) for name, shape in fields]
+
+
 def _pandas_names(data: Any) -> _Named | None:
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(data, (pandas.DataFrame, pandas.Series)):
         return None
     if isinstance(data, pandas.Series):
-        return None if data.name is None else [(_text(data.name), None)]
+        return None if data.name is None else [(label_text(data.name), None)]
     if isinstance(data.columns, pandas.RangeIndex):
         return None
-    return [(_text(label), None) for label in data.columns]
+    return [(label_text(label), None) for label in data.columns]
 
 
 def _polars_names(data: Any) -> _Named | None:
@@ -286,11 +316,6 @@ def _xarray_names(data: Any) -> _Named | None:
     if xarray is None or not isinstance(data, xarray.DataArray):
         return None
     if data.ndim < 2:
-        return None if data.name is None else [(_text(data.name), None)]
+        return None if data.name is None else [(label_text(data.name), None)]
     labels = data.indexes.get(data.dims[-1])
-    return None if labels is None else [(_text(label), None) for label in labels]
-
-
-def _text(label: Any) -> str:
-    """Return a label as one text; those of several levels are joined by dots."""
-    return ".".join(map(str, label)) if isinstance(label, tuple) else str(label)
+    return None if labels is None else [(label_text(label), None) for label in labels]

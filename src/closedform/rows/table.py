@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -290,7 +289,7 @@ def _as_source(data: Any, name: str) -> Source:
 
 
 def _printable_names(data: Any) -> tuple[str, ...] | None:
-    names = None if isinstance(data, Tensor | np.ndarray) else column_names(data)
+    names = None if isinstance(data, Tensor) else column_names(data)
     return None if names is None else tuple(map(printable, names))
 
 

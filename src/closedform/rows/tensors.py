@@ -144,7 +144,7 @@ def as_tensor(data: Any, name: str) -> tuple[Tensor, tuple[str, ...]]:
         if isinstance(data, Tensor):
             tensor = _ordinary(data, name)
         elif isinstance(data, np.ndarray):
-            tensor, notes = array_to_tensor(data, name)
+            tensor, notes = frame_to_tensor(data, name) or array_to_tensor(data, name)
         else:
             tensor, notes = _foreign(data, name)
         if tensor.dtype is torch.int64 and _rounds(tensor):
