@@ -342,6 +342,23 @@ def test_no_file_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         open_source(tmp_path / "x.npy")
 
 
+def test_a_folder_of_tables_that_cannot_be_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", ".hidden"):
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "x.parquet", X)
+    assert open_source(tmp_path).shape[0] == 2 * len(X)
+    scandir = os.scandir
+
+    def vanished(path: Any) -> Any:
+        if Path(path).name == "b":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanished)
+    with pytest.raises(SourceError, match=r"cannot be read whole: .*b \(No such file or directory\)"):
+        open_source(tmp_path)
+
+
 def test_paths_that_lead_to_no_regular_file(tmp_path: Path) -> None:
     loop, other, dangling, pipe = (tmp_path / name for name in ("a.h5", "b.h5", "c.h5", "d.npy"))
     loop.symlink_to(other)

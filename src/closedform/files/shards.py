@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,10 +123,24 @@ def _numbers(paths: Sequence[Path]) -> set[int]:
 
 
 def tables_in_folder(folder: Path) -> list[Path]:
-    """Return the Parquet files of a folder and of the folders in it, in natural order; hidden files are left out."""
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in _TABLES and path.is_file()]
-    shown = [path for path in found if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
-    return in_natural_order(shown)
+    """Return the Parquet files of a folder and of the folders in it, in natural order; hidden ones are left out.
+
+    Raises:
+        SourceError: a folder in it cannot be read, so that tables might be missing.
+    """
+
+    def fail(error: OSError) -> None:
+        raise SourceError(
+            f"{folder} cannot be read whole: {error.filename} ({error.strerror}); check its permissions, or name the "
+            "files of the table."
+        ) from error
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        paths = [Path(place, name) for name in names if not name.startswith((".", "_"))]
+        found += [path for path in paths if path.suffix.lower() in _TABLES and path.is_file()]
+    return in_natural_order(found)
 
 
 def partitions(folder: Path, tables: Sequence[Path]) -> list[str]:
