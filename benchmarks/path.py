@@ -1,12 +1,16 @@
-"""Ridge paths beside their peers, in one run: ``python benchmarks/path.py [--scale S] [--json F]``.
+"""Ridge paths beside their peers, in one run: ``python benchmarks/path.py [--scale S] [--only NAME ...] [--json F]``.
 
 Each row is one sweep of strengths: the median seconds of ``closedform.ridge_path`` and of the peer, their ratio and the
-bar it is held against, and the peak memory that ours adds. ``--scale`` takes that part of the rows.
+bar it is held against, the peak memory that ours adds beside the data, and what the process held at most. Then how the
+seconds of a sweep grow with its rows, columns, strengths and targets: the exponent between two sizes. Each row is
+measured in a process of its own. ``--scale`` takes that part of the rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
 import resource
 import statistics
 import time
@@ -40,9 +44,10 @@ def peak() -> int:
 def row(name: str, ours: Callable[[], Any], peer: Callable[[], Any], bar: float, data: int) -> dict[str, Any]:
     before = peak()
     mine = seconds_of(ours, REPEATS)
-    added = peak() - before
+    held = peak()
     theirs = seconds_of(peer, 1)
-    return {"name": name, "seconds": mine, "peer": theirs, "ratio": theirs / mine, "bar": bar, "memory": added / data}
+    found = {"name": name, "seconds": mine, "peer": theirs, "ratio": theirs / mine, "bar": bar}
+    return {**found, "memory": (held - before) / data, "held": held}
 
 
 def targets(scale: float, strengths: int, peer: str) -> dict[str, Any]:
@@ -91,27 +96,81 @@ def classes(scale: float) -> dict[str, Any]:
     return row(f"{m} x 768, 1000 classes, 20 strengths", ours, lambda: peer.fit(X, labels), 20.0, X.nbytes)
 
 
+def growth(scale: float) -> list[dict[str, Any]]:
+    """Return how the seconds of a sweep grow with each of its sizes, between the last two of three doublings."""
+    least = {"rows": int(20_000 * scale), "columns": 100, "strengths": 20, "targets": 10}
+    found = []
+    for name, size in least.items():
+        sizes = [size * 2**step for step in range(4)]
+        seconds = []
+        for larger in sizes:
+            shape = {**least, name: larger}
+            rng = np.random.default_rng(3)
+            X = rng.standard_normal((shape["rows"], shape["columns"]))
+            Y = X[:, :1] + rng.standard_normal((shape["rows"], shape["targets"]))
+            l2 = np.logspace(-3, 5, shape["strengths"])
+            seconds.append(seconds_of(lambda X=X, Y=Y, l2=l2: cf.ridge_path(X, Y, l2=l2), REPEATS))  # type: ignore[misc]
+        exponents = [float(np.log2(after / before)) for before, after in itertools.pairwise(seconds)]
+        beside = ", ".join(f"{value} {other}" for other, value in least.items() if other != name)
+        found.append({"name": f"{name}, with {beside}", "sizes": sizes, "times": seconds, "exponents": exponents})
+    return found
+
+
+def apart(job: Callable[[], Any]) -> Any:
+    """Return what a job returns in a process of its own, whose peak of memory is not that of the jobs before.
+
+    Raises:
+        SystemExit: it died.
+    """
+    context = multiprocessing.get_context("fork")  # this process never computes, so that it has no threads to lose
+    answers, answer = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: answer.send(job()))
+    process.start()
+    answer.close()
+    try:
+        return answers.recv()
+    except EOFError:
+        process.join()
+        raise SystemExit(f"a measurement ended with status {process.exitcode}; was memory short?") from None
+    finally:
+        process.join()
+
+
+def told(found: dict[str, Any]) -> str:
+    if "exponents" in found:
+        seconds = ", ".join(
+            f"{size}: {value:.3g} s" for size, value in zip(found["sizes"], found["times"], strict=True)
+        )
+        return f"growth with {found['name']}: {seconds}; exponents " + ", ".join(f"{e:.2f}" for e in found["exponents"])
+    return (
+        f"{found['name']}: {found['seconds']:.3g} s, peer {found['peer']:.3g} s, {found['ratio']:.1f} times "
+        f"(bar {found['bar']:.0f}), {found['memory']:.1f} times the data in memory, {found['held'] / 1e9:.2f} GB in all"
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    jobs: dict[str, Callable[[float], Any]] = {
+        "sklearn": lambda scale: targets(scale, 100, "sklearn"),
+        "himalaya": lambda scale: targets(scale, 10, "himalaya"),
+        "kernel": kernel,
+        "classes": classes,
+        "growth": growth,
+    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--only", choices=tuple(jobs), nargs="+", default=list(jobs))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    jobs: tuple[Callable[[], dict[str, Any]], ...] = (
-        lambda: targets(options.scale, 100, "sklearn"),
-        lambda: targets(options.scale, 10, "himalaya"),
-        lambda: kernel(options.scale),
-        lambda: classes(options.scale),
-    )
+
     rows = []
-    for job in jobs:
-        found = job()
-        rows.append(found)
-        print(
-            f"{found['name']}: {found['seconds']:.3g} s, peer {found['peer']:.3g} s, {found['ratio']:.1f} times "
-            f"(bar {found['bar']:.0f}), {found['memory']:.1f} times the data in memory"
-        )
-    if options.json:
-        write(options.json, rows, torch.get_num_threads())
+    for name in options.only:
+        found = apart(lambda name=name: jobs[name](options.scale))  # type: ignore[misc]
+        for line in found if isinstance(found, list) else [found]:
+            rows.append(line)
+            print(told(line), flush=True)
+        # What was measured is kept, whatever becomes of the rest.
+        if options.json:
+            write(options.json, rows, torch.get_num_threads())
 
 
 if __name__ == "__main__":

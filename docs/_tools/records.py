@@ -162,8 +162,17 @@ def path(data: Path = DATA) -> str:
                 f"{row['memory']:.1f}",
             ]
             for row in rows
+            if "peer" in row
         ]
-        return table(("sweep", "closedform", "peer", "ratio", "bar", "memory added, of the data"), lines)
+        grown = [
+            [row["name"], f"{row['sizes'][-2]} to {row['sizes'][-1]}", f"{row['exponents'][-1]:.2f}"]
+            for row in rows
+            if "exponents" in row
+        ]
+        sweeps = table(("sweep", "closedform", "peer", "ratio", "bar", "memory added, of the data"), lines)
+        if not grown:
+            return sweeps
+        return sweeps + "\n\n" + table(("time grows with", "measured from", "exponent"), grown)
 
     return show("path", "python benchmarks/path.py", body, data)
 

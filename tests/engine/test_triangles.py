@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from closedform.engine import compiled, triangles
-from closedform.engine.triangles import COMPILED, cholesky_of, is_symmetric
+from closedform.engine.triangles import COMPILED, append_rows, cholesky_of, is_symmetric, shortened
 from covering import parametrize_covering
 from data import F64, gaussian
 
@@ -164,3 +164,51 @@ def test_symmetry_is_seen_to_the_last_bit(n: int) -> None:
             assert not is_symmetric(other)
     G[n - 1, n - 1] = torch.nan
     assert not is_symmetric(G)
+
+
+@parametrize_covering(
+    2,
+    indirect=("way",),
+    way=WAYS,
+    n=(2, 3, 8, 9, 22, 64),
+    rows=(256, 515, 1100),
+    kind=("plain", "dependent", "far apart", "zeros", "tiny", "one entry"),
+)
+def test_shortened_rows_have_the_same_products(way: str, n: int, rows: int, kind: str) -> None:
+    A = gaussian(rows, n, seed=n)
+    if kind == "dependent":
+        A[:, -1] = A[:, 0] - A[:, :2].sum(1)
+    elif kind == "far apart":
+        A *= 10.0 ** torch.linspace(-75, 75, n, dtype=F64)
+    elif kind == "zeros":
+        A[:, 0] = 0
+        A[100:, -1] = 0
+    elif kind == "tiny":  # in the first part alone, where its squares are none
+        A[:256, 0] *= 1e-200
+    elif kind == "one entry":
+        A[:, -1] = 0
+        A[200, -1] = 3
+    few = shortened(A)
+    if way != "LAPACK" and rows // max(256, 8 * n):
+        assert few.shape[0] == rows - rows // max(256, 8 * n) * (max(256, 8 * n) - n)
+    lengths = np.sqrt((wide(A) ** 2).sum(0))
+    lengths[lengths == 0] = 1
+    products, kept = (wide(part).T @ wide(part) / np.outer(lengths, lengths) for part in (A, few))
+    # Backward stable column by column (Higham 2002, theorem 19.4); 2 n is far more than random signs leave of n^1.5.
+    assert np.abs(products - kept).max() < 2 * n * 2**-53 * (1 + n**0.5)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32])
+def test_rows_are_appended_as_they_are(dtype: torch.dtype) -> None:
+    X, Y = (10 * gaussian(5, 6, seed=1)).to(dtype)[:, ::2], gaussian(5, 2, seed=2)
+    out = torch.full((9, 6), -7.0, dtype=F64)
+    finite = append_rows(out, 3, X, Y)
+    if finite is None:
+        pytest.skip("nothing is compiled")
+    assert finite
+    assert torch.equal(out[3:8], torch.cat([torch.ones(5, 1), X.to(F64), Y], 1))
+    assert bool((out[[0, 1, 2, 8]] == -7).all())
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        assert append_rows(out, 0, X, Y.clone().index_fill_(0, torch.tensor(4), bad)) is False
+    assert append_rows(out, 0, X, torch.full_like(Y, 1.7e308)) is True

@@ -32,6 +32,7 @@ typedef struct {
     const Steps *cholesky32, *cholesky64;
     void (*forward)(const double *, Py_ssize_t, double *, int), (*backward)(const double *, Py_ssize_t, double *, int);
     void (*product)(const Matrix *, const double *, double *, int);
+    void (*triangles)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *, double *);
     int vector, right;
 } Loops;
 
@@ -412,6 +413,56 @@ static PyObject *cholesky(PyObject *Py_UNUSED(self), PyObject *args) {
     return failed ? PyErr_NoMemory() : PyLong_FromLong(place);
 }
 
+static PyObject *triangles(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long rows, out;
+    Py_ssize_t count, m, n;
+    if (!PyArg_ParseTuple(args, "(Knnn)K", &rows, &count, &m, &n, &out)) return NULL;
+    const Py_ssize_t width = (n + LEAST_PADDING - 1) / LEAST_PADDING * LEAST_PADDING;
+    const size_t bytes = sizeof(double) * (size_t)((m + 2) * width);
+    double *a = aligned(bytes);
+    if (!a) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS;
+    memset(a, 0, bytes);
+    loops->triangles(POINTER(const double, rows), count, m, n, width, a, POINTER(double, out));
+    Py_END_ALLOW_THREADS;
+    free(a);
+    Py_RETURN_NONE;
+}
+
+/* Copy n numbers of a row, and return 0 where all are finite, else NaN. */
+static inline double copy_numbers(const Table *from, Py_ssize_t i, double *to) {
+    double check = 0;
+    if (from->single) {
+        const float *x = (const float *)from->values + i * from->ld;
+        for (Py_ssize_t c = 0; c < from->n; c++) {
+            to[c] = x[c];
+            check += 0.0 * to[c];
+        }
+    } else {
+        const double *x = (const double *)from->values + i * from->ld;
+        for (Py_ssize_t c = 0; c < from->n; c++) {
+            to[c] = x[c];
+            check += 0.0 * to[c];
+        }
+    }
+    return check;
+}
+
+static PyObject *append_rows(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long address;
+    Table x, y;
+    if (!PyArg_ParseTuple(args, "O&O&K", to_table, &x, to_table, &y, &address)) return NULL;
+    double *out = POINTER(double, address), check = 0;
+    for (Py_ssize_t i = 0; i < x.m; i++) {
+        *out++ = 1.0;
+        check += copy_numbers(&x, i, out);
+        out += x.n;
+        check += copy_numbers(&y, i, out);
+        out += y.n;
+    }
+    return PyBool_FromLong(check == 0);
+}
+
 /* Whether a matrix is its transpose, tile by tile: a column of a large one is in another line of memory each time. */
 static int symmetric(const double *matrix, Py_ssize_t n) {
     for (Py_ssize_t p = 0; p < n; p += PANEL) {
@@ -515,6 +566,11 @@ static PyMethodDef methods[] = {
     {"triangle_solve", triangle_solve, METH_VARARGS,
      "triangle_solve((triangle, n), (forward, backward), vectors, count): replace vectors, as rows, by the solutions of "
      "R'y = v, of R y = v, or of R'R y = v, for an upper triangle in double precision."},
+    {"triangles", triangles, METH_VARARGS,
+     "triangles((rows, count, m, n), out): write the (n, n) upper triangles of `count` parts of m >= n rows of n numbers "
+     "in double precision, without gaps, by Householder's reflections."},
+    {"append_rows", append_rows, METH_VARARGS,
+     "append_rows(x, y, out): write the rows [1 | x | y] in double precision, and return whether all are finite."},
     {"matrix_product", matrix_product, METH_VARARGS,
      "matrix_product((matrix, m, n, upper), (images, back), vectors, out, count): set out, for vectors as rows, to M v with "
      "images; add M'v to it with back, or M'M v with both. Double precision; an upper triangle has zeros below."},

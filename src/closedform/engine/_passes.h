@@ -448,10 +448,12 @@ TARGET static void NAMED(matrix_product)(const Matrix *a, const double *v, doubl
     }
 }
 
+#include "_householder.inc"
+
 static const Loops NAMED(loops) = {
     NAMED(residual_worker), NAMED(squares_worker), NAMED(gram32_worker), NAMED(gram64_worker),
     NAMED(expansion_worker), NAMED(sketch_worker), &NAMED(gram32_steps), &NAMED(gram64_steps),
-    NAMED(solve_forward), NAMED(solve_backward), NAMED(matrix_product), VECTOR, RIGHT,
+    NAMED(solve_forward), NAMED(solve_backward), NAMED(matrix_product), NAMED(triangles), VECTOR, RIGHT,
 };
 
 #undef LANES

@@ -306,6 +306,13 @@ typedef struct {
     int images, back;     /* whether vectors are multiplied by it, and then, or alone, by its transpose */
 } Matrix;
 
+/* ---- triangles of short parts of a table: see _householder.inc ---- */
+
+#define LEAST_PADDING 8 /* doubles in the widest register: rows are padded to a multiple of them */
+/* Between these a sum of squares has lost none of them to the ends of the range. */
+#define SMALLEST_SQUARE 0x1p-900
+#define LARGEST_SQUARE 0x1p1000
+
 /* ---- residual pass in expansions: T = w (Y - X V - offset) and X'T as sums of three doubles each ---- */
 
 /* Every product is split into itself and its rounding error by one fused multiply-add, every addition to a first part

@@ -10,17 +10,23 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine import compiled
-from closedform.engine.memory import address, held
+from closedform.engine.memory import address, held, table
 from closedform.engine.threads import CHOLESKY_BY_ONE, all_threads, team
 from closedform.numerics.arithmetic import BY_TORCH, Arithmetic
 from closedform.numerics.symmetric import cholesky
 
-__all__ = ["COMPILED", "CompiledArithmetic", "cholesky_of", "is_symmetric"]
+__all__ = ["COMPILED", "CompiledArithmetic", "append_rows", "cholesky_of", "is_symmetric", "shortened"]
 
 #: Columns up to which LAPACK is done before a call of the compiled loops pays.
 _SMALL = 32
 #: Numbers of a matrix from which the threads of BLAS read it faster than one thread does that reads it once.
 _LARGE = 2**22
+#: Columns up to which the compiled reflections beat those of LAPACK: what they work on stays in cache.
+_NARROW = 64
+#: Rows of a part that is made a triangle, at least, and for each column: as in the triangle that parts are folded into.
+_PART_ROWS = 256
+#: Likewise.
+_PART_ROWS_A_COLUMN = 8
 #: Vectors from which a product of matrices is faster than one vector after the other.
 _MANY = 12
 
@@ -53,6 +59,56 @@ def cholesky_of(gram: Tensor) -> tuple[Tensor, int]:
     single = gram.dtype == torch.float32
     place = library.cholesky(address(gram), address(R), n, single, team() if worth_threads else 1)
     return (R.fill_(torch.nan) if place else R), place
+
+
+def shortened(rows: Tensor) -> Tensor:
+    """Return fewer rows with the same products of columns, where compiled loops make them faster than LAPACK does.
+
+    Each part of a few hundred rows becomes its triangle by Householder's reflections, whose rounding is as that of
+    LAPACK (Higham 2002, theorem 19.4). What is wide, short or not in this processor's memory comes back as it is.
+
+    Args:
+        rows: ``(rows, columns)``, float64, finite, of columns whose sizes are within ``2**400`` of 1.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.ones(5000, 3, dtype=torch.float64)
+        >>> (few := shortened(rows)).shape[0] <= 5000, round(float(few[:, 0].square().sum()), 9)
+        (True, 5000.0)
+    """
+    m, n = rows.shape
+    part = max(_PART_ROWS, _PART_ROWS_A_COLUMN * n)
+    library, count = compiled.library, m // part
+    if library is None or not hasattr(library, "triangles") or not 1 < n <= _NARROW or not count:
+        return rows
+    if not (rows.is_cpu and rows.dtype == torch.float64 and rows.is_contiguous()):
+        return rows
+    rows = held(rows)
+    few = rows.new_empty(count * n + m - count * part, n)
+    library.triangles((address(rows), count, part, n), address(few))
+    few[count * n :] = rows[count * part :]
+    return few
+
+
+def append_rows(out: Tensor, start: int, X: Tensor, Y: Tensor) -> bool | None:
+    """Write rows ``[1 | X | Y]``, and return whether all numbers are finite; None where no compiled loops serve them.
+
+    Args:
+        out: ``(room, 1 + features + targets)``, float64, contiguous, of no less than ``start + rows`` rows.
+        start: The first row that is written. What stands there afterwards is no use where the answer is not True.
+        X: ``(rows, features)``.
+        Y: ``(rows, targets)``.
+
+    Example:
+        >>> import torch
+        >>> append_rows(torch.empty(2, 3, dtype=torch.float64), 0, torch.ones(2, 1), torch.ones(2, 1)) in (True, None)
+        True
+    """
+    library = compiled.library
+    if library is None or not hasattr(library, "append_rows") or not (X.is_cpu and Y.is_cpu and out.is_cpu):
+        return None
+    (X, x), (Y, y) = table(X), table(Y)
+    return library.append_rows(x, y, out.data_ptr() + 8 * start * (1 + x[3] + y[3]))
 
 
 def is_symmetric(matrix: Tensor) -> bool:

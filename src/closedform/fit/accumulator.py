@@ -321,9 +321,10 @@ class Accumulator:
         """Whether a batch is two ordinary tables, as most are: finding out what it is would cost more than folding."""
         if not (is_plain(X) and is_plain(Y)) or active_tracer() is not None:
             return False
-        shape, n, k = X.shape, self.n_features, self.n_targets
-        shaped = len(shape) == 2 and shape[1] == n and (Y.shape == (shape[0], k) or (k == 1 and Y.shape == shape[:1]))
-        return shaped and X.device == Y.device and X.device.type != "mps"
+        (rows, *features), (targeted, *targets) = X.shape, Y.shape
+        n, k = self.n_features, self.n_targets
+        shaped = rows == targeted and features == [n] and (targets == [k] or (k == 1 and not targets))
+        return shaped and ((X.is_cpu and Y.is_cpu) or (X.device == Y.device and X.device.type != "mps"))
 
     def _fold_plain(self, X: Tensor, Y: Tensor) -> Self:
         single, before = Y.dim() == 1, self._sums.snapshot()

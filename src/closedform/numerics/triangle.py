@@ -132,13 +132,15 @@ class Triangle:
         parts = (_updated if few else _refactored)(self.R, self.C, A, B)
         return self._with(*parts, rows=self.rows + counted, weight_sum=total)
 
-    def fold_joined(self, joined: Tensor) -> Triangle:
+    def fold_joined(self, joined: Tensor, *, rows: int | None = None) -> Triangle:
         """Return what :meth:`fold` does of rows that stand beside their targets, ``[A | B]``, ``(rows, columns)``.
 
         Many rows are so folded without another copy of them.
 
         Args:
-            joined: The rows, which all count once.
+            joined: The rows.
+            rows: How many there were, each of which counts once, before others with the same products stood for them;
+                those of ``joined`` by default.
 
         Example:
             >>> import torch
@@ -147,9 +149,11 @@ class Triangle:
             tensor([[5.]], dtype=torch.float64)
         """
         p, m = self.columns, joined.shape[0]
+        count = m if rows is None else rows
         if self.targets > p or m <= p:
-            return self.fold(joined[:, :p], joined[:, p:])
-        return self._with(*_joined(self.R, self.C, joined), rows=self.rows + m, weight_sum=self.weight_sum + m)
+            return self.fold(joined[:, :p], joined[:, p:], rows=count)
+        parts = _joined(self.R, self.C, joined)
+        return self._with(*parts, rows=self.rows + count, weight_sum=self.weight_sum + count)
 
     def _with(self, R: Tensor, C: Tensor, squares: Tensor, *, rows: int, weight_sum: float) -> Triangle:
         """The triangle of more rows, which left ``squares`` of the targets."""

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from closedform.engine.choice import engine_for
 from closedform.engine.threads import FOLD_BY_ONE, one_thread
+from closedform.engine.triangles import append_rows, shortened
 from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows.block import Block, Extent
@@ -73,7 +74,6 @@ class Accumulated(Fold):
         self._triangle = triangle
         self.rows, self._weight = triangle.rows, triangle.weight_sum
         self._waiting, self._held = triangle.R.new_empty(0, self._columns + self._targets), 0
-        self._ones = triangle.R.new_ones(0, 1)
 
     def whole(self) -> Triangle:
         """Return the triangle of all rows so far, with a column of ones first."""
@@ -116,7 +116,7 @@ class Accumulated(Fold):
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever saves a view saves all that it is a view of.
-        return {**self.__dict__, "_waiting": self._waiting[: self._held].clone(), "_ones": self._ones[:0].clone()}
+        return {**self.__dict__, "_waiting": self._waiting[: self._held].clone()}
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
@@ -168,23 +168,24 @@ class Accumulated(Fold):
         Raises:
             NonFiniteError: NaN or infinities.
         """
-        done, count, device = 0, X.shape[0], self._waiting.device
-        if X.device != device or Y.device != device:
-            X, Y = X.to(device), Y.to(device)
-        # A small batch costs little more than these few calls of torch, so that none is made twice.
+        done, count = 0, X.shape[0]
         while done < count:
-            held, taken = self._held, count - done
-            if held + taken > self._waiting.shape[0]:
+            taken = count - done
+            if self._held + taken > self._waiting.shape[0]:
                 taken = self._make_room(taken)
-            if self._ones.shape[0] != taken:
-                self._ones = self._waiting.new_ones(taken, 1)
-            rows = self._waiting[held : held + taken]
+            # A small batch costs little more than these few calls, so that none is made twice.
             x, y = (X, Y) if taken == count else (X[done : done + taken], Y[done : done + taken])
-            torch.cat([self._ones, x, y], 1, out=rows)
-            if not math.isfinite(rows.sum().item()):
+            finite = append_rows(self._waiting, self._held, x, y)
+            if not (finite if finite is not None else self._copy(x, y)):
                 check_finite(Block(start, X, Y, None, engine_for(X)), names)
             done += taken
             self._count(taken, rows=taken, weight_sum=taken)
+
+    def _copy(self, X: Tensor, Y: Tensor) -> bool:
+        """Write rows behind those that wait, and return whether all are finite; if their sum is not, they may be."""
+        rows = self._waiting[self._held : self._held + X.shape[0]]
+        torch.cat([rows.new_ones(X.shape[0], 1), X.to(rows.device), Y.to(rows.device)], 1, out=rows)
+        return _is_finite(rows)
 
     @override
     def merge(self, other: Self) -> None:
@@ -253,7 +254,7 @@ class Accumulated(Fold):
         p, triangle = self._columns, self._triangle
         if not bool(triangle.exponents.any()) and not bool(triangle.target_exponents.any()):
             # The triangle of the rows tells of their columns what a look at all rows would, at no cost.
-            plain = triangle.fold_joined(parts)
+            plain = triangle.fold_joined(shortened(parts), rows=parts.shape[0])
             if _is_near(plain, parts):
                 return plain
         largest = torch.maximum(parts.amax(0), -parts.amin(0))
@@ -263,7 +264,7 @@ class Accumulated(Fold):
             exponents = torch.maximum(exponents, torch.cat([triangle.exponents, triangle.target_exponents]))
         if bool(exponents.any()):
             parts = times_power_of_two(parts, -exponents)
-        return triangle.rescaled(exponents[:p], exponents[p:]).fold_joined(parts)
+        return triangle.rescaled(exponents[:p], exponents[p:]).fold_joined(shortened(parts), rows=parts.shape[0])
 
 
 def _block_rows(columns: int, targets: int) -> int:
