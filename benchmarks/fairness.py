@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 
+from record import write
 from speed import limit_threads
 
 __all__ = ["main"]
@@ -32,6 +33,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--columns", type=int, default=100)
+    parser.add_argument("--json", help="where to write the first table")
     arguments = parser.parse_args(words)
     limit_threads(arguments.threads)
     from measure import Field, Settings, open_field
@@ -48,6 +50,7 @@ def main(words: list[str] | None = None) -> None:
     problem = {"all": Problem(arguments.rows, arguments.columns, 1)}
     print(f"{problem['all'].name}, {arguments.threads} threads, {arguments.repeats} rounds")
     print("\nprocessor time after a call, ms " + "".join(f"{f'in {1e3 * spin:.0f} ms':>12}" for spin in _SPINS))
+    found_of = []
     with open_field(problem, Settings(arguments.threads, 1, 0.0)) as (field, _):
         for method in (peer.name for peer in PEERS if peer.installed and peer.name in _SPINNERS):
             spent: dict[float, list[float]] = {spin: [] for spin in _SPINS}
@@ -57,8 +60,11 @@ def main(words: list[str] | None = None) -> None:
                     before = field.worker(method).cpu_seconds()
                     time.sleep(spin)
                     found.append(field.worker(method).cpu_seconds() - before)
-            row = (1e3 * statistics.median(found) for found in spent.values())
-            print(f"{method:<32}" + "".join(f"{value:>12.1f}" for value in row))
+            told = [{"within": spin, "seconds": statistics.median(found)} for spin, found in spent.items()]
+            print(f"{method:<32}" + "".join(f"{1e3 * each['seconds']:>12.1f}" for each in told))
+            found_of.append({"method": method, "spent": told})
+    if arguments.json:
+        write(arguments.json, found_of, arguments.threads)
 
     seconds: dict[tuple[str, float, str], list[float]] = {}
     with (

@@ -9,7 +9,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
-# Speeds as they usually are, so that plans on the pages do not depend on who builds them.
 os.environ.setdefault("MPLBACKEND", "agg")
 
 _project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -32,7 +31,7 @@ extensions = [
     "reference",
     "runs",
 ]
-exclude_patterns = ["_build", "_tools", "_ext", "_stage", "gallery/README.rst", "**/GALLERY_HEADER.rst"]
+exclude_patterns = ["_build", "_data", "_tools", "_ext", "_stage", "gallery/README.rst", "**/GALLERY_HEADER.rst"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]

@@ -2,7 +2,7 @@
 // Two weights, forty rows, SGD as torch has it. The rows are made by formula, so that Python can make the same ones:
 //   X = U diag(1, 1/condition) R'   with U'U/n the identity and R a turn,   Y = X w + residual, residual orthogonal to X.
 // Full batches: the path and the numbers are those of recurrence.js, which are cf.diagnose(X, Y).forecast(...).
-// Batches: the run is drawn from rows, and its forecast is the recursion of the second moments of (error, velocity, 1).
+// Batches: the run is drawn from rows, and its forecast is the recursion of the second moments of error and velocity.
 
 const ROWS = 40;
 const STEPS = 100;
@@ -12,6 +12,8 @@ const TARGET = [0, 0];
 const START = [-1.9, 1.1];
 const BATCHES = [1, 2, 5, 10, 20, ROWS];
 const GOAL = 1e-6;
+// Steps that are followed one by one.
+const LONGEST = 20000;
 
 function table(condition) {
   const [c, s] = [Math.cos(TURN), Math.sin(TURN)];
@@ -87,84 +89,173 @@ function drawnPath({ X, Y }, lr, momentum, batch, seed) {
   return path;
 }
 
-// Expected excess loss on batches: E[z z'] of z = (error, velocity, 1), where a step is linear in z.
-function expected({ X, Y }, condition, lr, momentum, batch, steps) {
-  // The gradient of row i is K z: 2 x (x'error + (x'w - y)), its mean over rows the full gradient.
-  const rows = X.map((x, i) => {
-    const gap = x[0] * TARGET[0] + x[1] * TARGET[1] - Y[i];
-    return x.map((value) => [2 * value * x[0], 2 * value * x[1], 0, 0, 2 * value * gap]);
+// Batches in expectation. Along the singular directions, with errors in units of the outputs, a step makes of the error e_i
+// and the velocity v_i
+//   v' = m v + e + xi,   e' = e - lr h_i v',   h_i the curvature,
+// and the gradients of batches have the covariance  f (E[u u (u'e - r)^2] - E[e e])  of xi, with u the row along the directions
+// and r its residual. So the second moments of (e, v) follow a recursion of their own, with fourth moments of the rows in it.
+
+const PAIRS = [[0, 0], [0, 1], [1, 1]];
+
+const MOMENTS = (() => {
+  const rows = Array.from({ length: ROWS }, (_, k) => {
+    const angle = (2 * Math.PI * (k + 0.5)) / ROWS;
+    return { u: [Math.SQRT2 * Math.cos(angle), Math.SQRT2 * Math.cos(2 * angle)], r: NOISE * Math.SQRT2 * Math.cos(3 * angle) };
   });
-  const mean = [0, 1].map((a) => [0, 1, 2, 3, 4].map((b) => rows.reduce((sum, K) => sum + K[a][b], 0) / ROWS));
-  const spread = rows.map((K) => K.map((row, a) => row.map((entry, b) => entry - mean[a][b])));
-  const f = (ROWS - batch) / (ROWS - 1) / batch;
-  const velocity = [0, 1].map((a) => mean[a].map((value, b) => value + (b === a + 2 ? momentum : 0)));
-  const T = [0, 1].map((a) => velocity[a].map((value, b) => (b === a ? 1 : 0) - lr * value));
-  T.push(...velocity, [0, 0, 0, 0, 1]);
-  const z = [START[0] - TARGET[0], START[1] - TARGET[1], 0, 0, 1];
-  let M = z.map((a) => z.map((b) => a * b));
-  const value = () => {
-    const [c, s] = [Math.cos(TURN), Math.sin(TURN)];
-    const steep = c * c * M[0][0] + 2 * c * s * M[0][1] + s * s * M[1][1];
-    const flat = s * s * M[0][0] - 2 * c * s * M[0][1] + c * c * M[1][1];
-    return steep + flat / condition ** 2;
-  };
-  const curve = [value()];
+  const mean = (of) => rows.reduce((sum, row) => sum + of(row), 0) / ROWS;
+  return PAIRS.map(([i, j]) => ({
+    fourth: PAIRS.map(([k, l]) => (k === l ? 1 : 2) * mean(({ u }) => u[i] * u[j] * u[k] * u[l])),
+    third: [0, 1].map((k) => mean(({ u, r }) => u[i] * u[j] * u[k] * r)),
+    second: mean(({ u, r }) => u[i] * u[j] * r * r),
+  }));
+})();
+
+// Of batches drawn without replacement from all rows.
+function shareOfNoise(batch) {
+  return (ROWS - batch) / (ROWS - 1) / batch;
+}
+
+// The noise of the gradient for errors with second moments S (by pairs) and means e.
+function noise(S, e, f) {
+  return MOMENTS.map(({ fourth, third, second }, pair) => {
+    const cross = third[0] * e[0] + third[1] * e[1];
+    return f * (fourth[0] * S[0] + fourth[1] * S[1] + fourth[2] * S[2] - S[pair] - 2 * cross + second);
+  });
+}
+
+function expected(scene, lr, momentum, batch, steps) {
+  const h = scene.simulation.eigenvalues.map((value) => lr * value);
+  const f = shareOfNoise(batch);
+  let mean = scene.along.map((value, i) => [value * Math.sqrt(scene.simulation.eigenvalues[i] / 2), 0]);
+  let C = PAIRS.map(([i, j]) => [mean[i][0] * mean[j][0], 0, 0, 0]); // E of e_i e_j, e_i v_j, v_i e_j, v_i v_j
+  const curve = [C[0][0] + C[2][0]];
   for (let t = 0; t < steps; t += 1) {
-    const S = [[0, 0], [0, 0]];
-    for (const D of spread) {
-      for (let a = 0; a < 2; a += 1) {
-        for (let b = 0; b < 2; b += 1) S[a][b] += (f / ROWS) * bilinear(D[a], M, D[b]);
-      }
-    }
-    M = T.map((left) => T.map((right) => bilinear(left, M, right)));
-    for (let a = 0; a < 2; a += 1) {
-      for (let b = 0; b < 2; b += 1) {
-        M[a][b] += lr * lr * S[a][b];
-        M[a][b + 2] -= lr * S[a][b];
-        M[a + 2][b] -= lr * S[a][b];
-        M[a + 2][b + 2] += S[a][b];
-      }
-    }
-    curve.push(value());
+    const N = noise(C.map((each) => each[0]), mean.map((each) => each[0]), f);
+    C = PAIRS.map(([i, j], pair) => {
+      const [ee, ev, ve, vv] = C[pair];
+      const V = momentum * (momentum * vv + ve + ev) + ee + N[pair];
+      const left = ee + momentum * ev; // e_i with the new v_j
+      const right = ee + momentum * ve;
+      return [ee - h[j] * left - h[i] * right + h[i] * h[j] * V, left - h[i] * V, right - h[j] * V, V];
+    });
+    mean = mean.map(([e, v], i) => {
+      const moved = momentum * v + e;
+      return [e - h[i] * moved, moved];
+    });
+    curve.push(C[0][0] + C[2][0]);
   }
   return curve;
 }
 
-function bilinear(left, M, right) {
-  let sum = 0;
-  for (let i = 0; i < 5; i += 1) {
-    if (left[i] === 0) continue;
-    for (let j = 0; j < 5; j += 1) sum += left[i] * M[i][j] * right[j];
+// How steady noise of size one between two directions is answered by the errors along them.
+function response(first, second, m) {
+  const [a, b] = [first, second];
+  // The equations of the recursion at rest, for e_i e_j, e_i v_j, v_i e_j, v_i v_j; the last has the noise.
+  return solveLinear(
+    [
+      [b + a - a * b, (b - a * b) * m, (a - a * b) * m, -a * b * m * m],
+      [a - 1, 1 - m + a * m, a * m, a * m * m],
+      [b - 1, b * m, 1 - m + b * m, b * m * m],
+      [-1, -m, -m, 1 - m * m],
+    ],
+    [a * b, -a, -b, 1],
+  )[0];
+}
+
+function solveLinear(matrix, right) {
+  const A = matrix.map((row, i) => [...row, right[i]]);
+  const n = A.length;
+  for (let k = 0; k < n; k += 1) {
+    let pivot = k;
+    for (let i = k + 1; i < n; i += 1) if (Math.abs(A[i][k]) > Math.abs(A[pivot][k])) pivot = i;
+    [A[k], A[pivot]] = [A[pivot], A[k]];
+    for (let i = k + 1; i < n; i += 1) {
+      const ratio = A[i][k] / A[k][k];
+      for (let j = k; j <= n; j += 1) A[i][j] -= ratio * A[k][j];
+    }
   }
-  return sum;
+  const x = Array(n).fill(0);
+  for (let k = n - 1; k >= 0; k -= 1) {
+    x[k] = A[k][n];
+    for (let j = k + 1; j < n; j += 1) x[k] -= A[k][j] * x[j];
+    x[k] /= A[k][k];
+  }
+  return x;
+}
+
+// What noise that feeds on the errors makes of their second moments, once they have answered it.
+function feedback(eigenvalues, lr, momentum, batch) {
+  const f = shareOfNoise(batch);
+  const answers = PAIRS.map(([i, j]) => response(lr * eigenvalues[i], lr * eigenvalues[j], momentum));
+  const matrix = MOMENTS.map(({ fourth }, pair) => fourth.map((value, k) => f * answers[pair] * (value - (k === pair ? 1 : 0))));
+  return { matrix, source: MOMENTS.map(({ second }, pair) => f * answers[pair] * second) };
+}
+
+// Whether the loop dies out: powers of a map of moments to moments grow or vanish, and only its largest root counts.
+function settles(matrix) {
+  let S = [1, 0, 1];
+  let size = 1;
+  for (let k = 0; k < 200; k += 1) {
+    const next = matrix.map((row) => row[0] * S[0] + row[1] * S[1] + row[2] * S[2]);
+    size = next[0] + next[2];
+    if (!(size > 0)) return true;
+    S = next.map((value) => value / size);
+  }
+  return size < 1;
+}
+
+// The learning rate from which on the second moments grow, below that of all rows.
+function limitOnBatches(eigenvalues, momentum, batch, whole) {
+  let [low, high] = [0, whole];
+  for (let k = 0; k < 50; k += 1) {
+    const middle = (low + high) / 2;
+    if (settles(feedback(eigenvalues, middle, momentum, batch).matrix)) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+// Where the expected excess loss ends; a learning rate below the limit of batches.
+function floorOfNoise(eigenvalues, lr, momentum, batch) {
+  const { matrix, source } = feedback(eigenvalues, lr, momentum, batch);
+  const S = solveLinear(matrix.map((row, i) => row.map((value, k) => (i === k ? 1 : 0) - value)), source);
+  return S[0] + S[2];
+}
+
+// The first step at which the expected excess loss is at the goal; null where it takes more than LONGEST.
+function stepsOnBatches(scene, lr, momentum, batch, goal, floor) {
+  if (floor === null || floor > goal) return Infinity;
+  const reached = expected(scene, lr, momentum, batch, LONGEST).findIndex((value) => value <= goal);
+  return reached < 0 ? null : reached;
 }
 
 function numbers({ condition, lr, momentum, batch, seed }) {
   const scene = landscape(condition);
+  const { eigenvalues } = scene.simulation;
   const forecasted = simulate(scene.simulation, { lr, momentum, nesterov: false, weight_decay: 0, dampening: 0 });
   const start = forecasted.excess(0);
-  const rows = table(condition);
   const whole = batch === ROWS;
-  const path = whole ? exactPath(scene, lr, momentum) : drawnPath(rows, lr, momentum, batch, seed);
+  const path = whole ? exactPath(scene, lr, momentum) : drawnPath(table(condition), lr, momentum, batch, seed);
   const forecast = whole
     ? Array.from({ length: STEPS + 1 }, (_, t) => forecasted.excess(t))
-    : expected(rows, condition, lr, momentum, batch, STEPS);
+    : expected(scene, lr, momentum, batch, STEPS);
   const run = path.map((w) => excessAt([w[0] - TARGET[0], w[1] - TARGET[1]], condition));
-  const late = whole ? null : expected(rows, condition, lr, momentum, batch, 4000);
-  const settles = late && late[4000] < 1e6 && Math.abs(late[4000] - late[3900]) <= 1e-3 * late[4000];
+  const limit = whole ? forecasted.limit : limitOnBatches(eigenvalues, momentum, batch, forecasted.limit);
+  const floor = whole || lr >= limit ? null : floorOfNoise(eigenvalues, lr, momentum, batch);
   return {
     path,
     run,
     forecast,
-    limit: forecasted.limit,
-    needed: whole ? forecasted.stepsTo(GOAL * start) : null,
-    floor: settles ? late[4000] : null,
-    grows: late !== null && !(late[4000] < 1e6),
+    limit,
+    needed: whole ? forecasted.stepsTo(GOAL * start) : stepsOnBatches(scene, lr, momentum, batch, GOAL * start, floor),
+    floor,
   };
 }
 
 // What is drawn.
 
+// Longer ellipses are straight within the picture.
+const STRAIGHT = 1e3;
 const SVG = "http://www.w3.org/2000/svg";
 
 function shape(parent, name, attributes, text) {
@@ -192,7 +283,8 @@ function drawLandscape(svg, condition, path, shown) {
   for (const level of [0.01, 0.1, 0.4, 1, 2, 4, 7, 11]) {
     const radius = 55 * Math.sqrt(level);
     const turn = (-TURN * 180) / Math.PI;
-    shape(svg, "ellipse", { cx: x, cy: y, rx: radius, ry: radius * condition, transform: `rotate(${turn} ${x} ${y})`, class: "stage-contour" });
+    const long = radius * Math.min(condition, STRAIGHT);
+    shape(svg, "ellipse", { cx: x, cy: y, rx: radius, ry: long, transform: `rotate(${turn} ${x} ${y})`, class: "stage-contour" });
   }
   const inside = path.slice(0, shown + 1).filter((w) => Math.hypot(...w) < 1e4).map(at);
   shape(svg, "polyline", { points: inside.map((point) => point.join(",")).join(" "), class: "stage-path" });
@@ -226,6 +318,8 @@ function begin() {
   let seed = 1;
   let shown = STEPS;
   let timer = 0;
+  let chosen;
+  let found;
 
   const settings = () => ({
     condition: 10 ** Number(find("condition").value),
@@ -236,21 +330,34 @@ function begin() {
   });
 
   const draw = () => {
-    const chosen = settings();
-    const found = numbers(chosen);
-    find("condition-says").value = said(chosen.condition);
-    find("lr-says").value = said(chosen.lr);
-    find("momentum-says").value = said(chosen.momentum);
-    find("batch-says").value = chosen.batch === ROWS ? `all ${ROWS}` : said(chosen.batch);
+    drawLandscape(find("landscape"), chosen.condition, found.path, shown);
+    drawCurve(find("curve"), found.run, found.forecast, shown);
+  };
+
+  // What a slider says is also what a screen reader says of it.
+  const say = (name, text) => {
+    find(`${name}-says`).value = text;
+    find(name).setAttribute("aria-valuetext", text);
+  };
+
+  const change = () => {
+    chosen = settings();
+    found = numbers(chosen);
+    const whole = chosen.batch === ROWS;
+    say("condition", said(chosen.condition));
+    say("lr", said(chosen.lr));
+    say("momentum", said(chosen.momentum));
+    say("batch", whole ? `all ${ROWS}` : said(chosen.batch));
+    find("again").disabled = whole;
     find("steps").textContent = STEPS;
     find("limit").textContent = said(found.limit);
     find("forecast").textContent = said(found.forecast[STEPS]);
     find("run").textContent = said(found.run[STEPS]);
-    find("needed").textContent = found.needed === null ? "never, with batches" : said(found.needed);
-    const settled = found.floor === null ? "not within 4000 steps" : said(found.floor);
-    find("floor").textContent = chosen.batch === ROWS ? "at the minimum" : found.grows ? "nowhere: it grows" : settled;
-    drawLandscape(find("landscape"), chosen.condition, found.path, shown);
-    drawCurve(find("curve"), found.run, found.forecast, shown);
+    const never = whole || found.floor === null ? "never" : "never, with such batches";
+    find("needed").textContent = found.needed === null ? `more than ${LONGEST}` : found.needed === Infinity ? never : said(found.needed);
+    const grows = chosen.lr >= found.limit;
+    find("floor").textContent = grows ? "nowhere: it grows" : whole ? "at the minimum" : said(found.floor);
+    draw();
   };
 
   const stop = () => {
@@ -273,13 +380,13 @@ function begin() {
       draw();
     }, 60);
   };
-  for (const input of inputs) input.addEventListener("input", () => { stop(); draw(); });
+  for (const input of inputs) input.addEventListener("input", () => { stop(); change(); });
   find("play").addEventListener("click", play);
-  find("again").addEventListener("click", () => { seed += 1; stop(); draw(); });
-  draw();
+  find("again").addEventListener("click", () => { seed += 1; stop(); change(); });
+  change();
 }
 
 // For those who want the numbers, and for the tests.
-window.stage = { numbers, table, START, STEPS, ROWS };
+window.stage = { numbers, table };
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
 else begin();

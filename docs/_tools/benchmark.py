@@ -15,12 +15,15 @@ RECORD = DATA / "bench.json"
 _MISSING = (
     "This copy of the documentation holds no record; `make bench` makes one, `cp out/bench.json docs/_data/` keeps it."
 )
+#: What was written down before there were records; shown while there is none, and to be deleted with the first one.
+_EARLIER = DATA / "earlier-run.md"
 
 
 def tables(file: Path = RECORD) -> str:
     """Return what the record says, as Markdown; one sentence where there is no record."""
     if not file.exists():
-        return _MISSING + "\n"
+        earlier = _EARLIER.read_text(encoding="utf-8") if _EARLIER.exists() else ""
+        return f"{_MISSING}\n\n{earlier}"
     record = json.loads(file.read_text(encoding="utf-8"))
     met = sum(bar["met"] is True for bar in record["bars"])
     parts = [

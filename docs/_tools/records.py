@@ -11,7 +11,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["criteria", "digits", "forecasts", "optimizers", "path", "scale", "seconds", "show", "table", "truth"]
+__all__ = [
+    "criteria",
+    "digits",
+    "fairness",
+    "forecasts",
+    "optimizers",
+    "path",
+    "scale",
+    "seconds",
+    "show",
+    "table",
+    "truth",
+]
 
 #: Records of runs on a quiet machine.
 DATA = Path(__file__).parents[1] / "_data"
@@ -146,6 +158,16 @@ def scale(data: Path = DATA) -> str:
         return table(("what", "time", "beside", "weights apart", ""), lines)
 
     return show("scale", "python benchmarks/scale.py", body, data)
+
+
+def fairness(data: Path = DATA) -> str:
+    """Processor time that a method's threads take after a call."""
+
+    def body(rows: list[dict[str, Any]]) -> str:
+        heads = ["", *(f"in {each['within'] * 1e3:.0f} ms" for each in rows[0]["spent"])]
+        return table(heads, [[row["method"], *(seconds(each["seconds"]) for each in row["spent"])] for row in rows])
+
+    return show("fairness", "python benchmarks/fairness.py", body, data)
 
 
 def path(data: Path = DATA) -> str:

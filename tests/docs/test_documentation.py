@@ -149,6 +149,7 @@ def test_each_record_is_laid_out_with_its_command(tmp_path: Path) -> None:
                 "worst": 2e-12,
             }
         ],
+        "fairness": [{"method": "numpy lstsq", "spent": [{"within": 0.01, "seconds": 0.004}]}],
         "truth": [{"claim": "reaches the goal", "true": 3}, {"claim": "no slip", "true": 1, "silent": 2}],
         "scale": [{"what": "2 ranks", "seconds": 2.0, "beside": "one process", "ratio": 0.5, "error": 1e-16}],
         "path": [{"name": "a sweep", "seconds": 0.1, "peer": 3.0, "ratio": 30.0, "bar": 20.0, "memory": 1.5}],
@@ -164,6 +165,7 @@ def test_each_record_is_laid_out_with_its_command(tmp_path: Path) -> None:
     told = {
         "optimizers": ["Batches of 1000 rows", "| optimizer | condition 1e+01 |", "| rls | 1.2 ms |", "| sgd | - |"],
         "digits": ["| 9 x 3 | 500 ms | 2 s | 1e-16 | 2e-16 |", "| 9 x 3 | 1e+06 | 100 ms | 250 ms | 2.5 |"],
+        "fairness": ["|  | in 10 ms |", "| numpy lstsq | 4 ms |"],
         "truth": ["| reaches the goal | 3 | 0 | 0 |", "| no slip | 1 | 0 | 2 |", "| all | 4 | 0 | 2 |"],
         "forecasts": ["| gradient descent | 50 | 4.9 to 4.6e+06 | 6e-15 | 2e-12 |"],
         "scale": ["| 2 ranks | 2 s | 0.50 of one process | 1e-16 |  |"],

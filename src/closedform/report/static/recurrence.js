@@ -1,6 +1,6 @@
 "use strict";
 // Gradient descent with momentum along one direction, in closed form at any step: the same formulas as
-// closedform/forecast/recurrence.py. scaled is lr times the eigenvalue, m the momentum, dampening as in torch.optim.SGD.
+// closedform/explain/forecasts/recurrence.py. scaled is lr times the eigenvalue, m the momentum, dampening as in torch.optim.SGD.
 
 function direction(scaled, m, nesterov, dampening) {
   if (m === 0) {
