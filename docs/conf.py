@@ -46,6 +46,9 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 add_module_names = False
 
+#: Blocks that name no language are lines for a shell, or what was printed.
+highlight_language = "none"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "closedform"
 #: The stage computes by the same formulas as the report, which are tested against Python's.

@@ -33,7 +33,7 @@ _HIGHEST = 1000.0
 _BATCH_NORM_EPS = 1e-5
 #: Share of the points at which a loss turns from which on it is called random.
 _JUMPY = 0.3
-#: Share beyond which it is not: random numbers turn at two points of three, and steps to and fro at all of them.
+#: Share beyond which it is not: random numbers turn at two points of three, and steps up and down at all of them.
 _SWINGS = 0.9
 #: Lags at which changes of a loss are looked at, beyond the next one; a swing of any period shows at one of them.
 _LAGS = (2, 3, 4, 5)
