@@ -356,6 +356,8 @@ def test_what_anndata_writes(tmp_path: Path) -> None:
         obs = pd.DataFrame({"age": Y, "cell": pd.Categorical(["T", "B"] * 20)}, index=[f"c{i}" for i in range(40)])
         anndata.AnnData(X=scipy.sparse.csr_matrix(X), obs=obs).write_h5ad(path)
     is_right(path, y="age")
+    with pytest.raises(SourceError, match=r"X .* obs .*columns age, cell\. Pass --y COLUMN"):
+        discover(path)
 
 
 # Keras and other parameters of layers

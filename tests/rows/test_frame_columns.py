@@ -94,6 +94,13 @@ def test_dask_frames(frame: pd.DataFrame) -> None:
 def test_names_that_are_none(frame: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=r"'pric', which is no column of X \(size, rooms, .*\) and no file.*'price'\?"):
         cf.solve(frame, "pric")
+    with pytest.raises(InputError, match=r"Y is 'src', which is no column of X"):
+        cf.solve(frame, ["price", "src"])
+    with pytest.raises(cf.ClosedformError, match=r"X has no column '/dev', or it would be that one"):
+        cf.solve(frame, "/dev")
+    for empty in (frame[[]], pl.DataFrame()):
+        with pytest.raises(InputError, match=r"X is empty: its shape is \((40|0), 0\)"):
+            cf.solve(empty, [1.0] * 40)
     with pytest.raises(DataTypeError, match=r"a query that fails.*absent"):
         cf.solve(pl.LazyFrame({"k": [1]}).select("absent"), "k")
     with pytest.raises(InputError, match="all of them are asked for otherwise"):
@@ -106,6 +113,8 @@ def test_names_that_are_none(frame: pd.DataFrame) -> None:
 def test_a_column_that_is_taken_twice_by_name_is_taken_whole() -> None:
     table = pd.DataFrame([[1.0, 2.0, 3.0], [2.0, 3.0, 5.0]], columns=["a", "y", "y"])
     assert cf.solve(table, "y").weight.shape == (2, 1)
+    columns = [table.iloc[:, place].to_numpy() for place in (1, 1, 0)]
+    assert cf.solve(pa.table(columns, names=["a", "a", "y"]), "y").weight.shape == (1, 2)
 
 
 def test_columns_of_several_levels_and_numbered_ones() -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet  # used as pa.parquet
 import pytest
 import torch
 
 import closedform as cf
+from closedform.files.opening import open_source
 from closedform.rows.labels import column_names
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import ClosedformError, DataTypeError, InputError
@@ -67,6 +70,25 @@ FRAMES: dict[str, Callable[[], Any]] = {
     "Arrow stream": lambda: Stream(pa.table(COLUMNS)),
     "Arrow structs": lambda: pa.table(COLUMNS).to_struct_array(),
 }
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal128(9, 2), pa.decimal256(60, 2), pa.list_(pa.decimal128(9, 2)), "pandas", "Polars", "file"]
+)
+def test_decimals_are_the_nearest_floats(kind: Any, tmp_path: Path) -> None:
+    cents = [Decimal(k).scaleb(-2) for k in range(-700, 700)]
+    if isinstance(kind, str):
+        table = pa.table({"price": pa.array(cents, pa.decimal128(9, 2))})
+        if kind == "file":
+            pa.parquet.write_table(table, tmp_path / "prices.parquet")
+            read = open_source(tmp_path / "prices.parquet").read(0, len(cents))
+        else:
+            frame = table.to_pandas(types_mapper=pd.ArrowDtype) if kind == "pandas" else pl.from_arrow(table)
+            read = as_tensor(frame, "X")[0]
+    else:
+        rows = [[each] for each in cents] if pa.types.is_list(kind) else cents
+        read = as_tensor(pa.table({"price": pa.array(rows, kind)}), "X")[0]
+    assert read.reshape(-1).tolist() == [float(each) for each in cents]
 
 
 @pytest.mark.parametrize("kind", FRAMES)

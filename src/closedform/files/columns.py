@@ -28,6 +28,7 @@ from closedform.files.formats import (
     table_name,
 )
 from closedform.files.selection import split_columns
+from closedform.rows.frames import nearest_floats
 from closedform.rows.labels import RowLabels, index_columns
 from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
@@ -278,8 +279,7 @@ class ColumnSource(FileSource, ABC):
             column = column.dictionary_decode()
 
         if types.is_decimal(column.type):
-            arrow = import_extra("pyarrow", "pyarrow", "reading tables")
-            column = column.cast(arrow.float64())
+            column = nearest_floats(column)
 
         return column.to_numpy(zero_copy_only=False).reshape(rows, width)
 

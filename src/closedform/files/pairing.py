@@ -119,6 +119,12 @@ def _why_not(path: Path, entries: dict[str, Entry], free: list[Table], x: Table 
     if told and (reason := _only_reason(few, pairs, reasons)):
         return SourceError(f"{path}: {reason}. It holds: {describe(entries)}.")
 
+    if len(free) == 1 and not pairs and any(entry.columns for entry in entries.values()):
+        return SourceError(
+            f"{path} holds one table and columns beside it: {describe(entries)}. Pass --y COLUMN for the column that "
+            "is the target."
+        )
+
     if len(free) == 1 and not pairs:
         return SourceError(
             f"{path} holds one table: {describe(entries)}. Pass the other one with --y FILE::KEY, or name the columns "

@@ -15,6 +15,7 @@ from closedform.files.opening import open_source
 from closedform.files.recognition import file_format, known_endings
 from closedform.files.specs import join_files, split_spec
 from closedform.rows.frame_columns import take_columns
+from closedform.rows.labels import column_names
 from closedform.rows.source import Source
 from closedform.words.errors import SourceError
 
@@ -177,6 +178,9 @@ def _opened(name: str, data: Any, X: Any) -> Any:
         hint = ""
         if data is not X and isinstance(data, str) and not is_path(X):
             hint = f" It names a column only where X is a frame or a path, and X is a {type(X).__name__}."
+            hint = (
+                hint if column_names(X) is None else f" X has no column {reprlib.repr(data)}, or it would be that one."
+            )
         raise SourceError(f"{name} is the path {reprlib.repr(data)}: {error}{hint}") from error
     return data if source is None else source
 

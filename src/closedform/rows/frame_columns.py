@@ -62,7 +62,7 @@ def take_columns(X: Any, **wanted: Any) -> tuple[Any, ...]:
         unknown = [each for each, found in zip(names, places, strict=True) if not found]
         if not unknown:
             taken[name] = [place for found in places for place in found], several or len(places[0]) > 1
-        elif not (isinstance(unknown[0], str) and os.path.exists(unknown[0].partition("::")[0])):
+        elif len(unknown) < len(names) or not _is_file(unknown[0]):
             raise InputError(_unknown(name, unknown[0], labels))
 
     used = {place for places, _ in taken.values() for place in places}
@@ -74,6 +74,10 @@ def take_columns(X: Any, **wanted: Any) -> tuple[Any, ...]:
         _choose(X, taken[name][0], labels, several=taken[name][1]) if name in taken else value
         for name, value in wanted.items()
     )
+
+
+def _is_file(name: Any) -> bool:
+    return isinstance(name, str) and os.path.exists(name.partition("::")[0])
 
 
 def _is_name(value: Any) -> bool:
@@ -129,13 +133,15 @@ def _choose(data: Any, places: list[int], labels: list[Any], *, several: bool) -
     if _is(data, "pandas", "DataFrame"):
         # By position: labels may repeat.
         return data.iloc[:, places if several else places[0]]
-    names = [labels[place] for place in places]
-    if not several:
-        return data.column(names[0]) if _is(data, "pyarrow", "Table", "RecordBatch") else data[names[0]]
     if _is(data, "pyarrow", "Table", "RecordBatch"):
+        index = index_columns(data.schema)
+        positions = [position for position, name in enumerate(data.schema.names) if name not in index]
+        chosen = [positions[place] for place in places]
         # The index goes along, by which rows are aligned.
-        return data.select([*names, *sorted(index_columns(data.schema))])
-    return data[names]
+        kept = [position for position, name in enumerate(data.schema.names) if name in index]
+        return data.select([*chosen, *kept]) if several else data.column(chosen[0])
+    names = [labels[place] for place in places]
+    return data[names if several else names[0]]
 
 
 def _unknown(name: str, value: Any, labels: list[Any]) -> str:
