@@ -29,14 +29,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def maps(X: np.ndarray, picked: np.ndarray, lr: float, settings: dict[str, Any]) -> np.ndarray:
-    """What a step on these rows makes of (error, momentum), as a matrix."""
+def maps(X: np.ndarray, picked: np.ndarray, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """What a step on these rows makes of (error, momentum), as ``still - lr * moved``."""
     columns, m = X.shape[1], settings.get("momentum", 0.0)
     one, share = np.eye(columns), 1 - settings.get("dampening", 0.0)
     gradient = 2 * X[picked].T @ X[picked] / len(picked) + settings.get("weight_decay", 0.0) * one
     buffer = np.hstack([share * gradient, m * one])
-    moved = np.hstack([gradient, 0 * one]) + m * buffer if settings.get("nesterov") else buffer
-    return np.vstack([np.hstack([one, 0 * one]) - lr * moved, buffer])
+    direction = np.hstack([gradient, 0 * one]) + m * buffer if settings.get("nesterov") else buffer
+    return np.vstack([np.hstack([one, 0 * one]), buffer]), np.vstack([direction, 0 * buffer])
+
+
+def squares(steps: np.ndarray) -> np.ndarray:
+    """The mean of ``step kron step`` over steps stacked along the first axis."""
+    size = steps.shape[1]
+    return np.einsum("sij,skl->ikjl", steps, steps).reshape(size**2, size**2) / len(steps)
 
 
 def radius_limit(mean_square: Callable[[float], np.ndarray], high: float) -> float:
@@ -53,10 +59,13 @@ def exact_limit(X: np.ndarray, size: int, settings: dict[str, Any]) -> float:
     rows = X.shape[0]
     share = (rows - size) / (rows - 1) / size
 
+    still, moved = (
+        np.stack(parts) for parts in zip(*(maps(X, np.array([i]), settings) for i in range(rows)), strict=True)
+    )
+
     def mean_square(lr: float) -> np.ndarray:
-        each = [maps(X, np.array([row]), lr, settings) for row in range(rows)]
-        whole = maps(X, np.arange(rows), lr, settings)
-        return (1 - share) * np.kron(whole, whole) + share * sum(np.kron(step, step) for step in each) / rows
+        each = still - lr * moved
+        return (1 - share) * squares(each.mean(0, keepdims=True)) + share * squares(each)
 
     return radius_limit(mean_square, 4 / float(np.linalg.eigvalsh(2 * X.T @ X / rows)[-1]))
 
@@ -90,16 +99,18 @@ def test_the_limit_is_that_of_the_exact_map(settings: str, kind: str, columns: i
 def test_the_limit_by_epochs_is_that_of_all_orders_of_the_rows(settings: str, kind: str, size: int) -> None:
     """Few rows, so that every order can be written out: the mean over them of (pass kron pass)."""
     X, y = table(kind, 2, rows=5)
-    orders = list(itertools.permutations(range(5)))[:: 1 if size == 1 else 3]
+    orders = np.array(list(itertools.permutations(range(5))))[:: 1 if size == 1 else 3]
+    batches = [orders[:, first : first + size] for first in range(0, 5, size)]
+    chosen = SETTINGS[settings]
+    parts = [
+        [np.stack(part) for part in zip(*(maps(X, rows, chosen) for rows in batch), strict=True)] for batch in batches
+    ]
 
     def mean_square(lr: float) -> np.ndarray:
-        total = 0.0
-        for order in orders:
-            whole = np.eye(4)
-            for first in range(0, 5, size):
-                whole = maps(X, np.array(order[first : first + size]), lr, SETTINGS[settings]) @ whole
-            total = total + np.kron(whole, whole)
-        return total / len(orders)
+        whole = np.eye(4)
+        for still, moved in parts:
+            whole = (still - lr * moved) @ whole
+        return squares(whole)
 
     found = predicted(X, y, size, 1e-9, SETTINGS[settings])
     exact = radius_limit(mean_square, 3 * found.mean.limit)
@@ -153,7 +164,9 @@ def floor_of_runs(
     for step in range(steps):
         if draws == "with replacement":
             order = rng.integers(rows, size=(runs, size))
-        elif draws == "anew" or step % batches == 0:
+        elif draws == "anew":
+            order = np.argpartition(rng.random((runs, rows)), size, axis=1)
+        elif step % batches == 0:
             order = np.argsort(rng.random((runs, rows)), axis=1)
         place = step % batches * size if draws == "by epochs" else 0
         picked = order[:, place : place + size]
