@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit
 
 import closedform as cf
 from closedform.fit.path import left_out_residuals
+from closedform.rows import OneHotRows
 from closedform.words.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -169,3 +170,56 @@ def test_what_is_shown(tmp_path: Any) -> None:
     axes = path.plot()
     assert axes.get_xlabel() == "ridge strength l2"
     assert len(axes.get_lines()) == 3
+
+
+@pytest.mark.parametrize("select", ["loo", "gcv", 3])
+@pytest.mark.parametrize("rows", [8, 40])
+@pytest.mark.parametrize("level", [0.1, 1.0, 1e6, 1e15 / 7])
+def test_a_constant_column_beside_a_bias_changes_no_error(level: float, rows: int, select: Any) -> None:
+    x, y = X[:rows, :3], Y[:rows]
+    wide = np.column_stack([np.full(rows, level), x, np.full((rows, 5 * (rows < 9)), 3 * level)])
+    alone, beside = (cf.ridge_path(A, y, l2=[0.0, 1e-9, 1.0], bias=True, select=select) for A in (x, wide))
+    np.testing.assert_allclose(beside.errors.numpy(), alone.errors.numpy(), rtol=1e-7)
+    np.testing.assert_allclose(beside.degrees_of_freedom, alone.degrees_of_freedom, rtol=1e-9)
+    assert not any("leverage 1" in note for note in beside.notes)
+
+
+def test_a_direction_that_is_constant_is_none() -> None:
+    x = np.random.default_rng(3).integers(-4, 5, 30).astype(float)
+    pair = np.column_stack([1e6 + x, 1e6 - x])
+    found = cf.ridge_path(pair, Y[:30], l2=[0.0], bias=True)
+    np.testing.assert_allclose(found.errors, cf.ridge_path(x[:, None], Y[:30], l2=[0.0], bias=True).errors, rtol=1e-7)
+
+
+def test_features_without_any_direction() -> None:
+    y = Y[:40, 0]
+    for bias in (False, True):
+        left = [y[i] - bias * np.delete(y, i).mean() for i in range(40)]
+        path = cf.ridge_path(np.zeros((40, 2)), y, l2=[0.0, 1.0], bias=bias)
+        np.testing.assert_allclose(path.errors[:, 0], [np.square(left).mean()] * 2)
+    labels = torch.arange(40) % 20
+    path = cf.ridge_path(np.zeros((40, 2)), OneHotRows(labels, 20, torch.float64), l2=[1.0], bias=True)
+    np.testing.assert_allclose(path.errors, [[(2 * (38 / 39) ** 2 + 38 * (2 / 39) ** 2) / 40] * 20])
+
+
+def test_a_strength_beyond_the_range_beside_tiny_rows_shrinks_all() -> None:
+    path = cf.ridge_path(1e-200 * X, Y, l2=[1.0])
+    np.testing.assert_allclose(path.errors[0], np.square(Y).mean(0))
+
+
+def test_folds_as_a_splitter_made_them() -> None:
+    groups = np.arange(50) % 7
+    made = list(GroupKFold(3).split(X, groups=groups))
+    numbers = np.zeros(50, dtype=int)
+    for fold, (_, test) in enumerate(made):
+        numbers[test] = fold
+    by_pairs, by_numbers = (cf.ridge_path(X, Y, l2=[1.0], select=select) for select in (made, numbers))
+    assert torch.equal(by_pairs.errors, by_numbers.errors)
+    for wrong, message in (
+        (GroupKFold(3), r"list\(splitter.split\(X, labels, groups\)\)"),
+        ([(made[0][0], [50]), (made[1][0], [1])], "test set 0 is no list of rows from 0 to 49"),
+        ([(made[0][0], [0.5]), (made[1][0], [1])], "test set 0 is no list of rows"),
+        (made[:2], "leaves rows in no fold"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cf.ridge_path(X, Y, select=wrong)

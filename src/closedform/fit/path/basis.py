@@ -12,13 +12,16 @@ from torch import Tensor
 
 from closedform.words.errors import InputError
 
-__all__ = ["Basis", "explicit_basis", "kept_values", "kernel_basis", "singular_vectors"]
+__all__ = ["Basis", "explicit_basis", "kept_values", "kernel_basis", "more_than_centring", "singular_vectors"]
 
 _EPS = sys.float_info.epsilon
 #: Eigenvalues of a kernel as far below zero, in units of its own rounding and rows, are rounding.
 _NEGATIVE = 10.0
 #: Ratio of the longest column to the shortest from which their units could decide a rank.
 _UNEQUAL = 1e4
+#: What centring leaves of a column or a direction at or below which it is constant, in units of the rounding of the
+#: numbers that were centred.
+_CONSTANT = 64.0
 #: LAPACK's number for "accurate for both graded rows and graded columns".
 _GRADED = 2
 
@@ -124,7 +127,20 @@ def kept_values(values: Tensor, rows: int, columns: int) -> int:
     return int((values > _EPS * max(rows, columns) * values[0]).sum())
 
 
-def singular_vectors(A: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, float]:
+def more_than_centring(values: Tensor, V: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return which directions are more than what rounding leaves of constant ones when they are centred, ``(values,)``.
+
+    Args:
+        values: Singular values of a centred matrix, ``(values,)``.
+        V: Their right vectors, ``(columns, values)``.
+        lengths: Lengths of the columns before they were centred, ``(columns,)``; None where they were not.
+    """
+    if lengths is None:
+        return torch.ones_like(values, dtype=torch.bool)
+    return values > _CONSTANT * _EPS * torch.linalg.vector_norm(lengths.unsqueeze(1) * V, dim=0)
+
+
+def singular_vectors(A: Tensor, rows: int, before: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, float]:
     """Return the singular vectors of a matrix whose values are more than rounding, and how they come from it.
 
     Where its columns are of very different lengths, their units do not decide which values those are: they are counted
@@ -134,30 +150,44 @@ def singular_vectors(A: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, floa
     Args:
         A: ``(rows of A, columns)``.
         rows: Rows of the table that it stands for.
+        before: Lengths of the columns before they were centred, ``(columns,)``: beside them what is left of constant
+            columns is rounding, whatever their number. None where they were not.
 
     Returns:
         All left vectors, square, those kept first; the values kept, descending; what A is multiplied by from the right
         for the vectors kept, ``(columns, rank)``; how far, about, the vectors are from exact.
     """
     lengths = torch.linalg.vector_norm(A, dim=0)
+    if before is not None:
+        A = A.masked_fill(lengths <= _CONSTANT * _EPS * before, 0.0)
+        lengths = torch.linalg.vector_norm(A, dim=0)
     positive = lengths[lengths > 0]
     if not positive.numel() or float(positive.max()) <= _UNEQUAL * float(positive.min()):
-        wide = A.shape[1] > A.shape[0]
-        # A' = Q R, so that A = R'Q' has the left singular vectors of R', which is small.
-        Q, R = torch.linalg.qr(A.T) if wide else (None, A.T)
-        U, values, right = torch.linalg.svd(R.T, full_matrices=A.shape[0] > A.shape[1])
-        kept = kept_values(values, rows, A.shape[1])
-        V = right[:kept].T if Q is None else Q @ right[:kept].T
-        error = _EPS * float(values[0] / values[kept - 1]) if kept else _EPS
-        return U, values[:kept], V / values[:kept], error
+        U, values, V = _kept_vectors(A, rows, before)
+        error = _EPS * float(values[0] / values[-1]) if values.numel() else _EPS
+        return U, values, V / values, error
 
     units = torch.ldexp(torch.ones_like(lengths), torch.where(lengths > 0, torch.frexp(lengths).exponent, 0))
-    U, values, right = torch.linalg.svd(A / units, full_matrices=A.shape[0] > A.shape[1])
-    kept = kept_values(values, rows, A.shape[1])
-    V, error = right[:kept].T, _EPS * float(values[0] / values[kept - 1])
-    own, turn = _jacobi(units.unsqueeze(1) * V * values[:kept])
+    U, values, V = _kept_vectors(A / units, rows, None if before is None else before / units)
+    kept, error = values.shape[0], _EPS * float(values[0] / values[-1])
+    own, turn = _jacobi(units.unsqueeze(1) * V * values)
     U = torch.cat([U[:, :kept] @ turn, U[:, kept:]], 1)
-    return U, own, (V / values[:kept]) @ turn / units.unsqueeze(1), error
+    return U, own, (V / values) @ turn / units.unsqueeze(1), error
+
+
+def _kept_vectors(A: Tensor, rows: int, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all left vectors, square, those kept first; the singular values kept; and their right vectors."""
+    wide = A.shape[1] > A.shape[0]
+    # A' = Q R, so that A = R'Q' has the left singular vectors of R', which is small.
+    Q, R = torch.linalg.qr(A.T) if wide else (None, A.T)
+    U, values, right = torch.linalg.svd(R.T, full_matrices=A.shape[0] > A.shape[1])
+    kept = kept_values(values, rows, A.shape[1])
+    V = right[:kept].T if Q is None else Q @ right[:kept].T
+    more = more_than_centring(values[:kept], V, before)
+    if not bool(more.all()):
+        order = torch.cat([more.nonzero().squeeze(1), (~more).nonzero().squeeze(1)])
+        U = torch.cat([U[:, order], U[:, kept:]], 1)
+    return U, values[:kept][more], V[:, more]
 
 
 def _jacobi(M: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,7 +205,7 @@ def _jacobi(M: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(values).to(M), torch.from_numpy(right.copy()).to(M)
 
 
-def explicit_basis(A: Tensor, B: Tensor, basis: Basis, ones: Tensor | None) -> Basis:
+def explicit_basis(A: Tensor, B: Tensor, basis: Basis, ones: Tensor | None, before: Tensor | None = None) -> Basis:
     """Return the basis of a table with few more rows than columns or fewer: its left singular vectors themselves.
 
     Args:
@@ -183,8 +213,9 @@ def explicit_basis(A: Tensor, B: Tensor, basis: Basis, ones: Tensor | None) -> B
         B: Their targets, ``(rows, targets)``.
         basis: All that does not depend on them.
         ones: With a bias the column of ones, weighted, as a unit vector, ``(rows,)``, else None.
+        before: With a bias the lengths of the columns of A before they were centred, ``(features,)``.
     """
-    U, values, _, error = singular_vectors(A, A.shape[0])
+    U, values, _, error = singular_vectors(A, A.shape[0], before)
     kept = values.shape[0]
     complement = U[:, kept:]
     if ones is not None:

@@ -67,7 +67,8 @@ def ridge_path(
         bias: Whether the layer has a bias; it is not penalised. None is False; of an accumulator it is its own.
         sample_weight: One weight for each row, not negative; errors are weighted by them too.
         select: How errors are found: ``"loo"``, exact leave-one-out; ``"gcv"``, generalized cross-validation; a number
-            of folds, a splitter such as scikit-learn's ``KFold``, or the number of the fold of each row, ``(rows,)``.
+            of folds, a splitter such as scikit-learn's ``KFold``, the pairs of training and test rows that one made, or
+            the number of the fold of each row, ``(rows,)``.
         per_target: Whether each target has a strength of its own; else one minimises the mean over the targets.
         kernel: Whether X is a symmetric kernel matrix: ``(K + l2 I) a = y``. Only with ``select="loo"`` or ``"gcv"``.
         scoring: What the choice makes least. ``"mse"``: the mean squared error; with leave-one-out also ``"mae"``, the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -28,7 +29,8 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
 
     Args:
         select: A number of folds (consecutive rows, as scikit-learn's ``KFold(k)``), a splitter of scikit-learn whose
-            test sets share no row, or the number of the fold of each row.
+            test sets share no row, what such a splitter makes (pairs of rows to train and to test on), or the number of
+            the fold of each row.
         n_rows: Rows.
 
     Raises:
@@ -46,9 +48,11 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
         return torch.repeat_interleave(torch.arange(select, device="cpu"), sizes)
     if hasattr(select, "split"):
         return _split(select, n_rows)
+    if isinstance(select, Sequence) and select and all(isinstance(pair, tuple) and len(pair) == 2 for pair in select):
+        return _numbers_of([test for _, test in select], "select", n_rows)
 
     try:
-        values = torch.as_tensor(select, device="cpu")
+        values = torch.as_tensor(np.asarray(select) if isinstance(select, Sequence) else select, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"select={select!r}: use 'loo', 'gcv', a number of folds, a splitter such as sklearn's KFold, or the "
@@ -66,22 +70,34 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
 
 
 def _split(splitter: Any, n_rows: int) -> Tensor:
-    import numpy as np
-
-    numbers = torch.full((n_rows,), -1, dtype=torch.int64, device="cpu")
     try:
         tests = [test for _, test in splitter.split(np.zeros((n_rows, 1)))]
     except (TypeError, ValueError) as error:
-        raise InputError(f"select={splitter!r} cannot split {n_rows} rows: {error}") from error
+        raise InputError(
+            f"select={splitter!r} cannot split {n_rows} rows: {error} A splitter by labels or groups is given as what "
+            "it makes: select=list(splitter.split(X, labels, groups))."
+        ) from error
+    return _numbers_of(tests, f"select={splitter!r}", n_rows)
+
+
+def _numbers_of(tests: Sequence[Any], who: str, n_rows: int) -> Tensor:
+    """Return the fold of each row, from the rows of each test set.
+
+    Raises:
+        InputError: they are no partition of the rows.
+    """
+    numbers = torch.full((n_rows,), -1, dtype=torch.int64, device="cpu")
     for fold, test in enumerate(tests):
-        rows = torch.as_tensor(np.asarray(test, dtype=np.int64), device="cpu")
-        if bool((numbers[rows] >= 0).any()):
-            raise InputError(
-                f"select={splitter!r} tests a row more than once; folds must share no row (KFold does so)."
-            )
+        try:
+            rows = torch.as_tensor(np.asarray(test).astype(np.int64, casting="safe"), device="cpu").reshape(-1)
+            taken = numbers[rows] >= 0
+        except (TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{who}: test set {fold} is no list of rows from 0 to {n_rows - 1}.") from error
+        if bool(taken.any()):
+            raise InputError(f"{who} tests a row more than once; folds must share no row (KFold does so).")
         numbers[rows] = fold
     if bool((numbers < 0).any()) or len(tests) < 2:
-        raise InputError(f"select={splitter!r} leaves rows in no fold, or all in one; use a splitter such as KFold.")
+        raise InputError(f"{who} leaves rows in no fold, or all in one; use a splitter such as KFold.")
     return numbers
 
 

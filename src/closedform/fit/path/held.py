@@ -80,13 +80,14 @@ class HeldRows:
         """Return the residual of a row at the fits to all others, ``(targets, strengths)``."""
         others = torch.arange(self.A.shape[0], device=self.A.device) != row
         A, B, x, y = self.A[others], self.B[others], self.A[row], self.B[row]
+        before = None
         if self.ones is not None:
-            ones = self.ones[others]
+            ones, before = self.ones[others], torch.linalg.vector_norm(A, dim=0)
             total, own = ones.square().sum(), self.ones[row]
             mean, target_mean = ones @ A / total, ones @ B / total
             A, B = A - torch.outer(ones, mean), B - torch.outer(ones, target_mean)
             x, y = x - own * mean, y - own * target_mean
-        U, values, map_, _ = singular_vectors(A, A.shape[0])
+        U, values, map_, _ = singular_vectors(A, A.shape[0], before)
         squares = values.square().unsqueeze(1)
         kept = squares / (squares + self.basis.scaled(strengths))
         terms = (x @ map_) * (B.T @ U[:, : values.shape[0]])

@@ -65,7 +65,8 @@ class LeftOut:
         self.basis, self.strengths = basis, strengths
         self._inverses = basis.inverses(strengths)
         self._kept = basis.squares.unsqueeze(1) * self._inverses
-        self._given = basis.scaled(strengths) * self._inverses
+        # Not the strength times its inverse: beside tiny rows a strength is beyond the range.
+        self._given = 1 / (1 + basis.squares.unsqueeze(1) / basis.scaled(strengths))
         self._smallest = int(strengths.argmin())
         self._tolerance = _INTERPOLATED * max(basis.error, _EPS)
         #: Of a complement the coordinates themselves are known to rounding, not their squares.
@@ -157,17 +158,17 @@ class LeftOut:
     def _summed(self, U: Tensor, rest: Tensor, part: slice) -> Tensor:
         """Return residuals of rows that are in, ``(targets, strengths, rows)``, from what no weights explain."""
         D = self.basis.coordinates[:, part].T.unsqueeze(2) * self._given
-        P = (D.transpose(1, 2).reshape(-1, self.basis.rank) @ U.T).view(rest.shape[1], -1, U.shape[0])
+        P = (D.transpose(1, 2).flatten(0, 1) @ U.T).view(rest.shape[1], -1, U.shape[0])
         return P.add_(rest.T.unsqueeze(1))
 
     def _usual(self, U: Tensor, B: Tensor, part: slice) -> Tensor:
         """Return residuals of rows that are in, ``(targets, strengths, rows)``."""
         coordinates = self.basis.coordinates[:, part].T
         if self._expansion is None:
-            D = (coordinates.unsqueeze(2) * self._kept).transpose(1, 2).reshape(-1, self.basis.rank)
+            D = (coordinates.unsqueeze(2) * self._kept).transpose(1, 2).flatten(0, 1)
             P = (D @ U.T).view(B.shape[1], -1, U.shape[0])
         else:
-            D = (coordinates.unsqueeze(2) * self._functions).transpose(1, 2).reshape(-1, self.basis.rank)
+            D = (coordinates.unsqueeze(2) * self._functions).transpose(1, 2).flatten(0, 1)
             P = torch.matmul(self._expansion, (D @ U.T).view(B.shape[1], -1, U.shape[0]))
         return torch.sub(B.T.unsqueeze(1), P, out=P)
 

@@ -207,7 +207,7 @@ class Search:
     def _by_classes(self, left_out: LeftOut) -> tuple[Tensor, Tensor] | None:
         """Return the errors of labels by sums over the classes; None where rows have to be taken one by one."""
         table, labels, basis = self._rows, self._rows.rows.y, left_out.basis
-        if basis.U is not None or not isinstance(labels, OneHotRows) or labels.shape[1] < _CLASSES:
+        if basis.U is not None or not basis.rank or not isinstance(labels, OneHotRows) or labels.shape[1] < _CLASSES:
             return None
         centring = table.centring_of(basis)
         fold = LabelErrors(left_out, centring, Coding.of(labels, centring), nodes_of(basis, left_out))

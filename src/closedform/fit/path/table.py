@@ -138,7 +138,11 @@ class PathTable:
         weight = self._counted.weight
         ones = (A.new_ones(A.shape[0]) if weight is None else weight).div(self.scanned.weight_sum).sqrt_()
         basis = self._empty(self.exponent, self.design.target_exponents)
-        return explicit_basis(A, B, basis, ones if self.bias else None)
+        mean = self.centring.mean
+        if mean is None:
+            return explicit_basis(A, B, basis, None)
+        before = torch.hypot(torch.linalg.vector_norm(A, dim=0), mean.abs() * self.scanned.weight_sum**0.5)
+        return explicit_basis(A, B, basis, ones, before)
 
     def held(self, numbers: Tensor) -> HeldRows:
         """Return a short table that says what all rows say and holds some of them as they are.
@@ -152,12 +156,13 @@ class PathTable:
         others, exponents = found.triangle, self.design.exponents
         A, B = torch.cat([found.A, others.R]), torch.cat([found.B, others.C])
         uniform = torch.full_like(exponents, self.exponent)
-        A, ones = times_power_of_two(A, exponents - uniform), None
+        A, ones, before = times_power_of_two(A, exponents - uniform), None, None
         centred, targets = A, B
         if self.bias:
             ones, A = times_power_of_two(A[:, 0], uniform[0]) / self.scanned.weight_sum**0.5, A[:, 1:]
             centred, targets = (part - torch.outer(ones, ones @ part) for part in (A, B))
-        basis = explicit_basis(centred, targets, self._empty(self.exponent, self.design.target_exponents), ones)
+            before = torch.linalg.vector_norm(A, dim=0)
+        basis = explicit_basis(centred, targets, self._empty(self.exponent, self.design.target_exponents), ones, before)
         return HeldRows(numbers, A, B, ones, basis, None if self.rows.weight is None else found.weight)
 
     def _kernel(self) -> Basis:

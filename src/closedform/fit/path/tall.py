@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.choice import engine_for
-from closedform.fit.path.basis import Basis, kept_values, singular_vectors
+from closedform.fit.path.basis import Basis, kept_values, more_than_centring, singular_vectors
 from closedform.fit.path.centring import Centring, Means, block_rows
 from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments, labelled
 from closedform.numerics.symmetric import mirror
@@ -109,6 +109,10 @@ def basis_by_gram(design: Design, centring: Centring) -> Basis:
     values, vectors = values.flip(0), vectors.flip(1)
     kept = kept_values(values, scanned.positive_rows, n)
     values, vectors = values[:kept], vectors[:, :kept]
+    if centring.mean is not None:
+        before = (gram.diagonal() + scanned.weight_sum * centring.mean.square()).sqrt()
+        more = more_than_centring(values.sqrt(), vectors, before)
+        values, vectors = values[more], vectors[:, more]
     map_ = vectors / values.sqrt()
     coordinates = map_.T @ cross
 
@@ -124,7 +128,7 @@ def basis_by_gram(design: Design, centring: Centring) -> Basis:
         map=map_,
         mean=centring.mean if centring.mean is not None else torch.zeros(n, dtype=torch.float64, device=device),
         target_mean=centring.target_mean if centring.target_mean is not None else torch.zeros_like(squares),
-        error=_EPS * float(values[0] / values[-1]) if kept else _EPS,
+        error=_EPS * float(values[0] / values[-1]) if values.numel() else _EPS,
     )
 
 
@@ -139,14 +143,16 @@ def basis_of_triangle(triangle: Triangle, exponent: int) -> Basis:
     mean, target_mean = triangle.R.new_zeros(n), triangle.C.new_zeros(triangle.targets)
     uniform = torch.full_like(triangle.exponents, exponent)
     centred = triangle.rescaled(uniform)
+    before = None
     if bias:
+        before = torch.linalg.vector_norm(centred.R[:, 1:], dim=0)
         corner = centred.R[0, 0]
         # The column of ones was scaled as the features are; the targets have a scale of their own.
         mean = centred.R[0, 1:] / torch.ldexp(corner, uniform[0])
         target_mean = centred.C[0] / torch.ldexp(corner, uniform[0])
         centred = centred.centred()
 
-    U, values, map_, error = singular_vectors(centred.R, triangle.rows)
+    U, values, map_, error = singular_vectors(centred.R, triangle.rows, before)
     kept = values.shape[0]
     coordinates = U.T @ centred.C
     left = coordinates[kept:].square().sum(0)
