@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, final
 
@@ -20,7 +20,7 @@ from closedform.rows.dask_tables import dask_rows, is_dask
 from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
 
-__all__ = ["agreed_request", "open_rows", "traffic_of"]
+__all__ = ["agreed_request", "check_agreed", "open_rows", "traffic_of"]
 
 #: What may name files, or columns of a frame.
 _NAMES = (str, os.PathLike, list, tuple, int, np.integer)
@@ -138,13 +138,7 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
         ("nearest_to", request.nearest_to is not None),
     ]
 
-    every = walker.each(asked)
-    for rank, others in enumerate(every):
-        for (name, other), (_, first) in zip(others, every[0], strict=True):
-            if other != first:
-                raise InputError(
-                    f"{name} is {first!r} on rank 0 and {other!r} on rank {rank}; ask for the same on all."
-                )
+    check_agreed(walker, asked)
 
     if request.kernel:
         raise InputError("kernel=True with group= is not available: a kernel matrix is between all rows.")
@@ -154,6 +148,25 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
         weight, bias = walker.each((near.weight.cpu(), None if near.bias is None else near.bias.cpu()))[0]
         near = Weights(weight.to(rows.device), None if bias is None else bias.to(rows.device))
     return replace(request, nearest_to=near)
+
+
+def check_agreed(walker: ProcessGroup, asked: Sequence[tuple[str, Any]]) -> None:
+    """Check that all processes ask for the same.
+
+    Args:
+        walker: The processes.
+        asked: Names of arguments, and their values on this process.
+
+    Raises:
+        InputError: they do not; raised on all.
+    """
+    every = walker.each(asked)
+    for rank, others in enumerate(every):
+        for (name, other), (_, first) in zip(others, every[0], strict=True):
+            if other != first:
+                raise InputError(
+                    f"{name} is {first!r} on rank 0 and {other!r} on rank {rank}; ask for the same on all."
+                )
 
 
 def traffic_of(rows: Rows) -> Traffic | None:

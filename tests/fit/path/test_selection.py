@@ -24,7 +24,7 @@ STRENGTHS = np.logspace(-2, 3, 6)
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("select", [5, KFold(4, shuffle=True, random_state=1), np.arange(50) % 7])
+@pytest.mark.parametrize("select", [5, KFold(4, shuffle=True, random_state=1), np.arange(50) % 7, torch.arange(50) % 7])
 def test_folds_equal_fits_to_the_other_folds(select: Any, bias: bool, weighted: bool) -> None:
     weight = RNG.uniform(0.2, 2.0, 50) if weighted else None
     path = cf.ridge_path(X, Y, l2=STRENGTHS, bias=bias, select=select, sample_weight=weight)
@@ -32,7 +32,7 @@ def test_folds_equal_fits_to_the_other_folds(select: Any, bias: bool, weighted: 
     splitter = KFold(select) if isinstance(select, int) else select
     tests = (
         [np.flatnonzero(select == fold) for fold in range(7)]
-        if isinstance(select, np.ndarray)
+        if isinstance(select, np.ndarray | torch.Tensor)
         else [test for _, test in splitter.split(X)]
     )
     errors = np.zeros((6, 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from closedform.files import open_problem
 from closedform.fit.accumulator import Accumulator
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.path.folded import FoldedTable, accumulators_in, merged
-from closedform.fit.path.folds import check_folds
+from closedform.fit.path.folds import check_folds, is_by_row, numbers_in
 from closedform.fit.path.labels import label_scan
 from closedform.fit.path.leave_one_out import LeftOut, left_out_of
 from closedform.fit.path.result import RidgePath
@@ -23,9 +23,10 @@ from closedform.fit.path.search import Found, Search, Selection
 from closedform.fit.path.strengths import check_strengths
 from closedform.fit.path.table import PathTable
 from closedform.fit.request import Request, Watcher
-from closedform.fit.sharing import open_rows
+from closedform.fit.sharing import agreed_request, check_agreed, open_rows
 from closedform.fit.solution import Solution
 from closedform.rows import OneHotRows, Rows, as_rows, scan
+from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
 from closedform.words.progress import Progress
 
@@ -47,6 +48,7 @@ def ridge_path(
     per_target: bool = True,
     kernel: bool = False,
     scoring: str | None = None,
+    group: Any = None,
     progress: Watcher = None,
 ) -> RidgePath:
     r"""Return the error of every ridge strength on rows it has not seen, from one factor, and the fit at the best one.
@@ -75,6 +77,9 @@ def ridge_path(
             mean absolute error, which ``errors`` then are; and for kernels ``"density"``: the other rows predict a row
             with a variance of its own, and the strength is taken under which the rows are most likely (Sundararajan and
             Keerthi 2001), while ``errors`` stay mean squares. None is ``"mse"``.
+        group: A group of ``torch.distributed`` whose processes all call this, each with rows of its own, as for
+            :func:`closedform.solve`; all return the same. A number of folds and a splitter are of the rows of all, in
+            the order of the ranks; the fold of each row is given for the rows of each process.
         progress: As for :func:`closedform.solve`.
 
     Returns:
@@ -98,20 +103,26 @@ def ridge_path(
     started = time.perf_counter()
     parts = accumulators_in(X)
     if parts is not None:
+        if group is not None:
+            raise InputError("group= with an Accumulator: merge those of all processes, or pass the rows.")
         _check_folded(parts, Y, sample_weight, bias, select, kernel)
         selection = _checked(len(parts), select, per_target, kernel, scoring)
         path = _path_of_accumulators(parts, check_strengths(l2), selection)
         return replace(path, seconds=time.perf_counter() - started)
 
-    rows = open_rows(X, Y, sample_weight)
+    rows = open_rows(X, Y, sample_weight, group=group)
     if rows.triangle_of is not None:
         raise InputError(
             f"X is a {type(X).__name__}, which is read once, and leaving rows out needs them again: pass what can be "
             "read again, or fold the batches into a cf.Accumulator and pass that with select='gcv'."
         )
-    selection = _checked(rows.n_rows, select, per_target, kernel, scoring)
-    request = Request.checked(rows, bias=False if bias is None else bias, kernel=kernel, progress=progress)
-    path = path_of_rows(rows, request, check_strengths(l2), selection)
+    strengths, selection = _agreed(
+        rows, l2, select, lambda folds: _checked(rows.n_rows, folds, per_target, kernel, scoring)
+    )
+    request = agreed_request(
+        rows, lambda: Request.checked(rows, bias=False if bias is None else bias, kernel=kernel, progress=progress)
+    )
+    path = path_of_rows(rows, request, strengths, selection)
     return replace(path, seconds=time.perf_counter() - started)
 
 
@@ -136,6 +147,41 @@ def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selecti
         chosen = replace(request, strengths=tuple(found.l2.tolist()), progress=False)
         solution = solve_rows(watched, chosen, scanned)
     return _path(found, solution, selection, started)
+
+
+def _agreed(rows: Rows, l2: Any, select: Any, check: Callable[[Any], Selection]) -> tuple[Tensor | None, Selection]:
+    """Return the strengths and how errors are found, which must be the same on all processes of a group.
+
+    Args:
+        rows: The rows.
+        l2: As the user gave it.
+        select: As the user gave it; the fold of each row is that of the rows of this process.
+        check: Checks it for all rows.
+
+    Raises:
+        InputError: they are wrong, or processes ask for different paths.
+    """
+    walker = rows.walker
+    if not isinstance(walker, ProcessGroup):
+        return check_strengths(l2), check(select)
+
+    parts = walker.gathered(lambda: numbers_in(select, rows.x.shape[0]) if is_by_row(select) else None)
+    numbers = [part for part in parts if part is not None]
+    whole = torch.cat(numbers) if len(numbers) == walker.size else select
+    strengths, selection = walker.together(lambda: (check_strengths(l2), check(whole)))
+    check_agreed(
+        walker,
+        [
+            ("l2", None if strengths is None else tuple(strengths.tolist())),
+            ("select", selection.name),
+            ("per_target", selection.per_target),
+            ("scoring", selection.scoring),
+        ],
+    )
+    every = walker.each([] if selection.folds is None else selection.folds.tolist())
+    if any(folds != every[0] for folds in every):
+        raise InputError("select makes other folds on other ranks; give a splitter the same random_state on all.")
+    return strengths, selection
 
 
 def _path_of_accumulators(parts: Sequence[Accumulator], strengths: Tensor | None, selection: Selection) -> RidgePath:

@@ -18,7 +18,7 @@ from closedform.rows.block import Extent
 from closedform.rows.columns import Columns
 from closedform.words.errors import InputError
 
-__all__ = ["TrianglesOfFolds", "check_folds", "fold_errors"]
+__all__ = ["TrianglesOfFolds", "check_folds", "fold_errors", "is_by_row", "numbers_in"]
 
 #: Entries of a block: enough rows that folding costs little more than the block's own QR.
 _BLOCK_ENTRIES = 2**19
@@ -46,11 +46,38 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
         sizes = torch.full((select,), n_rows // select, device="cpu")
         sizes[: n_rows % select] += 1
         return torch.repeat_interleave(torch.arange(select, device="cpu"), sizes)
-    if hasattr(select, "split"):
+    if _is_splitter(select):
         return _split(select, n_rows)
-    if isinstance(select, Sequence) and select and all(isinstance(pair, tuple) and len(pair) == 2 for pair in select):
+    if not is_by_row(select):
         return _numbers_of([test for _, test in select], "select", n_rows)
+    names, numbers = torch.unique(numbers_in(select, n_rows), return_inverse=True)
+    if names.shape[0] < 2:
+        raise InputError("select puts all rows into one fold; at least 2 are needed.")
+    return numbers
 
+
+def is_by_row(select: Any) -> bool:
+    """Return whether what says how errors are found is neither a word, a number nor made by a splitter."""
+    if isinstance(select, str | int) or _is_splitter(select):
+        return False
+    pairs = isinstance(select, Sequence) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in select)
+    return not pairs or not select
+
+
+def _is_splitter(select: Any) -> bool:
+    return hasattr(select, "split") and not isinstance(select, str | Tensor)
+
+
+def numbers_in(select: Any, n_rows: int) -> Tensor:
+    """Return the fold of each row as the user numbered it, ``(rows,)``.
+
+    Args:
+        select: What the user gave.
+        n_rows: Rows.
+
+    Raises:
+        InputError: it holds something else.
+    """
     try:
         values = torch.as_tensor(np.asarray(select) if isinstance(select, Sequence) else select, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -63,10 +90,7 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
             f"select has shape {tuple(values.shape)} and dtype {str(values.dtype).removeprefix('torch.')}; the numbers "
             f"of folds are integers, one for each of {n_rows} rows."
         )
-    names, numbers = torch.unique(values, return_inverse=True)
-    if names.shape[0] < 2:
-        raise InputError("select puts all rows into one fold; at least 2 are needed.")
-    return numbers
+    return values
 
 
 def _split(splitter: Any, n_rows: int) -> Tensor:
@@ -108,7 +132,7 @@ class TrianglesOfFolds(Fold):
     Args:
         columns: The design matrix.
         empty: The triangle of no rows, with the powers of two of the columns.
-        numbers: The fold of each row of the table, ``(rows,)``.
+        numbers: The fold of each row, counted over all processes, ``(rows,)``.
         count: Folds.
     """
 
@@ -127,7 +151,8 @@ class TrianglesOfFolds(Fold):
     @override
     def add(self, block: Block) -> None:
         A, B = self._columns.matrix(block)
-        numbers = self._numbers[block.start : block.start + A.shape[0]]
+        start = block.before + block.start
+        numbers = self._numbers[start : start + A.shape[0]]
         for fold in range(int(numbers.min()), int(numbers.max()) + 1):
             rows = (numbers == fold).nonzero().squeeze(1).to(A.device)
             if not rows.shape[0]:
