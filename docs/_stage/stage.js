@@ -268,7 +268,7 @@ function shape(parent, name, attributes, text) {
 
 function said(value) {
   if (value === Infinity || Number.isNaN(value)) return "without end";
-  if (value !== 0 && (Math.abs(value) < 1e-2 || Math.abs(value) >= 1e5)) return value.toExponential(1);
+  if (value !== 0 && (Math.abs(value) < 1e-2 || Math.abs(value) >= 1e5)) return value.toExponential(1).replace(".0e", "e").replace("e+", "e");
   return String(Number(value.toPrecision(3)));
 }
 
@@ -354,6 +354,8 @@ function begin() {
     find("forecast").textContent = said(found.forecast[STEPS]);
     find("run").textContent = said(found.run[STEPS]);
     const never = whole || found.floor === null ? "never" : "never, with such batches";
+    const [a, b] = found.path[STEPS];
+    find("distance").textContent = said(Math.hypot(a - TARGET[0], b - TARGET[1]));
     find("needed").textContent = found.needed === null ? `more than ${LONGEST}` : found.needed === Infinity ? never : said(found.needed);
     const grows = chosen.lr >= found.limit;
     find("floor").textContent = grows ? "nowhere: it grows" : whole ? "at the minimum" : said(found.floor);
