@@ -20,6 +20,7 @@ import scipy.io
 import scipy.sparse
 import torch
 
+from closedform.files import columns
 from closedform.files.discovery import discover
 from closedform.files.opening import list_keys, open_source
 from closedform.words.errors import DataTypeError, InputError, MissingExtraError, SourceError
@@ -692,3 +693,13 @@ def test_other_archives_and_sparse_tensors_say_what_to_save(tmp_path: Path) -> N
     torch.save({"X": torch.eye(3).to_sparse(), "y": torch.ones(3)}, sparse)
     with pytest.raises(SourceError, match=r"X \(3, 3\) holds sparse float32 values; save it dense"):
         discover(sparse)
+
+
+def test_numbers_of_arrow_are_read_without_pandas(tmp_path: Path) -> None:
+    """Older Arrow loads pandas to tell NumPy's name of a type, and pandas is an extra of its own."""
+    assert "to_pandas" not in Path(columns.__file__).read_text(encoding="utf-8")
+    whole = [getattr(pa, f"{sign}int{width}")() for sign in ("", "u") for width in (8, 16, 32, 64)]
+    for kind in [*whole, pa.float16(), pa.float32(), pa.float64(), pa.bool_()]:
+        held = pa.array(np.array([1, 0, 1], dtype="float16" if kind == pa.float16() else "int64")).cast(kind)
+        pa.feather.write_feather(pa.table({"a": held}), path := tmp_path / "a.arrow")
+        assert read(path)[:, 0].tolist() == [1, 0, 1], kind

@@ -87,12 +87,17 @@ def _is_null(kind: Any) -> bool:
     return bool(_types().is_null(kind))
 
 
+#: Types that NumPy calls by other names than Arrow.
+_ARROW_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
+
 def _array_dtype(kind: Any) -> np.dtype[Any]:
     value = _value_type(kind)
     # A column without a single value has no type; reading it says so, if there are rows at all.
     if _is_null(value) or _types().is_decimal(value):
         return np.dtype(np.float64)
-    return np.dtype(value.to_pandas_dtype())
+    # Its own name for it; older Arrow asks pandas for the dtype, which need not be there.
+    return np.dtype(_ARROW_NAMES.get(str(value), str(value)))
 
 
 def range_labels(schema: Any) -> np.ndarray[Any, Any] | None:
