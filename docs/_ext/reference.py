@@ -112,7 +112,7 @@ def _command_line() -> str:
     runner = CliRunner(env={"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"})
     for name in get_command(app).commands:
         title = f"closedform {name}"
-        shown = runner.invoke(app, [name, "--help"]).output
+        shown = runner.invoke(app, [name, "--help"], prog_name="closedform").output
         lines = "\n".join(f"   {line.rstrip()}" for line in shown.strip().splitlines())
         text += f"\n{title}\n{'-' * len(title)}\n\n.. code-block:: text\n\n{lines}\n"
     return text
