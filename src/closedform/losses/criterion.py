@@ -59,6 +59,10 @@ class Criterion(ABC):
     def counts(self, T: Tensor, n_outputs: int) -> Tensor:
         """Return what each row adds to the number that the mean divides by, ``(rows,)``."""
 
+    def ignored(self, T: Tensor) -> Tensor | None:
+        """Return which rows count for nothing whatever their outputs are, ``(rows,)``, or None where all count."""
+        return None
+
     @abstractmethod
     def values(self, Z: Tensor, T: Tensor) -> Tensor:
         """Return the loss of each row, ``(rows,)``."""

@@ -84,6 +84,13 @@ class CrossEntropy(Criterion):
         counted = (T[:, 0] != self.ignore).to(T.dtype)
         return counted if factors is None else counted * factors[self._labels(T)]
 
+    @override
+    def ignored(self, T: Tensor) -> Tensor | None:
+        if not self.labels:
+            return None
+        marks = T[:, 0] == self.ignore
+        return marks if bool(marks.any()) else None
+
     def _labels(self, T: Tensor) -> Tensor:
         """Return the labels, those that are ignored as 0."""
         labels = T[:, 0].to(torch.int64)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import closedform as cf
+from closedform.fit.convex import ConvexRequest, solve_criterion
 from closedform.losses import SquaredHingeLoss
+from closedform.rows import as_rows
 from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 from walkers import Parts
@@ -199,8 +201,73 @@ def test_squared_shortfalls_of_divided_rows(l2: float) -> None:
     assert sol.certificate.loss == 0 if not l2 else 0 < sol.certificate.loss < 1e-12
 
 
+@pytest.mark.parametrize(("criterion", "l2"), [(nn.HuberLoss(delta=1e-12), 0.0), (nn.SmoothL1Loss(beta=1e-12), 1e-3)])
+def test_a_quadratic_as_narrow_as_rounding(criterion: nn.Module, l2: float) -> None:
+    """Rounded weights move a slope by a ten-thousandth of itself, and the gap by its square."""
+    X, Y = gaussian(24, 2), gaussian(24, seed=3)
+    unit = 1e-12 if isinstance(criterion, nn.HuberLoss) else 1.0
+    narrow = cf.solve(X, Y, bias=True, l2=l2 * unit, criterion=criterion)
+    kinked = cf.solve(X, Y, bias=True, l2=l2, criterion=nn.L1Loss())
+    assert narrow.outcome is Outcome.CERTIFIED
+    assert narrow.certificate.objective == pytest.approx(unit * kinked.certificate.objective, rel=1e-11)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_residuals_that_are_all_beyond_the_quadratic(weighted: bool) -> None:
+    """No row bends the loss, and it is level along the bias: the slopes balance, which proves it."""
+    X, Y = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]).double(), 1e6 * torch.tensor([1.0, 1.0, -1.0, -1.0]).double()
+    weight = torch.full((4,), 3.0) if weighted else None
+    sol = cf.solve(X, Y, bias=True, l2=1.0, sample_weight=weight, criterion=nn.HuberLoss())
+    assert sol.outcome is Outcome.CERTIFIED
+    assert sol.certificate.objective == (3 if weighted else 1) * (4e6 - 2)
+
+
+@pytest.mark.parametrize("kind", ["loader", "dask"])
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.PoissonNLLLoss()])
+def test_rows_that_come_in_batches(criterion: nn.Module, kind: str) -> None:
+    X, Y = gaussian(90, 2), drawn(3, 90)
+    Y = Y if isinstance(criterion, nn.CrossEntropyLoss) else Y.double()
+    if kind == "loader":
+        data = torch.utils.data.TensorDataset(X, Y)
+        sol = cf.solve(torch.utils.data.DataLoader(data, batch_size=40), bias=True, criterion=criterion)
+    else:
+        arrays = pytest.importorskip("dask.array")
+        tables = (arrays.from_array(table.numpy(), chunks=(40, *table.shape[1:])) for table in (X, Y))
+        sol = cf.solve(*tables, bias=True, criterion=criterion)
+    assert sol.outcome is Outcome.CERTIFIED
+    torch.testing.assert_close(sol.weight, cf.solve(X, Y, bias=True, criterion=criterion).weight, rtol=1e-8, atol=1e-9)
+
+
+def test_divided_classes_in_batches_are_not_decided() -> None:
+    X = gaussian(12, 1)
+    data = torch.utils.data.TensorDataset(X, (X[:, 0] > 0).double())
+    sol = cf.solve(torch.utils.data.DataLoader(data, batch_size=6), criterion=nn.BCEWithLogitsLoss())
+    assert sol.outcome is Outcome.NOT_CERTIFIED
+    assert "whether there is a minimiser was not decided: all 12 rows" in sol.notes[-1]
+
+
+def test_ignored_rows_bend_nothing() -> None:
+    """What only rows that do not count tell apart is level, and the weights of least norm have none of it."""
+    X, Y = gaussian(6, 9), torch.tensor([0, 1, 2, 1, 0, 0])
+    criterion = nn.CrossEntropyLoss(ignore_index=1, label_smoothing=0.5)
+    some = cf.solve(X, Y, bias=True, criterion=criterion)
+    only = cf.solve(X[Y != 1], Y[Y != 1], bias=True, criterion=criterion)
+    assert some.outcome is only.outcome is Outcome.CERTIFIED_NOT_UNIQUE
+    torch.testing.assert_close(some.weight, only.weight, rtol=1e-7, atol=1e-9)
+
+
+def test_rows_of_weight_zero_need_not_be_met() -> None:
+    X, Y, weight = gaussian(6, 3), gaussian(6, seed=1), torch.tensor([0.0, 1.0, 0.0, 2.0, 0.0, 3.0])
+    sol = cf.solve(X, Y, bias=True, sample_weight=weight, criterion=nn.HuberLoss())
+    assert sol.outcome.certified
+    assert sol.certificate.loss < 1e-25
+
+
 def test_what_was_reached_is_said_where_nothing_is_certified() -> None:
-    sol = cf.solve(gaussian(60, 4), gaussian(60, seed=3), bias=True, criterion=nn.HuberLoss(delta=1e-12))
+    # Rows in parts are not minimised along a path of widths, which takes all of them at once.
+    rows = as_rows(gaussian(60, 4), gaussian(60, seed=3))
+    object.__setattr__(rows, "walker", Parts(2))
+    sol = solve_criterion(rows, ConvexRequest(nn.HuberLoss(delta=1e-12), True, 0.0))
     assert sol.outcome is Outcome.NOT_CERTIFIED
     first = str(sol).split("\n")[0]
     assert "could not be bounded: " in first
@@ -286,9 +353,6 @@ def test_rows_cut_in_parts_give_the_same_weights(monkeypatch: pytest.MonkeyPatch
     X, Y = gaussian(90, 3), drawn(3, 90)
     whole = cf.solve(X, Y, bias=True, l2=0.1, criterion=nn.CrossEntropyLoss())
     monkeypatch.setattr("closedform.rows.table.InOrder", lambda: Parts(3))
-    from closedform.fit.convex import ConvexRequest, solve_criterion
-    from closedform.rows import as_rows
-
     rows = as_rows(X, Y)
     object.__setattr__(rows, "walker", Parts(3))
     cut = solve_criterion(rows, ConvexRequest(nn.CrossEntropyLoss(), True, 0.1))

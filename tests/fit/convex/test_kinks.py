@@ -281,3 +281,16 @@ def test_kernels_of_low_rank_in_float32_with_a_tiny_ridge(module: nn.Module) -> 
         Y = torch.sign(Y) if isinstance(module, HingeLoss) else Y
         sol = cf.solve((x @ x.T).float(), Y, bias=seed % 2 == 1, l2=1e-6, criterion=module)
         assert sol.outcome.certified, (seed, str(sol))
+
+
+@pytest.mark.parametrize(("module", "units"), [(HingeLoss(), (1e-5, 1.0, 1e5)), (nn.L1Loss(), (1e8, 1e8, 1e8))])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_ridge_that_hardly_counts(module: nn.Module, units: tuple[float, ...], seed: int) -> None:
+    """The minimum is that of the program without a ridge, but for what the ridge takes."""
+    X, Y = gaussian(12, 3, seed=seed) * torch.tensor(units, dtype=torch.float64), gaussian(12, seed=9)
+    Y = torch.sign(Y) if isinstance(module, HingeLoss) else Y
+    sol = cf.solve(X, Y, bias=True, l2=1e-9, criterion=module)
+    free = cf.solve(X, Y, bias=True, criterion=module)
+    assert sol.outcome is Outcome.CERTIFIED, sol
+    least, paid = free.certificate.objective, 1e-9 / 2 * float(free.weight.square().sum())
+    assert least * (1 - 1e-12) <= sol.certificate.objective <= (least + paid) * (1 + 1e-12)

@@ -15,7 +15,7 @@ from closedform.numerics.rank import default_rcond
 from closedform.numerics.rational import solved_exactly
 from closedform.numerics.twofold import LOST, residual, twofold_product
 
-__all__ = ["KinkedFit", "KinkedRows", "finished", "interpolated"]
+__all__ = ["ActiveRows", "KinkedFit", "KinkedRows", "finished", "interpolated", "rounded_gap"]
 
 #: Distance of a dual value from its bounds, relative to their distance, from which its row holds the minimiser.
 _INSIDE = 1e-9
@@ -60,11 +60,16 @@ class KinkedRows:
     below: Tensor
     penalty: Tensor
 
+    def within(self, w: Tensor, width: float) -> ActiveRows:
+        """Return the rows within the width at a smoothed minimum."""
+        r = self.t - self.A @ w
+        return ActiveRows(w, self.dual(r, width), (r < self.above * width) & (r > -self.below * width))
+
     def loss(self, r: Tensor) -> Tensor:
         """Return the loss of each row, for residuals ``t - A v``."""
         return self.above * r.clamp_min(0) + self.below * (-r).clamp_min(0)
 
-    def dual(self, r: Tensor, width: float) -> Tensor:
+    def dual(self, r: Tensor, width: float | Tensor) -> Tensor:
         """Return minus the slopes of the smoothed loss: a point within the bounds of the dual."""
         return torch.minimum(torch.maximum(r / width, -self.below), self.above)
 
@@ -117,6 +122,22 @@ class KinkedFit:
     dual: Tensor
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class ActiveRows:
+    """Which rows seem to lie on their kinks at a minimiser, and what they were found by.
+
+    Attributes:
+        w: Coefficients near it, ``(coordinates,)``.
+        u: A point within the bounds of the dual, ``(rows,)``.
+        inside: The rows, as marks.
+    """
+
+    w: Tensor
+    u: Tensor
+    inside: Tensor
+
+
 def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> KinkedFit | None:
     """Return coefficients that put every row on its kink up to their own rounding, or None where there are none.
 
@@ -154,13 +175,12 @@ def finished(
     rows: KinkedRows,
     small: KinkedRows,
     coordinates: Coordinates,
-    w: Tensor,
-    width: float,
+    near: ActiveRows,
     steps: int,
     *,
     exchanging: bool = False,
 ) -> KinkedFit:
-    """Solve for the rows within the width, and bound the excess there by the dual.
+    """Solve for the rows that seem to lie on their kinks, and bound the excess there by the dual.
 
     On request rows whose dual value comes out beyond its bounds leave their kinks, rows on the other side of theirs
     come to lie on them, and it is solved again (primal-dual active sets; Hintermueller, Ito and Kunisch 2002).
@@ -169,14 +189,12 @@ def finished(
         rows: What is minimised.
         small: The same in other coordinates.
         coordinates: These.
-        w: Where the smoothed objective is smallest, ``(coordinates,)``.
-        width: Its width.
+        near: Where a smoothed objective is smallest.
         steps: Newton steps so far.
         exchanging: Whether rows may be exchanged.
     """
-    r = small.t - small.A @ w
-    inside = (r < rows.above * width) & (r > -rows.below * width)
-    u, v, best = rows.dual(r, width), coordinates.raised(w), None
+    inside, u, v = near.inside, near.u, coordinates.raised(near.w)
+    best = _judged(rows, coordinates, v, u, steps)[0] if exchanging else None
     exchanges = _EXCHANGES if exchanging and small.A.shape[1] <= _MOST_EXCHANGED else 1
     for _ in range(exchanges):
         if bool(inside.any()):
@@ -190,6 +208,39 @@ def finished(
         inside = (inside & ~over) | wrong
     assert best is not None
     return best
+
+
+def rounded_gap(rows: KinkedRows, coordinates: Coordinates, v: Tensor, width: Tensor) -> float:
+    """Bound the excess where each kink is rounded within a width; inf where nothing is proven.
+
+    With slopes ``s`` at residuals r, any u within the bounds of the dual leaves each row the duality gap
+    ``(s - u) (r - width (s + u) / 2)``, which is never negative and zero for ``u = s`` (Rockafellar 1970, section 31).
+    The slopes of rows within the width are changed until the gradient vanishes: residuals that are rounded move a slope
+    by many roundings where the width is narrow, but the gap only by their square. What is left of the gradient is
+    outweighed by the ridge, or told for as far as a minimiser can be, since no loss is below its kinked one by more
+    than ``width s^2 / 2``.
+
+    Args:
+        rows: What is minimised, but for the rounding.
+        coordinates: Of these rows.
+        v: Coefficients.
+        width: That width for a slope of 1, ``(rows,)``.
+    """
+    r = residual(rows.t, rows.A, v)
+    slopes = rows.dual(r, width)
+    u, inside = slopes.clone(), (slopes < rows.above) & (slopes > -rows.below)
+    if bool(inside.any()):
+        left = coordinates.lowered(rows.penalty * v - rows.A.T @ u).unsqueeze(1)
+        u[inside] += torch.linalg.lstsq(coordinates.U[inside].T, left, driver="gelsd").solution.squeeze(1)
+        u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
+
+    moved = slopes - u
+    doubt = 2 * _EPS * r.abs() + LOST / _EPS * rows.rounding(v)
+    worth = (moved * (r - 0.5 * width * (slopes + u))).clamp_min(0) + doubt * (moved.abs() + 0.5 * doubt / width)
+    loss = float((slopes * (r - 0.5 * width * slopes)).sum())
+    proof = _Proof(rows, coordinates, v, r, u, float(worth.sum()), loss, width)
+    # The bounds of the dual and the widths are rounded products, so that losses are known up to two roundings.
+    return proof.smooth_gap() * (1 + (len(r) + 8) * _EPS) + 4 * _EPS * proof.level
 
 
 def _judged(rows: KinkedRows, coordinates: Coordinates, v: Tensor, u: Tensor, steps: int) -> tuple[KinkedFit, Tensor]:
@@ -270,9 +321,13 @@ class _Proof:
         u: Tensor,
         slack: float,
         loss: float,
+        width: Tensor | None = None,
     ) -> None:
         self.rows, self.coordinates, self.v, self.r, self.u = rows, coordinates, v, r, u
         self.slack, self.loss, self.objective = slack, loss, loss + rows.ridge(v)
+        # What the losses, without their rounding, are no more than at a minimiser.
+        self.width = torch.zeros_like(u) if width is None else width
+        self.level = self.objective + 0.5 * float((self.width * torch.maximum(rows.above, rows.below).square()).sum())
         self.margin = torch.minimum(rows.above - u, u + rows.below)
         self.holding = self.margin > _INSIDE * (rows.above + rows.below)
         self.held = coordinates.U[self.holding]
@@ -292,6 +347,9 @@ class _Proof:
         gap, reason = self._held_gap(missed), ""
         if not math.isfinite(gap) and ridge:
             gap = self._ridge_gap(left)
+            if gap > _LEVEL * self.objective:
+                # A small ridge makes much of what rounding may hide in a sum.
+                gap = min(gap, self._ridge_gap(self._left()))
         if not math.isfinite(gap) and full and not ridge:
             gap = self._held_gap(self._refined())
         if not math.isfinite(gap) and not ridge and self._vanishes():
@@ -308,6 +366,21 @@ class _Proof:
         return KinkedFit(
             self.v, gap, self.loss, self.objective, not flat and (full or ridge), flat, condition, steps, reason, self.u
         )
+
+    def smooth_gap(self) -> float:
+        """Return the gap where kinks are rounded, so that no row holds the weights by one."""
+        left = self._left()
+        if bool((self.rows.penalty > 0).any()):
+            return self._ridge_gap(left)
+        return self._far_gap(float(self._lowered(left).norm()))
+
+    def _left(self) -> Tensor:
+        """Bound the sizes of the entries of the gradient at the dual point, by products in twice the precision."""
+        rows = self.rows
+        turned, bent = rows.A.T.contiguous(), rows.penalty * self.v
+        high, rest = twofold_product(turned, self.u)
+        left = (bent - high - rest).abs()
+        return left + 4 * _EPS * (left + bent.abs()) + LOST * (turned.abs() @ self.u.abs())
 
     def _lowered(self, left: Tensor) -> Tensor:
         """Bound a gradient, given by the sizes of its entries, in the coordinates."""
@@ -392,9 +465,9 @@ class _Proof:
         """
         rows, B = self.rows, self.rows.A[:, bias]
         free = ~bias
-        lengths = (rows.A[:, free] / rows.penalty[free].sqrt()).norm(dim=1) * math.sqrt(2 * self.objective)
-        least = torch.where(rows.above > 0, rows.t - self.objective / rows.above - lengths, -math.inf)
-        most = torch.where(rows.below > 0, rows.t + self.objective / rows.below + lengths, math.inf)
+        lengths = (rows.A[:, free] / rows.penalty[free].sqrt()).norm(dim=1) * math.sqrt(2 * self.level)
+        least = torch.where(rows.above > 0, rows.t - self.level / rows.above - lengths, -math.inf)
+        most = torch.where(rows.below > 0, rows.t + self.level / rows.below + lengths, math.inf)
         ranges = []
         for column, value in zip(range(B.shape[1]), self.v[bias], strict=True):
             alone = (B != 0).sum(1) == 1
@@ -414,7 +487,8 @@ class _Proof:
             wanted = -(high + rest).unsqueeze(1)
             low[self.holding] = torch.linalg.lstsq(held, wanted, driver="gelsd").solution.squeeze(1)
             high, rest = twofold_product(turned, self.u, low)
-            self.slack += float((low * self.r)[self.holding].abs().sum())
+            bent = self.r.abs() + self.width * (self.u.abs() + low.abs())
+            self.slack += float((low.abs() * bent)[self.holding].sum())
         return (high + rest).abs() * (1 + 4 * _EPS) + LOST * (turned.abs() @ self.u.abs()), low.abs()
 
     def _far_gap(self, missed: float) -> float:
@@ -423,7 +497,7 @@ class _Proof:
         every = torch.linalg.svdvals(U * torch.minimum(rows.above, rows.below).unsqueeze(1))
         if not float(every[-1]) > default_rcond(U.shape[0], U.shape[1]) * float(every[0]):
             return math.inf
-        return self.slack + missed * 2 * self.objective / float(every[-1])
+        return self.slack + missed * 2 * self.level / float(every[-1])
 
     def _level_directions(self) -> int:
         """Count the directions, of those the rows that hold leave open, along which the objective stays level."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import KinkedFit, KinkedRows, finished, interpolated
+from closedform.fit.convex.interior import interior_point
 
 __all__ = ["minimise_kinked", "minimise_rounded"]
 
@@ -40,6 +41,8 @@ _CLOSED_OF_ROUNDING = 0.5
 _IDLE = 4
 #: Residuals of least squares, relative to the kinks, from which an exact fit is looked for.
 _NEARLY_EXACT = 1e-6
+#: Coordinates up to which an interior point method is tried where smoothing did not end: each step factors a Hessian.
+_MOST_INTERIOR = 400
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -49,7 +52,8 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
     Each kink is rounded within a width that shrinks. The slopes of a smoothed minimum are a feasible point of the dual
     of the problem itself. Once the rows within the width are those on their kinks at a minimiser, they determine it: it
     is solved for, and the dual point says that it is one, by a gap that is zero up to rounding. Where least squares
-    puts every row on its kink, nothing is smoothed: no loss is below zero.
+    puts every row on its kink, nothing is smoothed: no loss is below zero. Where smoothing loses its way, as beside a
+    ridge that hardly counts, an interior point method finds the rows.
 
     Args:
         rows: What is minimised.
@@ -75,7 +79,7 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
         crowd = int(((r < rows.above * width) & (r > -rows.below * width)).sum())
         if crowd <= _CROWD * small.A.shape[1] or crowd == last:
             stuck = taken == _MOST_STEPS
-            found = finished(rows, small, coordinates, w, width, steps, exchanging=stuck)
+            found = finished(rows, small, coordinates, small.within(w, width), steps, exchanging=stuck)
             idle += stuck
             best = found if best is None or found.gap < best.gap else best
         last = crowd
@@ -85,8 +89,12 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
         if width * float((rows.above + rows.below).max()) < float(small.rounding(w).min()):
             break
     if best is None or best.gap > _closed(rows, best):
-        found = finished(rows, small, coordinates, w, width, steps, exchanging=True)
+        found = finished(rows, small, coordinates, small.within(w, width), steps, exchanging=True)
         best = found if best is None or found.gap < best.gap else best
+    if best.gap > _closed(rows, best) and small.A.shape[1] <= _MOST_INTERIOR:
+        near, taken = interior_point(small)
+        found = finished(rows, small, coordinates, near, steps + taken, exchanging=True)
+        best = found if found.gap < best.gap else best
     return best
 
 

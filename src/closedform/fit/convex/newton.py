@@ -188,8 +188,8 @@ def _sampled(problem: ConvexProblem, null: Tensor) -> Tensor | None:
 def first_coefficients(problem: ConvexProblem, null: Tensor) -> Tensor:
     """Return zeros, or the first Newton step from outputs that suit the targets."""
     theta = problem.penalty.new_zeros(problem.n_columns, problem.n_outputs)
-    block = problem.rows.block(0, 1)
-    if problem.criterion.start(block.Y) is None:
+    # Rows of loaders and clusters are not read by their numbers: any targets tell whether there is a start.
+    if problem.criterion.start(theta.new_zeros(1, problem.rows.n_targets)) is None:
         return theta
     sums = problem.rows.walk(StartSums(problem.criterion, problem.columns, problem.n_outputs))
     for output in range(problem.n_outputs):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from closedform.engine.threads import one_thread
 from closedform.fit.convex.coordinates import Coordinates
-from closedform.fit.convex.finish import KinkedRows
+from closedform.fit.convex.finish import KinkedRows, rounded_gap
 from closedform.fit.convex.kinked import minimise_rounded
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses.huber import Huber, SmoothL1
@@ -16,8 +18,8 @@ from closedform.rows import Design
 __all__ = ["rounded_minimum"]
 
 
-def rounded_minimum(design: Design, problem: ConvexProblem) -> Tensor:
-    """Return coefficients at the minimum, ``(columns, outputs)``, by exact line searches along a path of widths.
+def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, float]:
+    """Return coefficients at the minimum, ``(columns, outputs)``, and a bound on the excess, along a path of widths.
 
     Where the quadratic is narrow beside the residuals, hardly a row bends the loss, and a Newton step says little. For
     wide quadratics it is least squares, and each minimum is a start for the next (Madsen and Nielsen 1993).
@@ -29,18 +31,25 @@ def rounded_minimum(design: Design, problem: ConvexProblem) -> Tensor:
     criterion = problem.criterion
     assert isinstance(criterion, Huber | SmoothL1)
     block, columns = design.rows.gather(), problem.columns
-    A, T, weight = block.X * columns.feature_scale, block.Y, block.weight
+    weight = block.X.new_ones(block.X.shape[0]) if block.weight is None else block.weight
+    counted = weight > 0
+    A, T, weight = block.X[counted] * columns.feature_scale, block.Y[counted], weight[counted]
     if columns.bias:
         A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
     # Half a squared residual of weight w, linear from the width on, is that of a row times the root of w.
-    root = A.new_ones(A.shape[0]) if weight is None else weight.sqrt()
-    A, bound = A * root.unsqueeze(1), criterion.scale * criterion.width * root
+    root, scale = weight.sqrt(), criterion.scale
+    bound = scale * criterion.width * root
 
-    theta = torch.zeros_like(problem.penalty)
+    theta, gap = torch.zeros_like(problem.penalty), 0.0
     with one_thread(min(A.shape), A.device):
         for output in range(problem.n_outputs):
-            strength = problem.strengths[output]
-            coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0)
-            rows = KinkedRows(coordinates.U, T[:, output] * root, bound, bound, strength * coordinates.penalised)
-            theta[:, output] = coordinates.raised(minimise_rounded(rows, 1 / criterion.scale))
-    return theta
+            strength, t = problem.strengths[output], T[:, output]
+            coordinates = Coordinates.of(A * root.unsqueeze(1), columns.scale, bias=columns.bias, ridge=strength > 0)
+            small = KinkedRows(coordinates.U, t * root, bound, bound, strength * coordinates.penalised)
+            v = coordinates.shortest(coordinates.raised(minimise_rounded(small, 1 / scale)))
+            theta[:, output] = v
+            # What is proven is of the rows as they are.
+            rows = KinkedRows(A, t, bound * root, bound * root, problem.penalty[:, output])
+            unscaled = replace(coordinates, U=coordinates.U / root.unsqueeze(1))
+            gap += rounded_gap(rows, unscaled, v, 1 / (scale * weight))
+    return theta, gap

@@ -27,7 +27,7 @@ from closedform.fit.weights import Weights
 from closedform.losses import Criterion, Kinked, Targets, read_criterion
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
-from closedform.rows import Block, Design, Fold, Rows, scan
+from closedform.rows import Block, Design, Fold, Rows, TensorSource, scan
 from closedform.rows.folds import NormalEquations
 from closedform.rows.walkers import InOrder
 from closedform.words.errors import InputError
@@ -71,7 +71,7 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
     started = time.perf_counter()
     criterion = read_criterion(request.criterion, targets_of(rows))
     with Progress(request.progress) as report:
-        watched = rows.watched(report.watcher)
+        watched = _without_ignored(rows, criterion).watched(report.watcher)
         design = Design(watched, scan(watched), bias=request.bias)
         if isinstance(criterion, Kinked):
             solution = solve_kinked(design, criterion, request)
@@ -79,6 +79,18 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
             found = _solved_in_row_space(watched, criterion, request)
             solution = _solve(design, criterion, request) if found is None else found
     return replace(solution, seconds=time.perf_counter() - started)
+
+
+def _without_ignored(rows: Rows, criterion: Criterion | Kinked) -> Rows:
+    """Return rows in which those that the criterion ignores have weight zero: what they alone tell apart is level."""
+    if isinstance(criterion, Kinked) or not rows.in_memory or not isinstance(rows.walker, InOrder):
+        return rows
+    block = rows.block(0, rows.n_rows, as_stored=True)
+    ignored = criterion.ignored(block.Y)
+    if ignored is None or bool(ignored.all()):
+        return rows
+    weight = (~ignored).to(torch.float64) if block.weight is None else block.weight.masked_fill(ignored, 0)
+    return replace(rows, weight=TensorSource(weight, "sample_weight"))
 
 
 def _solved_in_row_space(rows: Rows, criterion: Criterion, request: ConvexRequest) -> ConvexSolution | None:
@@ -157,12 +169,16 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     theta, norms = descent.theta, torch.ldexp(design.norms, -design.exponents)
     accepted = far is None and proof.accepted
 
-    direction = far
+    direction, undecided = far, ""
     if not accepted and direction is None and min(strengths) == 0:
         # SciPy's linear programs take longer to import than most fits take.
         from closedform.fit.convex.separation import find_separation
 
-        found = find_separation(problem)
+        try:
+            found = find_separation(problem)
+        except InputError as error:
+            # Rows that cannot be had all at once: what was reached is told all the same.
+            found, undecided = None, f"whether there is a minimiser was not decided: {error}"
         direction = None if found is None else Weights.from_stacked(found, bias=request.bias)
     gradient = proof.gradient / design.columns.scale.unsqueeze(1)
     flat = null.shape[1] if min(strengths) == 0 else 0
@@ -180,7 +196,8 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         unique=accepted and proof.definite and not flat,
         reason=proof.reason if direction is None else "the loss falls for ever along .direction",
     )
-    return outline.solution(theta, certificate, direction, descent, norms)
+    solution = outline.solution(theta, certificate, direction, descent, norms)
+    return replace(solution, notes=(*solution.notes, undecided)) if undecided else solution
 
 
 def _descended(
@@ -218,9 +235,11 @@ def _sharpened(
     """Go on in an orthonormal basis of the columns with the whole Hessian, where that proves more."""
     if _of_residuals(problem):
         # What Newton's method misses where hardly a row bends the loss.
-        theta = _centred(problem, rounded_minimum(design, problem), null)
+        theta, gap = rounded_minimum(design, problem)
         descent = replace(descent, theta=theta)
         proof = prove(problem, theta, null, torch.ldexp(design.norms, -design.exponents))
+        if gap < proof.gap:
+            proof = replace(proof, gap=gap, reason="the duality gap")
         if proof.accepted:
             return descent, proof
 

@@ -119,13 +119,15 @@ def met(design: Design, criterion: Criterion, n_outputs: int) -> tuple[Weights, 
         n_outputs: How many outputs there are.
     """
     block, columns = design.rows.gather(), design.columns
-    A = block.X * columns.feature_scale
+    weight = block.X.new_ones(block.X.shape[0]) if block.weight is None else block.weight
+    counted = weight > 0
+    A, Y, weight = block.X[counted] * columns.feature_scale, block.Y[counted], weight[counted]
     if columns.bias:
         A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
     coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=False)
-    ones = block.X.new_ones(A.shape[0])
+    ones = torch.ones_like(weight)
     fits = [
-        interpolated(KinkedRows(A, block.Y[:, output], ones, ones, 0 * columns.scale), coordinates)
+        interpolated(KinkedRows(A, Y[:, output], ones, ones, 0 * columns.scale), coordinates)
         for output in range(n_outputs)
     ]
     found = [fit for fit in fits if fit is not None]
@@ -133,9 +135,8 @@ def met(design: Design, criterion: Criterion, n_outputs: int) -> tuple[Weights, 
         return None
 
     theta = torch.stack([fit.v for fit in found], 1)
-    left = torch.stack([residual(block.Y[:, j], A, fit.v) for j, fit in enumerate(found)], 1)
-    weight = torch.ones_like(ones) if block.weight is None else block.weight
-    loss, without = (float((criterion.values(r, torch.zeros_like(r)) * weight).sum()) for r in (-left, -block.Y))
+    left = torch.stack([residual(Y[:, j], A, fit.v) for j, fit in enumerate(found)], 1)
+    loss, without = (float((criterion.values(r, torch.zeros_like(r)) * weight).sum()) for r in (-left, -Y))
     gap = loss * (1 + (left.numel() + 8) * _EPS)
     relative = gap / without if without else gap
     certificate = GapCertificate(
