@@ -80,6 +80,16 @@ tell(lambda: solve(l2=float(rank)))
 tell(lambda: bits(cf.solve(X[mine] if rank != 1 else "nowhere.npy", Y[mine], group=world)))
 tell(lambda: bits(cf.solve(X[:0], Y[:0], group=world)))
 tell(lambda: bool(torch.equal(before, layer.weight)))
+
+def by(criterion, targets):
+    sol = cf.solve(X[mine], targets[mine], bias=True, l2=1.0, criterion=criterion, group=world)
+    return [sol.weight.tolist(), sol.certificate.accepted]
+
+labels = (X[:, 0] > 1).long() + (Y[:, 0] > 0).long()
+tell(lambda: by(torch.nn.CrossEntropyLoss(), labels))
+tell(lambda: by(torch.nn.L1Loss(), Y))
+tell(lambda: by(torch.nn.HuberLoss(delta=1.0 + rank), Y))
+tell(lambda: by(torch.nn.CrossEntropyLoss(), torch.where(torch.arange(300) == 299, -1, labels)))
 if rank == size - 1:
     os._exit(3)
 tell(lambda: bits(cf.fit_(layer, X[mine], Y[mine], group=world)))
@@ -151,6 +161,8 @@ def test_a_layer_is_written_on_all_ranks(told: list[list[Any]]) -> None:
         (14, "InputError", "l2 is (0.0, 0.0) on rank 0 and (1.0, 1.0) on rank 1"),
         (15, "SourceError", "rank 1 of 3: X is the path 'nowhere.npy'"),
         (16, "InputError", "no process of the group has any rows"),
+        (20, "InputError", "HuberLoss(delta=1.0, reduction='mean')"),
+        (21, "InputError", "rank 2 of 3: Y holds -1 in row"),
     ],
 )
 def test_what_is_wrong_on_one_rank_is_raised_on_all(told: list[list[Any]], number: int, kind: str, text: str) -> None:
@@ -163,11 +175,22 @@ def test_what_is_wrong_on_one_rank_is_raised_on_all(told: list[list[Any]], numbe
 
 def test_a_rank_that_dies_ends_the_others_with_an_error(told: list[list[Any]]) -> None:
     *alive, dead = told
-    assert len(dead) == 18
+    assert len(dead) == 22
     for rank in alive:
-        assert rank[18][0] == "GroupError"
-        assert "died or did not answer" in rank[18][1]
-        assert rank[19] is True
+        assert rank[22][0] == "GroupError"
+        assert "died or did not answer" in rank[22][1]
+        assert rank[23] is True
+
+
+@pytest.mark.parametrize("number", [18, 19])
+def test_criteria_are_minimised_over_all_ranks(told: list[list[Any]], number: int) -> None:
+    labels = (X[:, 0] > 1).long() + (Y[:, 0] > 0).long()
+    module, targets = [(torch.nn.CrossEntropyLoss(), labels), (torch.nn.L1Loss(), Y)][number - 18]
+    expected = cf.solve(X, targets, bias=True, l2=1.0, criterion=module)
+    for rank in told:
+        assert rank[number] == told[0][number]
+        assert rank[number][1] is True
+        torch.testing.assert_close(torch.tensor(rank[number][0]).double(), expected.weight, rtol=1e-6, atol=1e-7)
 
 
 def test_a_group_must_be_one() -> None:

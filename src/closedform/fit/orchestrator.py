@@ -24,7 +24,7 @@ from closedform.fit.planning import plan_of
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import Refined
 from closedform.fit.request import MethodName, Request, Watcher
-from closedform.fit.sharing import agreed_request, open_rows, traffic_of
+from closedform.fit.sharing import agreed, agreed_request, open_rows, traffic_of
 from closedform.fit.solution import Attempt, Fitted, Solution
 from closedform.fit.weights import Weights
 from closedform.numerics.rank import RESOLVED
@@ -175,17 +175,20 @@ def solve(
     if criterion is not None:
         from closedform.fit.convex import ConvexRequest, solve_criterion  # loaded only when asked for
 
-        convex = ConvexRequest.checked(
-            criterion,
-            bias=bias,
-            l2=l2,
-            progress=progress,
-            nearest_to=nearest_to,
-            digits=digits,
-            kernel=kernel,
-            group=group,
-            method=method,
-            rcond=rcond,
+        convex = agreed(
+            rows,
+            lambda: ConvexRequest.checked(
+                criterion,
+                bias=bias,
+                l2=l2,
+                progress=progress,
+                nearest_to=nearest_to,
+                digits=digits,
+                kernel=kernel,
+                method=method,
+                rcond=rcond,
+            ),
+            ConvexRequest.asked,
         )
         if convex is not None:
             found, seconds = solve_criterion(rows, convex), time.perf_counter() - started

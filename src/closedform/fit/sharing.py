@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ from closedform.rows.dask_tables import dask_rows, is_dask
 from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
 
-__all__ = ["agreed_request", "check_agreed", "open_rows", "traffic_of"]
+__all__ = ["agreed", "agreed_request", "check_agreed", "open_rows", "traffic_of"]
+
+#: What a process asks for.
+_Asked = TypeVar("_Asked")
 
 #: What may name files, or columns of a frame.
 _NAMES = (str, os.PathLike, list, tuple, int, np.integer)
@@ -148,6 +151,21 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
         weight, bias = walker.each((near.weight.cpu(), None if near.bias is None else near.bias.cpu()))[0]
         near = Weights(weight.to(rows.device), None if bias is None else bias.to(rows.device))
     return replace(request, nearest_to=near)
+
+
+def agreed(rows: Rows, make: Callable[[], _Asked], asked: Callable[[_Asked], list[tuple[str, Any]]]) -> _Asked:
+    """Return what is asked for, which must be the same on all processes that these rows are spread over.
+
+    Args:
+        rows: The rows.
+        make: Checks the arguments and returns what this process asks for.
+        asked: Returns the names and values in which the processes must agree.
+    """
+    if not isinstance(rows.walker, ProcessGroup):
+        return make()
+    request = rows.walker.together(make)
+    check_agreed(rows.walker, asked(request))
+    return request
 
 
 def check_agreed(walker: ProcessGroup, asked: Sequence[tuple[str, Any]]) -> None:

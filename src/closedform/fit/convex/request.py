@@ -74,3 +74,22 @@ class ConvexRequest:
                     f"{name}= is for squared error; leave it out with criterion={type(criterion).__name__}()."
                 )
         return ConvexRequest(criterion, check_bias(bias), l2, outputs, dtype, None, progress)
+
+    @staticmethod
+    def asked(request: ConvexRequest | None) -> list[tuple[str, Any]]:
+        """Return what processes that share a fit have to agree in: the criterion with its options, bias and ridge.
+
+        Args:
+            request: That of one process; None for squared error.
+        """
+        if request is None:
+            return [("criterion", "squared error"), ("bias", None), ("l2", None)]
+        criterion = request.criterion
+        options = {name: value for name, value in vars(criterion).items() if not name.startswith("_")}
+        options |= {name: buffer.tolist() for name, buffer in criterion.named_buffers()}
+        named = ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()) if name != "training")
+        return [
+            ("criterion", f"{type(criterion).__name__}({named})"),
+            ("bias", request.bias),
+            ("l2", str(request.l2)),
+        ]

@@ -30,6 +30,7 @@ from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, Design, Fold, Rows, TensorSource, scan
 from closedform.rows.folds import NormalEquations
 from closedform.rows.walkers import InOrder
+from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
@@ -56,6 +57,20 @@ def targets_of(rows: Rows) -> Targets:
     return Targets(rows.n_targets, rows.single_target, not rows.y.stored_dtype.is_floating_point)
 
 
+def _targets_of_all(rows: Rows) -> Targets:
+    """Return the same where processes share the rows: those without any have no say.
+
+    Raises:
+        InputError: the targets of some are integers, those of others are not.
+    """
+    if not isinstance(rows.walker, ProcessGroup):
+        return targets_of(rows)
+    every = [targets for held, targets in rows.walker.each((rows.x.shape[0], targets_of(rows))) if held]
+    if len({targets.integers for targets in every}) > 1:
+        raise InputError("Y holds integers on some ranks and floating numbers on others; pass the same dtype on all.")
+    return every[0]
+
+
 def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
     """Minimise ``sum_i w_i loss_i + l2 / 2 * |weight|^2`` and prove how far it can still fall.
 
@@ -69,7 +84,7 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
         NonFiniteError: NaN or infinities in the data.
     """
     started = time.perf_counter()
-    criterion = read_criterion(request.criterion, targets_of(rows))
+    criterion = read_criterion(request.criterion, _targets_of_all(rows))
     with Progress(request.progress) as report:
         watched = _without_ignored(rows, criterion).watched(report.watcher)
         design = Design(watched, scan(watched), bias=request.bias)
