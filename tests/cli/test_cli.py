@@ -413,6 +413,18 @@ def test_a_full_disk_behind_stdout_is_one_line(args: list[str], table: Path) -> 
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize(("stream", "status"), [("stdin", 0), ("stdout", 2), ("stderr", 0)])
+def test_a_standard_stream_that_is_closed(stream: str, status: int) -> None:
+    number = ("stdin", "stdout", "stderr").index(stream)
+    code = f"import os, sys; os.close({number}); sys.{stream} = None; from closedform.cli import main; main()"
+    done = fresh.run(code, "--version")
+    assert done.returncode == status
+    if status:
+        assert done.stderr == "error: writing to the standard output failed (Bad file descriptor).\n"
+    else:
+        assert done.stdout.startswith("closedform ")
+
+
 def test_numbers_are_whole_at_any_width_and_no_line_ends_in_blanks(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

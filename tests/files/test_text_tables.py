@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +171,11 @@ def test_a_text_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         parsed.clear()
         read()
         assert len(parsed) == times
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are texts there")
+def test_a_name_that_is_not_utf8_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    path.write_text("a,y\n1,2\n3,5\n")
+    with pytest.raises(SourceError, match=r"only names that are UTF-8, and this one is not; rename the file"):
+        open_source(path)

@@ -251,10 +251,23 @@ def reading(path: Path, title: str, *errors: type[Exception]) -> Iterator[None]:
     except (ClosedformError, UnknownKey, MemoryError):
         raise
     except errors as error:
+        if not _is_utf8(path):
+            raise SourceError(
+                f"{path} could not be read as {title}, whose reader opens only names that are UTF-8, and this one is "
+                "not; rename the file."
+            ) from error
         lines = str(error).splitlines() or [type(error).__name__]
         raise SourceError(
             f"{path} could not be read as {title}: {lines[0].rstrip('.')}. {_advice(path, title, lines[0])}"
         ) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _advice(path: Path, title: str, reason: str) -> str:
