@@ -109,7 +109,7 @@ def _command_line() -> str:
         "The command line\n================\n\nEach command explains itself with ``--help``. "
         "Exit status: 0 certified, 1 not certified, 2 usage or input error.\n"
     )
-    runner = CliRunner(env={"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"})
+    runner = CliRunner(env={"COLUMNS": "92", "TERMINAL_WIDTH": "92", "NO_COLOR": "1", "TERM": "dumb"})
     for name in get_command(app).commands:
         title = f"closedform {name}"
         shown = runner.invoke(app, [name, "--help"], prog_name="closedform").output
