@@ -190,6 +190,17 @@ def test_a_dataset_of_hugging_face_is_read_from_its_columns() -> None:
         sol = cf.solve(source, fields=fields, bias=True)
         assert sol.certified
         torch.testing.assert_close(sol.weight.float(), whole.weight, rtol=1e-5, atol=1e-6)
+        # What is stored in float64 is not rounded on the way.
+        assert sol.weight.dtype == torch.float64
+        torch.testing.assert_close(
+            sol.weight, cf.solve(X.double(), Y[:, 0].double(), bias=True).weight, rtol=0, atol=1e-13
+        )
+    narrow = data.cast_column("emb", datasets.Sequence(datasets.Value("float32")))
+    assert cf.solve(narrow.to_iterable_dataset(), fields=fields).weight.dtype == torch.float32
+    unknown = datasets.IterableDataset.from_generator(lambda: iter(data))
+    assert torch.equal(
+        cf.solve(unknown, fields=fields, bias=True).weight, cf.solve(data, fields=fields, bias=True).weight
+    )
     with pytest.raises(ClosedformError, match=r"dictionary with 'emb', 'score', 'name'.*fields="):
         cf.solve(data)
     with pytest.raises(ClosedformError, match=r"batch 0: Y holds .* values, which are not real numbers"):

@@ -251,9 +251,7 @@ def _opener(source: Any) -> Callable[[], Iterable[Any]]:
         DataTypeError: nothing that yields batches.
     """
     if hasattr(source, "column_names") and hasattr(type(source), "iter"):
-        # A dataset of Hugging Face: columns on disk, of which whole slices are taken.
-        numpy = source.with_format("numpy")
-        return lambda: numpy.iter(batch_size=_BATCH)
+        return lambda: _column_batches(source)
     if isinstance(source, Mapping):
         parts = ", ".join(map(repr, source))
         raise DataTypeError(f"X is a {type(source).__name__} of {parts or 'nothing'}; pass one of its parts, X[...].")
@@ -268,6 +266,35 @@ def _opener(source: Any) -> Callable[[], Iterable[Any]]:
     raise DataTypeError(
         f"X is a {type(source).__name__} and there is no Y; pass Y, or something that yields batches (X, Y)."
     )
+
+
+def _column_batches(source: Any) -> Iterator[dict[str, Any]]:
+    """Read a dataset of Hugging Face: columns on disk, of which whole slices are taken.
+
+    Its arrays are of float32 where no type is asked for, also of columns that are stored in float64.
+
+    Yields:
+        The columns of some rows, in the types they are stored in.
+    """
+    features = source.features or {}
+    doubles = [name for name, feature in features.items() if _stored_type(feature) == "float64"]
+    others = [name for name in features if name not in doubles]
+    parts = []
+    if doubles or not features:
+        # An iterable dataset takes no type for its arrays, and may not know those of its columns: they come as lists.
+        form = ("numpy", {"dtype": np.float64}) if hasattr(type(source), "__len__") else (None, {})
+        parts.append((source.select_columns(doubles) if others else source).with_format(form[0], **form[1]))
+    if others:
+        parts.append((source.select_columns(others) if doubles else source).with_format("numpy"))
+    for batch in zip(*(part.iter(batch_size=_BATCH) for part in parts), strict=True):
+        yield {name: np.asarray(values) for part in batch for name, values in part.items()}
+
+
+def _stored_type(feature: Any) -> str | None:
+    """Return the type of the numbers of a column, also of those in its lists."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return getattr(feature, "dtype", None)
 
 
 def _in_batches(source: torch.utils.data.IterableDataset[Any]) -> Iterator[Any]:
