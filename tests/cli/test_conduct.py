@@ -210,14 +210,15 @@ def test_a_seed_out_of_range_is_one_line(table: Path) -> None:
     assert run("diagnose", table, "--lr", "0.1", "--steps", 5, "--seed", 2**64 - 1).exit_code == 0
 
 
-def test_help_and_version_load_no_torch() -> None:
+def test_help_and_version_load_no_torch_and_end_without_looking_for_garbage() -> None:
     code = (
-        "import sys\n"
+        "import gc, sys\n"
         "sys.argv = ['closedform', *sys.argv[1:]]\n"
         "from closedform.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'numpy', 'scipy', 'h5py', 'pandas', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
+        "assert gc.get_freeze_count() > 0\n"
     )
     for option in ("--help", "--version"):
         done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=False)

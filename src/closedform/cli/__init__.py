@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -25,6 +26,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+    finally:
+        # At its end Python looks through all modules for garbage, over and over: a second of CPU where torch is loaded.
+        # The process ends, and its memory with it.
+        gc.freeze()
 
 
 def _open_standard_streams() -> None:
