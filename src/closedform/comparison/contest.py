@@ -18,7 +18,7 @@ from closedform.comparison.headlines import headline
 from closedform.comparison.methods import Elapsed, MethodResult
 from closedform.comparison.overlay import with_measured_runs
 from closedform.comparison.problem import Problem
-from closedform.comparison.races import INTERRUPTED, Lane, race
+from closedform.comparison.races import INTERRUPTED, LEAST_SHARE, Lane, race
 from closedform.comparison.results import Comparison
 from closedform.comparison.tables import casts, make_problem
 from closedform.engine.threads import one_thread
@@ -29,10 +29,8 @@ from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
 from closedform.rows import Rows, Scan, scan
 
-__all__ = ["LEAST_SHARE", "Contest", "fresh_layer"]
+__all__ = ["Contest", "fresh_layer"]
 
-#: Part of an equal share of the budget that every optimizer has at least, whatever else takes time.
-LEAST_SHARE = 0.25
 #: Gradients that are timed for an estimate of the steps that there is time for.
 _TIMED = 3
 

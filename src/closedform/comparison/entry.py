@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from closedform.comparison.contenders import CONTENDERS, Contender
-from closedform.comparison.contest import LEAST_SHARE, Contest, fresh_layer
+from closedform.comparison.contest import Contest, fresh_layer
 from closedform.comparison.criteria.contest import CriterionContest, contenders_for
 from closedform.comparison.criteria.problem import Tables
 from closedform.comparison.criteria.results import CriterionComparison
+from closedform.comparison.races import LEAST_SHARE
 from closedform.comparison.results import Comparison
 from closedform.comparison.tables import held_out_rows, held_out_table
 from closedform.engine.tracing import untraced
@@ -121,7 +122,7 @@ def compare(
         optimizers: Names out of ``sgd``, ``momentum``, ``nesterov``, ``adam``, ``lbfgs``, ``lbfgs strong wolfe``,
             ``rls`` (:class:`closedform.optim.RecursiveLeastSquares`).
         budget: Seconds for the comparison: what the closed form, the diagnosis and the peers leave of them is shared
-            by the optimizers, and at least a quarter. Each makes at least one step.
+            by the optimizers, and at least an eighth. Each makes at least one step.
         layer: A layer to take the starting weights from; by default those of a new ``nn.Linear``.
         seed: Seed of a new layer's weights: those of ``nn.Linear`` after ``torch.manual_seed(seed)``.
         progress: ``None`` shows progress on interactive terminals after two seconds; ``False`` never; a function is

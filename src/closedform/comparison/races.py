@@ -19,11 +19,15 @@ from closedform.fit.weights import Weights
 from closedform.words.errors import ClosedformError
 from closedform.words.numbers import momentum_text
 
-__all__ = ["CONVERGED", "INTERRUPTED", "TIME_IS_UP", "Lane", "race", "race_settings"]
+__all__ = ["CONVERGED", "INTERRUPTED", "LEAST_SHARE", "TIME_IS_UP", "Lane", "race", "race_settings"]
 
 CONVERGED = "converged to rounding"
 INTERRUPTED = "interrupted"
 TIME_IS_UP = "time is up"
+
+#: Part of an equal share of the budget that every optimizer has at least, whatever else takes time. Loading Python,
+#: torch, its compiler and scikit-learn takes some eight seconds, which who asks for eight does not mean to wait twice.
+LEAST_SHARE = 0.125
 
 #: What decides the path of plain gradient descent.
 _SETTINGS = ("lr", "momentum", "nesterov")

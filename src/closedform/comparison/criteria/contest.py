@@ -18,7 +18,7 @@ from closedform.comparison.criteria.problem import CriterionProblem, Tables
 from closedform.comparison.criteria.results import CriterionComparison, sentence_of
 from closedform.comparison.direct import measured_row
 from closedform.comparison.methods import Elapsed, MethodResult
-from closedform.comparison.races import INTERRUPTED, Lane, race_settings
+from closedform.comparison.races import INTERRUPTED, LEAST_SHARE, Lane, race_settings
 from closedform.fit.convex import ConvexRequest, ConvexSolution, Curvature, curvature_at, solve_criterion
 from closedform.fit.weights import Weights
 from closedform.words.errors import InputError
@@ -33,8 +33,6 @@ _MOMENTUM = 0.9
 _WIDER = 1.8
 #: Steps of SGD where the loss has kinks, which bound no step: they are tried from far to near.
 _KINKED_STEPS = (1e-3, 1e-2, 1e-1, 1.0)
-#: Least part of an equal share of the budget for each.
-_LEAST_SHARE = 0.25
 
 
 def contenders_for(contenders: Sequence[Contender]) -> list[Contender]:
@@ -108,7 +106,7 @@ class CriterionContest:
         started, share = self.clock(), self.budget / len(self.contenders)
         for index, contender in enumerate(self.contenders):
             left = self.budget - (self.clock() - started)
-            seconds = max(left / (len(self.contenders) - index), _LEAST_SHARE * share)
+            seconds = max(left / (len(self.contenders) - index), LEAST_SHARE * share)
             lane = Lane(report, contender.name, index, len(self.contenders), seconds, self.clock)
             plain = replace(contender, settings=_words(contender))
             trained.append(race_settings(plain, _settings(contender.name, bent), 0, make_layer, problem, lane))
