@@ -107,3 +107,17 @@ def test_a_run_climbs_where_signs_say_so(sign: int, maximize: bool, climbs: bool
     assert (after > before) == climbs
     if not climbs:
         assert d.verdict.name == "nothing_wrong"
+
+
+def test_a_squared_error_without_its_gradient_is_not_one() -> None:
+    detached = read_criterion(lambda output, target: ((output.detach() - target) ** 2).mean(), 40, 1)
+    assert "carries no gradient" in detached.problem
+    rounded = read_criterion(lambda output, target: torch.tensor(float(((output - target) ** 2).mean())), 40, 1)
+    assert "carries no gradient" in rounded.problem
+    # Newton's trick on the wrong part: the value is the squared error, the gradient half of it.
+    halved = read_criterion(lambda output, target: ((output - target) * (output.detach() - target)).mean(), 40, 1)
+    assert (halved.kind, halved.other_gradient) == ("other", True)
+
+
+def test_a_criterion_may_write_on_the_output() -> None:
+    assert read_criterion(lambda output, target: output.sub_(target).square().mean(), 40, 1).kind == "squared"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from closedform.explain.readers.optimizers import read_optimizer
 from closedform.explain.spectra import spectrum
 from closedform.explain.training import Training
 from closedform.words.errors import DataTypeError, InputError, NonFiniteError
-from data import F64, descend, zero_layer
+from data import F64, descend, gaussian, zero_layer
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -821,3 +822,81 @@ def test_tf32_is_read_from_either_way_of_setting_it(monkeypatch: pytest.MonkeyPa
 def test_no_text_of_the_record_holds_an_unfilled_template() -> None:
     X = torch.randn(40, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert "{" not in "".join(item["text"] for item in diagnose(X, X.sum(1)).to_dict()["forecasts"])
+
+
+def _judged(**options: Any) -> Diagnosis:
+    X = gaussian(40, 2)
+    model = options.pop("model", None) or torch.nn.Linear(2, 1, dtype=F64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options.pop("sgd", {}))
+    return diagnose(X, gaussian(40, 1, seed=1), model=model, optimizer=optimizer, steps=50, **options)
+
+
+def test_a_criterion_whose_number_has_no_gradient_is_no_squared_error() -> None:
+    d = _judged(criterion=lambda output, target: ((output.detach() - target) ** 2).mean())
+    assert d.verdict.name == "other_loss"
+    assert "carries no gradient" in d.findings[0].consequence
+    d = _judged(criterion=lambda output, target: ((output - target) * (output.detach() - target)).mean())
+    assert "a squared error whose gradient is another one" in d.findings[0].title
+
+
+def test_a_criterion_that_broadcasts_equal_shapes_is_named_for_it() -> None:
+    found = _judged(criterion=lambda output, target: torch.nn.functional.mse_loss(output.squeeze(), target)).findings[0]
+    assert found.title == "Output and Y are both (40, 1), but the criterion reshapes one and broadcasts them"
+    assert found.remedy.startswith("criterion = torch.nn.MSELoss()")
+
+
+def test_a_learning_rate_that_is_no_number_is_refused() -> None:
+    for lr in (math.nan, math.inf):
+        model = torch.nn.Linear(2, 1, dtype=F64)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        with pytest.raises(InputError, match="the first step is not finite"):
+            diagnose(gaussian(40, 2), gaussian(40, 1), model=model, optimizer=optimizer, steps=5)
+
+
+def test_momentum_that_swings_beyond_its_start_ends_at_times_of_it() -> None:
+    X = torch.eye(2, dtype=F64) * 2**0.5
+    model = torch.nn.Linear(2, 1, bias=False, dtype=F64)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=15.0, momentum=0.9, dampening=0.9)
+    d = diagnose(X, torch.ones(2, 1, dtype=F64), model=model, optimizer=optimizer, steps=1)
+    loss = torch.nn.functional.mse_loss(model(X), torch.ones(2, 1, dtype=F64))
+    loss.backward()
+    optimizer.step()
+    end = float(torch.nn.functional.mse_loss(model(X), torch.ones(2, 1, dtype=F64)))
+    assert d.findings[0].evidence["share_left"] == pytest.approx(end / float(loss))
+    assert f"ends at {end / float(loss):.3g} times the excess loss it starts with" in d.findings[0].consequence
+
+
+def test_a_dtype_that_no_step_fits_into_has_no_share_above_one() -> None:
+    model = torch.nn.Linear(2, 1, dtype=torch.float16)
+    X = (gaussian(40, 2) * 2e4).half()
+    d = diagnose(X, gaussian(40, 1).half(), model=model, optimizer=torch.optim.SGD(model.parameters(), lr=1e-10))
+    found = next(finding for finding in d.findings if finding.name == "precision_floor")
+    assert found.evidence["share"] > 1
+    assert found.title.startswith("float16 cannot be trained in")
+
+
+def test_a_flat_loss_has_no_uphill() -> None:
+    model = torch.nn.Linear(2, 1, bias=False, dtype=F64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    d = diagnose(torch.zeros(9, 2, dtype=F64), gaussian(9, 1), model=model, optimizer=optimizer, steps=5)
+    assert "climbs" not in [finding.name for finding in d.findings]
+
+
+def test_a_floor_of_float32_is_none_that_the_real_run_passes() -> None:
+    rows = gaussian(50, 2)
+    kernel = torch.exp(-torch.cdist(rows, rows).square())
+    Y = kernel @ gaussian(50, 1, seed=1)
+    model = torch.nn.Linear(50, 1, bias=False, dtype=torch.float32)
+    torch.nn.init.zeros_(model.weight)
+    lr = 0.9 * spectrum(kernel, Y).learning_rate_limit
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.99)
+    options = {"model": model, "optimizer": optimizer, "criterion": torch.nn.MSELoss(), "steps": 800}
+    found = [f for f in diagnose(kernel.float(), Y.float(), **options).findings if f.name == "precision_floor"]
+
+    for _ in range(800):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(kernel.float()), Y.float())
+        loss.backward()
+        optimizer.step()
+    assert all(finding.evidence["excess_floor"] < 3 * float(loss.detach()) for finding in found)

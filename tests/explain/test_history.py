@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from closedform.explain.diagnosis import Diagnosis
 from closedform.explain.entry import diagnose
+from closedform.words.errors import InputError
 from data import F64, gaussian
 
 Make = Callable[[Any], torch.optim.Optimizer]
@@ -336,3 +339,42 @@ def test_features_of_another_scale_are_not_called_normalised() -> None:
         history = record(factor * X, Y, trained, SGD, "none")
         found = diagnose(X, Y, model=model, optimizer=SGD(model.parameters()), steps=60, history=history)
         assert not any("normalises" in each.title for each in found.findings), factor
+
+
+def _held(form: Callable[[list[float]], Any]) -> Diagnosis:
+    X, Y = problem()
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1, dtype=F64)
+    history = form(record(X, Y, copy.deepcopy(model), SGD, "none"))
+    optimizer = SGD(model.parameters())
+    return diagnose(X, Y, model=model, optimizer=optimizer, criterion=nn.MSELoss(), steps=60, history=history)
+
+
+@pytest.mark.parametrize("at", [0, 20])
+def test_a_loss_that_is_nan_is_not_said_to_be_of_other_rows(at: int) -> None:
+    found = _held(lambda losses: [*losses[:at], math.nan, *losses[at + 1 :]]).findings[0]
+    assert found.title == f"The recorded loss is NaN at step {at}, where that of the run as given is a number"
+    assert "that step did not reach the weights" in found.consequence
+    assert "did not reach" not in _held(lambda losses: [*losses[:at], *[math.nan] * 9]).findings[0].consequence
+
+
+@pytest.mark.parametrize(
+    ("form", "title"),
+    [
+        (lambda losses: torch.tensor(losses).reshape(-1, 5).mean(1), "the mean of every 5 losses"),
+        (lambda losses: [100 * loss / losses[0] for loss in losses], "times the loss"),
+        (lambda losses: [1000 * loss for loss in losses], "1000 times the loss"),
+    ],
+)
+def test_means_of_strides_and_multiples_of_the_losses_are_told(form: Callable[[list[float]], Any], title: str) -> None:
+    found = next(finding for finding in _held(form).findings if finding.name.startswith("history"))
+    assert found.name == "history_smoothed"
+    assert title in found.title
+
+
+def test_a_record_may_be_a_column_of_a_frame_whatever_its_index() -> None:
+    series, frame = partial(pd.Series, index=range(100, 160)), partial(pd.DataFrame, columns=["loss"])
+    for form in (series, frame):
+        assert not [finding for finding in _held(form).findings if finding.name.startswith("history")]
+    with pytest.raises(InputError, match=r"shape \(60, 2\); pass one loss for each point"):
+        _held(lambda losses: list(enumerate(losses)))

@@ -11,6 +11,7 @@ from torch import nn
 
 from closedform.explain.entry import diagnose
 from closedform.explain.finding import Severity
+from closedform.words.errors import InputError
 from data import F64, gaussian
 
 X = gaussian(100, 4)
@@ -75,3 +76,25 @@ def test_what_stays_the_same_is_followed_by_squaring() -> None:
     assert run is not None
     assert plain is not None
     assert run.left == pytest.approx(float(plain.excess_at([10**7])), rel=1e-6)
+
+
+def test_a_schedule_of_the_users_own_that_raises_is_named_with_its_step() -> None:
+    model = nn.Linear(4, 1, bias=False, dtype=F64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (5 - epoch))
+    with pytest.raises(InputError, match="LambdaLR raises ZeroDivisionError at step 6"):
+        _ = diagnose(X, Y, model=model, optimizer=optimizer, scheduler=scheduler, steps=9).verdict
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_a_learning_rate_that_is_a_tensor_is_read_at_each_step(make: Any) -> None:
+    left = []
+    for lr in (0.5 * LIMIT, torch.tensor(0.5 * LIMIT, dtype=F64)):
+        model = nn.Linear(4, 1, bias=False, dtype=F64)
+        nn.init.zeros_(model.weight)
+        optimizer = make(model.parameters(), lr=lr)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
+        course = diagnose(X, Y, model=model, optimizer=optimizer, scheduler=scheduler, steps=40).case.training.course
+        assert course is not None
+        left.append(course.left)
+    assert left[0] == pytest.approx(left[1], rel=1e-6)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -346,10 +347,16 @@ def _check_fit(model: ModelReading, rows: Rows) -> None:
 
 
 def _check_history(history: Any) -> Tensor:
+    # Frames and series are taken by position: torch would look their items up by the index.
+    listed = np.array(history) if hasattr(history, "__array__") and not isinstance(history, Tensor) else history
     try:
-        values = torch.as_tensor(history, dtype=torch.float64, device="cpu").detach().reshape(-1)
+        values = torch.as_tensor(listed, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"history is not a sequence of losses: {error}") from error
     if values.numel() == 0:
         raise InputError("history is empty; pass the losses recorded so far, or leave it out.")
-    return values.clone()
+    if values.numel() > max(values.shape, default=1):
+        raise InputError(
+            f"history has shape {tuple(values.shape)}; pass one loss for each point, say the column that holds them."
+        )
+    return values.reshape(-1).clone()

@@ -98,7 +98,7 @@ def _loss(case: Case) -> LossRecord:
         # A residual carries a rounding error of about eps |x| |w|, so nothing below its square is seen in a loss.
         measured_floor=sys.float_info.epsilon**2 * case.landscape.spectrum.magnitude(case.setting.start_matrix),
         rounding_floor=None if run is None else run.rounding_floor,
-        precision_floor=None if run is None else case.training.excess_floor(case.setting.precision, run.lr),
+        precision_floor=None if run is None else case.training.excess_floor(case.setting.precision, run.steady_lr),
         dtype=str(case.setting.precision),
     )
 

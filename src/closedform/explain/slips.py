@@ -88,6 +88,22 @@ def _nothing_moves(case: Case, found: Comparison) -> Slip | None:
     )
 
 
+def _not_a_number(case: Case, found: Comparison) -> Slip | None:
+    """A record of the run as given, up to a point that is NaN where that run has a loss."""
+    at = found.differs_at
+    if at >= found.recorded.numel() or not math.isnan(found.recorded[at]) or not math.isfinite(found.expected[at]):
+        return None
+
+    spared = bool(torch.isfinite(found.recorded[at + 1 :]).any())
+    return Slip(
+        f"The recorded loss is NaN at step {at * found.every:,}, where that of the run as given is a number",
+        "Neither the step nor the rows given lead there: a batch of the loop holds NaN or infinity, or its loss "
+        "divides by zero, takes a root or a logarithm of it, or overflows in half precision."
+        + (" Later losses are finite, so that step did not reach the weights." if spared else ""),
+        "# before each step: torch.isfinite(loss), and torch.isfinite(rows).all() of what the loop feeds",
+    )
+
+
 def _never_zeroed(case: Case, found: Comparison) -> Slip | None:
     if not fits(case, found, Loop(zeroed_every=0)):
         return _seldom_zeroed(case, found)
@@ -425,6 +441,7 @@ def _turns(losses: Tensor) -> float:
 #: Slips in the order of trying; to add one is one function and one line.
 _SLIPS: tuple[Callable[[Case, Comparison], Slip | None], ...] = (
     _nothing_moves,
+    _not_a_number,
     _normalised,
     _never_zeroed,
     _uphill,

@@ -27,17 +27,25 @@ def kept_as(case: Case) -> str:
     history, criterion = setting.history, setting.criterion
     if history is None or curve is None or (criterion is not None and criterion.factor < 0):
         return ""
+
     recorded = history[:POINTS]
     for first in (0, 1):
         losses = (curve * setting.loss_factor)[first : first + recorded.numel()]
         seen = recorded[: losses.numel()]
         if losses.numel() < 2 * ENOUGH or not bool(torch.isfinite(losses).all() & (losses > 0).all()):
             continue
-        for words, form in _forms(seen, losses):
+
+        forms = [*_forms(seen, losses), *_means_of_strides(seen, (curve * setting.loss_factor)[first:])]
+        if bool(setting.start_matrix.any()):  # from zero, targets of another size have such losses as well
+            forms += _multiples(seen, losses)
+
+        for words, form in forms:
+            seen = recorded[: form.numel()]
             if float(form.max() - form.min()) < (_TOLD - 1) * float(form.abs().max()):
                 continue
             if bool(((seen - form).abs() <= SAME * form.abs() + SAME * SAME * float(form.abs().max())).all()):
                 return words
+
     return ""
 
 
@@ -56,6 +64,22 @@ def _forms(seen: Tensor, losses: Tensor) -> Iterator[tuple[str, Tensor]]:
     ):
         if 0 < kept < 1:
             yield f"a running mean of the losses that keeps {kept:.3g} of itself at each point", mean(losses, kept)
+
+
+def _means_of_strides(seen: Tensor, curve: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield means of every so many losses, of the number that fits the first point best."""
+    means = torch.cumsum(curve, 0) / torch.arange(1, curve.numel() + 1, device="cpu")
+    every = int((means - seen[0]).abs().argmin()) + 1
+    if 1 < every <= curve.numel() // (2 * ENOUGH):
+        blocks = curve[: curve.numel() // every * every].reshape(-1, every).mean(1)
+        yield f"the mean of every {every} losses", blocks[: seen.numel()]
+
+
+def _multiples(seen: Tensor, losses: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the multiple of the losses that has the first one recorded."""
+    ratio = float(seen[0] / losses[0])
+    if ratio > 0 and abs(ratio - 1) > SAME:
+        yield f"{ratio:.4g} times the loss", ratio * losses
 
 
 def _share(part: float, whole: float) -> float:

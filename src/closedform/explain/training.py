@@ -451,6 +451,8 @@ class Training:
     def reaches_goal(self) -> bool | None:
         """Whether the run comes to the goal in its steps; None where that is not known."""
         course, goal = self.course, self.goal_excess
+        if self.landscape.spectrum.rank == 0:
+            return True  # a flat loss has no other value
         if self.setting.climbs or self.cannot_step:
             return False
         if course is None:

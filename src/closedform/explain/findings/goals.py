@@ -59,8 +59,12 @@ def target_broadcast(case: Case) -> Finding | None:
         for tail in (setting.pairing.target, setting.pairing.output)
     )
     one_sided = setting.pairing.target == ()
+    # The criterion reshapes one of them itself.
+    alike = target == output
     repair = (
-        "Y = Y.reshape(-1, 1)   # once, before training"
+        "criterion = torch.nn.MSELoss()   # on output and Y as they are"
+        if alike
+        else "Y = Y.reshape(-1, 1)   # once, before training"
         if one_sided
         else "Y = Y.squeeze(-1)   # once, before training: the shape of the model's output"
     )
@@ -68,7 +72,9 @@ def target_broadcast(case: Case) -> Finding | None:
     return Finding(
         name="target_broadcast",
         severity=Severity.ERROR,
-        title=f"Y is {target} but the output is {output}: the loss broadcasts them",
+        title=f"Output and Y are both {target}, but the criterion reshapes one and broadcasts them"
+        if alike
+        else f"Y is {target} but the output is {output}: the loss broadcasts them",
         evidence={
             "lowest_loss_broadcast": landscape.broadcast_loss,
             "lowest_loss_repaired": landscape.spectrum.optimal_loss,
@@ -102,7 +108,13 @@ def other_loss(case: Case) -> Finding | None:
     if criterion.kind == "unsquared norm":
         return _unsquared_norm(case, evidence)
 
-    kind = "mean absolute error" if criterion.kind == "absolute" else "no multiple of the squared error"
+    kind = (
+        "mean absolute error"
+        if criterion.kind == "absolute"
+        else "a squared error whose gradient is another one"
+        if criterion.other_gradient
+        else "no multiple of the squared error"
+    )
     gradient = evidence.get("gradient_at_minimiser")
     exact = optimal <= landscape.reference_excess * 1e-20
     moves = (

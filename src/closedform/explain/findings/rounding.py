@@ -53,6 +53,9 @@ def precision_floor(case: Case) -> Finding | None:
     lr = _learning_rate(case)
     if precision.dtype not in _NARROW or lr is None:
         return None
+    optimizer = case.setting.optimizer
+    if precision.dtype == torch.float32 and optimizer is not None and optimizer.kind != "sgd":
+        return None  # its steps do not shrink as gradients do, and a rehearsal in float32 tells
 
     floor = case.training.excess_floor(precision, lr)
     double = case.training.excess_floor(Precision(torch.float64, tf32=False), lr)
@@ -64,7 +67,10 @@ def precision_floor(case: Case) -> Finding | None:
     return Finding(
         name="precision_floor",
         severity=Severity.WARNING,
-        title=f"{precision} cannot come closer than about {short(share)} of the excess loss",
+        # The whole of it is left by weights of zero, which any dtype holds.
+        title=f"{precision} cannot come closer than about {short(share)} of the excess loss"
+        if share < 1
+        else f"{precision} cannot be trained in: the rounding of a step is as large as the excess loss",
         evidence={"excess_floor": floor, "share": share, "excess_floor_float64": double, "eps": precision.eps},
         consequence=(
             f"In directions of small eigenvalue the step becomes smaller than the last digit of the weights, and "
@@ -112,5 +118,5 @@ def _learning_rate(case: Case) -> float | None:
     if not case.setting.squared or case.landscape.reference_excess == 0:
         return None
     run = case.training.forecast
-    lr = run.lr if run is not None else SAFETY * case.landscape.spectrum.learning_rate_limit
+    lr = run.steady_lr if run is not None else SAFETY * case.landscape.spectrum.learning_rate_limit
     return lr if 0 < lr < math.inf else None

@@ -48,6 +48,8 @@ def climbs(case: Case) -> Finding | None:
         return None
 
     largest = float(case.landscape.spectrum.eigenvalues[0]) * setting.loss_factor
+    if largest == 0:  # flat everywhere: there is no uphill
+        return None
     what = "maximize=True" if optimizer.maximizes else "the criterion is minus a squared error"
     growth = 1 + optimizer.lr * largest
     pace = f" by {growth:.4g} a step" if optimizer.kind == "sgd" and not optimizer.momentum else ""
@@ -443,7 +445,10 @@ def shortfall(case: Case, name: str, needed: float, along: Tensor, left: float, 
         title=f"Condition {least}{short(spectrum.condition)}: {plural(len(slow), 'direction')} too slow for {given}",
         evidence=evidence,
         consequence=(
-            f"{_need(case, name, needed, floor)}. It leaves {short(share)} of {training.share_of}, {spread}. {momentum}"
+            f"{_need(case, name, needed, floor)}. It "
+            # Momentum may have swung beyond the start.
+            + (f"leaves {short(share)} of" if share <= 1 else f"ends at {short(share)} times")
+            + f" {training.share_of}, {spread}. {momentum}"
         ),
         remedy=closed_form(case),
         excess_once_mended=0.0,

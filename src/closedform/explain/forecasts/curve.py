@@ -80,6 +80,11 @@ class Forecast:
         return self.descent.nesterov
 
     @property
+    def steady_lr(self) -> float:
+        """Learning rate along slow directions, where momentum adds up gradients that are alike."""
+        return self.lr * (1 - self.descent.dampening) / (1 - self.momentum)
+
+    @property
     def weight_decay(self) -> float:
         """As given to ``torch.optim.SGD``."""
         return self.descent.weight_decay

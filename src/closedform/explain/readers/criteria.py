@@ -20,6 +20,8 @@ __all__ = ["CriterionReading", "Pairing", "broadcasts", "read_criterion"]
 _PROBE_ROWS = 64
 #: Relative difference of two values that counts as the same number: criteria may compute in float32.
 _SAME = 1e-6
+#: The same for gradients, relative to the largest.
+_SAME_SLOPE = 1e-3
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,6 +53,7 @@ class CriterionReading:
         summed: Whether it grows with the number of rows.
         broadcasts: Whether it compares every output with every target, for the shapes it is called with.
         problem: Why it could not be evaluated, or an empty string.
+        other_gradient: Whether it is a multiple of the squared error by its values, and not by its gradients.
         function: The criterion itself.
     """
 
@@ -61,6 +64,7 @@ class CriterionReading:
     broadcasts: bool
     problem: str
     function: Criterion
+    other_gradient: bool = False
 
 
 def broadcasts(pairing: Pairing, rows: int) -> bool:
@@ -118,6 +122,8 @@ def read_criterion(criterion: Any, n_rows: int, n_targets: int, pairing: Pairing
             if found is not None:
                 factor, summed = found
                 factor = round(factor * (n_rows / tried if summed else 1.0), 12)
+                if kind == "squared" and not crossed and not all(drawn.descends_as_squares() for drawn in draws):
+                    return CriterionReading(name, "other", math.nan, False, False, "", criterion, other_gradient=True)
                 return CriterionReading(name, kind, factor, summed, crossed, "", criterion)
 
     return CriterionReading(name, "other", math.nan, False, _crosses(criterion, draws), "", criterion)
@@ -131,6 +137,14 @@ class _Draw:
     output: Tensor
     target: Tensor
     value: float
+    slope: Tensor
+
+    def descends_as_squares(self) -> bool:
+        """Whether the gradient is that of the multiple of the squared error that the value is."""
+        residual = self.residual(crossed=False)
+        expected = residual * (2 * self.value / float(residual.square().sum()))
+        apart = (self.slope.reshape(residual.shape) - expected).abs().max()
+        return bool(apart <= _SAME_SLOPE * expected.abs().max())
 
     def residual(self, crossed: bool) -> Tensor:
         """Return the errors row by row, or of each output with each target."""
@@ -148,16 +162,22 @@ def _try_out(criterion: Criterion, rows: int, seed: int, shapes: Pairing) -> _Dr
     size = math.prod(shapes.output)
     drawn = torch.randn(2, rows * size, dtype=torch.float64, device="cpu", generator=generator) * (1 + 2 * seed)
     output, target = drawn[0].reshape(rows, *shapes.output), drawn[1].reshape(rows, *shapes.target)
+
     try:
-        with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             # torch warns of shapes that broadcast, which is what is looked for.
             warnings.simplefilter("ignore")
-            value: Any = criterion(output, target)
+            # A copy, as a model's output is: what is no leaf may be changed in place.
+            leaf = output.clone().requires_grad_()
+            value: Any = criterion(leaf.clone(), target)
             if isinstance(value, Tensor) and value.numel() != 1:
                 return f"it returns a tensor of shape {tuple(value.shape)} and no number; reduce it, say by mean()"
             if not isinstance(value, Tensor):
                 return f"it returns a {type(value).__name__} and no tensor, from which backward() could start"
-            return _Draw(output, target, float(value))
+            if not value.requires_grad:
+                return "its number carries no gradient (detach, no_grad, rounding), so backward() raises an error"
+            (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+            return _Draw(output, target, float(value.detach()), torch.zeros_like(output) if slope is None else slope)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
         return f"it cannot be called on real outputs and targets: {_first_line(error)}"
 

@@ -135,6 +135,7 @@ def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
 
     names = {id(parameter): name for name, parameter in layer.named_parameters()}
     where = _groups(optimizer, names)
+    _check_rates(optimizer)
     weight = where.get("weight") or where.get("bias") or optimizer.param_groups[0]
     bias = where.get("bias", weight)
     states = {names[id(p)]: state for p, state in optimizer.state.items() if id(p) in names}
@@ -176,6 +177,18 @@ def _groups(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[
             if parameter.requires_grad:
                 where[names[id(parameter)]] = group
     return where
+
+
+def _check_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse learning rates that no step can be made with; torch takes them.
+
+    Raises:
+        InputError: a learning rate that is NaN or infinite.
+    """
+    for group in optimizer.param_groups:
+        lr = float(group.get("lr", 0.0))
+        if not math.isfinite(lr):
+            raise InputError(f"the optimizer has lr={lr}, with which the first step is not finite; pass a finite one.")
 
 
 def _no_closed_form(weight: Mapping[str, Any], bias: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ class Schedule:
             found: list[Settings] = []
             for step in range(steps):
                 groups = twin.optimizer.param_groups
-                found.append([{key: group[key] for key in _SCHEDULED if key in group} for group in groups])
+                found.append([{key: _now(group[key]) for key in _SCHEDULED if key in group} for group in groups])
                 if step == steps - 1:
                     break
                 try:
@@ -63,8 +63,17 @@ class Schedule:
                         f"scheduler: {self.name} refuses step {len(found) + 1:,} ({error}); pass steps= as "
                         "many as it has left."
                     ) from error
+                except (ArithmeticError, LookupError, RuntimeError) as error:  # of a function of the user's own
+                    raise InputError(
+                        f"scheduler: {self.name} raises {type(error).__name__} at step {len(found) + 1:,} ({error})."
+                    ) from error
 
         return found
+
+
+def _now(value: Any) -> Any:
+    """The value of a setting at this step: a scheduler writes on a learning rate that is a tensor."""
+    return float(value) if isinstance(value, torch.Tensor) else value
 
 
 def read_schedule(scheduler: Any, optimizer: Any) -> Schedule:
