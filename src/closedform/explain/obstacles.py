@@ -56,7 +56,8 @@ def obstacle(spectrum: Spectrum, start: Tensor, dtype: torch.dtype) -> str | Non
         if part.numel() and not float(part.abs().max()) <= held.max:
             return f"the gradient of the {parameter} overflows in {name}; scale X and Y, or use a wider dtype"
 
-    return None
+    # Beyond float64 the numbers above are those of scaled data.
+    return spectrum.range_text or None
 
 
 def _size_of_targets(spectrum: Spectrum) -> float:

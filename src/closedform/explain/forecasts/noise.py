@@ -125,7 +125,11 @@ class BatchNoise:
                 hessenberg[row, made] = float((image * vector).sum())
                 image = image - hessenberg[row, made] * vector
             hessenberg[made + 1, made] = float(torch.linalg.vector_norm(image))
-            known, target = hessenberg[: made + 2, : made + 1], size * np.eye(made + 2)[0]
+            known = hessenberg[: made + 2, : made + 1]
+            if not (math.isfinite(size) and np.isfinite(known).all()):
+                # Fourth moments of rows whose squares are near the end of float64's range are beyond it.
+                return torch.full_like(self.eigenvalues, math.inf)
+            target = size * np.eye(made + 2)[0]
             solution = np.linalg.lstsq(known, target, rcond=None)[0]
             if np.linalg.norm(known @ solution - target) <= _RESIDUAL * size or hessenberg[made + 1, made] == 0:
                 break
