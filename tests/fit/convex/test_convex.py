@@ -212,6 +212,17 @@ def test_a_quadratic_as_narrow_as_rounding(criterion: nn.Module, l2: float) -> N
     assert narrow.certificate.objective == pytest.approx(unit * kinked.certificate.objective, rel=1e-11)
 
 
+def test_a_narrow_quadratic_beside_a_tiny_ridge() -> None:
+    """Where no row is within the width a Newton step is 1e20 times too long."""
+    X, Y = 1e4 * gaussian(8, 2, seed=3), 1e3 * gaussian(8, seed=1)
+    X[:, 1] = X[:, 0] + 1e-5 * X[:, 1]
+    narrow, kinked = (
+        cf.solve(X, Y, l2=1e-6, criterion=criterion) for criterion in (nn.SmoothL1Loss(beta=1e-6), nn.L1Loss())
+    )
+    assert narrow.outcome is Outcome.CERTIFIED
+    assert narrow.certificate.objective == pytest.approx(kinked.certificate.objective, rel=1e-8)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_residuals_that_are_all_beyond_the_quadratic(weighted: bool) -> None:
     """No row bends the loss, and it is level along the bias: the slopes balance, which proves it."""

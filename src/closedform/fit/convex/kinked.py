@@ -21,8 +21,8 @@ _MOST_LEVELS = 40
 _MOST_WIDER = 6
 #: Newton steps within one smoothing.
 _MOST_STEPS = 40
-#: Evaluations of the slope along one step.
-_MOST_TRIALS = 60
+#: Evaluations of the slope along one step, which can be 1e20 times too long where no row is within the width.
+_MOST_TRIALS = 200
 #: Part of the slope at its start that the end of a step may have.
 _FLAT = 0.1
 #: Gradient, relative to what its terms could sum to, at which a smoothing is solved.
