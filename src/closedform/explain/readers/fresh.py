@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from closedform.explain.readers.optimizers import OptimizerReading, kind_of
+from closedform.explain.readers.optimizers import OptimizerReading, kind_of, without_compiler
 
-__all__ = ["fresh_optimizer", "without_compiler"]
+__all__ = ["fresh_optimizer"]
 
 
 def fresh_optimizer(kind: type[torch.optim.Optimizer], **settings: Any) -> OptimizerReading:
@@ -45,18 +43,3 @@ def fresh_optimizer(kind: type[torch.optim.Optimizer], **settings: Any) -> Optim
         groups=(("weight", "bias"),),
         make=make,
     )
-
-
-def without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Return a class of ``torch.optim`` whose objects do not load torch's compiler, which takes longer than torch.
-
-    Torch marks parts of its optimizers as not to be compiled, and loads the compiler to do so. Here their bare
-    functions are called, so that steps are torch's own to the last bit. It is meant for steps that nobody compiles.
-
-    Args:
-        kind: The class.
-    """
-    bare: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad")}
-    if "differentiable" in inspect.signature(kind).parameters:
-        bare["step"] = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(kind.__name__, (kind,), bare | {"__module__": kind.__module__})

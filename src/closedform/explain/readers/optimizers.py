@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["OptimizerReading", "kind_of", "read_optimizer"]
+__all__ = ["OptimizerReading", "kind_of", "read_optimizer", "without_compiler"]
 
 _KINDS = {"SGD": "sgd", "LBFGS": "lbfgs"} | dict.fromkeys(
     (
@@ -108,12 +108,43 @@ class OptimizerReading:
         return self.name in _DECOUPLED or bool(self.settings.get("decoupled_weight_decay", False))
 
 
+def _is_torchs(kind: type[torch.optim.Optimizer]) -> bool:
+    return f"{kind.__module__}.".startswith("torch.optim.")
+
+
 def kind_of(optimizer: type[torch.optim.Optimizer]) -> str:
     """Return what :attr:`OptimizerReading.kind` says of a class."""
     # A class of the user's own may do anything, whatever its name.
-    if not optimizer.__module__.startswith("torch.optim"):
+    if not _is_torchs(optimizer):
         return "other"
     return _KINDS.get(optimizer.__name__, "torch")
+
+
+def without_compiler(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return a class of ``torch.optim`` whose objects do not load torch's compiler, which takes longer than torch.
+
+    Torch marks parts of its optimizers as not to be compiled, and loads the compiler to do so; it also writes each step
+    into the record of a profiler. Here their bare functions are called, so that steps are torch's own to the last bit
+    and take half the time. It is meant for steps that nobody compiles, and for classes of torch alone: those of
+    others are returned as they are.
+
+    Args:
+        kind: The class.
+    """
+    if not _is_torchs(kind):
+        return kind
+    step: Any = torch.no_grad()(inspect.unwrap(kind.step))
+    # What torch looks at before it wraps a step into the profiler's record.
+    step.hooked = True
+    bare = {"step": step, "add_param_group": inspect.unwrap(kind.add_param_group), "zero_grad": _zero_grad}
+    return type(kind.__name__, (kind,), {**bare, "__module__": kind.__module__})
+
+
+def _zero_grad(self: torch.optim.Optimizer) -> None:
+    """What torch's own does by default, without its checks for other devices."""
+    for group in self.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def read_optimizer(optimizer: Any, layer: nn.Linear | None) -> OptimizerReading:
@@ -212,9 +243,9 @@ def _recipe(
     optimizer: torch.optim.Optimizer, groups: tuple[tuple[str, ...], ...]
 ) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
     """Return what makes the optimizer again over other parameters, with its settings and a copy of its state."""
-    kind = type(optimizer)
+    kind = without_compiler(type(optimizer))
     # AdamW keeps a default that it does not take; whatever is left out here comes with the state.
-    taken = inspect.signature(kind).parameters
+    taken = inspect.signature(type(optimizer)).parameters
     settings = {key: copy.deepcopy(value) for key, value in optimizer.defaults.items() if key in taken}
     settings |= {key: value for key, value in _PLAIN.items() if key in settings}
     # A deep copy: loading hands out the user's own tensors otherwise.
