@@ -39,6 +39,21 @@ def halves(classes: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return X[:160], labels[:160], X[160:], labels[160:]
 
 
+def test_scores_are_of_double_precision() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    X = np.eye(3)[labels] + 0.6 * rng.standard_normal((120, 3))
+    result = cf.probe(X, labels, test_features=X, test_labels=labels)
+    said, scores = result.predict(X), result.best.scores
+    pairs = (
+        (scores.balanced_accuracy, metrics.balanced_accuracy_score(labels, said)),
+        (scores.recall, metrics.recall_score(labels, said, average=None)),
+        (scores.precision, metrics.precision_score(labels, said, average=None)),
+    )
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-14)
+
+
 def test_a_probe_is_ridge_on_one_hot_rows() -> None:
     X, labels, X_test, truth = halves()
     result = cf.probe(X, labels, test_features=X_test, test_labels=truth, l2=[0.1, 1.0, 10.0])

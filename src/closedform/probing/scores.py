@@ -71,12 +71,12 @@ class ClassScores:
     @property
     def recall(self) -> Tensor:
         """Part of each class that is right, ``(classes,)``; nan for a class without rows."""
-        return self.confusion.diagonal() / self.confusion.sum(1)
+        return self.confusion.diagonal().double() / self.confusion.sum(1)
 
     @property
     def precision(self) -> Tensor:
         """Part right of what was said to be each class, ``(classes,)``; nan where it never was."""
-        return self.confusion.diagonal() / self.confusion.sum(0)
+        return self.confusion.diagonal().double() / self.confusion.sum(0)
 
 
 @final
@@ -144,12 +144,13 @@ def score_classes(solution: Solution | ConvexSolution, X: Source, codes: Tensor,
 
     confusion, rows = pairs.view(classes, classes), X.shape[0]
     right, counts = int(confusion.diagonal().sum()), confusion.sum(1)
-    recall = confusion.diagonal()[counts > 0] / counts[counts > 0]
+    # Quotients of integers would be of float32.
+    recall = confusion.diagonal()[counts > 0].double() / counts[counts > 0]
     return ClassScores(
         rows=rows,
         accuracy=right / rows,
         interval=wilson_interval(right, rows, confidence),
-        balanced_accuracy=float(recall.to(torch.float64).mean()),
+        balanced_accuracy=float(recall.mean()),
         top5=among_best / rows if classes > _TOP else None,
         confusion=confusion,
         calibration=_calibration(bins, rows),
