@@ -80,7 +80,7 @@ def test_the_path_of_a_kernel_finds_the_strength_that_is_best_left_out() -> None
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
 def test_the_density_is_that_of_gaussian_predictions(weight: np.ndarray | None) -> None:
     strengths = np.logspace(-4, 1, 25)
-    path = cf.ridge_path(K, Y, l2=strengths, kernel=True, sample_weight=weight, scoring="density")
+    path = cf.ridge_path(K, Y, l2=strengths, kernel=True, sample_weight=weight)
     w = np.ones(40) if weight is None else weight
     likely = np.empty((25, 2))
     for place, l2 in enumerate(strengths):
@@ -92,8 +92,7 @@ def test_the_density_is_that_of_gaussian_predictions(weight: np.ndarray | None) 
         np.testing.assert_allclose(path.errors[place].numpy(), w @ residual**2 / w.sum(), rtol=1e-9)
     assert path.l2.tolist() == strengths[likely.argmax(0)].tolist()
     assert path.scoring == "density"
-    squared = cf.ridge_path(K, Y, l2=strengths, kernel=True, sample_weight=weight)
-    assert squared.scoring == "mse"
+    squared = cf.ridge_path(K, Y, l2=strengths, kernel=True, sample_weight=weight, scoring="mse")
     assert squared.l2.tolist() == strengths[squared.errors.argmin(0)].tolist()
     assert torch.equal(squared.errors, path.errors)
 
