@@ -104,12 +104,7 @@ def fit_scikit_learn(rows: Rows, bias: bool, problem: Problem, clock: Callable[[
 def fit_kernel_ridge(rows: Rows, bias: bool, problem: Problem, clock: Callable[[], float]) -> tuple[MethodResult, ...]:
     """Return the row of kernel ridge where the features are a kernel matrix between the rows, else nothing.
 
-<<<<<<< HEAD
-    That is what fits such a matrix with an eye to rows that are not among it. Its strength is that of the least
-    absolute leave-one-out error, because absolute errors are what a comparison reports of test rows.
-=======
     That is what fits such a matrix with an eye to rows that are not among it.
->>>>>>> parent of 9890d92 (Choose strengths of kernels by the mean squared error)
 
     Args:
         rows: The rows.

@@ -55,7 +55,7 @@ def precision_floor(case: Case) -> Finding | None:
         return None
     optimizer = case.setting.optimizer
     if precision.dtype == torch.float32 and optimizer is not None and optimizer.kind != "sgd":
-        return None  # its steps do not shrink as gradients do, and a rehearsal in float32 tells
+        lr = math.inf  # its steps do not shrink as gradients do: what residuals are known to is left
 
     floor = case.training.excess_floor(precision, lr)
     double = case.training.excess_floor(Precision(torch.float64, tf32=False), lr)

@@ -76,15 +76,11 @@ def ridge_path(
         scoring: What the choice makes least. ``"mse"``: the mean squared error; with leave-one-out also ``"mae"``, the
             mean absolute error, which ``errors`` then are; and for kernels ``"density"``: the other rows predict a row
             with a variance of its own, and the strength is taken under which the rows are most likely (Sundararajan and
-<<<<<<< HEAD
-            Keerthi 2001), while ``errors`` stay mean squares. None is ``"mse"``.
+            Keerthi 2001), while ``errors`` stay mean squares. None is ``"density"`` for the leave-one-out of a kernel,
+            whose rows differ much in how well others predict them, and else ``"mse"``.
         group: A group of ``torch.distributed`` whose processes all call this, each with rows of its own, as for
             :func:`closedform.solve`; all return the same. A number of folds and a splitter are of the rows of all, in
             the order of the ranks; the fold of each row is given for the rows of each process.
-=======
-            Keerthi 2001), while ``errors`` stay mean squares. None is ``"density"`` for the leave-one-out of a kernel,
-            whose rows differ much in how well others predict them, and else ``"mse"``.
->>>>>>> parent of 9890d92 (Choose strengths of kernels by the mean squared error)
         progress: As for :func:`closedform.solve`.
 
     Returns:
