@@ -1,9 +1,8 @@
 """What the certificate says of rank, conditions and digits, held against exact arithmetic on random problems.
 
 ``python benchmarks/ranks.py KIND --count N --seed S`` tries N problems of a kind: ``wide``, ``weighted``, ``ridge``,
-``bias``
-(small, every number taken as a rational one), or ``rank``: matrices of 10 to 10^7 rows and condition up to 1e15,
-determined or not by construction. Each line that it prints is a claim that does not hold; the last one counts.
+``bias`` (small, every number taken as a rational one), or ``rank``: matrices of 10 to 10^7 rows and condition up to
+1e15, determined or not by construction. Each line that it prints is a claim that does not hold; the last one counts.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _FACTOR = 3.0
 _MOST = 1e12
 
 
-def problems(kind: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of ``cf.solve`` for random problems of a kind.
+def problems(kind: str, count: int, seed: int, first: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of ``cf.solve`` for random problems of a kind, from the one with number ``first`` on.
 
     Rows, columns and weights are spread over orders, targets stand on offsets, and shapes run from 1 x 1.
     """
-    for i in range(count):
+    for i in range(first, first + count):
         rng = np.random.default_rng([seed, i])
         n = int(rng.integers(1, 9))
         m = int(rng.integers(1, n + 1)) if kind == "wide" else int(rng.integers(1, 14))
@@ -115,10 +114,9 @@ def matrices(count: int, seed: int, most_entries: float) -> Iterator[tuple[Array
     """Yield tall matrices, whether their columns are independent as exact numbers, and what they are.
 
     Dependent ones are of integers, so that one column is exactly a combination of others. Independent ones have a
-    condition
-    number of up to 1e15, from a spectrum that falls off or has a gap, or are two columns that nearly agree; the
-    smallest
-    singular value of the rounded matrix is at least that of the wanted one less the rounding, which is random.
+    condition number of up to 1e15, from a spectrum that falls off or has a gap, or are two columns that nearly agree;
+    the smallest singular value of the rounded matrix is at least that of the wanted one less the rounding, which is
+    random.
     """
     for i in range(count):
         rng = np.random.default_rng([seed, i])

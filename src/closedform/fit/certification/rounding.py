@@ -21,7 +21,7 @@ __all__ = ["Rounding", "rounding_error"]
 #: Standard deviations that random rounding may reach.
 _MARGIN = 3.0
 #: Part of the measured effect on a wide system that is kept in store for roundings other than those of the data.
-_SPARE = 4.0
+_SPARE = 8.0
 
 
 @final

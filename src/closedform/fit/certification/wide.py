@@ -27,7 +27,7 @@ _ALIKE = 4.0
 #: Random perturbations of the rows whose effect is measured.
 _PROBES = 3
 #: What such an effect may be short of the worst one, and rounding above one unit.
-_MARGIN = 8.0
+_MARGIN = 16.0
 #: Seed of the perturbations; any serves.
 _SEED = 41
 
