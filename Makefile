@@ -14,12 +14,12 @@ help:  ## this list
 demo: $(READY)  ## the main job, on packaged data
 	$(BIN)/closedform demo
 
-# Files go to the workers in the order of their names: the smallest, the examples in the source, come last and even the
-# two out. Other packages' plugins for pytest are not asked: loading them takes seconds. What is compiled is kept, for
-# the many processes that the tests start.
+# Three workers keep two cores busy while the processes and browsers that tests start are waited for. Files go to them in
+# the order of their names: the smallest, the examples in the source, come last and even them out. Other packages' plugins
+# for pytest are not asked: loading them takes seconds. What is compiled is kept, for the many processes that the tests start.
 test: $(READY)  ## the whole test suite
 	PYTHONDONTWRITEBYTECODE= PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
-	    $(BIN)/python -m pytest -p xdist -p hypothesispytest -n 2 --dist loadfile --no-loadscope-reorder -q
+	    $(BIN)/python -m pytest -p xdist -p hypothesispytest -n 3 --dist loadfile --no-loadscope-reorder -q
 
 DEVICE ?= cuda
 test-device: $(READY)  ## what depends on a device, there: make test-device DEVICE=cuda
