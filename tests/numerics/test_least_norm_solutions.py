@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import pytest
 import torch
 
-from closedform.numerics.least_norm import LeastNorm
+from closedform.numerics.least_norm import LeastNorm, least_norm_lstsq
 from data import F64, gaussian
 
 
@@ -37,3 +40,15 @@ def test_rows_of_all_sizes_keep_their_digits() -> None:
     assert bool(((M.T @ w - c).abs() <= 1e-14 * (M.abs().T @ w.abs() + c.abs())).all())
     z = torch.linalg.lstsq(M / units.unsqueeze(1), w / units.unsqueeze(1)).solution
     torch.testing.assert_close(M @ z, w, rtol=1e-6, atol=1e-12 * float(w.abs().max()))
+
+
+@pytest.mark.parametrize("driver", ["gelsd", "svd", None])
+@pytest.mark.parametrize(
+    ("shape", "rank"), [((9, 4), 4), ((9, 4), 2), ((3, 7), 3), ((5, 5), 1), ((4, 3), 0), ((0, 3), 0)]
+)
+def test_any_rank_has_a_solution_of_least_norm(
+    shape: tuple[int, int], rank: int, driver: Literal["gelsd", "svd"] | None
+) -> None:
+    A, B = gaussian(shape[0], rank) @ gaussian(rank, shape[1], seed=1), gaussian(shape[0], 2, seed=2)
+    wanted = np.linalg.lstsq(A.numpy(), B.numpy(), rcond=None)[0]
+    torch.testing.assert_close(least_norm_lstsq(A, B, driver=driver), torch.from_numpy(wanted), rtol=1e-10, atol=1e-12)

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-__all__ = ["LeastNorm"]
+__all__ = ["LeastNorm", "least_norm_lstsq"]
 
 #: Rows whose sizes differ by no more than this factor need not be sorted: it is what sorting could gain.
 _ALIKE = 8.0
+
+
+def least_norm_lstsq(A: Tensor, B: Tensor, *, driver: Literal["gelsd", "svd"] | None = None) -> Tensor:
+    """Return the X of least norm among those that minimise ``|A X - B|``, whatever the rank of A, on any device.
+
+    By singular values, of which those below the rounding of the largest count as zero (Golub and Van Loan 2013, section
+    5.5.2).
+
+    Args:
+        A: ``(rows, columns)``.
+        B: ``(rows, targets)``.
+        driver: ``"gelsd"``, LAPACK's, which only a CPU has, or ``"svd"``; None takes the first where it can.
+
+    Returns:
+        ``(columns, targets)``.
+
+    Example:
+        >>> import torch
+        >>> least_norm_lstsq(torch.ones(3, 2), torch.full((3, 1), 4.0)).flatten().round(decimals=4)
+        tensor([2., 2.])
+    """
+    if driver == "gelsd" or (driver is None and A.is_cpu):
+        return torch.linalg.lstsq(A, B, driver="gelsd").solution
+
+    U, values, right = torch.linalg.svd(A, full_matrices=False)
+    least = torch.finfo(A.dtype).eps * max(A.shape) * values[:1].sum()
+    inverse = torch.where(values > least, 1 / values, 0.0)
+    return right.T @ (inverse.unsqueeze(1) * (U.T @ B))
 
 
 @final

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from closedform.fit.convex.coordinates import Coordinates
+from closedform.numerics.least_norm import least_norm_lstsq
 from closedform.numerics.rank import default_rcond
 from closedform.numerics.rational import solved_exactly
 from closedform.numerics.twofold import LOST, residual, twofold_product
@@ -231,7 +232,7 @@ def rounded_gap(rows: KinkedRows, coordinates: Coordinates, v: Tensor, width: Te
     u, inside = slopes.clone(), (slopes < rows.above) & (slopes > -rows.below)
     if bool(inside.any()):
         left = coordinates.lowered(rows.penalty * v - rows.A.T @ u).unsqueeze(1)
-        u[inside] += torch.linalg.lstsq(coordinates.U[inside].T, left, driver="gelsd").solution.squeeze(1)
+        u[inside] += least_norm_lstsq(coordinates.U[inside].T, left).squeeze(1)
         u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
 
     moved = slopes - u
@@ -290,13 +291,13 @@ def _on_kinks(
         r = residual(rows.t[inside], rows.A[inside], v)
         if few:
             both = torch.cat([right / units, r]).unsqueeze(1)
-            change = torch.linalg.lstsq(system, both, driver="gelsd").solution.squeeze(1)
+            change = least_norm_lstsq(system, both).squeeze(1)
             step, moved = change[:c] / units, change[c:]
         else:
             # So many rows on their kinks, some of them twice, determine the weights among themselves.
-            step = torch.linalg.lstsq(E, r.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+            step = least_norm_lstsq(E, r.unsqueeze(1)).squeeze(1)
             bent = (small.penalty * step - right).unsqueeze(1)
-            moved = torch.linalg.lstsq(E.T, bent, driver="gelsd").solution.squeeze(1)
+            moved = least_norm_lstsq(E.T, bent).squeeze(1)
         v, u = v + coordinates.raised(step), u.clone()
         u[inside] += moved
     return v, u
@@ -410,7 +411,7 @@ class _Proof:
             error = 4 * _EPS * left.abs() + LOST * (turned.abs() @ self.u.abs())
             missed = float(self._lowered(left.abs() + error).norm())
             wanted = self.coordinates.lowered(left).unsqueeze(1)
-            low[self.holding] -= torch.linalg.lstsq(self.held.T, wanted, driver="gelsd").solution.squeeze(1)
+            low[self.holding] -= least_norm_lstsq(self.held.T, wanted).squeeze(1)
         # The last correction was not looked at, so that it does not count; those before moved the dual point this much.
         self.slack += float((low * self.r)[self.holding].abs().sum()) * 2
         return missed
@@ -485,7 +486,7 @@ class _Proof:
         if bool(self.holding.any()):
             held = turned[:, self.holding]
             wanted = -(high + rest).unsqueeze(1)
-            low[self.holding] = torch.linalg.lstsq(held, wanted, driver="gelsd").solution.squeeze(1)
+            low[self.holding] = least_norm_lstsq(held, wanted).squeeze(1)
             high, rest = twofold_product(turned, self.u, low)
             bent = self.r.abs() + self.width * (self.u.abs() + low.abs())
             self.slack += float((low.abs() * bent)[self.holding].sum())

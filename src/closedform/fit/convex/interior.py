@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.fit.convex.finish import ActiveRows, KinkedRows
+from closedform.numerics.least_norm import least_norm_lstsq
 
 __all__ = ["interior_point"]
 
@@ -75,7 +76,7 @@ class _Point:
 
 
 def _first(rows: KinkedRows) -> _Point:
-    v = torch.linalg.lstsq(rows.A, rows.t.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+    v = least_norm_lstsq(rows.A, rows.t.unsqueeze(1)).squeeze(1)
     r = rows.t - rows.A @ v
     far, middle = float(r.abs().mean()) or 1.0, 0.5 * (rows.above + rows.below)
     return _Point(v, r.clamp_min(0) + far, (-r).clamp_min(0) + far, 0.5 * (rows.above - rows.below), middle, middle)

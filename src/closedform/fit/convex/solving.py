@@ -25,6 +25,7 @@ from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion, Kinked, Targets, read_criterion
+from closedform.numerics.least_norm import least_norm_lstsq
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, Design, Fold, Rows, TensorSource, scan
@@ -400,7 +401,7 @@ def _centred(problem: ConvexProblem, theta: Tensor, null: Tensor) -> Tensor:
     free = null * problem.columns.scale.unsqueeze(1)
     weights = theta * problem.columns.scale.unsqueeze(1)
     first = int(problem.columns.bias)
-    along = torch.linalg.lstsq(free[first:], -weights[first:], driver="gelsd").solution
+    along = least_norm_lstsq(free[first:], -weights[first:])
     open_outputs = theta.new_tensor([float(strength == 0) for strength in problem.strengths])
     return theta + null @ (along * open_outputs)
 
