@@ -328,6 +328,15 @@ def test_the_strength_of_a_kernel_is_chosen_by_leave_one_out() -> None:
         estimators.KernelRidge(kernel="precomputed").fit(X, y)
 
 
+def test_a_kernel_of_matern_has_a_name() -> None:
+    X, y = rows()
+    settings = {"nu": 2.5, "length_scale": 2.0}
+    named = estimators.KernelRidge(kernel="matern", kernel_params=settings).fit(X, y)
+    assert np.array_equal(named.dual_coef_, estimators.KernelRidge(kernel=Matern(**settings)).fit(X, y).dual_coef_)
+    usual = estimators.KernelRidge(kernel="matern").fit(X, y)
+    assert np.array_equal(usual.predict(X[:3]), estimators.KernelRidge(kernel=Matern(nu=1.5)).fit(X, y).predict(X[:3]))
+
+
 def test_predictions_of_a_kernel_come_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = rows()
     model = estimators.KernelRidge(kernel="rbf").fit(X, y)

@@ -8,6 +8,7 @@ from typing import Any, Self, final
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process.kernels import Matern
 from sklearn.metrics.pairwise import PAIRWISE_KERNEL_FUNCTIONS, pairwise_kernels
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -34,12 +35,13 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Args:
         alpha: Ridge strength, not negative: a number, one for each target, or ``"loo"`` to choose it for each target.
         kernel: A name as in ``sklearn.metrics.pairwise`` (``"rbf"``, ``"laplacian"``, ``"polynomial"``, ``"cosine"``,
-            ...), ``"precomputed"`` where X is the kernel, a kernel object of ``sklearn.gaussian_process.kernels`` such
-            as ``Matern(nu=1.5)``, or a function of two rows.
+            ...), ``"matern"``, ``"precomputed"`` where X is the kernel, a kernel object of
+            ``sklearn.gaussian_process.kernels`` such as ``Matern(nu=1.5)``, or a function of two rows.
         gamma: Of the kernels that have one; None for their own default.
         degree: Of the polynomial kernel.
         coef0: Of the polynomial and the sigmoid kernel.
-        kernel_params: Arguments of a kernel that is a function.
+        kernel_params: Arguments of a kernel that is a function, and ``length_scale`` and ``nu`` of ``"matern"``, by
+            default 1 and 1.5.
 
     Attributes:
         dual_coef_: Coefficients of the rows, ``(rows,)`` or ``(rows, targets)``.
@@ -145,17 +147,19 @@ class KernelRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises:
             InputError: no such kernel, or parameters out of their range.
         """
-        names = sorted([*PAIRWISE_KERNEL_FUNCTIONS, "precomputed"])
+        names = sorted([*PAIRWISE_KERNEL_FUNCTIONS, "matern", "precomputed"])
         if not callable(self.kernel) and self.kernel not in names:
             raise InputError(f"kernel={self.kernel!r} is not known; give a function or one of {', '.join(names)}.")
         if isinstance(self.kernel, str) and self.kernel == "precomputed":
             if other is None and X.shape[0] != X.shape[1]:
                 raise InputError(f"kernel='precomputed', but X has shape {tuple(X.shape)}; a kernel is square.")
             return X
-        params = {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
-        if callable(self.kernel):
+        metric, params = self.kernel, {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
+        if callable(metric):
             params = self.kernel_params or {}
+        elif metric == "matern":
+            metric, params = Matern(**(self.kernel_params or {})), {}
         kind = X.dtype if X.dtype in (torch.float32, torch.float64) else torch.float32
         first, second = (None if table is None else table.to("cpu", kind).numpy() for table in (X, other))
-        K = pairwise_kernels(first, second, metric=self.kernel, filter_params=True, **params)
+        K = pairwise_kernels(first, second, metric=metric, filter_params=True, **params)
         return torch.as_tensor(K, device=X.device)
