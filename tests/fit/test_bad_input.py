@@ -121,6 +121,8 @@ BAD: list[tuple[str, dict[str, Any], type[ClosedformError], list[str]]] = [
     ("NaN l2", {"l2": float("nan")}, InputError, ["l2", "nan"]),
     ("infinite l2", {"l2": float("inf")}, InputError, ["l2", "inf"]),
     ("l2 of another length", {"l2": [0.5, 0.5, 0.5]}, InputError, ["l2", "3", "2"]),
+    ("l2 is a truth value", {"l2": True}, InputError, ["l2=True", "number"]),
+    ("l2 holds a truth value", {"l2": [True, 2.0]}, InputError, ["l2=[True, 2.0]", "number"]),
     ("l2 is a word", {"l2": "strong"}, ClosedformError, ["l2"]),
     ("negative rcond", {"rcond": -1e-3}, InputError, ["rcond", "-0.001"]),
     ("NaN rcond", {"rcond": float("nan")}, InputError, ["rcond", "nan"]),

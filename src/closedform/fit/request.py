@@ -13,7 +13,7 @@ from torch import nn
 from closedform.fit.layers import check_finite, check_linear
 from closedform.fit.weights import Weights
 from closedform.rows import Rows
-from closedform.words.arguments import plain_number
+from closedform.words.arguments import is_boolean, plain_number
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 
@@ -162,6 +162,8 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
     Raises:
         InputError: not numbers, negative or infinite ones, or another number of them.
     """
+    if type(l2) is not float and is_boolean(l2):
+        raise InputError(f"l2={l2!r} is a truth value; give a number, how strong the ridge is.")
     try:
         values = (
             [l2] if type(l2) is float else torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()

@@ -6,7 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["plain_number", "whole_number"]
+__all__ = ["is_boolean", "plain_number", "whole_number"]
 
 
 def plain_number(value: Any) -> float | None:
@@ -24,6 +24,19 @@ def plain_number(value: Any) -> float | None:
         return float(value)
     except OverflowError:  # of an integer alone
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def is_boolean(value: Any) -> bool:
+    """Whether a value that is to be numbers is a truth value, holds one, or is an array or a tensor of them.
+
+    Example:
+        >>> import torch
+        >>> is_boolean(True), is_boolean([1.0, False]), is_boolean(torch.tensor([True])), is_boolean(1)
+        (True, True, True, False)
+    """
+    if isinstance(value, list | tuple):
+        return any(is_boolean(each) for each in value)
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).startswith(("bool", "torch.bool"))
 
 
 def whole_number(value: Any) -> int | None:

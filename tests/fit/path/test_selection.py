@@ -113,6 +113,7 @@ def test_a_best_strength_at_an_end_of_those_given_is_said() -> None:
         ({"l2": [[1.0, 2.0]]}, "(1, 2)"),
         ({"l2": "many"}, "no|not a list of numbers"),
         ({"l2": [None]}, "not a list of numbers"),
+        ({"l2": True}, "truth values"),
         ({"select": 1}, "at least 2"),
         ({"select": 51}, "at most as many as rows"),
         ({"select": True}, "no number of folds"),

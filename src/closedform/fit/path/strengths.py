@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.fit.path.basis import Basis
+from closedform.words.arguments import is_boolean
 from closedform.words.errors import InputError
 
 __all__ = ["check_strengths", "default_grid", "further"]
@@ -35,6 +36,8 @@ def check_strengths(l2: Any) -> Tensor | None:
     """
     if l2 is None:
         return None
+    if is_boolean(l2):
+        raise InputError(f"l2={l2!r} holds truth values; give the ridge strengths to try, or None.")
     try:
         values = torch.as_tensor(l2, dtype=torch.float64, device="cpu").detach().clone()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
