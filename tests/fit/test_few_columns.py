@@ -51,6 +51,15 @@ def test_the_rows_are_read_twice(
     assert sol.certificate.r_squared == pytest.approx(other.certificate.r_squared, abs=1e-12)
 
 
+def test_more_columns_are_read_twice_where_a_read_is_dear(walks: list[str]) -> None:
+    X, Y = gaussian(2**14, 100), gaussian(2**14, 1, seed=1)
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=1024)
+    sol = cf.solve(batches)
+    assert walks == ["FirstSums", "CertificateSums"]
+    assert sol.certificate.accepted
+    torch.testing.assert_close(sol.weight, torch.linalg.lstsq(X, Y).solution.T, rtol=1e-12, atol=1e-14)
+
+
 def test_what_a_scan_refuses_is_refused() -> None:
     X, Y = table()
     X[1234, 5] = torch.nan

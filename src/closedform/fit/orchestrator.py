@@ -43,6 +43,8 @@ _ONE_STEP = 1e-10
 _WORTH_ONE_PASS = 2**20
 #: Features, and targets, up to which the Gram matrix costs no more than reading the rows.
 _FEW_COLUMNS = 64
+#: The same for rows that are not in memory: another read of a file, or of what workers make anew, costs more than that.
+_FEW_COLUMNS_ELSEWHERE = 1024
 #: Entries of the largest table whose rank is proven where it is in doubt; that takes some tens of seconds there.
 _PROVABLE = 2**26
 #: Columns of the widest table: products in extended precision take so many times longer than a fit.
@@ -262,7 +264,7 @@ def _sums_first(rows: Rows, request: Request) -> bool:
 
     Where their condition number turns out too large for a Gram matrix, that was in vain; another read costs as much.
     """
-    few = max(rows.n_features, rows.n_targets) <= _FEW_COLUMNS
+    few = max(rows.n_features, rows.n_targets) <= (_FEW_COLUMNS if rows.in_memory else _FEW_COLUMNS_ELSEWHERE)
     plain = request.method in ("auto", Gram64.name) and request.rcond is None
     return few and plain and not rows.triangle_of and rows.n_rows * rows.n_features >= _WORTH_ONE_PASS
 
