@@ -74,6 +74,15 @@ class Columns:
         V = Z * self.column
         return (V[1:], V[0]) if self.bias else (V, None)
 
+    def unweighted(self, X: Tensor) -> Tensor:
+        """Return rows of A without their weights, ``(rows, columns)``, as a new float64 tensor.
+
+        Args:
+            X: Their features, ``(rows, features)``.
+        """
+        A = X * self.feature_scale
+        return torch.cat([A.new_full((A.shape[0], 1), float(self.scale[0])), A], 1) if self.bias else A
+
     def matrix(self, block: Block, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the rows of A and B that belong to a block, as new float64 tensors.
 
@@ -85,10 +94,7 @@ class Columns:
         if order is not None:
             X, Y = X[order].to(torch.float64), Y[order].to(torch.float64)
             weight = None if weight is None else weight[order]
-        A = X * self.feature_scale
-        if self.bias:
-            A = torch.cat([A.new_full((A.shape[0], 1), float(self.scale[0])), A], 1)
-        B = Y * self.target_scale
+        A, B = self.unweighted(X), Y * self.target_scale
         if weight is not None:
             root = weight.sqrt().unsqueeze(1)
             A.mul_(root)

@@ -15,6 +15,7 @@ from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import KinkedRows
 from closedform.fit.convex.kinked import minimise_kinked
+from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
@@ -85,16 +86,12 @@ def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, s
     (strength,) = check_ridge(l2, 1)
 
     design = Design(rows, scan(rows), bias=bias)
-    block, columns = rows.gather(), design.columns
-    counted = torch.ones_like(block.X[:, 0], dtype=torch.bool) if block.weight is None else block.weight > 0
-    weight = block.X.new_ones(int(counted.sum())) if block.weight is None else block.weight[counted]
-    A = block.X[counted] * columns.feature_scale
-    if columns.bias:
-        A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
+    columns, (X, T, weight, _) = design.columns, counted_rows(rows.gather())
+    A = columns.unweighted(X)
 
     with one_thread(min(A.shape), A.device):
         coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0)
-        problem = _Joint(coordinates, block.Y[counted, 0], weight, epsilon, strength)
+        problem = _Joint(coordinates, T[:, 0], weight, epsilon, strength)
         at, steps = _descended(problem)
         v = coordinates.shortest(coordinates.raised(at.w))
         certificate = _certificate(problem, at, unseen=0 if strength else A.shape[1] - coordinates.rank)

@@ -14,6 +14,7 @@ from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import KinkedFit, KinkedRows
 from closedform.fit.convex.kinked import minimise_kinked
+from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.layers import round_to
@@ -49,15 +50,10 @@ class _Gathered:
 
     @staticmethod
     def of(rows: Rows, criterion: Kinked, outputs: int | None) -> _Gathered:
-        block = rows.gather()
-        X, Y, weight = block.X, block.Y, block.weight
-        numbers = torch.arange(X.shape[0], device=X.device)
-        if weight is not None:
-            counted = weight > 0
-            X, Y, numbers, weight = X[counted], Y[counted], numbers[counted], weight[counted]
+        X, Y, weight, numbers = counted_rows(rows.gather())
         outputs = criterion.n_outputs(Y) if outputs is None else outputs
         criterion.check(Y, numbers, outputs)
-        return _Gathered(criterion, outputs, X, Y, X.new_ones(X.shape[0]) if weight is None else weight)
+        return _Gathered(criterion, outputs, X, Y, weight)
 
     def divisor(self) -> float:
         """Return what the reduction divides the sum of row losses by."""
@@ -99,9 +95,7 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
     if request.outputs not in (None, k):
         raise InputError(f"the layer has {plural(request.outputs or 0, 'output')}, but Y has {plural(k, 'column')}.")
     strengths = check_ridge(request.l2, k)
-    A = gathered.X * columns.feature_scale
-    if columns.bias:
-        A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
+    A = columns.unweighted(gathered.X)
 
     solve = _solve_pairs if isinstance(criterion, MultiMarginHinge) else _solve_outputs
     # Threads that wait for each other make factorizations of a few hundred columns slower, on a busy machine by far.

@@ -225,9 +225,7 @@ class _Sums(PeakedSumFold):
     def add(self, block: Block) -> None:
         criterion, columns, T = self._criterion, self._problem.columns, block.Y
         weight = torch.ones_like(T[:, 0]) if block.weight is None else block.weight
-        A = block.X * columns.feature_scale
-        if columns.bias:
-            A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
+        A = columns.unweighted(block.X)
         U, around = self._product(A, self._lift)
         Z, moved = self._product(A, self._theta)
         values, slopes, C = criterion.evaluate(Z, T)

@@ -22,6 +22,7 @@ __all__ = [
     "StartSums",
     "TargetCounts",
     "add_gram_",
+    "counted_rows",
     "outputs_of",
 ]
 
@@ -31,6 +32,19 @@ _OUTPUT_ENTRIES = 2**17
 
 def _block_rows(extent: Extent, n_outputs: int) -> int:
     return max(64, min(extent.cached_rows(), _OUTPUT_ENTRIES // max(n_outputs, 1)))
+
+
+def counted_rows(block: Block) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return features, targets, weights ``(rows,)`` and numbers ``(rows,)`` of the rows of positive weight.
+
+    Args:
+        block: Rows, of which those without weights have weight one.
+    """
+    X, Y, weight = block.X, block.Y, block.weight
+    if weight is None:
+        return X, Y, X.new_ones(X.shape[0]), torch.arange(X.shape[0], device=X.device)
+    numbers = (weight > 0).nonzero().squeeze(1)
+    return X[numbers], Y[numbers], weight[numbers], numbers
 
 
 def outputs_of(X: Tensor, V: Tensor, offset: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from closedform.engine.threads import one_thread
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import KinkedRows, rounded_gap
 from closedform.fit.convex.kinked import minimise_rounded
+from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses.huber import Huber, SmoothL1
 from closedform.rows import Design
@@ -30,12 +31,8 @@ def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, flo
     """
     criterion = problem.criterion
     assert isinstance(criterion, Huber | SmoothL1)
-    block, columns = design.rows.gather(), problem.columns
-    weight = block.X.new_ones(block.X.shape[0]) if block.weight is None else block.weight
-    counted = weight > 0
-    A, T, weight = block.X[counted] * columns.feature_scale, block.Y[counted], weight[counted]
-    if columns.bias:
-        A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
+    columns, (X, T, weight, _) = problem.columns, counted_rows(design.rows.gather())
+    A = columns.unweighted(X)
     # Half a squared residual of weight w, linear from the width on, is that of a row times the root of w.
     root, scale = weight.sqrt(), criterion.scale
     bound = scale * criterion.width * root

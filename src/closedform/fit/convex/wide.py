@@ -12,6 +12,7 @@ from torch import Tensor
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import KinkedRows, interpolated
+from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion
@@ -118,12 +119,8 @@ def met(design: Design, criterion: Criterion, n_outputs: int) -> tuple[Weights, 
         criterion: One that is zero where a residual is, and nowhere below.
         n_outputs: How many outputs there are.
     """
-    block, columns = design.rows.gather(), design.columns
-    weight = block.X.new_ones(block.X.shape[0]) if block.weight is None else block.weight
-    counted = weight > 0
-    A, Y, weight = block.X[counted] * columns.feature_scale, block.Y[counted], weight[counted]
-    if columns.bias:
-        A = torch.cat([A.new_full((A.shape[0], 1), float(columns.scale[0])), A], 1)
+    columns, (X, Y, weight, _) = design.columns, counted_rows(design.rows.gather())
+    A = columns.unweighted(X)
     coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=False)
     ones = torch.ones_like(weight)
     fits = [
