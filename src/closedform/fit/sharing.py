@@ -126,22 +126,10 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
     Raises:
         InputError: processes ask for different fits.
     """
+    request = agreed(rows, make, _asked)
     walker = rows.walker
     if not isinstance(walker, ProcessGroup):
-        return make()
-    request = walker.together(make)
-    asked = [
-        ("bias", request.bias),
-        ("l2", request.strengths),
-        ("digits", request.digits),
-        ("method", request.method),
-        ("rcond", request.rcond),
-        ("kernel", request.kernel),
-        ("dtype", str(request.dtype)),
-        ("nearest_to", request.nearest_to is not None),
-    ]
-
-    check_agreed(walker, asked)
+        return request
 
     if request.kernel:
         raise InputError("kernel=True with group= is not available: a kernel matrix is between all rows.")
@@ -153,6 +141,19 @@ def agreed_request(rows: Rows, make: Callable[[], Request]) -> Request:
     return replace(request, nearest_to=near)
 
 
+def _asked(request: Request) -> list[tuple[str, Any]]:
+    return [
+        ("bias", request.bias),
+        ("l2", request.strengths),
+        ("digits", request.digits),
+        ("method", request.method),
+        ("rcond", request.rcond),
+        ("kernel", request.kernel),
+        ("dtype", str(request.dtype)),
+        ("nearest_to", request.nearest_to is not None),
+    ]
+
+
 def agreed(rows: Rows, make: Callable[[], _Asked], asked: Callable[[_Asked], list[tuple[str, Any]]]) -> _Asked:
     """Return what is asked for, which must be the same on all processes that these rows are spread over.
 
@@ -160,6 +161,9 @@ def agreed(rows: Rows, make: Callable[[], _Asked], asked: Callable[[_Asked], lis
         rows: The rows.
         make: Checks the arguments and returns what this process asks for.
         asked: Returns the names and values in which the processes must agree.
+
+    Raises:
+        InputError: they do not agree, or the arguments of one are wrong; raised on all.
     """
     if not isinstance(rows.walker, ProcessGroup):
         return make()
