@@ -14,6 +14,7 @@ from closedform.engine.memory import address, held, table
 from closedform.engine.threads import CHOLESKY_BY_ONE, all_threads, team
 from closedform.numerics.arithmetic import BY_TORCH, Arithmetic
 from closedform.numerics.symmetric import cholesky
+from closedform.numerics.triangle import leaf_rows
 
 __all__ = ["COMPILED", "CompiledArithmetic", "append_rows", "cholesky_of", "is_symmetric", "shortened"]
 
@@ -23,10 +24,6 @@ _SMALL = 32
 _LARGE = 2**22
 #: Columns up to which the compiled reflections beat those of LAPACK: what they work on stays in cache.
 _NARROW = 64
-#: Rows of a part that is made a triangle, at least, and for each column: as in the triangle that parts are folded into.
-_PART_ROWS = 256
-#: Likewise.
-_PART_ROWS_A_COLUMN = 8
 #: Vectors from which a product of matrices is faster than one vector after the other.
 _MANY = 12
 
@@ -77,7 +74,7 @@ def shortened(rows: Tensor) -> Tensor:
         (True, 5000.0)
     """
     m, n = rows.shape
-    part = max(_PART_ROWS, _PART_ROWS_A_COLUMN * n)
+    part = leaf_rows(n)
     library, count = compiled.library, m // part
     if library is None or not hasattr(library, "triangles") or not 1 < n <= _NARROW or not count:
         return rows

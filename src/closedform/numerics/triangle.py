@@ -16,7 +16,7 @@ from torch import Tensor
 
 from closedform.numerics.scaling import times_power_of_two
 
-__all__ = ["Triangle"]
+__all__ = ["Triangle", "leaf_rows"]
 
 #: Rows that LAPACK's update of a triangle takes at a time, so that what it copies stays in cache.
 _UPDATE_ROWS = 1024
@@ -381,7 +381,7 @@ def _refactored(R: Tensor, C: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Ten
 def _joined(R: Tensor, C: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same of ``[A | B]``: few targets are columns of the same factorization."""
     (r, p), k = R.shape, C.shape[1]
-    leaf, squares = _leaf_rows(p), C.new_zeros(k)
+    leaf, squares = leaf_rows(p), C.new_zeros(k)
     while p and rows.shape[0] >= _FEWEST_LEAVES * leaf:
         count = max(1, _CACHED_ENTRIES // (leaf * (p + k))) * leaf
         cut = rows.shape[0] // leaf * leaf
@@ -402,14 +402,19 @@ def _joined(R: Tensor, C: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return triangle[:size, :p].contiguous(), triangle[:size, p:].contiguous(), squares + rest
 
 
-def _leaf_rows(columns: int) -> int:
+def leaf_rows(columns: int) -> int:
+    """Return how many rows of a long table are made a triangle at a time, before their triangles are.
+
+    Args:
+        columns: Columns of the rows.
+    """
     return max(_LEAF_RATIO * columns, _LEAF_ROWS)
 
 
 def _leaves(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Factor many rows of many targets in parts, and the triangles of those again until few are left."""
     p, squares = A.shape[1], B.new_zeros(B.shape[1])
-    leaf = _leaf_rows(p)
+    leaf = leaf_rows(p)
     while p and A.shape[0] >= _FEWEST_LEAVES * leaf:
         count = A.shape[0] // leaf
         whole = count * leaf
