@@ -110,3 +110,21 @@ def run_ranks(imports: str, code: str, size: int, folder: Path) -> list[str]:
     told = [(folder / f"told{rank}").read_text(encoding="utf-8") for rank in range(size)]
     assert all(told), done.stderr
     return told
+
+
+#: What ranks import that solve together, and have errors and tables of the tests at hand.
+GROUP_IMPORTS = """
+import json
+from datetime import timedelta
+import torch, closedform as cf
+from torch import distributed
+from closedform.words.errors import ClosedformError
+from data import gaussian
+"""
+#: How each of them joins the others; who waits for one that is gone waits twenty seconds.
+JOIN = """
+torch.set_num_threads(1)
+distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=timedelta(seconds=20)
+)
+"""

@@ -18,21 +18,11 @@ from data import gaussian
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
 
-IMPORTS = """
-import json, os
-from datetime import timedelta
-import torch, closedform as cf
-from torch import distributed
-from closedform.fit import orchestrator
-from closedform.words.errors import ClosedformError
-from data import gaussian
-"""
+IMPORTS = fresh.GROUP_IMPORTS + "import os\nfrom closedform.fit import orchestrator"
 #: What each rank does: everything in one start, because a start costs seconds. A line of JSON for each thing done.
-RANK = """
-torch.set_num_threads(1)
-distributed.init_process_group(
-    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=timedelta(seconds=20)
-)
+RANK = (
+    fresh.JOIN
+    + """
 world = distributed.group.WORLD
 X, Y = gaussian(300, 6) + 1, gaussian(300, 2, seed=1)
 #: Uneven, and the first rank has none.
@@ -96,6 +86,7 @@ tell(lambda: bits(cf.fit_(layer, X[mine], Y[mine], group=world)))
 tell(lambda: bool(torch.equal(before, layer.weight)))
 os._exit(0)
 """
+)
 
 
 def run(size: int, folder: Path) -> list[list[Any]]:

@@ -18,21 +18,11 @@ from data import gaussian
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
 
-IMPORTS = """
-import json
-from datetime import timedelta
-import torch, closedform as cf
-from sklearn.model_selection import KFold
-from torch import distributed
-from closedform.words.errors import ClosedformError
-from data import gaussian
-"""
+IMPORTS = fresh.GROUP_IMPORTS + "from sklearn.model_selection import KFold"
 #: What each rank does, a line of JSON for each.
-RANK = """
-torch.set_num_threads(1)
-distributed.init_process_group(
-    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=timedelta(seconds=20)
-)
+RANK = (
+    fresh.JOIN
+    + """
 X, Y, weight, folds = gaussian(60, 4), gaussian(60, 2, seed=1), gaussian(60, seed=2).abs(), torch.arange(60) % 4
 X[3] = torch.tensor([0.0, 1e7, 0.0, 0.0])  # of leverage near 1
 #: Uneven, and the first rank has none.
@@ -61,6 +51,7 @@ tell(select=KFold(3, shuffle=True, random_state=rank))
 tell(select=folds[mine][: 23 if rank < 2 else 5])
 tell(kernel=True)
 """
+)
 #: The same in one process.
 ALONE: tuple[dict[str, Any], ...] = (
     {"bias": True},
