@@ -177,9 +177,10 @@ def _opened(name: str, data: Any, X: Any) -> Any:
     except SourceError as error:
         hint = ""
         if data is not X and isinstance(data, str) and not is_path(X):
-            hint = f" It names a column only where X is a frame or a path, and X is a {type(X).__name__}."
             hint = (
-                hint if column_names(X) is None else f" X has no column {reprlib.repr(data)}, or it would be that one."
+                f" It names a column only where X is a frame or a path, and X is a {type(X).__name__}."
+                if column_names(X) is None
+                else f" X has no column {reprlib.repr(data)}, or it would be that one."
             )
         raise SourceError(f"{name} is the path {reprlib.repr(data)}: {error}{hint}") from error
     return data if source is None else source
