@@ -42,10 +42,7 @@ def main() -> None:
             outcomes[layout][outcome] += 1
 
     for layout, counted in outcomes.items():
-        print(
-            f"{layout:20}",
-            *(f"{counted[outcome]:5} {outcome}" for outcome in ("right", "question", "refusal", "wrong")),
-        )
+        print(f"{layout:20}", *(f"{counted[outcome]:5} {outcome}" for outcome in OUTCOMES))
     total = sum(outcomes.values(), Counter())
     print(f"{options.files} files:", ", ".join(f"{count} {outcome}" for outcome, count in sorted(total.items())))
     sys.exit(1 if total["wrong"] else 0)
