@@ -20,6 +20,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
 
+# What is imported and collected stays: looking through it again and again takes a second of each worker.
+gc.disable()
+
 import pytest
 import torch
 
@@ -70,6 +73,7 @@ def pytest_collection_finish() -> None:
     """Spare what stands now from the collector: it stays to the end, and looking through it takes half a second."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

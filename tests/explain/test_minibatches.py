@@ -160,12 +160,17 @@ def floor_of_runs(
     best = np.linalg.lstsq(X, y, rcond=None)[0]
     weights = np.tile(best if start is None else start, (runs, 1))
     gram, total, rows = X.T @ X / len(X), 0.0, len(X)
-    held, batches = None, -(-rows // size)
+    held, batches, each = None, -(-rows // size), np.arange(runs)
+    order = np.tile(np.arange(rows), (runs, 1))
     for step in range(steps):
         if draws == "with replacement":
             order = rng.integers(rows, size=(runs, size))
         elif draws == "anew":
-            order = np.argpartition(rng.random((runs, rows)), size, axis=1)
+            # Fisher and Yates's shuffle of every run's rows, as far as it is looked at.
+            for number in range(size):
+                other = rng.integers(number, rows, runs)
+                chosen = order[each, other]
+                order[each, other], order[:, number] = order[:, number], chosen
         elif step % batches == 0:
             order = np.argsort(rng.random((runs, rows)), axis=1)
         place = step % batches * size if draws == "by epochs" else 0
