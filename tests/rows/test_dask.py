@@ -108,6 +108,15 @@ def test_a_strength_is_chosen_on_the_workers(select: Any, monkeypatch: pytest.Mo
     np.testing.assert_allclose(path.solution.weight, whole.solution.weight, rtol=1e-12, atol=1e-13)
 
 
+def test_partitions_of_parquet_belong_together(tmp_path: Any) -> None:
+    """Dask joins small files for frames of few columns, and so gives targets other partitions than features."""
+    for start in range(0, 400, 100):
+        FRAME[start : start + 100].to_parquet(tmp_path / f"{start}.parquet")
+    frame = dd.read_parquet(tmp_path)
+    np.testing.assert_allclose(cf.solve(frame[list("abcd")], frame["y"]).weight, cf.solve(X, Y[:, 0]).weight)
+    np.testing.assert_allclose(cf.solve(frame.drop(columns="z"), "y").weight, cf.solve(X, Y[:, 0]).weight)
+
+
 def parts_of(*columns: str) -> Any:
     parts = [FRAME[list(names)].iloc[200 * i : 200 * i + 200] for i, names in enumerate(columns)]
     return [dask.delayed(part) for part in parts], [dask.delayed(Y[:200]), dask.delayed(Y[200:])]
@@ -181,6 +190,36 @@ def test_what_cannot_be_used_is_named(make: Any, message: str) -> None:
         with pytest.raises(ClosedformError, match=message):
             acc.fold(*make())
     assert len(acc) == 0
+
+
+def counted_makes(targets: Any, *, frames: bool) -> int:
+    """How often partitions are made while a fit with targets made from the features runs, one thread."""
+    made = []
+
+    def make(start: int) -> Any:
+        made.append(start)
+        return FRAME[start : start + 200] if frames else X[start : start + 200]
+
+    if frames:
+        whole = dd.from_map(make, [0, 200], meta=FRAME[:0])
+        x, y = whole[list("abcd")], whole["y"]
+    else:
+        x = da.concatenate(
+            [da.from_delayed(dask.delayed(make, pure=False)(start), (200, 4), float) for start in (0, 200)]
+        )
+        y = x.sum(axis=1)
+    del made[:]
+    with dask.config.set(scheduler="synchronous"):
+        cf.solve(x, targets(y))
+    return len(made)
+
+
+def test_what_features_and_targets_are_made_from_is_made_once_a_pass() -> None:
+    """Left to themselves, features and targets on one graph would each make it."""
+    alone = counted_makes(lambda y: X.sum(axis=1), frames=False)
+    assert counted_makes(lambda y: y, frames=False) == alone
+    # A frame does not know its rows: they are counted first, those of features and of targets in one go.
+    assert counted_makes(lambda y: y, frames=True) == alone + 2
 
 
 def test_a_cluster_serves_and_a_killed_worker_costs_no_answer() -> None:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from closedform.rows.table import Rows, as_rows
@@ -59,12 +60,10 @@ def dask_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
     """
     named = [("X", X), ("Y", Y)] + ([] if sample_weight is None else [("sample_weight", sample_weight)])
     _check(named)
-    x_parts = _partitions("X", X)
-    known = X.chunks[0] if _kind(X) == "array" and not any(map(math.isnan, X.chunks[0])) else None
-    lengths = list(known) if known is not None else _lengths(x_parts)
-    columns = [x_parts, *(_aligned(name, data, X, lengths) for name, data in named[1:])]
+    lengths = _agreed_lengths(named)
+    columns = _partitions([_cut_as(name, data, lengths) for name, data in named])
     if len(columns) == 2:
-        columns.append([None] * len(x_parts))
+        columns.append([None] * len(lengths))
     filled = next((i for i, length in enumerate(lengths) if length), None)
     if filled is None:
         raise InputError("X is empty: no partition of it has rows. At least one row and one feature are needed.")
@@ -131,53 +130,84 @@ def _check_width(name: str, data: Any, columns: int) -> None:
         )
 
 
-def _lengths(parts: Sequence[Any]) -> list[int]:
-    dask = import_dask()
-    return list(computed([dask.delayed(len)(part) for part in parts]))
-
-
-def _partitions(name: str, data: Any) -> list[Any]:
-    if isinstance(data, list | tuple):
-        return list(data)
-    kind = _kind(data)
-    if kind == "array":
-        blocks = data.to_delayed()
-        return list(blocks.reshape(blocks.shape[0], -1)[:, 0])
-    return [data] if kind == "delayed" else list(data.to_delayed())
-
-
-def _aligned(name: str, data: Any, X: Any, lengths: list[int]) -> list[Any]:
-    """Return the partitions of a table that belong to those of X.
+def _agreed_lengths(named: Sequence[tuple[str, Any]]) -> list[int]:
+    """Return how many rows each partition of X has; where nobody knows, all tables are counted in one go.
 
     Raises:
-        InputError: there are others.
+        InputError: another table has other partitions, and no chunks that can be cut anew.
     """
-    rows = sum(lengths)
-    if not is_dask(data):
-        have = data.shape[0] if hasattr(data, "shape") else len(data)
-        if have != rows:
-            raise InputError(f"X has {rows:,} rows and {name} has {have:,}: the rows do not match.")
-        starts = [sum(lengths[:i]) for i in range(len(lengths))]
-        return [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
-
-    if _kind(data) == "array" and not any(map(math.isnan, data.chunks[0])):
-        if data.shape[0] != rows:
-            raise InputError(f"X has {rows:,} rows and {name} has {data.shape[0]:,}: the rows do not match.")
-        if tuple(data.chunks[0]) != tuple(lengths):
-            data = data.rechunk({0: tuple(lengths)})
-        return _partitions(name, data)
-
-    parts = _partitions(name, data)
-    others = _lengths(parts)
-    if others != lengths:
-        raise InputError(
-            f"the partitions of X have {_shown(lengths)} rows and those of {name} {_shown(others)}; make them from one "
-            "table, or call compute_chunk_sizes() on arrays of unknown chunks."
-        )
-    return parts
+    known, unknown = _known_lengths(named[0][1]), [(name, data) for name, data in named if _has_unknown_lengths(data)]
+    dask = import_dask()
+    counts = [[dask.delayed(len)(part) for part in parts] for parts in _partitions([data for _, data in unknown])]
+    counted = dict(zip([name for name, _ in unknown], computed(counts) if counts else (), strict=True))
+    lengths = list(counted["X"] if known is None else known)
+    for name, others in counted.items():
+        if list(others) != lengths:
+            raise InputError(
+                f"the partitions of X have {_shown(lengths)} rows and those of {name} {_shown(others)}; make them from "
+                "one table, or call compute_chunk_sizes() on arrays of unknown chunks."
+            )
+    return lengths
 
 
-def _shown(lengths: list[int]) -> str:
+def _known_lengths(data: Any) -> tuple[int, ...] | None:
+    """Return the rows of each chunk of an array that knows them."""
+    known = _kind(data) == "array" and not any(map(math.isnan, data.chunks[0]))
+    return tuple(data.chunks[0]) if known else None
+
+
+def _has_unknown_lengths(data: Any) -> bool:
+    return is_dask(data) and _known_lengths(data) is None
+
+
+def _cut_as(name: str, data: Any, lengths: list[int]) -> Any:
+    """Return a table cut into partitions of so many rows: a collection, or a list of them.
+
+    Raises:
+        InputError: it has other rows.
+    """
+    if _has_unknown_lengths(data):
+        return data
+
+    rows, known = sum(lengths), _known_lengths(data)
+    have = data.shape[0] if hasattr(data, "shape") else len(data)
+    if have != rows:
+        raise InputError(f"X has {rows:,} rows and {name} has {have:,}: the rows do not match.")
+    if known is not None:
+        return data if known == tuple(lengths) else data.rechunk({0: tuple(lengths)})
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    return [data[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+
+def _partitions(tables: Sequence[Any]) -> list[list[Any]]:
+    """Return the partitions of each table, as delayed objects.
+
+    Collections are optimized so that what several of them are made from stays a task of its own, which is done once for
+    all in each pass. Left to themselves, ``X`` and ``X.sum(axis=1)`` would each make it anew.
+    """
+    tables = list(tables)
+    arrays = [i for i, data in enumerate(tables) if _kind(data) == "array"]
+    frames = [i for i, data in enumerate(tables) if _kind(data) == "frame"]
+    for i in frames:
+        # No more than that: an optimized frame of few columns has other partitions than one of many.
+        tables[i] = tables[i].simplify().to_delayed(optimize_graph=False)
+    for i, array in zip(arrays, _optimized([tables[i] for i in arrays]), strict=True):
+        blocks = array.to_delayed(optimize_graph=False)
+        tables[i] = blocks.reshape(blocks.shape[0], -1)[:, 0]
+    return [[data] if _kind(data) == "delayed" else list(data) for data in tables]
+
+
+def _optimized(arrays: Sequence[Any]) -> list[Any]:
+    """Return arrays on one graph, optimized; ``dask.optimize`` would give each one of its own again."""
+    if not arrays:
+        return []
+    merged = import_module("dask.highlevelgraph").HighLevelGraph.merge(*(array.dask for array in arrays))
+    graph = arrays[0].__dask_optimize__(merged, [array.__dask_keys__() for array in arrays])
+    rebuilds = [array.__dask_postpersist__() for array in arrays]
+    return [rebuild(graph, *arguments) for rebuild, arguments in rebuilds]
+
+
+def _shown(lengths: Sequence[int]) -> str:
     shown = ", ".join(map(str, lengths[:6]))
     return f"{shown}, ... ({len(lengths)} of them)" if len(lengths) > 6 else shown
 
