@@ -224,7 +224,7 @@ def test_what_features_and_targets_are_made_from_is_made_once_a_pass() -> None:
 
 def test_a_cluster_serves_and_a_killed_worker_costs_no_answer() -> None:
     distributed = pytest.importorskip("distributed")
-    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster), dask.config.set(scheduler=None):
         x, y = array(X, 130).persist(), array(Y, 130).persist()
         first = cf.solve(x, y)
