@@ -22,7 +22,7 @@ from closedform.fit.kernels import as_kernel_solution, check_kernel, kernel_syst
 from closedform.fit.layers import check_range
 from closedform.fit.planning import plan_of
 from closedform.fit.problem import Problem
-from closedform.fit.refinement import Refined
+from closedform.fit.refinement import ByGradient, Refined
 from closedform.fit.request import MethodName, Request, Watcher
 from closedform.fit.sharing import agreed, agreed_request, open_rows, traffic_of
 from closedform.fit.solution import Attempt, Fitted, Solution
@@ -39,6 +39,8 @@ __all__ = ["solve", "solve_rows"]
 
 #: How far a factor may be from the matrix for one step, of the pass that certifies its start, to leave rounding alone.
 _ONE_STEP = 1e-10
+#: Backward error that a start is expected to have at most for the pass that certifies it to be worth trying.
+_NEAR_START = 1e-7
 #: Numbers of a table, times its targets, from which a pass over it is worth saving.
 _WORTH_ONE_PASS = 2**20
 #: Features, and targets, up to which the Gram matrix costs no more than reading the rows.
@@ -378,26 +380,46 @@ def _attempt(
 def _refined(
     problem: Problem, factor: Factor, start: Tensor, nearest: Tensor | None
 ) -> tuple[Refined, Weights, Certificate]:
-    """Refine a start and certify what comes out, in one pass where the factor is near enough for that."""
-    if _near(problem, factor):
-        stepped = certify_and_step(problem, start, factor.claims)
+    """Refine a start and certify what comes out; the pass that certifies gives the last step where that is all."""
+    Z, passes = start, 0
+    if _settles(problem, factor):
+        root, claims = factor.claims.root, factor.claims
+        assert root is not None
+        if not _near(factor):
+            Z, passes = start + root.normal_solve(problem.gradient(start)[0]), 1
+        stepped = certify_and_step(problem, Z, claims)
         if stepped.certificate is not None:
-            return Refined(stepped.Z, 0), problem.to_weights(stepped.Z), stepped.certificate
-        refined = Refined(stepped.Z, 1)
+            return Refined(stepped.Z, passes), problem.to_weights(stepped.Z), stepped.certificate
+        Z, passes = stepped.Z, passes + 1
+    if passes == 0 or not (stepped.settled or factor.accuracy <= _ONE_STEP):
+        refined = factor.refinement.refine(problem, Z, nearest)
+        refined = replace(refined, passes=refined.passes + passes)
     else:
-        refined = factor.refinement.refine(problem, start, nearest)
+        refined = Refined(Z, passes)
 
     weights = problem.to_weights(refined.Z)
     check_range(refined.Z, weights.weight, weights.bias)
     return refined, weights, certify(problem, weights, factor.claims, nearest, refined.multipliers)
 
 
-def _near(problem: Problem, factor: Factor) -> bool:
-    """Whether a factor is so near to the matrix that one step is all that its start lacks, in a fit of some size.
+def _settles(problem: Problem, factor: Factor) -> bool:
+    """Whether steps by a factor soon leave nothing but rounding, in a fit of some size.
 
     With a ridge, weights can be short beside the targets: what is good enough for the rows need not be for them.
     """
     work = problem.rows.n_rows * problem.n_columns * problem.n_targets
     claims = factor.claims
     whole = claims.root is not None and claims.rank.full and not claims.restricted
-    return whole and factor.accuracy <= _ONE_STEP and problem.l2 == 0 and work >= _WORTH_ONE_PASS
+    by_steps = isinstance(factor.refinement, ByGradient) and factor.refinement.steps_settle
+    soon = factor.accuracy <= _ONE_STEP or by_steps
+    return whole and soon and problem.l2 == 0 and work >= _WORTH_ONE_PASS
+
+
+def _near(factor: Factor) -> bool:
+    """Whether a factor is so near to the matrix that its start may lack no more than one step.
+
+    The backward error of a start is the forward one by the condition number.
+    """
+    extremes = factor.claims.extremes
+    condition = 1.0 if extremes is None else extremes.condition
+    return factor.accuracy <= max(_ONE_STEP, _NEAR_START * condition)

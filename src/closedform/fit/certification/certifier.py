@@ -60,6 +60,8 @@ def certify(
     nearest: Tensor | None = None,
     multipliers: Tensor | None = None,
     sums: CertificateSums | None = None,
+    *,
+    stepped: bool = False,
 ) -> Certificate:
     """Check weights against the rows.
 
@@ -70,9 +72,10 @@ def certify(
         nearest: Coordinates that the weights are to be near to where they are not unique, or None for least norm.
         multipliers: Of the rows that the weights are a combination of, as refinement kept them, or None.
         sums: What :func:`measure` returned for these weights, where they were measured already; or None.
+        stepped: Whether the joint backward error is that of the weights after one more step by the factor.
     """
     with np.errstate(all="ignore"):
-        return _certify(problem, weights, claims, nearest, multipliers, sums)
+        return _certify(problem, weights, claims, nearest, multipliers, sums, stepped)
 
 
 def _certify(
@@ -82,6 +85,7 @@ def _certify(
     nearest: Tensor | None,
     multipliers: Tensor | None,
     sums: CertificateSums | None,
+    stepped: bool,
 ) -> Certificate:
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
@@ -96,7 +100,8 @@ def _certify(
 
     evidence = _evidence(problem, claims, Z, (gradient, of_gradient), (factor_error, least))
     error = backward_error(evidence, residual)
-    joint = error if problem.n_targets == 1 else _joint(evidence, sums.grams, problem.penalty.unsqueeze(1) * Z)
+    after = _after_step(evidence) if stepped else evidence
+    joint = error if problem.n_targets == 1 else _joint(after, sums.grams, problem.penalty.unsqueeze(1) * Z)
 
     rank = claims.rank
     seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
@@ -327,6 +332,20 @@ def _seen(
     if claims.rows is None:
         return WideEvidence(*condition_numbers(problem, claims, factor_error))
     return wide_evidence(problem, claims, Z, nearest, multipliers)
+
+
+def _after_step(evidence: Evidence) -> Evidence:
+    """Return what there is to see after a step: what it leaves of the gradient, and rounding of the coordinates.
+
+    Rounding has any sign, and changes a coordinate by at most a part u.
+    """
+    root, Z, image = evidence.root, evidence.Z, evidence.image
+    if root is None or image is None:
+        return evidence
+    generator = torch.Generator().manual_seed(_SEED)
+    signs = torch.randint(0, 2, Z.shape, device="cpu", generator=generator).to(Z.device)
+    left = evidence.factor_error * image + root.product(Z * (signs - 0.5) * _EPS)
+    return replace(evidence, image=left, gradient=root.adjoint_product(left))
 
 
 def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:

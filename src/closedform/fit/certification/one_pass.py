@@ -7,26 +7,30 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from closedform.fit.certification.certificate import TOLERANCE, Certificate
+from closedform.fit.certification.certificate import Certificate
 from closedform.fit.certification.certifier import certify, measure
 from closedform.fit.claims import Claims
 from closedform.fit.layers import check_range
 from closedform.fit.problem import Problem
+from closedform.numerics.host import lengths
 
 __all__ = ["Stepped", "certify_and_step"]
 
 _EPS = sys.float_info.epsilon
-#: Part of the tolerance that the start may need: what a step then leaves is far below rounding.
-_ROUNDING = TOLERANCE / 8
 #: How far the factor may be from the matrix, as probed on that pass: by so much a step shrinks what the start lacks.
-_CONTRACTION = 1e-9
+_CONTRACTION = 1e-4
+#: How many times further it may be in a direction than on the probes, beside the root of the columns.
+_UNSEEN = 4.0
+#: Backward error that a step may leave beside that of rounding: half of it.
+_LEFT = _EPS / 4
 #: Backward error that rounding each coordinate to a double adds at most: by a part u, and so its image with it.
 _ROUNDED = _EPS / 2
 #: Part of the targets below which residuals are rounding, which a step changes by as much as they are.
 _LEAST_RESIDUAL = 1e-9
+#: Part of the squares of the residuals that a step may take off them: rounding.
+_UNCHANGED = _EPS
 
 
 @final
@@ -37,10 +41,12 @@ class Stepped:
     Attributes:
         Z: ``(columns, targets)``.
         certificate: What the measured start proves of these coordinates; None where that is not enough.
+        settled: Whether the step has left nothing but rounding, so that another one would be in vain.
     """
 
     Z: Tensor
     certificate: Certificate | None
+    settled: bool
 
 
 def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped:
@@ -49,9 +55,10 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
     The step leaves ``(I - M) S^-T g`` of the preconditioned gradient ``S^-T g``, where ``M = S^-T (A'A) S^-1`` is what
     that pass has probed: ``factor_error`` is how far it is from the identity. So the coordinates after the step have
     that part of the start's backward error, and what rounding each of them to a double adds, at most u; that, and the
-    errors of the weights that follow from it, is what the certificate says of them. Lengths of residuals change by the
-    square of a backward error of rounding level. Where residuals are rounding themselves, or the start is not that
-    good, nothing is claimed.
+    errors of the weights that follow from it, is what the certificate says of them. Probes see the distance in all
+    directions together: in a single one it can be larger by the root of the columns, which is counted. Squares of
+    residuals fall by those of ``S^-T g``. Where that can be seen, where residuals are rounding themselves, or where the
+    start is not that good, nothing is claimed.
 
     Args:
         problem: The problem, of full rank and without a ridge.
@@ -62,19 +69,22 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
     assert root is not None
     check_range(start, weights.weight, weights.bias)
     sums = measure(problem, weights, root)
-    certificate = certify(problem, weights, claims, sums=sums)
-    Z = start + root.normal_solve(sums.products[0])
-    good = certificate.backward_error <= _ROUNDING and certificate.factor_error <= _CONTRACTION
-    seen = bool((np.sqrt(sums.totals[1]) > _LEAST_RESIDUAL * problem.target_sizes).all())
-    if not (good and seen and certificate.accepted):
-        return Stepped(Z, None)
-    if torch.equal(Z, start):
-        return Stepped(Z, certificate)
+    certificate = certify(problem, weights, claims, sums=sums, stepped=True)
+    image = root.adjoint_solve(sums.products[0])
+    Z, squares = start + root.solve(image), sums.totals[1]
 
-    error = _ROUNDED + certificate.factor_error * certificate.backward_error
+    contraction = _UNSEEN * problem.n_columns**0.5 * certificate.factor_error
+    error = _ROUNDED + contraction * certificate.backward_error
+    settled = certificate.factor_error <= _CONTRACTION and error <= _ROUNDED + _LEFT
+    seen = bool((np.sqrt(squares) > _LEAST_RESIDUAL * problem.target_sizes).all())
+    unchanged = bool((lengths(image) ** 2 <= _UNCHANGED * squares).all())
+    if not (settled and seen and unchanged and certificate.accepted):
+        return Stepped(Z, None, settled)
+
     # One change of the matrix for all targets may have to be larger than u for their rounding.
-    joint = max(error, certificate.joint_backward_error)
+    joint = error if problem.n_targets == 1 else max(error, certificate.joint_backward_error)
     # First-order bounds of the weights' errors are in proportion to the backward error, at least that of a double.
     shrunk = max(error, _EPS) / max(certificate.backward_error, _EPS)
     forward = certificate.forward_error * shrunk
-    return Stepped(Z, replace(certificate, backward_error=error, joint_backward_error=joint, forward_error=forward))
+    found = replace(certificate, backward_error=error, joint_backward_error=joint, forward_error=forward)
+    return Stepped(Z, found, settled)

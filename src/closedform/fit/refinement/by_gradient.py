@@ -49,6 +49,11 @@ class ByGradient(Refinement):
         self.root = root
         self.contraction = contraction
 
+    @property
+    def steps_settle(self) -> bool:
+        """Whether plain steps do, each of which shrinks the error so much that two or three are enough."""
+        return self.contraction < _PLAIN
+
     @override
     def refine(self, problem: Problem, start: Tensor, nearest: Tensor | None) -> Refined:
         root, contraction, Z = self.root, self.contraction, start
