@@ -28,11 +28,11 @@ def table(noise: float, targets: int = 3) -> tuple[Tensor, Tensor]:
 def exact(X: Tensor, Y: Tensor) -> np.ndarray:
     """The minimiser by refinement in extended precision."""
     A, B = (values.numpy().astype(np.longdouble) for values in (X, Y))
-    gram, right = A.T @ A, A.T @ B
+    gram = A.T @ A
     size = np.sqrt(np.diag(gram))
-    scaled, Z = (gram / size[:, None] / size).astype(float), np.zeros_like(right)
+    scaled, Z = (gram / size[:, None] / size).astype(float), np.zeros_like(A.T @ B)
     for _ in range(5):
-        Z += np.linalg.solve(scaled, ((right - gram @ Z) / size[:, None]).astype(float)) / size[:, None]
+        Z += np.linalg.solve(scaled, (A.T @ (B - A @ Z) / size[:, None]).astype(float)) / size[:, None]
     return Z
 
 
@@ -75,6 +75,41 @@ def test_the_weights_are_those_of_refinement_and_the_certificate_holds_for_them(
     # What rounding of the weights alone could cost is in it, however near the start was.
     assert sol.certificate.backward_error >= 2.0**-53
     assert fresh.joint_backward_error <= sol.certificate.joint_backward_error
+
+
+def test_a_factor_in_float32_takes_one_pass_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = gaussian(8000, 60) @ (torch.eye(60, dtype=F64) + 0.05 * gaussian(60, 60, seed=3))
+    Y = X @ gaussian(60, 4, seed=1) + gaussian(8000, 4, seed=2)
+    walks: list[str] = []
+    walk = Rows.walk
+    monkeypatch.setattr(Rows, "walk", lambda rows, fold: walks.append(type(fold).__name__) or walk(rows, fold))
+    sol = cf.solve(X, Y, method="gram32")
+    assert sol.attempts[-1].passes == 1
+    assert (walks.count("ResidualSums"), walks.count("CertificateSums")) == (1, 1)
+
+    Z, found = exact(X, Y), sol.weight.numpy().T
+    assert (np.linalg.norm(found - Z, axis=0) <= 1e-15 * np.linalg.norm(Z, axis=0)).all()
+    problem, _, claims = parts(X, Y, monkeypatch)
+    fresh = certify(problem, cf.fit.weights.Weights(sol.weight, None), claims)
+    assert fresh.backward_error <= sol.certificate.backward_error <= sol.certificate.tolerance / 8
+    assert fresh.joint_backward_error <= sol.certificate.joint_backward_error <= sol.certificate.tolerance
+    assert sol.certificate.loss == pytest.approx(fresh.loss, rel=1e-13)
+
+
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_a_step_that_is_claimed_to_settle_does(condition: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    spectrum = torch.logspace(0, -np.log10(condition), 40, dtype=F64)
+    X = gaussian(20_000, 40) * spectrum @ torch.linalg.qr(gaussian(40, 40, seed=4)).Q
+    Y = X @ gaussian(40, 2, seed=1) + 0.1 * gaussian(20_000, 2, seed=2)
+    sol = cf.solve(X, Y, method="gram64")
+    assert sol.attempts[-1].passes == 0
+    problem, _, claims = parts(X, Y, monkeypatch)
+    fresh = certify(problem, cf.fit.weights.Weights(sol.weight, None), claims)
+    assert fresh.backward_error <= sol.certificate.backward_error <= sol.certificate.tolerance / 8
+    assert sol.certificate.loss == pytest.approx(fresh.loss, rel=1e-13)
+    assert fresh.gradient_norm <= 3 * sol.certificate.gradient_norm
+    assert fresh.forward_error <= 2 * sol.certificate.forward_error
+    assert np.linalg.norm(sol.weight.numpy().T - exact(X, Y)) <= sol.certificate.forward_error * sol.weight.norm()
 
 
 def test_residuals_that_are_rounding_are_looked_at_afresh() -> None:

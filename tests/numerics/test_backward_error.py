@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,22 @@ def test_one_perturbation_for_all_targets_is_no_smaller_than_for_each() -> None:
     each, joint = backward_error(evidence, R.norm(dim=0).numpy()), joint_backward_error(evidence, R.T @ R)
     assert each <= joint * 1.5
     assert joint <= 10 * each
+
+
+@pytest.mark.parametrize("alike", [1.0, 1e-3])
+def test_the_joint_bound_without_residuals_is_above_the_estimate_and_no_more_than_the_residuals_tell(
+    alike: float,
+) -> None:
+    A, B = gaussian(40, 5), gaussian(40, 3, seed=2) * torch.tensor([1.0, alike, 1.0], dtype=F64)
+    B[:, 1] += B[:, 0]
+    Z = torch.linalg.lstsq(A, B).solution + 1e-7 * gaussian(5, 3, seed=3)
+    evidence = evidence_of(A, B, Z)
+    assert evidence.root is not None
+    evidence = replace(evidence, image=evidence.root.adjoint_solve(evidence.gradient))
+    R = B - A @ Z
+    bound, estimate = joint_backward_error(evidence, None), joint_backward_error(evidence, R.T @ R)
+    assert estimate <= bound <= 10 * estimate
+    assert joint_backward_error(replace(evidence, factor_error=3.0, least=0.0), None) == math.inf
 
 
 def test_a_minimiser_has_none_and_numbers_out_of_range_an_infinite_one() -> None:

@@ -23,6 +23,7 @@ from closedform.numerics.root import Root
 __all__ = [
     "CHOLESKY_BY_ONE",
     "COLUMNS_AS_ONE_VECTOR",
+    "COORDINATES_BY_ONE",
     "EXPANSION_WORK",
     "EXTREMES_BY_ONE",
     "FOLD_BY_ONE",
@@ -41,8 +42,10 @@ __all__ = [
 
 #: Columns up to which one thread is enough for most of what is not a pass over the rows.
 MATRICES_BY_ONE = 4096
-#: Targets up to which it is: products with more are worth threads whatever the columns.
+#: Targets up to which it is.
 TARGETS_BY_ONE = 256
+#: Coordinates, columns times targets, up to which it is: products with more are worth threads whatever the columns.
+COORDINATES_BY_ONE = 2**20
 #: Columns up to which one thread has all singular values, or a product of matrices, before others are awake.
 SPECTRUM_BY_ONE = 128
 #: Columns up to which one thread has a Cholesky factor before others are awake: a small part of the work of an SVD.
@@ -161,7 +164,8 @@ def one_thread(
         (1, True)
     """
     threads = torch.get_num_threads()
-    large = columns > most or targets > TARGETS_BY_ONE
+    many = targets > TARGETS_BY_ONE and columns * targets > COORDINATES_BY_ONE
+    large = columns > most or many
     if threads == 1 or device.type != "cpu" or _set_openmp is None:
         return _Threads(threads, threads, changes=False)
     number = _given() if large else 1

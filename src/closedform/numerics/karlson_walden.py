@@ -94,7 +94,7 @@ def backward_error(evidence: Evidence, residuals: Vector) -> float:
     return float(perturbations.max()) / evidence.matrix_norm
 
 
-def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
+def joint_backward_error(evidence: Evidence, residual_gram: Tensor | None) -> float:
     r"""Estimate the smallest relative perturbation that makes all targets' weights minimisers at once.
 
     One perturbation of A serves all targets, as in the matrix problem ``min |B - A Z|_F``. The linearised constraint is
@@ -102,9 +102,15 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
     problem with one target (Hallman 2020). Where the weights of different targets are nearly dependent this is
     larger than the error of any target, for every solver that treats targets one by one.
 
+    The residuals only make it smaller: without them it is ``|S^-T A'R L^-T|_F`` with the Cholesky factor L of
+    ``Z'Z + theta^-2 I``, which comes first.
+
     Args:
         evidence: Weights and gradient.
-        residual_gram: ``R'R`` with the ridge rows, ``(targets, targets)``.
+        residual_gram: ``R'R`` with the ridge rows, ``(targets, targets)``; None for the bound without the residuals.
+
+    Returns:
+        An estimate, or a bound from above, relative to the Frobenius norm of A; infinity where there is none.
     """
     if (trivial := evidence.trivial) is not None:
         return trivial
@@ -119,11 +125,15 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
         image=None if evidence.image is None else evidence.image / unit,
     )
 
-    residual_gram = residual_gram / unit / unit
     inverse_theta = float(np.linalg.norm(evidence.target_norms)) / evidence.matrix_norm
     weights = evidence.Z.T @ evidence.Z
     floor = inverse_theta**2 or 1e-30 * float(weights.diagonal().max()) or 1.0
     weights.diagonal().add_(floor)
+    bound = _joint_bound(evidence, weights) / evidence.matrix_norm
+    if residual_gram is None or (evidence.Z.shape[0] > SMALL and bound <= evidence.good_enough):
+        return bound
+
+    residual_gram = residual_gram / unit / unit
     eigenvalues, eigenvectors = torch.linalg.eigh(weights)
     half = eigenvectors / eigenvalues.clamp(min=floor).sqrt()
     rho_squares, rotation = torch.linalg.eigh(half.T @ residual_gram @ half)
@@ -133,6 +143,25 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor) -> float:
         rho = np.sqrt(np.maximum(as_vector(rho_squares), 0.0))
         perturbations = _perturbations(evidence, lambda columns: columns @ P, rho)
     return float(np.linalg.norm(perturbations)) / evidence.matrix_norm
+
+
+def _joint_bound(evidence: Evidence, weights: Tensor) -> float:
+    """Return ``|S^-T G L^-T|_F`` for the gradients G, where ``weights = L L'``; infinity where S is not near to A."""
+    root, image, least = evidence.root, evidence.image, _least_eigenvalue(evidence)
+    if root is None or image is None or root.shape[0] < root.shape[1] or not least > 0:
+        return math.inf
+    L, info = torch.linalg.cholesky_ex(weights)
+    if int(info) != 0:
+        return math.inf
+    solved = torch.linalg.solve_triangular(L, image.T, upper=False)
+    return float(torch.linalg.vector_norm(solved)) / math.sqrt(least)
+
+
+def _least_eigenvalue(evidence: Evidence) -> float:
+    """Return what the eigenvalues of ``S^-T A'A S^-1`` are at least; 0 where that is not known."""
+    if evidence.factor_error < _NEAR:
+        return 1 - evidence.factor_error
+    return evidence.least if evidence.factor_error < _FAR else 0.0
 
 
 def _perturbations(evidence: Evidence, combine: Callable[[Tensor], Tensor], rho: Vector) -> Vector:
@@ -148,8 +177,8 @@ def _perturbations(evidence: Evidence, combine: Callable[[Tensor], Tensor], rho:
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = np.minimum(rho, lengths(G) / above_zero)
 
-    least = 1 - evidence.factor_error if evidence.factor_error < _NEAR else evidence.least
-    if root is not None and root.shape[0] > 0 and evidence.factor_error < _FAR and least > 0:
+    least = _least_eigenvalue(evidence)
+    if root is not None and root.shape[0] > 0 and least > 0:
         image = root.adjoint_solve(G) if evidence.image is None else combine(evidence.image)
         solved = lengths(image) / math.sqrt(least)
         if root.shape[0] < root.shape[1]:

@@ -30,9 +30,9 @@ class Certificate:
             the data (Frobenius norm, X and the target weighted alike) for which the weights of a target are its exact
             minimiser; the worst target counts (Karlson and Walden 1997).
         joint_backward_error: The same for one change of X that serves all targets at once (Hallman 2020), over groups
-            of about ``max(features, 32)`` targets. Not held against the tolerance: every solver that treats targets one
-            by one, LAPACK's included, exceeds rounding level where their weights are nearly dependent. nan for the
-            triangle of rows that were read once.
+            of about ``max(features, 32)`` targets; or a bound from above that is as small. Not held against the
+            tolerance: every solver that treats targets one by one, LAPACK's included, exceeds rounding level where
+            their weights are nearly dependent. nan for the triangle of rows that were read once.
         tolerance: What ``backward_error`` is held against.
         forward_error: Estimated bound on the relative error of the weights of any target, in scaled columns;
             1 or more means that the data do not determine the weights.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from closedform.engine.threads import spectrum_of
+from closedform.engine.threads import one_thread, spectrum_of
 from closedform.fit.certification.certificate import TOLERANCE, Certificate
 from closedform.fit.certification.choice import CHOICE_TOLERANCE, least_norm_error
 from closedform.fit.certification.conditions import condition_numbers
@@ -72,7 +72,8 @@ def certify(
         nearest: Coordinates that the weights are to be near to where they are not unique, or None for least norm.
         multipliers: Of the rows that the weights are a combination of, as refinement kept them, or None.
         sums: What :func:`measure` returned for these weights, where they were measured already; or None.
-        stepped: Whether the joint backward error is that of the weights after one more step by the factor.
+        stepped: Whether the loss, the norm of the gradient and the joint backward error are those of the weights after
+            one more step by the factor.
     """
     with np.errstate(all="ignore"):
         return _certify(problem, weights, claims, nearest, multipliers, sums, stepped)
@@ -89,7 +90,7 @@ def _certify(
 ) -> Certificate:
     Z, root = problem.from_weights(weights), claims.root
     probes = _probes(root, problem)
-    sums = _measure(problem, weights, probes) if sums is None else sums
+    sums = _measure(problem, weights, probes, _groups(problem)) if sums is None else sums
     gradient, products = sums.products
     if problem.l2 > 0:
         products = products + problem.penalty.square().unsqueeze(1) * probes
@@ -100,8 +101,8 @@ def _certify(
 
     evidence = _evidence(problem, claims, Z, (gradient, of_gradient), (factor_error, least))
     error = backward_error(evidence, residual)
-    after = _after_step(evidence) if stepped else evidence
-    joint = error if problem.n_targets == 1 else _joint(after, sums.grams, problem.penalty.unsqueeze(1) * Z)
+    after, squares = _after_step(evidence, squares) if stepped else (evidence, squares)
+    joint = error if problem.n_targets == 1 else _joint(after, problem, sums.grams)
 
     rank = claims.rank
     seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
@@ -129,7 +130,7 @@ def _certify(
         truncated=claims.restricted,
         undetermined_columns=_undetermined(problem, claims),
         loss=loss,
-        gradient_norm=2.0 * safe_norm(gradient / problem.columns.column / problem.target_scale) / count,
+        gradient_norm=2.0 * safe_norm(after.gradient / problem.columns.column / problem.target_scale) / count,
         residual_norm=residual_norm,
         factor_error=factor_error,
         r_squared=r_squared(problem, squares, sums.centred_squares),
@@ -157,14 +158,14 @@ def _with_ridge(
 
 
 def measure(problem: Problem, weights: Weights, root: Root) -> CertificateSums:
-    """Walk the rows once for all that a certificate of these weights needs.
+    """Walk the rows once for all that a certificate of these weights, after one more step, needs.
 
     Args:
         problem: The problem.
         weights: The weights, in float64.
         root: That of the factor they came from, which is probed.
     """
-    return _measure(problem, weights, _probes(root, problem))
+    return _measure(problem, weights, _probes(root, problem), ())
 
 
 def _probes(root: Root | None, problem: Problem) -> Tensor:
@@ -180,16 +181,20 @@ def _gaussian(size: int) -> Tensor:
     return torch.randn(size, _PROBES, dtype=torch.float64, device="cpu", generator=generator)
 
 
-def _measure(problem: Problem, weights: Weights, probes: Tensor) -> CertificateSums:
-    k = problem.n_targets
+def _groups(problem: Problem) -> tuple[range, ...]:
+    """Return the groups of targets that one perturbation of the matrix is to serve.
+
+    One Gram matrix of residuals for each keeps their cost below that of the gradient; compiled passes take them in
+    eights. A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
+    """
+    k, size = problem.n_targets, -(-max(problem.n_columns, _GROUP) // 8) * 8
+    grouped = k > 1 and not problem.rows.triangle_of
+    return tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if grouped else ()
+
+
+def _measure(problem: Problem, weights: Weights, probes: Tensor, groups: tuple[range, ...]) -> CertificateSums:
     V = weights.weight.T * problem.target_scale
     offset = None if weights.bias is None else weights.bias * problem.target_scale
-    # One Gram matrix for each group of targets, so that their cost stays below that of the gradient; compiled passes
-    # take them in eights.
-    size = -(-max(problem.n_columns, _GROUP) // 8) * 8
-    # A triangle of other rows keeps the lengths of the residuals, and not the angles between them.
-    grouped = k > 1 and not problem.rows.triangle_of
-    groups = tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if grouped else ()
     about = problem.scanned.target_means * problem.target_scale
     return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, about, groups))
 
@@ -334,36 +339,40 @@ def _seen(
     return wide_evidence(problem, claims, Z, nearest, multipliers)
 
 
-def _after_step(evidence: Evidence) -> Evidence:
-    """Return what there is to see after a step: what it leaves of the gradient, and rounding of the coordinates.
+def _after_step(evidence: Evidence, squares: Vector) -> tuple[Evidence, Vector]:
+    """Return what there is to see after a step: what it leaves of gradients and of squares of residuals, and rounding.
 
     Rounding has any sign, and changes a coordinate by at most a part u.
     """
     root, Z, image = evidence.root, evidence.Z, evidence.image
     if root is None or image is None:
-        return evidence
+        return evidence, squares
     generator = torch.Generator().manual_seed(_SEED)
     signs = torch.randint(0, 2, Z.shape, device="cpu", generator=generator).to(Z.device)
     left = evidence.factor_error * image + root.product(Z * (signs - 0.5) * _EPS)
-    return replace(evidence, image=left, gradient=root.adjoint_product(left))
+    after = replace(evidence, image=left, gradient=root.adjoint_product(left))
+    return after, np.maximum(squares - lengths(image) ** 2, 0.0)
 
 
-def _joint(evidence: Evidence, grams: tuple[Tensor, ...], penalised: Tensor) -> float:
-    if not grams:
+def _joint(evidence: Evidence, problem: Problem, grams: tuple[Tensor, ...]) -> float:
+    """Return the joint backward error of the worst group, by the products of its residuals where these are there."""
+    groups = _groups(problem)
+    if not groups:
         return math.nan
-    worst, start = 0.0, 0
-    for gram in grams:
-        part = slice(start, start + gram.shape[0])
-        start = part.stop
-        group = replace(
-            evidence,
-            Z=evidence.Z[:, part],
-            gradient=evidence.gradient[:, part],
-            target_norms=evidence.target_norms[part],
-            image=None if evidence.image is None else evidence.image[:, part],
-            parts=None if evidence.parts is None else (evidence.parts[0][:, part], evidence.parts[1][:, part]),
-        )
-        worst = max(worst, joint_backward_error(group, gram + penalised[:, part].T @ penalised[:, part]))
+    penalised, worst = problem.penalty.unsqueeze(1) * evidence.Z, 0.0
+    with one_thread(problem.n_columns, problem.rows.device):
+        for number, targets in enumerate(groups):
+            part = slice(targets.start, targets.stop)
+            group = replace(
+                evidence,
+                Z=evidence.Z[:, part],
+                gradient=evidence.gradient[:, part],
+                target_norms=evidence.target_norms[part],
+                image=None if evidence.image is None else evidence.image[:, part],
+                parts=None if evidence.parts is None else (evidence.parts[0][:, part], evidence.parts[1][:, part]),
+            )
+            gram = grams[number] + penalised[:, part].T @ penalised[:, part] if grams else None
+            worst = max(worst, joint_backward_error(group, gram))
     return worst
 
 

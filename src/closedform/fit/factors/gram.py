@@ -230,12 +230,12 @@ class Gram16(_Gram):
 
 @final
 class Gram32(_Gram):
-    """In float32: half the time of ``gram64`` for two more passes, where the condition number is below a thousand."""
+    """In float32: half the time of ``gram64`` for one more pass, where the condition number is below a thousand."""
 
     name = "gram32"
     dtype = torch.float32
     condition_limit = _HELD[torch.float32]
-    passes = 5
+    passes = 4
 
 
 @final
@@ -245,4 +245,4 @@ class Gram64(_Gram):
     name = "gram64"
     dtype = torch.float64
     condition_limit = _HELD[torch.float64]
-    passes = 4
+    passes = 3
