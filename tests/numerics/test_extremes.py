@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.extremes import Extremes, dominant_pair, extreme_singular_values
 from closedform.numerics.root import TriangularRoot
 from data import F64, gaussian
 
@@ -45,3 +45,18 @@ def test_the_condition_number_of_nothing_is_one_and_of_a_singular_matrix_infinit
     assert Extremes(0.0, 0.0).condition == 1.0
     assert Extremes(2.0, 0.0).condition == math.inf
     assert Extremes(2.0, 0.5).condition == 4.0
+
+
+def test_the_image_of_the_dominant_vector_costs_no_product() -> None:
+    matrix, calls = gaussian(120, 100).T @ gaussian(120, 100), 0
+
+    def operator(V: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return matrix @ V
+
+    value, vector, image = dominant_pair(operator, gaussian(100, 1, seed=3))
+    assert 1 < calls < 40
+    assert float((matrix @ vector - image).norm()) <= 1e-13 * value
+    rest = math.nan * torch.ones(4, 1, dtype=F64)
+    assert dominant_pair(lambda V: rest, torch.ones(4, 1, dtype=F64))[0] == math.inf

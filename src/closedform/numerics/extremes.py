@@ -102,22 +102,24 @@ def extreme_singular_values(
     def inverse_squared(V: Tensor) -> Tensor:
         return D * root.normal_solve(D * V)
 
-    largest, dominant = dominant_pair(squared, first * D, _OF_VALUES)
-    inverse, recessive = dominant_pair(inverse_squared, last * D, _OF_VALUES)
+    largest, dominant, _ = dominant_pair(squared, first * D, _OF_VALUES)
+    inverse, recessive, image = dominant_pair(inverse_squared, last * D, _OF_VALUES)
     smallest = 1.0 / math.sqrt(inverse) if inverse > 0 else 0.0
     if 0 < inverse < math.inf:
-        # The start vector stands in the Krylov space; once more through the inverse rids the vector of what is left of
-        # its large directions, in which its image would be dominated by them.
-        recessive = inverse_squared(recessive) / inverse
+        # The start vector stands in the Krylov space; what the inverse makes of the vector is rid of what is left of
+        # its large directions, in which its image under S would be dominated by them.
+        recessive = image / inverse
     return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant / D, recessive / D)
 
 
 def dominant_pair(
     operator: Callable[[Tensor], Tensor], start: Tensor, tolerance: float = _TOLERANCE
-) -> tuple[float, Tensor]:
-    """Return the largest eigenvalue of a symmetric positive operator, from below, or inf; and its vector.
+) -> tuple[float, Tensor, Tensor]:
+    """Return the largest eigenvalue of a symmetric positive operator, from below, or inf; its vector, and its image.
 
-    Lanczos with full reorthogonalisation, stopped when the value no longer grows.
+    Lanczos with full reorthogonalisation, stopped when the value no longer grows. The image of the vector is the same
+    combination of the images that were computed on the way, so that it costs no further product; the vector again
+    where the value is inf.
 
     Args:
         operator: Maps ``(size, 1)`` to that.
@@ -126,21 +128,26 @@ def dominant_pair(
     """
     length = float(torch.linalg.vector_norm(start))
     if not 0 < length < math.inf:
-        return math.inf, start
+        return math.inf, start, start
 
-    steps = min(_MAX_STEPS, start.shape[0])
-    basis, projected = [start / length], np.zeros((steps, steps))
+    size, steps = start.shape[0], min(_MAX_STEPS, start.shape[0])
+    # A vector is a row, so that those found so far are one matrix without copying them.
+    basis, images, projected = start.new_empty(steps, size), [], np.zeros((steps, steps))
+    torch.div(start[:, 0], length, out=basis[0])
     value, weights, settled = 0.0, np.ones(1), 0
     for step in range(steps):
-        w, V = operator(basis[-1]), torch.cat(basis, 1)
+        image = operator(basis[step].unsqueeze(1))[:, 0]
+        V = basis[: step + 1]
         # Once is enough: where it cancels digits, so little is left that this was the last step.
-        coefficients = V.T @ w
-        w = w - V @ coefficients
+        coefficients = torch.mv(V, image)
+        w = torch.addmv(image, V.T, coefficients, alpha=-1)
         projected[step, step] = float(coefficients[-1])
         beta = float(torch.linalg.vector_norm(w))
         if not math.isfinite(beta):
-            return math.inf, _combined(V, weights)
+            vector = _combined(basis[: len(weights)], weights)
+            return math.inf, vector, vector
 
+        images.append(image)
         previous, (value, weights) = value, _largest(projected[: step + 1, : step + 1])
         settled = settled + 1 if value <= previous * (1 + _TOLERANCE) else 0
         # What is left of the eigenvalue equation, or two steps without growth.
@@ -148,15 +155,15 @@ def dominant_pair(
             break
         if step + 1 < steps:
             projected[step + 1, step] = beta
-            basis.append(w / beta)
-    return value, _combined(V, weights)
+            torch.div(w, beta, out=basis[step + 1])
+    return value, _combined(V, weights), _combined(torch.stack(images), weights)
 
 
-def _combined(V: Tensor, weights: NDArray[np.float64]) -> Tensor:
-    """Return the combination of the first columns of V."""
+def _combined(rows: Tensor, weights: NDArray[np.float64]) -> Tensor:
+    """Return a combination of rows as a column."""
     if len(weights) == 1:
-        return V[:, :1]
-    return V[:, : len(weights)] @ torch.from_numpy(weights).to(V).unsqueeze(1)
+        return rows.T
+    return torch.mv(rows.T, torch.from_numpy(weights).to(rows)).unsqueeze(1)
 
 
 def _largest(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -48,7 +48,7 @@ def _of_a_ridge(problem: Problem, claims: Claims) -> tuple[Extremes, Extremes]:
     root = problem.l2**0.5
     generator = torch.Generator().manual_seed(_SEED)
     start = torch.randn(problem.n_columns, 1, dtype=torch.float64, device="cpu", generator=generator)
-    largest, _ = dominant_pair(problem.normal_product, start.to(problem.scale.device))
+    largest, _, _ = dominant_pair(problem.normal_product, start.to(problem.scale.device))
     ones = problem.scanned.weight_sum**0.5 if problem.bias else 0.0
     smallest = root * float(problem.scale[first:].min())
     return Extremes(largest**0.5, smallest), Extremes(math.hypot(found.largest, ones), min(root, found.smallest))

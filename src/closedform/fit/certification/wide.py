@@ -219,8 +219,8 @@ def _raw_extremes(problem: Problem, claims: Claims, rows: RowClaims) -> tuple[Ex
     starts = [
         gaussian if known is None or known.shape[0] != count else known for known in (found.dominant, found.recessive)
     ]
-    largest, high = dominant_pair(rows.gram_product, starts[0])
-    inverse, low = dominant_pair(rows.gram_solve, starts[1])
+    largest, high, _ = dominant_pair(rows.gram_product, starts[0])
+    inverse, low, _ = dominant_pair(rows.gram_solve, starts[1])
 
     ends = torch.cat([high, low], 1)
     ends = ends / torch.linalg.vector_norm(ends, dim=0)
