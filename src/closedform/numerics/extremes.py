@@ -85,31 +85,33 @@ def extreme_singular_values(
             unscale = 1 / scale.unsqueeze(1)
             ends = ends[0] * unscale, ends[1] * unscale
         return Extremes(float(values[0]), float(values[-1]), *ends)
-    unit = 1.0
-    D = torch.ones(1, 1, dtype=torch.float64, device=root.device)
+    unit, D = 1.0, None
     if scale is not None:
         # In the middle of its range, so that squares stay in that of float64.
         unit = float(torch.sqrt(scale.min()) * torch.sqrt(scale.max()))
         D = scale.unsqueeze(1) / unit
-    generator = torch.Generator().manual_seed(seed)
-    gaussian = torch.randn(columns, 1, dtype=torch.float64, device="cpu", generator=generator).to(root.device)
-    first = start.dominant if start is not None and start.dominant is not None else gaussian
-    last = start.recessive if start is not None and start.recessive is not None else gaussian
+    first, last = (None, None) if start is None else (start.dominant, start.recessive)
+    if first is None or last is None:
+        generator = torch.Generator().manual_seed(seed)
+        gaussian = torch.randn(columns, 1, dtype=torch.float64, device="cpu", generator=generator).to(root.device)
+        first, last = gaussian if first is None else first, gaussian if last is None else last
 
     def squared(V: Tensor) -> Tensor:
-        return root.normal_product(V / D) / D
+        return root.normal_product(V) if D is None else root.normal_product(V / D) / D
 
     def inverse_squared(V: Tensor) -> Tensor:
-        return D * root.normal_solve(D * V)
+        return root.normal_solve(V) if D is None else D * root.normal_solve(D * V)
 
-    largest, dominant, _ = dominant_pair(squared, first * D, _OF_VALUES)
-    inverse, recessive, image = dominant_pair(inverse_squared, last * D, _OF_VALUES)
+    largest, dominant, _ = dominant_pair(squared, first if D is None else first * D, _OF_VALUES)
+    inverse, recessive, image = dominant_pair(inverse_squared, last if D is None else last * D, _OF_VALUES)
     smallest = 1.0 / math.sqrt(inverse) if inverse > 0 else 0.0
     if 0 < inverse < math.inf:
         # The start vector stands in the Krylov space; what the inverse makes of the vector is rid of what is left of
         # its large directions, in which its image under S would be dominated by them.
         recessive = image / inverse
-    return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant / D, recessive / D)
+    if D is not None:
+        dominant, recessive = dominant / D, recessive / D
+    return Extremes(math.sqrt(largest) / unit, smallest / unit, dominant, recessive)
 
 
 def dominant_pair(
@@ -162,7 +164,7 @@ def dominant_pair(
 def _combined(rows: Tensor, weights: NDArray[np.float64]) -> Tensor:
     """Return a combination of rows as a column."""
     if len(weights) == 1:
-        return rows.T
+        return rows.T.clone()
     return torch.mv(rows.T, torch.from_numpy(weights).to(rows)).unsqueeze(1)
 
 
@@ -170,5 +172,13 @@ def _largest(matrix: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     """Return the largest eigenvalue of a few numbers, of which the lower triangle is read, and its vector."""
     if len(matrix) == 1:
         return float(matrix[0, 0]), np.ones(1)
+    if len(matrix) == 2:
+        # Most have settled here, where LAPACK is called in more time than this takes; no sum cancels.
+        (high, _), (beside, low) = matrix.tolist()
+        half = (high - low) / 2
+        radius = math.hypot(half, beside)
+        vector = np.array([half + radius, beside] if half >= 0 else [beside, radius - half])
+        length = math.hypot(*vector.tolist())
+        return low + half + radius, vector / length if length > 0 else np.array([1.0, 0.0])
     values, vectors = np.linalg.eigh(matrix)
     return float(values[-1]), np.ascontiguousarray(vectors[:, -1])

@@ -219,7 +219,7 @@ def _loss_with_bias(
         loss: What is left without a bias.
     """
     root, total = claims.root, problem.scanned.weight_sum
-    if problem.bias or root is None or not root.shape[0] or problem.rows.n_rows <= problem.n_columns:
+    if root is None or not root.shape[0] or not _misses_bias(problem):
         return None
     squares, gains = sums[0], sums[1] ** 2 / total
     noticed = (gains > _LEAST_LEFT / 2 * squares) & (squares > (_ROUNDING * problem.target_sizes) ** 2)
@@ -238,6 +238,11 @@ def _loss_with_bias(
     return norm / (total * problem.n_targets) * norm
 
 
+def _misses_bias(problem: Problem) -> bool:
+    """Whether a bias could lower the loss: there is none, and the equations are not met without."""
+    return not problem.bias and problem.rows.n_rows > problem.n_columns
+
+
 def _common(problem: Problem) -> Tensor:
     """Return what a column of ones of unit length has in common with each column of A, ``(columns, 1)``."""
     share = problem.columns.column / math.sqrt(problem.scanned.weight_sum)
@@ -247,10 +252,13 @@ def _common(problem: Problem) -> Tensor:
 def _images(
     problem: Problem, root: Root | None, products: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return ``S^-T`` times the products of the probes, the gradient, and, without a bias, what ones have in common."""
+    """Return ``S^-T`` times the products of the probes, the gradient, and what ones have in common with the columns.
+
+    The last only where a bias is missed: nobody asks for it elsewhere.
+    """
     if root is None or not root.shape[0]:
         return products, None, gradient[:, :0]
-    parts = [products, gradient] + ([] if problem.bias else [_common(problem)])
+    parts = [products, gradient] + ([_common(problem)] if _misses_bias(problem) else [])
     of_probes, of_gradient, of_ones = torch.tensor_split(
         root.adjoint_solve(torch.cat(parts, 1)), (_PROBES, _PROBES + problem.n_targets), 1
     )
