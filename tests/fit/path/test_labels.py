@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import closedform as cf
+from closedform.fit.path.leave_one_out import ErrorSums
 from closedform.rows import OneHotRows
 
 ROWS, FEATURES, CLASSES = 3000, 130, 17
@@ -46,6 +47,16 @@ def test_classes_that_are_told_exactly_fall_back_to_rows() -> None:
     columns = cf.ridge_path(X, OneHotRows(labels, 16, torch.float64).read(0, 2000), l2=[0.01, 0.1])
     assert float(columns.errors.max()) < 1e-6
     torch.testing.assert_close(found.errors, columns.errors, rtol=1e-7, atol=0)
+
+
+def test_a_class_without_rows_does_not_send_the_others_through_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    X, coded = rng.standard_normal((900, 20)), OneHotRows(torch.arange(900) % 16, 17, torch.float64, off=-1.0)
+    columns = cf.ridge_path(X, coded.read(0, 900), l2=STRENGTHS, bias=True)
+    monkeypatch.setattr(ErrorSums, "add", None)  # what takes the columns of classes row by row
+    found = cf.ridge_path(X, coded, l2=STRENGTHS, bias=True)
+    assert float(found.errors[:, -1].max()) < 1e-28
+    torch.testing.assert_close(found.errors, columns.errors, rtol=1e-10, atol=1e-28)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,8 @@ class LabelErrors(Fold):
             gram = torch.tensordot(part, grams, 1)
             whole = part @ squares
             rest = whole - 2 * (torch.tensordot(part, cross, 1) * p).sum(0) + ((gram @ p) * p).sum(0)
-            worst = min(worst, float((rest / torch.where(whole > 0, whole, 1.0)).min()))
+            # The column of a class without rows is constant, and beside a bias nothing: there is nothing to cancel.
+            worst = min(worst, float(torch.where(whole > 0, rest / whole, 1.0).min()))
             result.append(rest.clamp(min=0.0))
         apart = self._others.result()
         means = torch.stack(result) / basis.weight_sum
