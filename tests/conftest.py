@@ -20,9 +20,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
 
-# What is imported and collected stays: looking through it again and again takes a second of each worker.
-gc.disable()
-
 import pytest
 import torch
 
@@ -44,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What is collected stays: looking through it again and again takes a second of each worker.
+    gc.disable()
     config.addinivalue_line("markers", "device: the case also runs on the device that --device names")
     config.addinivalue_line("markers", "slow: NumPy's own, on the module that its cases of lstsq are imported from")
     config.addinivalue_line("markers", "needs_cpu(reason): of a module marked 'device', what runs on the CPU only")
