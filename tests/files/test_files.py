@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from closedform.files.opening import list_keys, open_source
+from closedform.files.raw_rows import RawRows
 from closedform.files.recognition import FORMATS
 from closedform.files.specs import split_spec
 from closedform.words.errors import ClosedformError, DataTypeError, InputError, MissingExtraError, SourceError
@@ -177,42 +178,38 @@ def test_safetensors_reads_slices_only(tmp_path: Path, monkeypatch: pytest.Monke
     x = torch.from_numpy(RNG.standard_normal((3000, 40))).to(torch.bfloat16)
     safetensors.torch.save_file({"x": x, "y": x[:, 0].clone()}, path)
     asked: list[slice] = []
+    original = RawRows.read
 
-    class Slice:
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
+    def read(self: RawRows, start: int, stop: int) -> Any:
+        asked.append(slice(start, stop))
+        return original(self, start, stop)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
-        def __getitem__(self, rows: slice) -> Any:
-            asked.append(rows)
-            return self.inner[rows]
-
-    class File:
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.inner = original(*args, **kwargs)
-
-        def __enter__(self) -> Any:
-            self.inner.__enter__()
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self.inner.__exit__(*error)
-
-        def keys(self) -> Any:
-            return self.inner.keys()
-
-        def get_slice(self, key: str) -> Slice:
-            return Slice(self.inner.get_slice(key))
-
-    original = safetensors.safe_open
-    monkeypatch.setattr(safetensors, "safe_open", File)
+    monkeypatch.setattr(RawRows, "read", read)
     source = open_source(path, key="x", memory_share=1e-9)
     assert source.dtype == torch.bfloat16
     blocks = [source.read(start, start + 500) for start in range(0, 3000, 500)]
     assert torch.equal(torch.cat(blocks), x)
     assert asked == [slice(start, start + 500) for start in range(0, 3000, 500)]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_the_memory_of_a_block_is_used_again_once_nobody_holds_it(tmp_path: Path, suffix: str) -> None:
+    x, path = torch.from_numpy(RNG.standard_normal((1000, 400))), tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        np.save(path, x.numpy())
+    else:
+        safetensors.torch.save_file({"x": x}, path)
+    source = open_source(path, memory_share=1e-9)
+    first, second = source.read(0, 200), source.read(200, 400)
+    column, places = first[:, 1:2], {first.data_ptr(), second.data_ptr()}
+    assert len(places) == 2
+    del first, second
+    third, fourth = source.read(400, 600), source.read(600, 800)
+    assert third.data_ptr() in places
+    assert fourth.data_ptr() not in places, "a view holds the first block"
+    for block, start in ((third, 400), (fourth, 600), (source.read(900, 1000), 900)):
+        assert torch.equal(block, x[start : start + len(block)])
+    assert torch.equal(column, x[:200, 1:2])
 
 
 def test_npy_copies_only_the_range(tmp_path: Path) -> None:

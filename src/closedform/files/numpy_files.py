@@ -22,6 +22,7 @@ from closedform.files.formats import (
     reading,
     table_name,
 )
+from closedform.files.raw_rows import RawRows
 from closedform.files.records import RecordsSource, array_entry, record_key
 from closedform.files.selection import split_selection
 from closedform.rows.tensors import array_to_tensor
@@ -93,8 +94,7 @@ class NpyFormat(FileFormat):
 class _NpyArray:
     """The array of a .npy file, of which ranges of rows are read; nothing that is handed out hangs on the file.
 
-    Rows that stand one after the other are read as such, which needs no room for a map of the whole file among the
-    addresses of the process and goes at the speed of the disk; columns one after the other are mapped.
+    Rows that stand one after the other are read as such; columns one after the other are mapped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,6 +103,7 @@ class _NpyArray:
             self.shape, self.dtype, by_columns = _full_header(file)
             self._first = file.tell()
         self._by_columns = by_columns and len(self.shape) > 1
+        self._rows = RawRows(path, self._first, self.dtype, self.shape)
 
     def check_length(self) -> None:
         """Refuse a file that is shorter than its header says.
@@ -117,22 +118,7 @@ class _NpyArray:
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Read rows ``start`` to ``stop``."""
         with reading(self._path, NpyFormat.title, *_NPY_ERRORS):
-            return np.array(self._map()[start:stop]) if self._by_columns else self._rows(start, stop)
-
-    def _rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Read rows that stand one after the other.
-
-        Raises:
-            EOFError: the file has become shorter.
-        """
-        stop = min(stop, self.shape[0])
-        row, rows = math.prod(self.shape[1:]), max(stop - start, 0)
-        with self._path.open("rb") as file:
-            file.seek(self._first + start * row * self.dtype.itemsize)
-            array = np.fromfile(file, self.dtype, rows * row)
-        if len(array) != rows * row:
-            raise EOFError("it ends before its last row")
-        return array.reshape(rows, *self.shape[1:])
+            return np.array(self._map()[start:stop]) if self._by_columns else self._rows.read(start, stop)
 
     def _map(self) -> np.memmap[Any, Any]:
         return np.lib.format.open_memmap(self._path, mode="r")

@@ -165,6 +165,7 @@ class SelectedSource(FileSource):
 
     def __init__(self, source: Source, positions: Sequence[int], name: str) -> None:
         self._source, self._positions = source, torch.tensor(positions, dtype=torch.int64, device="cpu")
+        self._adjacent = list(positions) == list(range(positions[0], positions[0] + len(positions)))
         self.name, self.dtype, self.notes = name, source.dtype, source.notes
         self.shape = (source.shape[0], len(positions))
         self.streams = source.streams if isinstance(source, FileSource) else True
@@ -175,7 +176,7 @@ class SelectedSource(FileSource):
     def read(self, start: int, stop: int) -> Tensor:
         size = max(1, _BLOCK_BYTES // (self._source.shape[1] * self.dtype.itemsize))
         if not self.streams or stop - start <= size:
-            return self._source.read(start, stop).index_select(1, self._positions)
+            return self._chosen_of(self._source.read(start, stop))
 
         # Of a table larger than memory one column may well fit, and the others must not be there at once.
         chosen: Tensor | None = None
@@ -186,6 +187,13 @@ class SelectedSource(FileSource):
             chosen[first - start : last - start] = part
         assert chosen is not None
         return chosen
+
+    def _chosen_of(self, block: Tensor) -> Tensor:
+        """Return the columns of a block; where they are most of it, side by side, they are not copied."""
+        first, count = int(self._positions[0]), len(self._positions)
+        if self._adjacent and 2 * count > block.shape[1]:
+            return block.narrow(1, first, count)
+        return block.index_select(1, self._positions)
 
     @override
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from closedform.files.formats import (
     reading,
     table_name,
 )
+from closedform.files.raw_rows import RawRows
 from closedform.rows.tensors import array_to_tensor, as_tensor
 from closedform.words.errors import DataTypeError, SourceError
 
@@ -108,32 +110,40 @@ def _safetensors() -> Any:
     return import_extra("safetensors", "safetensors", "reading .safetensors files")
 
 
+def _data_offset(path: Path, key: str) -> int:
+    """Return how many bytes stand before the numbers of a tensor: the length of the header, it, and other tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length + int(json.loads(file.read(length))[key]["data_offsets"][0])
+
+
 @final
 class SafetensorsSource(FileSource):
-    """One tensor of a .safetensors file. Opening the file maps it, so each read opens it anew."""
+    """One tensor of a .safetensors file, read where the header says that it is: its library would map the file."""
 
     notes = ()
 
     def __init__(self, path: Path, key: str, entry: Entry) -> None:
         self.name = table_name(path, key)
-        self._path, self._key = path, key
+        self._path = path
         if not entry.numeric:
             raise _not_real(entry.dtype, self.name)
         if entry.shape == ():
             raise SourceError(f"{self.name} holds a single number, not a table; choose another key.")
         self.shape = entry.shape
-        self.dtype = _source_dtype(getattr(torch, entry.dtype), self.name)
+        self._stored: torch.dtype = getattr(torch, entry.dtype)
+        self.dtype = _source_dtype(self._stored, self.name)
+        with reading(path, SafetensorsFormat.title, OSError, ValueError):
+            offset = _data_offset(path, key)
+        # NumPy does not know all of these dtypes; integers of their size carry the bits.
+        carrier = np.dtype(f"i{self._stored.itemsize}")
+        self._rows = RawRows(path, offset, carrier, self.shape)
 
     @override
     def read(self, start: int, stop: int) -> Tensor:
-        library = _safetensors()
-        with (
-            reading(self._path, SafetensorsFormat.title, library.SafetensorError, OSError),
-            library.safe_open(self._path, framework="pt") as file,
-        ):
-            # The slice is a view of the map; the copy is what the reader may keep when the file is gone.
-            rows = file.get_slice(self._key)[start:stop].clone()
-        return _widen(rows, self.name)
+        with reading(self._path, SafetensorsFormat.title, OSError, EOFError):
+            numbers = torch.from_numpy(self._rows.read(start, stop))
+        return _widen(numbers.view(self._stored), self.name)
 
 
 @final
