@@ -35,8 +35,8 @@ __all__ = ["Sketched"]
 
 #: Sizes of the sketch that are considered, in rows for each column.
 _RATIOS = (3, 4, 6, 8, 12, 16)
-#: Decimal digits that conjugate gradients are to gain, those of float64.
-_DIGITS = 16.0
+#: Decimal digits that conjugate gradients are to gain: the sketch-and-solve start has the first two of float64.
+_DIGITS = 14.0
 #: A sketch changes singular values by less than this factor: a gap this wide is one of the rows themselves.
 _CLEAR = 1e3
 #: Null vectors of a sketch that are held against the rows, or random combinations of more of them.

@@ -8,6 +8,7 @@ why restarting from the true residual makes it stable.
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import numpy as np
@@ -59,7 +60,8 @@ class ByGradient(Refinement):
         root, contraction, Z = self.root, self.contraction, start
         G, squares = problem.gradient(Z)
         S = root.adjoint_solve(G)
-        left, passes = _left(S, squares) / magnitude(problem, Z), 1
+        sizes, passes, gained = _left(S, squares), 1, math.inf
+        left = sizes / magnitude(problem, Z)
 
         for turn in range(MOST_ROUNDS):
             worst, plain = float(left.max()), contraction < _PLAIN
@@ -68,31 +70,36 @@ class ByGradient(Refinement):
             if worst <= GOAL and not (plain and turn == 0):
                 break
             if plain:
-                step, steps = root.solve(S), 0
+                step, steps, arrived = root.solve(S), 0, True
             else:
                 gain = np.clip(_LAST_GAIN * GOAL / left, _ROUND_GAIN, _LAST_GAIN)
-                step, steps = _conjugate_gradients(problem, root, G, S, torch.from_numpy(gain).to(G.device))
+                step, steps, arrived = _conjugate_gradients(problem, root, G, S, torch.from_numpy(gain).to(G.device))
             candidate = Z + step
-            if plain and worst * contraction * _MARGIN <= GOAL:
+            # The round before has shown how far steps can be trusted: what they miss of this one is less than that.
+            if arrived and worst * (contraction if plain else gained) * _MARGIN <= GOAL:
                 # What this step leaves is far below rounding; the certificate looks at it anyway.
-                return Refined(candidate, passes)
+                return Refined(candidate, passes + steps)
 
             new_G, new_squares = problem.gradient(candidate)
             new_S = root.adjoint_solve(new_G)
             passes += steps + 1
-            new_left = _left(new_S, new_squares) / magnitude(problem, candidate)
+            new_sizes = _left(new_S, new_squares)
+            new_left = new_sizes / magnitude(problem, candidate)
             better, halved = new_left < left, new_left < 0.5 * left
             if plain:
                 contraction = float((new_left / np.maximum(left, GOAL)).max())
+            gained = float(np.divide(new_sizes, sizes, out=np.zeros_like(sizes), where=left > GOAL).max())
             Z, G, S = (columns_where(better, new, old) for new, old in ((candidate, Z), (new_G, G), (new_S, S)))
-            left = np.where(better, new_left, left)
+            left, sizes = np.where(better, new_left, left), np.where(better, new_sizes, sizes)
             if not halved.any():
                 break
         return Refined(Z, passes)
 
 
-def _conjugate_gradients(problem: Problem, root: Root, G: Tensor, S: Tensor, gain: Tensor) -> tuple[Tensor, int]:
+def _conjugate_gradients(problem: Problem, root: Root, G: Tensor, S: Tensor, gain: Tensor) -> tuple[Tensor, int, bool]:
     """Solve ``(A'A + P'P) step = G`` for all targets at once, each with its own step lengths, up to ``gain``.
+
+    Returns the step, how many products with the rows it took, and whether the recurrences say that all have arrived.
 
     Args:
         problem: The problem.
@@ -123,7 +130,7 @@ def _conjugate_gradients(problem: Problem, root: Root, G: Tensor, S: Tensor, gai
         squares = new_squares
         if steps % look == 0 and not bool(((squares > enough) & torch.isfinite(squares)).any()):
             break
-    return step, steps
+    return step, steps, bool((squares <= enough).all())
 
 
 def _left(S: Tensor, squares: Tensor) -> Vector:
