@@ -78,6 +78,31 @@ def test_where_whitening_is_spoilt_conjugate_gradients_serve(monkeypatch: pytest
     assert sol.attempts[-1].passes > 3
 
 
+@pytest.mark.parametrize(("condition", "used"), [(10.0, torch.float32), (1e4, torch.float64), (1e18, None)])
+def test_a_sketch_is_factored_in_single_precision_only_where_columns_are_nearly_orthogonal(
+    condition: float, used: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sketched, "_SINGLE", 20)
+    monkeypatch.setattr(sketched, "_cheapest", lambda facts: (sketched._cost(facts, 8, False), 8, False))
+    found = []
+    factored = sketched._gram_root
+    monkeypatch.setattr(
+        sketched, "_gram_root", lambda A, dtype, limit: found.append((dtype, root := factored(A, dtype, limit))) or root
+    )
+    rng = np.random.default_rng(12)
+    n = 60
+    X = rng.standard_normal((2000, n)) * np.geomspace(1, min(1.0, 10 / condition), n)
+    X = X @ np.linalg.qr(rng.standard_normal((n, n)))[0]
+    if used is None:
+        # One column that depends on others, nearly orthogonal ones.
+        X = rng.standard_normal((2000, n))
+        X[:, -1] = X[:, :-1].sum(1)
+    sol = cf.solve(X, X @ rng.standard_normal(n) + rng.standard_normal(2000), method="sketched")
+    assert next((dtype for dtype, root in found if root is not None), None) == used
+    assert sol.certificate.accepted
+    assert sol.certificate.rank == (n if used else n - 1)
+
+
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("near", [False, True], ids=["least norm", "nearest"])
 def test_a_sketch_finds_the_rank_and_the_least_norm(bias: bool, near: bool) -> None:

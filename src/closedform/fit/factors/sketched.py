@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.choice import engine_for
-from closedform.engine.products import gram_
+from closedform.engine.products import gram_, product_
 from closedform.engine.threads import spectrum_of
 from closedform.engine.triangles import COMPILED, cholesky_of
 from closedform.fit.claims import Claims
@@ -41,6 +41,14 @@ _DIGITS = 14.0
 _CLEAR = 1e3
 #: Null vectors of a sketch that are held against the rows, or random combinations of more of them.
 _PROBES = 4
+#: Columns from which the Gram matrix of a sketch is worth single precision first, should the rows allow it.
+_SINGLE = 500
+#: Condition number up to which it serves, far from the thousands that rounding leaves of columns that depend.
+_SINGLE_LIMIT = 100.0
+#: Rows for each column in which half of the columns show whether it will do, which costs next to nothing.
+_FEW = 1.25
+#: Ratio of their pivots beyond which it will not: 2.5 for orthogonal columns, 9 at a condition number of 100.
+_NEARLY = 9.0
 #: Seed of the embedding; any serves.
 _SEED = 7
 #: Passes over the rows once they are whitened, that one included.
@@ -57,7 +65,9 @@ class Sketched(Method):
     """The triangle of ``S [A | B]`` with a sparse sign embedding S preconditions refinement, whatever the condition.
 
     The sketch-and-solve weights are the start, and refinement restarts from the residual of the true rows, which is
-    what makes it backward stable: Rokhlin and Tygert (2008); Epperly, Meier and Nakatsukasa (2024). Where a product
+    what makes it backward stable: Rokhlin and Tygert (2008); Epperly, Meier and Nakatsukasa (2024). The triangle is
+    that of the sketch's Gram matrix, in single precision where columns are nearly orthogonal, else in double as far as
+    that holds enough digits, else by reflections. Where a product
     with the triangle costs less than the steps it spares, ``A R^-1`` is factored by the Cholesky factor of its Gram
     matrix: randomized Cholesky-QR (Balabanov 2022; Higgins, Szyld, Boman and Yamazaki 2023). Preferred over
     ``householder`` for many times more rows than columns, with a condition number beyond ``gram64``.
@@ -112,21 +122,51 @@ class Sketched(Method):
 def _triangle(A: Tensor, B: Tensor, facts: Facts) -> tuple[TriangularRoot, Tensor]:
     """Return R and ``Q'B`` of ``A = Q R``: by the Gram matrix of A where that holds enough digits, else Householder."""
     p = A.shape[1]
-    if _by_gram(facts):
-        gram, cross = A.new_zeros(p, p), A.new_zeros(p, B.shape[1])
-        engine_for(A).normal_equations_(gram, cross, A, B, B.new_ones(B.shape[1]))
-        R, info = cholesky_of(gram)
-        root = TriangularRoot(R.contiguous(), COMPILED)
-        if info == 0 and root.is_finite() and extreme_singular_values(root).condition < Gram64.condition_limit:
+    for dtype, limit in _precisions(facts):
+        root = _gram_root(A, dtype, limit)
+        if root is not None:
+            cross = A.new_zeros(p, B.shape[1])
+            product_(cross, A, B)
             return root, root.adjoint_solve(cross)
     reflectors, tau = torch.geqrf(A)
     C = torch.ormqr(reflectors, tau, B, left=True, transpose=True)[:p]
     return TriangularRoot(reflectors[:p].triu(), COMPILED), C
 
 
-def _by_gram(facts: Facts) -> bool:
-    """Whether it is worth trying: nothing says that the condition number is too large for it."""
-    return facts.condition < Gram64.condition_limit
+def _precisions(facts: Facts) -> list[tuple[torch.dtype, float]]:
+    """Return the precisions in which a Gram matrix is worth trying, and up to which condition number each serves.
+
+    Those are left out that what is known of the condition number has ruled out already.
+    """
+    single = [(torch.float32, _SINGLE_LIMIT)] if facts.n_columns >= _SINGLE else []
+    both = [*single, (torch.float64, Gram64.condition_limit)]
+    return [(dtype, limit) for dtype, limit in both if facts.condition < limit]
+
+
+def _gram_root(A: Tensor, dtype: torch.dtype, limit: float) -> TriangularRoot | None:
+    """Return the Cholesky factor of the Gram matrix in some precision; None where the condition number is beyond it."""
+    p = A.shape[1]
+    if dtype == torch.float32 and _pivot_ratio(A[: int(_FEW * p / 2), : p // 2]) > _NEARLY:
+        return None
+    R, info = _cholesky(A, dtype)
+    root = TriangularRoot(R.to(torch.float64), COMPILED)
+    if info == 0 and root.is_finite() and extreme_singular_values(root).condition < limit:
+        return root
+    return None
+
+
+def _pivot_ratio(A: Tensor) -> float:
+    """Return the ratio of the extreme pivots in float32, a bound on the condition number from below."""
+    R, info = _cholesky(A, torch.float32)
+    pivots = R.diagonal().abs()
+    return math.inf if info != 0 else float(pivots.max() / pivots.min())
+
+
+def _cholesky(A: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """Return the Cholesky factor of ``A'A``, summed in some precision, and 0; or the pivot that is not positive."""
+    gram, cross = A.new_zeros(A.shape[1], A.shape[1], dtype=dtype), A.new_zeros(A.shape[1], 0, dtype=dtype)
+    engine_for(A).normal_equations_(gram, cross, A, A[:, :0], A.new_ones(0))
+    return cholesky_of(gram)
 
 
 def _whitened(problem: Problem, sketched: TriangularRoot, rank: Rank) -> tuple[Factor, Tensor] | None:
@@ -208,8 +248,10 @@ def _cheapest(facts: Facts) -> tuple[Cost, int, bool]:
 def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
     passes = 1 + (_WHITENED_PASSES if whiten else _steps(ratio))
     flops = float(ratio * facts.n_columns**3)
-    if _by_gram(facts):
-        found = cost(flops, facts.rates.gram64, facts, passes=passes)
+    precisions = _precisions(facts)
+    if precisions:
+        rate = facts.rates.gram32 if precisions[0][0] == torch.float32 else facts.rates.gram64
+        found = cost(flops, rate, facts, passes=passes)
     else:
         found = cost(2.0 * flops, facts.rates.qr64, facts, passes=passes)
     # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows from memory.
