@@ -299,13 +299,15 @@ def _climb(problem: Problem, request: Request) -> Solution:
     nearest = None if request.nearest_to is None else problem.from_weights(request.nearest_to)
     attempts: list[Attempt] = []
     best: Fitted | None = None
-    for rung in plan.ladder:
+    ladder = list(plan.ladder)
+    while ladder:
+        rung = ladder.pop(0)
         if facts.condition > rung.condition_limit:
             least, most = facts.condition, rung.condition_limit
             reason = f"skipped: the condition number is at least {least:.1e}, it serves up to {most:.0e}"
             attempts.append(Attempt(rung.name, 0.0, 0, reason, None))
             continue
-        fitted, attempt, learnt = _attempt(problem, facts, rung, nearest)
+        fitted, attempt, learnt, dependent = _attempt(problem, facts, rung, nearest)
         attempts.append(attempt)
         if fitted is not None:
             certificate = fitted.certificate
@@ -314,6 +316,9 @@ def _climb(problem: Problem, request: Request) -> Solution:
             if certificate.accepted:
                 break
         facts = replace(facts, condition=max(facts.condition, learnt))
+        if dependent and not facts.dependent:
+            facts = replace(facts, dependent=True)
+            ladder.sort(key=lambda method: method.cost(facts).seconds)
     if best is None:
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
         raise InputError(f"no method could factor this problem ({reasons}).")
@@ -357,15 +362,18 @@ def _settled(problem: Problem, facts: Facts, best: Fitted) -> tuple[Fitted, Atte
 
 def _attempt(
     problem: Problem, facts: Facts, method: Method, nearest: Tensor | None
-) -> tuple[Fitted | None, Attempt, float]:
-    """Factor, refine and certify; return what was found, the record of it, and what was learnt of the condition."""
+) -> tuple[Fitted | None, Attempt, float, bool]:
+    """Factor, refine and certify; return what was found, the record of it, and what was learnt of the condition.
+
+    The last says whether columns seem to depend.
+    """
     begun = time.perf_counter()
     try:
         factor, right = method.factor(problem, facts)
         start = factor.start(right, nearest)
     except FactorBreakdown as breakdown:
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
-        return None, failed, breakdown.condition
+        return None, failed, breakdown.condition, breakdown.dependent
     with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets), np.errstate(all="ignore"):
         refined, weights, certificate = _refined(problem, factor, start, nearest)
     attempt = Attempt(method.name, time.perf_counter() - begun, refined.passes, certificate.verdict, certificate)
@@ -374,7 +382,7 @@ def _attempt(
     measured = (
         certificate.scaled_condition if claims.rows is None or claims.extremes is None else claims.extremes.condition
     )
-    return Fitted(weights, certificate, factor), attempt, measured
+    return Fitted(weights, certificate, factor), attempt, measured, False
 
 
 def _refined(

@@ -72,8 +72,10 @@ class FactorBreakdown(ClosedformError):
         reason: What happened.
         condition: A lower bound on the condition number that was learnt from it, so that methods which cannot
             serve beyond it are not tried.
+        dependent: Whether it looks as if columns plainly depend, so that methods which tell the rank are tried first.
     """
 
-    def __init__(self, reason: str, condition: float = 1.0) -> None:
+    def __init__(self, reason: str, condition: float = 1.0, *, dependent: bool = False) -> None:
         super().__init__(reason)
         self.condition = condition
+        self.dependent = dependent

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import closedform as cf
+from closedform.engine.rates import DEFAULT
 from data import gaussian
 
 
@@ -17,6 +20,25 @@ def test_condition_numbers_beyond_it_are_seen_in_the_sample() -> None:
     assert [attempt.method for attempt in earlier][-1] == "gram32"
     assert all("in a sample of the rows" in attempt.reason for attempt in earlier)
     assert last.method == "gram64"
+
+
+@pytest.mark.parametrize(("dependent", "last"), [(True, "projected gram64"), (False, "sketched")])
+def test_columns_that_plainly_depend_in_the_sample_leave_the_rank_to_a_pivoted_factor(
+    dependent: bool, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Reads that cost nothing, with which the many passes of a sketch would come first.
+    rates = replace(DEFAULT, memory=1e15)
+    monkeypatch.setattr("closedform.fit.planning.known_rates", lambda device: rates)
+    if dependent:
+        X = gaussian(8000, 50) @ gaussian(50, 100, seed=1)
+    else:
+        X = gaussian(8000, 100) * torch.logspace(0, -7, 100, dtype=torch.float64) @ gaussian(100, 100, seed=1)
+    solution = cf.solve(X, gaussian(8000, 1, seed=2))
+    names = [method.name for method in solution.plan.ladder]
+    assert names.index("sketched") < names.index("projected gram64")
+    assert solution.attempts[-1].method == last
+    assert solution.certificate.accepted
+    assert solution.certificate.rank == (50 if dependent else 100)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.55])

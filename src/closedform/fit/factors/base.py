@@ -46,6 +46,7 @@ class Facts:
         bfloat16: Whether there are compiled products of bfloat16 numbers for this processor and this layout of rows.
         rates: How fast this machine is.
         condition: What earlier attempts say that the condition number is at least.
+        dependent: Whether these say that columns plainly depend.
         compiled: Whether the compiled passes over the rows are part of this installation.
         summed: Whether the pass that scanned the rows has made the Gram matrix of their columns.
         threads: How many threads a pass over the rows takes.
@@ -66,6 +67,7 @@ class Facts:
     bfloat16: bool
     rates: Rates
     condition: float = 1.0
+    dependent: bool = False
     compiled: bool = True
     summed: bool = False
     threads: int = 1

@@ -32,6 +32,10 @@ _SAMPLED = 8
 _SUSPECT = 4
 #: How many times more rows than the sample make it few: adding it up once more costs less than leaving it out.
 _FEW = 16
+#: Pivots, relative to their columns, that differ by less than this factor are of a size.
+_ABRUPT = 30.0
+#: Part of them that may be smaller where they do not fall gradually to one that is rounding.
+_ABRUPT_SHARE = 0.02
 #: Operations of a Gram matrix that is had as soon as a sample.
 _WORTH = 1e7
 #: Condition numbers beyond which a Gram matrix in that precision need not have a Cholesky factor, nor one that is near.
@@ -112,8 +116,26 @@ class GramMethod(Method, ABC):
                 f"Cholesky met a pivot that is not positive at {place} {info - 1}{where}: the condition number is "
                 f"beyond what {holder} can hold",
                 condition=self._more(limit),
+                dependent=_is_abrupt(gram, info - 1),
             )
         return R
+
+
+def _is_abrupt(gram: Tensor, place: int) -> bool:
+    """Whether the pivots before one that is not positive are nearly all of a size, as where the rank is exact.
+
+    They are taken relative to their columns; a few may be rounding already.
+
+    Args:
+        gram: The Gram matrix, upper triangle.
+        place: Where that pivot stands.
+    """
+    before = gram[:place, :place].contiguous()
+    R, info = cholesky_of(before)
+    if place == 0 or info != 0:
+        return False
+    left = R.diagonal() / before.diagonal().sqrt()
+    return int((left * _ABRUPT < left.max()).sum()) <= _ABRUPT_SHARE * place
 
 
 class _Gram(GramMethod, ABC):

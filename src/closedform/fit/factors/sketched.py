@@ -140,7 +140,7 @@ def _precisions(facts: Facts) -> list[tuple[torch.dtype, float]]:
     """
     single = [(torch.float32, _SINGLE_LIMIT)] if facts.n_columns >= _SINGLE else []
     both = [*single, (torch.float64, Gram64.condition_limit)]
-    return [(dtype, limit) for dtype, limit in both if facts.condition < limit]
+    return [] if facts.dependent else [(dtype, limit) for dtype, limit in both if facts.condition < limit]
 
 
 def _gram_root(A: Tensor, dtype: torch.dtype, limit: float) -> TriangularRoot | None:
@@ -254,9 +254,15 @@ def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
         found = cost(flops, rate, facts, passes=passes)
     else:
         found = cost(2.0 * flops, facts.rates.qr64, facts, passes=passes)
+
     # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows from memory.
     sums = (NONZEROS / 2 - 1) * facts.row_bytes * facts.n_rows / facts.rates.memory
     found = replace(found, seconds=found.seconds + sums)
+    if facts.dependent:
+        # Then its singular values tell the rank.
+        svd = 4.0 * facts.n_columns**3
+        found = replace(found, flops=found.flops + svd, seconds=found.seconds + svd / facts.rates.svd64)
+
     if not whiten:
         return found
     # The product with a triangle and half of that with itself.
