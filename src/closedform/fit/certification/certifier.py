@@ -73,7 +73,7 @@ def certify(
         multipliers: Of the rows that the weights are a combination of, as refinement kept them, or None.
         sums: What :func:`measure` returned for these weights, where they were measured already; or None.
         stepped: Whether the loss, the norm of the gradient and the joint backward error are those of the weights after
-            one more step by the factor.
+            one more step by the factor. The backward error is then bounded without singular values.
     """
     with np.errstate(all="ignore"):
         return _certify(problem, weights, claims, nearest, multipliers, sums, stepped)
@@ -99,7 +99,8 @@ def _certify(
     of_probes, of_gradient, of_ones = _images(problem, root, products, gradient)
     factor_error, least = _compare(problem, root, probes, of_probes)
 
-    evidence = _evidence(problem, claims, Z, (gradient, of_gradient), (factor_error, least))
+    good_enough = math.inf if stepped else TOLERANCE / 4
+    evidence = _evidence(problem, claims, Z, (gradient, of_gradient), (factor_error, least), good_enough)
     error = backward_error(evidence, residual)
     after, squares = _after_step(evidence, squares) if stepped else (evidence, squares)
     joint = error if problem.n_targets == 1 else _joint(after, problem, sums.grams)
@@ -111,8 +112,7 @@ def _certify(
     rounded, dtype = rounding_error(problem, claims, Z, residual, seen, probes)
 
     unscaled = np.sqrt(squares) / problem.target_units
-    residual_norm = norm_of(unscaled)
-    count = problem.scanned.weight_sum * problem.n_targets
+    residual_norm, count = norm_of(unscaled), problem.scanned.weight_sum * problem.n_targets
     loss = residual_norm / count * residual_norm
     return Certificate(
         accepted=error <= TOLERANCE and chosen,
@@ -316,6 +316,7 @@ def _evidence(
     Z: Tensor,
     gradients: tuple[Tensor, Tensor | None],
     compared: tuple[float, float],
+    good_enough: float,
 ) -> Evidence:
     (gradient, image), root = gradients, claims.root
     return Evidence(
@@ -328,7 +329,7 @@ def _evidence(
         factor_error=compared[0],
         least=compared[1],
         parts=_dual_parts(problem, gradient, claims),
-        good_enough=TOLERANCE / 4,
+        good_enough=good_enough,
         image=image,
     )
 
