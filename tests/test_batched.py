@@ -63,7 +63,7 @@ def test_range_of_float64() -> None:
     sol = cf.solve_batched(X, Y)
     assert sol.certified
     scales = np.array([1.0, 1e200, 1e-200])
-    expected = np.stack([np.linalg.lstsq(x / s, y)[0] / s for x, y, s in zip(X, Y, scales, strict=True)])
+    expected = np.stack([np.linalg.lstsq(x / s, y, rcond=None)[0] / s for x, y, s in zip(X, Y, scales, strict=True)])
     assert_allclose(sol.weight.numpy()[:, 0], expected, rtol=1e-12)
 
 

@@ -408,7 +408,9 @@ def test_a_full_disk_behind_stdout_is_one_line(args: list[str], table: Path) -> 
         args = [args[0], str(table), *args[1:], str(table.parent / "w.safetensors")]
     done = fresh.run("from closedform.cli import main; main()", *args, stdout="/dev/full")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "error: writing to the standard output failed (No space left on device)."
+    # Torch before 2.7 warns of a folder of its own at the end.
+    said = [line for line in done.stderr.splitlines() if "ResourceWarning" not in line]
+    assert said[-1] == "error: writing to the standard output failed (No space left on device)."
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 

@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 import sklearn
 import torch
 from sklearn import kernel_ridge, linear_model
@@ -201,6 +202,7 @@ def test_weights_are_routed() -> None:
     np.testing.assert_allclose(routed[-1].coef_, direct.coef_)
 
 
+@pytest.mark.skipif(scipy.__version__ < "1.14", reason="scikit-learn dispatches with SciPy 1.14 and later")
 @pytest.mark.parametrize("estimator", REGRESSORS)
 def test_tensors_pass_under_scikit_learns_own_dispatch(estimator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")

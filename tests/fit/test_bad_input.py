@@ -339,7 +339,7 @@ def test_weights_near_the_end_of_the_range_have_a_joint_backward_error() -> None
     X = rng.standard_normal((2, 7)) * np.array([[1e-3], [1e157]])
     sol = cf.solve(X, rng.standard_normal((2, 3)), sample_weight=[3.0, 5e7])
     assert sol.outcome is cf.Outcome.CERTIFIED_NOT_UNIQUE
-    assert 0 <= sol.certificate.joint_backward_error <= 1
+    assert 0 <= sol.certificate.joint_backward_error <= 1 + 1e-15
 
 
 @pytest.mark.parametrize("shape", [(200, 5), (200, 120), (30, 30), (8, 40)], ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from closedform.words.errors import InputError
 from data import gaussian
 
 X, Y = gaussian(120, 8), gaussian(120, 2, seed=1)
+
+#: Older ones see by themselves that there are no other processes.
+ALONE: dict[str, Any] = {"no_dist": True} if "no_dist" in inspect.signature(dcp.save).parameters else {}
 
 
 def trained(rows: int) -> tuple[nn.Linear, RecursiveLeastSquares]:
@@ -84,6 +88,8 @@ def test_a_refused_state_changes_nothing() -> None:
     assert cf.gap(other.layer, X, Y).weight_distance < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is unavailable")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("flat", [False, True])
@@ -92,13 +98,13 @@ def test_state_by_torch_distributed_checkpoint(rows: int, flat: bool, tmp_path: 
     options = StateDictOptions(flatten_optimizer_state_dict=flat)
     layer, opt = trained(rows)
     weights, state = get_state_dict(layer, opt, options=options)
-    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=tmp_path, no_dist=True)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=tmp_path, **ALONE)
 
     other = make_layer(8, 2)
     resumed = RecursiveLeastSquares(other)
     into_weights, into_state = get_state_dict(other, resumed, options=options)
     into = {"model": into_weights, "optimizer": into_state}
-    dcp.load(into, checkpoint_id=tmp_path, no_dist=True)
+    dcp.load(into, checkpoint_id=tmp_path, **ALONE)
     set_state_dict(other, resumed, model_state_dict=into["model"], optim_state_dict=into["optimizer"], options=options)
     assert resumed.param_groups[0]["lr"] == 1.0
     train(other, resumed, X[rows:], Y[rows:], 2)

@@ -444,7 +444,8 @@ assert 0 < counters["frames"]["total"] <= 10, counters["frames"]
 try:
     torch.compile(lambda x: cf.solve(x, Y).weight, fullgraph=True, backend="eager")(X)
 except Exception as error:
-    assert "closedform.solve decides by the numbers" in str(error)
+    reasons = hasattr(torch._C._dynamo.eval_frame, "set_code_exec_strategy")  # torch before 2.7 passes none on
+    assert ("closedform.solve decides by the numbers" if reasons else "wrapped function <function solve") in str(error)
 else:
     raise AssertionError("a full graph was made")
 """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -24,7 +25,7 @@ def untraced(function: _Function) -> _Function:
         function: A plain Python function.
 
     Returns:
-        The same function.
+        The same function; with torch before 2.7, which cannot be told of one, a wrapper that compiles nothing within.
 
     Example:
         >>> @untraced
@@ -35,10 +36,12 @@ def untraced(function: _Function) -> _Function:
     """
     code = getattr(function, "__code__", None)
     dynamo = torch._C._dynamo.eval_frame
-    # Neither name is documented. Without them compiled callers are slow or fail; nothing else changes.
+    # None of these names is documented. Without them compiled callers are slow or fail; nothing else changes.
     if code is not None and hasattr(dynamo, "set_code_exec_strategy") and hasattr(dynamo, "_FrameExecStrategy"):
         skip = dynamo._FrameAction.SKIP
         dynamo.set_code_exec_strategy(code, dynamo._FrameExecStrategy(skip, skip))
+    elif hasattr(dynamo, "skip_code"):
+        function = _without_compiler(function)
     marks: Any = function
     marks._torchdynamo_disable = True
     marks._torchdynamo_disable_msg = (
@@ -46,6 +49,21 @@ def untraced(function: _Function) -> _Function:
         "call it outside of what is compiled or exported, and pass its weights in"
     )
     return function
+
+
+def _without_compiler(function: _Function) -> _Function:
+    """Wrap a function so that nothing is compiled while it runs, as torch before 2.7 does it."""
+    dynamo: Any = torch._C._dynamo.eval_frame
+
+    def wrapper(*args: Any, **keywords: Any) -> Any:
+        before = dynamo.set_eval_frame(None)
+        try:
+            return function(*args, **keywords)
+        finally:
+            dynamo.set_eval_frame(before)
+
+    dynamo.skip_code(wrapper.__code__)
+    return cast("_Function", functools.wraps(function)(wrapper))
 
 
 def active_tracer() -> str | None:
