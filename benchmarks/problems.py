@@ -212,7 +212,7 @@ def _sweep(along: str, rows: int, columns: int, sizes: tuple[int, ...]) -> Sweep
 _F32 = torch.float32
 FULL = (
     Problem(50, 5, 1),
-    Problem(100_000, 200, 1, bars=(8, 3.5)),
+    Problem(100_000, 200, 1, bars=(30, 8)),
     Problem(100_000, 200, 1, 1e6, bars=(8 * 2 / 3, 3.5 * 2 / 3)),
     Problem(100_000, 200, 1, dtype=_F32),
     Problem(100_000, 200, 1, 1e6, dtype=_F32),
@@ -221,17 +221,17 @@ FULL = (
     Problem(100_000, 1000, 1, dtype=_F32),
     Problem(20_000, 2000, 1, bars=(7, 3.5)),
     Problem(20_000, 2000, 1, 1e6, bars=(7 * 2 / 3, 3.5 * 2 / 3)),
-    Problem(4000, 4000, 1, kind="square", bars=(12, 1.5)),
-    Problem(600, 600, 1, 1e9, kind="kernel", bars=(10, 2.5)),
-    Problem(50_000, 1000, 100, bars=(6, 3)),
-    Problem(50_000, 1000, 100, 1e6, bars=(4, 2)),
-    Problem(1_000_000, 50, 10, bars=(8, 4)),
+    Problem(4000, 4000, 1, kind="square", bars=(14, 2.5)),
+    Problem(600, 600, 1, 1e9, kind="kernel", bars=(10, 1.5)),
+    Problem(50_000, 1000, 100, bars=(8, 4)),
+    Problem(50_000, 1000, 100, 1e6, bars=(6, 3)),
+    Problem(1_000_000, 50, 10, bars=(25, 7)),
     Problem(1_000_000, 50, 10, 1e6, bars=(8 * 2 / 3, 4 * 2 / 3)),
     Problem(1_000_000, 50, 10, dtype=_F32),
     Problem(2000, 20_000, 1, kind="wide", bars=(5, 2)),
-    Problem(20_000, 1000, 1, kind="deficient", bars=(4, 1.5)),
-    Problem(100_000, 4000, 1, bars=(20, 8)),
-    Problem(100_000, 4000, 1, 1e6, bars=(20 * 2 / 3, 8 * 2 / 3)),
+    Problem(20_000, 1000, 1, kind="deficient", bars=(4, 2)),
+    Problem(100_000, 4000, 1, bars=(20, 11)),
+    Problem(100_000, 4000, 1, 1e6, bars=(13, 6)),
 )
 
 QUICK = (
@@ -240,7 +240,7 @@ QUICK = (
     Problem(20_000, 200, 1, 1e6),
     Problem(20_000, 200, 1, dtype=_F32),
     Problem(1000, 1000, 1, kind="square"),
-    Problem(600, 600, 1, 1e9, kind="kernel", bars=(10, 2.5)),
+    Problem(600, 600, 1, 1e9, kind="kernel", bars=(10, 1.5)),
     Problem(10_000, 300, 100),
     Problem(100_000, 50, 10),
     Problem(500, 4000, 1, kind="wide"),

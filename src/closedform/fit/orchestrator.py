@@ -315,10 +315,8 @@ def _climb(problem: Problem, request: Request) -> Solution:
                 best = fitted
             if certificate.accepted:
                 break
-        facts = replace(facts, condition=max(facts.condition, learnt))
-        if dependent and not facts.dependent:
-            facts = replace(facts, dependent=True)
-            ladder.sort(key=lambda method: method.cost(facts).seconds)
+        facts = replace(facts, condition=max(facts.condition, learnt), dependent=facts.dependent or dependent)
+        ladder.sort(key=lambda method: method.cost(facts).seconds)
     if best is None:
         reasons = "; ".join(f"{attempt.method}: {attempt.reason}" for attempt in attempts)
         raise InputError(f"no method could factor this problem ({reasons}).")

@@ -49,6 +49,11 @@ _SINGLE_LIMIT = 100.0
 _FEW = 1.25
 #: Ratio of their pivots beyond which it will not: 2.5 for orthogonal columns, 9 at a condition number of 100.
 _NEARLY = 9.0
+#: Bytes of a sketch that stays in the cache of ordinary processors while rows are added to it.
+_CACHE = 2.0**24
+#: Reads of the rows, from memory, that adding them once to a sketch in cache takes, and to one that is not; measured.
+_SUM_IN_CACHE = 0.5
+_SUM = 3.0
 #: Seed of the embedding; any serves.
 _SEED = 7
 #: Passes over the rows once they are whitened, that one included.
@@ -255,9 +260,11 @@ def _cost(facts: Facts, ratio: int, whiten: bool) -> Cost:
     else:
         found = cost(2.0 * flops, facts.rates.qr64, facts, passes=passes)
 
-    # Each nonzero of the embedding is a sum in cache, about as long as half a read of the rows from memory.
-    sums = (NONZEROS / 2 - 1) * facts.row_bytes * facts.n_rows / facts.rates.memory
-    found = replace(found, seconds=found.seconds + sums)
+    # Each nonzero of the embedding adds a row to one of the sketch; each step solves with the triangle twice.
+    sketch = 8.0 * ratio * facts.n_columns**2
+    sums = NONZEROS * (_SUM_IN_CACHE if sketch <= _CACHE else _SUM) * facts.row_bytes * facts.n_rows
+    solves = 8.0 * passes * facts.n_columns**2
+    found = replace(found, seconds=found.seconds + (sums + solves) / facts.rates.memory)
     if facts.dependent:
         # Then its singular values tell the rank.
         svd = 4.0 * facts.n_columns**3
