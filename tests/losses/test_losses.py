@@ -119,6 +119,21 @@ def test_the_lower_bound_holds_within_the_radius(case: str) -> None:
 
 
 @EVERY_CASE
+def test_slopes_change_by_no_more_than_their_bound(case: str) -> None:
+    _, _, criterion, T = opened(case)
+    for seed in range(20):
+        Z = (1 + seed) * gaussian(ROWS, K, seed=seed)
+        changes = 1e-6 * gaussian(ROWS, K, seed=100 + seed).abs()
+        signs = torch.randint(0, 2, Z.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        found = (criterion.slopes(Z + signs * changes, T) - criterion.slopes(Z, T)).abs()
+        bound = criterion.slope_changes(criterion.curvatures(Z, T), changes)
+        # To first order; two exact kinks, where the curvature is that of one side, may lie between.
+        bent = criterion.curvatures(Z + signs * changes, T)
+        bound = torch.maximum(bound, criterion.slope_changes(bent, changes))
+        assert bool((found <= bound * (1 + 1e-4) + 1e-14).all())
+
+
+@EVERY_CASE
 def test_the_recession_is_the_slope_far_out(case: str) -> None:
     _, _, criterion, T = opened(case)
     S, far = gaussian(ROWS, K, seed=5), 400.0

@@ -87,6 +87,16 @@ class Criterion(ABC):
     def diagonal(self, C: Tensor) -> Tensor:
         """Return the diagonal of the second derivative, ``(rows, outputs)``."""
 
+    def slope_changes(self, C: Tensor, changes: Tensor) -> Tensor:
+        """Bound how far slopes change, to first order, where each output changes by at most so much.
+
+        Args:
+            C: What :meth:`curvatures` returned.
+            changes: The changes of the outputs, ``(rows, outputs)``.
+        """
+        most = self.diagonal(C).amax(1, keepdim=True) * changes
+        return most.sum(1, keepdim=True).expand_as(most) if self.coupled else most
+
     @abstractmethod
     def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
         """Return a lower bound on the curvature while no outputs move by more than :attr:`radius`.

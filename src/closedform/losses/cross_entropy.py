@@ -167,6 +167,13 @@ class CrossEntropy(Criterion):
         return C * (mass - C).scatter_(1, own, others) / mass
 
     @override
+    def slope_changes(self, C: Tensor, changes: Tensor) -> Tensor:
+        # p_j changes by p_j (dz_j - sum of p_k dz_k), at most 2 p_j (1 - p_j) times the largest dz.
+        most = 2 * self.diagonal(C) * changes.amax(1, keepdim=True)
+        # Slopes against shares, other than those against labels, are differences of nearly equal numbers.
+        return most if self.labels and not self.smoothing else most + C
+
+    @override
     def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
         shrunk = torch.exp(torch.tensor(-self.radius, dtype=Z.dtype, device=Z.device))
         return self.curvatures(Z, T).amin(1, keepdim=True) * shrunk

@@ -154,14 +154,14 @@ class _ProofSums(PeakedSumFold):
         criterion, T, columns = self._criterion, block.Y, self._columns
         Z = outputs_of(block.X, *self._at)
         values, slopes, curvatures = criterion.evaluate(Z, T)
-        bent = criterion.diagonal(curvatures)
         lengths = block.X.square() @ columns.feature_scale.square()
         if columns.bias:
             lengths += columns.scale[0].square()
 
-        sizes = slopes.abs() * _FEW + bent.amax(1, keepdim=True) * (lengths.sqrt().unsqueeze(1) * self._length)
+        sizes = slopes.abs() * _FEW
         if criterion.coupled:
-            sizes = sizes.sum(1, keepdim=True).expand_as(sizes)
+            sizes = sizes.sum(1, keepdim=True)
+        sizes = sizes + criterion.slope_changes(curvatures, lengths.sqrt().unsqueeze(1) * self._length)
         weight = torch.ones_like(values) if block.weight is None else block.weight
         self.numbers += torch.stack([(values * weight).sum(), (values.abs() * weight).sum()])
         self.errors += (sizes.square() * weight.unsqueeze(1)).sum(0)
