@@ -15,15 +15,12 @@ RECORD = DATA / "bench.json"
 _MISSING = (
     "This copy of the documentation holds no record; `make bench` makes one, `cp out/bench.json docs/_data/` keeps it."
 )
-#: What was written down before there were records; shown while there is none, and to be deleted with the first one.
-_EARLIER = DATA / "earlier-run.md"
 
 
 def tables(file: Path = RECORD) -> str:
     """Return what the record says, as Markdown; one sentence where there is no record."""
     if not file.exists():
-        earlier = _EARLIER.read_text(encoding="utf-8") if _EARLIER.exists() else ""
-        return f"{_MISSING}\n\n{earlier}"
+        return _MISSING
     record = json.loads(file.read_text(encoding="utf-8"))
     met = sum(bar["met"] is True for bar in record["bars"])
     parts = [
@@ -61,7 +58,9 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         for each in result["results"]
         if each["peer"] != "closedform" and "seconds" in each and each["verdict"] == "ok"
     ]
-    name = f"{result['problem']}, {result['dtype']}"
+    # The names of problems in float32 say so.
+    name, dtype = result["problem"], result["dtype"]
+    name = name if name.endswith(dtype) else f"{name}, {dtype}"
     if ours is None:
         return (name, *["-"] * 5)
     floors = f"{ours['seconds'] / result['floor']['seconds']:.2g}"
