@@ -95,6 +95,13 @@ class MultiMargin(Criterion):
         return C.abs()
 
     @override
+    def slope_changes(self, C: Tensor, changes: Tensor) -> Tensor:
+        # Each d changes by two outputs' changes, and as far as its pair bends; the label's slope by those of all.
+        own, bent = C.argmin(1, keepdim=True), C.abs()
+        each = bent.scatter(1, own, 0.0).amax(1, keepdim=True).expand_as(C)
+        return 2 * changes.amax(1, keepdim=True) * each.scatter(1, own, bent.gather(1, own))
+
+    @override
     def least_curvature(self, Z: Tensor, T: Tensor) -> Tensor:
         d, factor, own = self._parts(Z, T)
         bent = (d > self.radius).scatter(1, own, torch.ones_like(own, dtype=torch.bool)).all(1, keepdim=True)

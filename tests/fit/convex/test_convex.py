@@ -540,12 +540,19 @@ def test_squared_margins_of_several_classes(l2: float) -> None:
         cf.solve(X, y.double(), criterion=criterion)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_many_classes_are_proven_as_well_as_few(smoothing: float) -> None:
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1),
+        nn.MultiMarginLoss(p=2, reduction="sum"),
+    ],
+)
+def test_many_classes_are_proven_as_well_as_few(criterion: nn.Module) -> None:
     """Bounds on the rounding of a slope that grew with the square of the classes proved 9e-9 of 100 classes."""
     X = 30 * gaussian(1500, 40) * torch.logspace(0, -2, 40, dtype=torch.float64)
     y = torch.unique((X @ gaussian(40, 80, seed=1) / 5).argmax(1), return_inverse=True)[1]
-    sol = cf.solve(X, y, criterion=nn.CrossEntropyLoss(reduction="sum", label_smoothing=smoothing), l2=1.0)
+    sol = cf.solve(X, y, criterion=criterion, l2=1.0)
     assert isinstance(sol, cf.ConvexSolution)
     assert sol.certificate.accepted
     assert sol.certificate.relative_gap < 1e-12
