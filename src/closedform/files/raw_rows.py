@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -18,8 +19,15 @@ _KEPT_BYTES = 128 * 2**20
 _LEAST_KEPT_BYTES = 2**18
 #: Buffers kept: one is worked on, one waits, one is being filled.
 _KEPT = 3
-#: What ``sys.getrefcount`` says of a buffer that a local variable alone holds, beside its own argument.
-_HELD_HERE = 2
+
+
+def _holders(buffers: list[np.ndarray[Any, Any]], number: int) -> int:
+    """Return how many hold a buffer of a list, as this interpreter counts: not all count the argument of the call."""
+    return sys.getrefcount(buffers[number])
+
+
+#: What that is of one that the list alone holds.
+_LIST_ALONE = _holders([np.empty(0, np.uint8)], 0)
 
 
 @final
@@ -39,6 +47,7 @@ class RawRows:
     def __init__(self, path: Path, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self.path, self.offset, self.dtype, self.shape = path, offset, dtype, shape
         self._buffers: list[np.ndarray[Any, Any]] = []
+        self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Read rows ``start`` to ``stop``.
@@ -61,17 +70,13 @@ class RawRows:
         if not _LEAST_KEPT_BYTES <= size <= _KEPT_BYTES:
             return np.empty(size, np.uint8)
 
-        # Taken off the list, none is found by another thread meanwhile.
-        for _ in range(len(self._buffers)):
-            buffer = self._buffers.pop(0)
-            if buffer.size >= size and sys.getrefcount(buffer) <= _HELD_HERE:
-                self._buffers.append(buffer)
-                return buffer[:size]
-            self._buffers.append(buffer)
-            del buffer
-        buffer = np.empty(size, np.uint8)
-        self._buffers = [*self._buffers, buffer][-_KEPT:]
-        return buffer[:size]
+        with self._lock:
+            for number in range(len(self._buffers)):
+                if self._buffers[number].size >= size and _holders(self._buffers, number) == _LIST_ALONE:
+                    return self._buffers[number][:size]
+            buffer = np.empty(size, np.uint8)
+            self._buffers = [*self._buffers, buffer][-_KEPT:]
+            return buffer[:size]
 
 
 def _fill(file: IO[bytes], room: memoryview) -> None:
