@@ -238,7 +238,7 @@ def test_npy_copies_only_the_range(tmp_path: Path) -> None:
 def test_parquet_decodes_each_batch_once_and_never_more_than_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from closedform.files import columns as tables
+    from closedform.files import parquet_files as tables
 
     x = RNG.standard_normal((6000, 4)).astype(np.float32)
     pa.parquet.write_table(pa.table(columns(x)), tmp_path / "x.parquet", row_group_size=2500)
@@ -597,7 +597,7 @@ def test_columns_that_cannot_be_used(tmp_path: Path, suffix: str) -> None:
 
 
 def test_missing_value_far_into_a_parquet_file_names_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from closedform.files import columns as tables
+    from closedform.files import parquet_files as tables
 
     monkeypatch.setattr(tables, "_BATCH_BYTES", 10 * 8)
     values = [float(i) for i in range(100)]

@@ -1,4 +1,4 @@
-"""Tables with named columns that pyarrow reads: what they share, Parquet by batches, Arrow (Feather) by record batches.
+"""Tables with named columns that pyarrow reads: what Parquet, Arrow and CSV share.
 
 A key is one or more columns: ``a,b``. A column may be wide: a list of numbers of one length in every row, as
 embeddings are stored.
@@ -6,25 +6,19 @@ embeddings are stored.
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from typing_extensions import override
 
 from closedform.files.formats import (
     LABEL,
     Entry,
-    FileFormat,
     FileSource,
     import_extra,
     native_dtype,
-    reading,
     table_name,
 )
 from closedform.files.selection import split_columns
@@ -34,18 +28,7 @@ from closedform.rows.tensors import array_to_tensor
 from closedform.words.errors import DataTypeError, InputError, SourceError
 from closedform.words.text import printable
 
-__all__ = [
-    "ArrowFormat",
-    "ArrowSource",
-    "ColumnSource",
-    "ParquetFormat",
-    "ParquetSource",
-    "arrow_errors",
-    "entries_of",
-    "words_of",
-]
-
-_BATCH_BYTES = 1 << 24
+__all__ = ["ColumnSource", "arrow_errors", "entries_of", "is_list", "list_widths", "words_of"]
 
 
 def arrow_errors() -> tuple[type[Exception], ...]:
@@ -63,12 +46,13 @@ def _value_type(kind: Any) -> Any:
     types = _types()
     if hasattr(kind, "storage_type"):
         kind = kind.storage_type
-    if types.is_dictionary(kind) or _is_list(kind):
+    if types.is_dictionary(kind) or is_list(kind):
         return _value_type(kind.value_type)
     return kind
 
 
-def _is_list(kind: Any) -> bool:
+def is_list(kind: Any) -> bool:
+    """Whether a type of Arrow is a list of values, of one length or of several."""
     types = _types()
     if hasattr(kind, "storage_type"):
         kind = kind.storage_type
@@ -77,7 +61,7 @@ def _is_list(kind: Any) -> bool:
 
 def _is_number(kind: Any) -> bool:
     types, value = _types(), _value_type(kind)
-    if _is_list(kind) and _is_list(kind.value_type if not hasattr(kind, "storage_type") else value):
+    if is_list(kind) and is_list(kind.value_type if not hasattr(kind, "storage_type") else value):
         return False
     known = types.is_integer(value) or types.is_floating(value) or types.is_boolean(value) or types.is_decimal(value)
     return bool(known)
@@ -130,7 +114,7 @@ def list_widths(schema: Any, first_rows: Any) -> dict[str, int]:
     """Return the length of the lists in each column of lists, from the first row of a table."""
     widths = {}
     for field in schema:
-        if not _is_list(field.type):
+        if not is_list(field.type):
             continue
         kind = getattr(field.type, "storage_type", field.type)
         size = getattr(kind, "list_size", None)
@@ -213,7 +197,7 @@ class ColumnSource(FileSource, ABC):
         if rows is not None or (labels and labels.issubset(names)):
             self.row_labels = RowLabels(str(path), lambda: self._labels(sorted(labels)) if rows is None else (rows,))
         self.columns = tuple(
-            printable(name) if width == 1 and not _is_list(kinds[name]) else f"{printable(name)}[{i}]"
+            printable(name) if width == 1 and not is_list(kinds[name]) else f"{printable(name)}[{i}]"
             for name, width in self._widths.items()
             for i in range(width)
         )
@@ -267,7 +251,7 @@ class ColumnSource(FileSource, ABC):
             column = column.storage
 
         rows = len(column)
-        if _is_list(column.type):
+        if is_list(column.type):
             compute = import_extra("pyarrow.compute", "pyarrow", "reading tables")
             lengths = compute.list_value_length(column).to_numpy(zero_copy_only=False)
             odd = np.flatnonzero(lengths != width)
@@ -287,215 +271,3 @@ class ColumnSource(FileSource, ABC):
             column = nearest_floats(column)
 
         return column.to_numpy(zero_copy_only=False).reshape(rows, width)
-
-
-@final
-class ParquetFormat(FileFormat):
-    """Parquet; structs and maps are no numbers."""
-
-    title = "Parquet"
-    suffixes = (".parquet", ".pq")
-    columns = True
-
-    @override
-    def entries(self, path: Path) -> dict[str, Entry]:
-        with reading(path, self.title, *arrow_errors()), _parquet_file(path) as file:
-            schema = file.schema_arrow
-            return entries_of(schema, file.metadata.num_rows, list_widths(schema, _first_rows(file)))
-
-    @override
-    def open(self, path: Path, key: str, budget: int) -> FileSource:
-        return ParquetSource(path, key)
-
-    @override
-    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
-        with reading(path, self.title, *arrow_errors()), _parquet_file(path) as file:
-            names = file.schema_arrow.names
-            return words_of(file.read([key], use_threads=False)) if names.count(key) == 1 else None
-
-
-def _parquet_file(path: Path) -> Any:
-    parquet = import_extra("pyarrow.parquet", "pyarrow", "reading Parquet files")
-    return parquet.ParquetFile(path, memory_map=True)
-
-
-def _first_rows(file: Any) -> Any:
-    """Return the first row of the columns of lists, or None where there are none."""
-    lists = [field.name for field in file.schema_arrow if _is_list(field.type)]
-    return next(file.iter_batches(1, columns=lists, use_threads=False), None) if lists else None
-
-
-@final
-class ParquetSource(ColumnSource):
-    """Columns of a Parquet file, decoded batch by batch within its row groups.
-
-    Parquet has no random access inside a row group. A walk in order decodes each batch once; a read that does
-    not go on where the last one ended starts again at the row group that holds its first row.
-    """
-
-    def __init__(self, path: Path, key: str) -> None:
-        self._path = path
-        with reading(path, ParquetFormat.title, *arrow_errors()), _parquet_file(path) as file:
-            schema = file.schema_arrow
-            self.set_columns(path, key, schema, file.metadata.num_rows, list_widths(schema, _first_rows(file)))
-            groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        self._group_starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
-        self._batch_rows = max(1, _BATCH_BYTES // (self.shape[1] * self.dtype.itemsize))
-        self._batches: Iterator[Tensor] | None = None
-        self._ahead = torch.empty(0, device="cpu")
-        self._position = 0
-
-    @override
-    def read(self, start: int, stop: int) -> Tensor:
-        stop = min(stop, self.shape[0])
-        with reading(self._path, ParquetFormat.title, *arrow_errors()):
-            if self._batches is None or start != self._position:
-                self.close()
-                self._batches = self._decode(start)
-            try:
-                parts = self._take(self._batches, stop - start)
-            except BaseException:
-                # A walk that broke off cannot be gone on with.
-                self.close()
-                raise
-        self._position = stop
-        return torch.cat(parts) if parts else torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu")
-
-    @override
-    def read_table(self, names: list[str]) -> Any:
-        with reading(self._path, ParquetFormat.title, *arrow_errors()), _parquet_file(self._path) as file:
-            return file.read(names, use_threads=False)
-
-    def _take(self, batches: Iterator[Tensor], rows: int) -> list[Tensor]:
-        parts = []
-        while rows > 0:
-            if not len(self._ahead):
-                self._ahead = next(batches)
-            parts.append(self._ahead[:rows])
-            self._ahead = self._ahead[rows:]
-            rows -= len(parts[-1])
-        return parts
-
-    @override
-    def close(self) -> None:
-        if self._batches is not None:
-            self._batches = None
-            self._ahead = torch.empty(0, device="cpu")
-            self._close()
-
-    def _decode(self, start: int) -> Iterator[Tensor]:
-        """Open the file and return its batches from row ``start`` on."""
-        file = _parquet_file(self._path)
-        self._close = weakref.finalize(self, file.close)
-        group = int(np.searchsorted(self._group_starts, start, side="right")) - 1
-        batches = file.iter_batches(
-            self._batch_rows,
-            row_groups=range(group, len(self._group_starts) - 1),
-            columns=self._columns,
-            use_threads=False,
-        )
-        return self._from_row(batches, int(self._group_starts[group]), start)
-
-    def _from_row(self, batches: Iterator[Any], row: int, start: int) -> Iterator[Tensor]:
-        for batch in batches:
-            first, row = row, row + batch.num_rows
-            if row > start:
-                skipped = max(start - first, 0)
-                yield self.stack(batch.slice(skipped), first + skipped)
-
-
-@final
-class ArrowFormat(FileFormat):
-    """Arrow's own files (Feather of version 2) and streams in files, mapped and read by record batches."""
-
-    title = "Arrow"
-    suffixes = (".arrow", ".feather", ".ipc")
-    columns = True
-
-    @override
-    def entries(self, path: Path) -> dict[str, Entry]:
-        with reading(path, self.title, *arrow_errors()), _arrow_file(path) as file:
-            first = file.get_batch(0) if file.num_record_batches else None
-            return entries_of(file.schema, sum(_batch_rows(file)), list_widths(file.schema, first))
-
-    @override
-    def open(self, path: Path, key: str, budget: int) -> FileSource:
-        return ArrowSource(path, key)
-
-    @override
-    def words(self, path: Path, key: str) -> np.ndarray[Any, Any] | None:
-        with reading(path, self.title, *arrow_errors()), _arrow_file(path) as file:
-            return words_of(file.read_all().select([key])) if file.schema.names.count(key) == 1 else None
-
-
-def _arrow_file(path: Path) -> Any:
-    arrow = import_extra("pyarrow", "pyarrow", "reading Arrow files")
-    library = import_extra("pyarrow.ipc", "pyarrow", "reading Arrow files")
-    with path.open("rb") as file:
-        if file.read(len(_ARROW_MARK)) == _ARROW_MARK:
-            return library.open_file(arrow.memory_map(str(path)))
-    return _ArrowStream(arrow, library.open_stream(arrow.memory_map(str(path))))
-
-
-#: The first bytes of an Arrow file that is not just a stream.
-_ARROW_MARK = b"ARROW1"
-
-
-@final
-class _ArrowStream:
-    """A stream of record batches in a file, as data sets of Hugging Face are stored, with what a file of Arrow has.
-
-    The batches of a stream that is not compressed are views of the file.
-    """
-
-    def __init__(self, arrow: Any, reader: Any) -> None:
-        self._arrow, self.schema, self._batches = arrow, reader.schema, list(reader)
-        self.num_record_batches = len(self._batches)
-
-    def get_batch(self, number: int) -> Any:
-        return self._batches[number]
-
-    def read_all(self) -> Any:
-        return self._arrow.Table.from_batches(self._batches, self.schema)
-
-    def __enter__(self) -> _ArrowStream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._batches = []
-
-
-def _batch_rows(file: Any) -> list[int]:
-    return [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
-
-
-@final
-class ArrowSource(ColumnSource):
-    """Columns of an Arrow file; a read decodes the record batches that it touches."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self._path = path
-        with reading(path, ArrowFormat.title, *arrow_errors()), _arrow_file(path) as file:
-            first = file.get_batch(0) if file.num_record_batches else None
-            rows = _batch_rows(file)
-            self.set_columns(path, key, file.schema, sum(rows), list_widths(file.schema, first))
-        self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
-
-    @override
-    def read(self, start: int, stop: int) -> Tensor:
-        stop = min(stop, self.shape[0])
-        parts = [torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu")]
-        with reading(self._path, ArrowFormat.title, *arrow_errors()), _arrow_file(self._path) as file:
-            batch = int(np.searchsorted(self._starts, start, side="right")) - 1
-            while start < stop:
-                first, end = int(self._starts[batch]), min(int(self._starts[batch + 1]), stop)
-                if end > start:
-                    parts.append(self.stack(file.get_batch(batch).slice(start - first, end - start), start))
-                    start = end
-                batch += 1
-        return torch.cat(parts)
-
-    @override
-    def read_table(self, names: list[str]) -> Any:
-        with reading(self._path, ArrowFormat.title, *arrow_errors()), _arrow_file(self._path) as file:
-            return file.read_all().select(names)

@@ -12,12 +12,13 @@ from typing import Any, final
 import numpy as np
 from typing_extensions import override
 
-from closedform.files.columns import ArrowFormat, ParquetFormat
+from closedform.files.arrow_files import ArrowFormat
 from closedform.files.csv_files import CsvFormat, looks_like_table
 from closedform.files.formats import Entry, FileFormat, FileSource, UnknownKey, describe, short_key, sniff
 from closedform.files.hdf5 import Hdf5Format
 from closedform.files.matlab import MatlabFormat
 from closedform.files.numpy_files import NpyFormat, NpzFormat
+from closedform.files.parquet_files import ParquetFormat
 from closedform.files.selection import open_selected
 from closedform.files.shards import (
     ShardedSource,

@@ -23,6 +23,7 @@ from closedform.explain.findings import (
     reference,
     rounding,
     step,
+    steps_needed,
     unsettled,
 )
 from closedform.explain.findings.remedies import as_command
@@ -44,7 +45,7 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     adaptive.cannot_step,
     lbfgs.lbfgs_stopped,
     adaptive.adaptive_short,
-    step.more_steps_needed,
+    steps_needed.more_steps_needed,
     unsettled.adaptive_blow_up,
     unsettled.adaptive_unsettled,
     goals.penalised_bias,

@@ -13,7 +13,8 @@ from closedform.explain.course import Course
 from closedform.explain.extrapolation import has_settled
 from closedform.explain.finding import Finding, Severity
 from closedform.explain.findings.remedies import closed_form, optimizer_code
-from closedform.explain.findings.step import severity_of, shortfall
+from closedform.explain.findings.step import severity_of
+from closedform.explain.findings.steps_needed import shortfall
 from closedform.explain.pace import LENGTH_OF_LR, box_of, farthest, reach
 from closedform.explain.wording import count, short
 

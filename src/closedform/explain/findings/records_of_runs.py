@@ -5,7 +5,7 @@ from __future__ import annotations
 from closedform.explain.case import Case
 from closedform.explain.comparing import compare_with_record
 from closedform.explain.finding import Finding, Severity
-from closedform.explain.slips import explain_record
+from closedform.explain.slips.search import explain_record
 from closedform.explain.smoothing import kept_as
 from closedform.explain.wording import short
 

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.fit.convex.finish import ActiveRows, KinkedRows
+from closedform.fit.convex.kinked_rows import ActiveRows, KinkedRows
 from closedform.numerics.least_norm import least_norm_lstsq
 
 __all__ = ["interior_point"]

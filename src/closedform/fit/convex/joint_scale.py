@@ -13,8 +13,8 @@ from torch import Tensor
 from closedform.engine.threads import one_thread
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
-from closedform.fit.convex.finish import KinkedRows
 from closedform.fit.convex.kinked import minimise_kinked
+from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.layers import round_to

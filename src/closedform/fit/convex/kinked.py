@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from closedform.fit.convex.coordinates import Coordinates
-from closedform.fit.convex.finish import KinkedFit, KinkedRows, finished, interpolated
+from closedform.fit.convex.finish import finished, interpolated
 from closedform.fit.convex.interior import interior_point
+from closedform.fit.convex.kinked_rows import KinkedFit, KinkedRows
 
 __all__ = ["minimise_kinked", "minimise_rounded"]
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from closedform.engine.threads import one_thread
 from closedform.fit.convex.coordinates import Coordinates
-from closedform.fit.convex.finish import KinkedRows, rounded_gap
+from closedform.fit.convex.finish import rounded_gap
 from closedform.fit.convex.kinked import minimise_rounded
+from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses.huber import Huber, SmoothL1

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
-from closedform.fit.convex.finish import KinkedRows, interpolated
+from closedform.fit.convex.finish import interpolated
+from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.solution import ConvexSolution
 from closedform.fit.weights import Weights
