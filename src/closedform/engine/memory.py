@@ -12,14 +12,29 @@ from torch.nn import Parameter
 
 from closedform.words.errors import DataTypeError
 
-__all__ = ["Table", "address", "held", "resolved", "table"]
+__all__ = ["Table", "address", "held", "keep_freed_memory", "resolved", "table"]
 
 #: Types of tensors that are nothing but a view of memory; any other may answer for its numbers in its own way.
 _PLAIN = frozenset((Tensor, Parameter))
 #: How the compiled loops take rows: address, whether they hold float32, rows, columns, numbers from row to row.
 Table = tuple[int, bool, int, int, int]
+#: Bytes of the largest block by which glibc raises its thresholds, but for what it keeps beside a block.
+_LARGEST_FREED = 32 * 2**20 - 2**16
 #: What stands for a tensor's own answers where a subclass has none.
 _NO_ANSWERS = torch._C._disabled_torch_dispatch_impl
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a pass frees block after block, where it would give it back to the system.
+
+    glibc gives freed memory back beyond thresholds that follow the largest block freed so far, up to 32 MiB. What comes
+    from the system anew is cleared page by page, which takes longer than most of what is computed with it. Freeing one
+    such block, which nothing has touched, settles that; other libraries are left as they are.
+
+    Example:
+        >>> keep_freed_memory()
+    """
+    torch.empty(_LARGEST_FREED, dtype=torch.uint8, device="cpu")
 
 
 def held(values: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.memory import keep_freed_memory
 from closedform.fit.path.basis import Basis
 from closedform.fit.path.centring import Centring, block_rows
 from closedform.rows import Block, Fold
@@ -224,6 +225,7 @@ class ErrorSums(Fold):
     label = "leaving rows out"
 
     def __init__(self, left_out: LeftOut, centring: Centring | None, *, absolute: bool, density: bool = False) -> None:
+        keep_freed_memory()
         self._left_out, self._centring, self._absolute, self._density = left_out, centring, absolute, density
         basis, count = left_out.basis, left_out.strengths.shape[0]
         self._sums = basis.squares.new_zeros(3, basis.targets, count)

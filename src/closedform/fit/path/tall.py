@@ -21,6 +21,8 @@ from closedform.rows.block import Extent
 __all__ = ["CentredSums", "basis_by_gram", "basis_of_triangle", "centring_by_means", "uniform_exponent"]
 
 _EPS = sys.float_info.epsilon
+#: Numbers of a block that one call multiplies: so many that starting its threads costs little beside.
+_BLOCK_ENTRIES = 2**22
 
 
 @final
@@ -43,7 +45,7 @@ class CentredSums(SumFold):
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return block_rows(extent)
+        return max(block_rows(extent), _BLOCK_ENTRIES // extent.n_features)
 
     @override
     def add(self, block: Block) -> None:
