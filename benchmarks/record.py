@@ -11,17 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["circumstances", "processor", "write"]
+from closedform.engine.processors import processor_name
 
-
-def processor() -> str:
-    """Return the name of the processor, as the system tells it."""
-    names = Path("/proc/cpuinfo")
-    if names.exists():
-        for line in names.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+__all__ = ["circumstances", "write"]
 
 
 def circumstances(threads: int) -> dict[str, Any]:
@@ -31,7 +23,7 @@ def circumstances(threads: int) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", f"benchmarks/{script}", *words]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "threads": threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from closedform.cli import machine
+from package import FILES, tree_of
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -57,3 +61,44 @@ def test_the_floor_is_that_of_the_dependencies() -> None:
     for dependency in PROJECT["project"]["dependencies"]:
         name, least = dependency.split(">=")
         assert (floor[name] + ".0").startswith(least + "."), (name, floor[name], least)
+
+
+def asked_for(*extras: str) -> set[str]:
+    """Return the names of the packages that extras bring, those that they name in turn with them."""
+    names: set[str] = set()
+    for extra in extras:
+        for requirement in PROJECT["project"]["optional-dependencies"][extra]:
+            name, inner = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", requirement).groups()  # type: ignore[union-attr]
+            names |= asked_for(*inner.split(",")) if name == "closedform" else {name}
+    return names
+
+
+NEEDED = {re.split(r"\W*>=", dependency)[0] for dependency in PROJECT["project"]["dependencies"]}
+EXTRAS = PROJECT["project"]["optional-dependencies"].keys() - {"dev", "docs"}
+
+
+def test_what_is_pinned_is_what_tests_and_documentation_ask_for() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0] for line in lines if not line.startswith("#")}
+    assert pinned == (NEEDED | asked_for("dev", "docs")) - {"setuptools", "typing-extensions"}  # torch brings both
+
+
+def test_the_extra_that_an_error_names_brings_the_package() -> None:
+    named = {
+        (module, package.value, extra.value)
+        for module in FILES
+        for call in ast.walk(tree_of(module))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "MissingExtraError"
+        for package, extra in [call.args[:2]]
+        if isinstance(package, ast.Constant) and isinstance(extra, ast.Constant)
+    }
+    assert len(named) > 10
+    assert {found for found in named if found[1] not in asked_for(found[2])} == set()
+
+
+def test_all_has_every_small_extra() -> None:
+    assert asked_for("all") == asked_for(*(EXTRAS - {"dask", "lightning"}))
+
+
+def test_reports_of_faults_name_every_package_that_users_install() -> None:
+    assert NEEDED | asked_for(*EXTRAS) <= set(machine._PACKAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from typer.testing import CliRunner, Result
 from closedform.cli.app import app
 from closedform.cli.commands import command_for
 from closedform.cli.output import OutputFile, Screen, StandardOutput
+from closedform.engine import rates
 from closedform.words.errors import InputError
 
 runner = CliRunner()
@@ -248,6 +250,20 @@ def test_show_versions() -> None:
     ].keys()
     lines = run("show-versions").stdout.splitlines()
     assert len(lines) == len(data["versions"]) + len(data["machine"])
+
+
+def test_show_versions_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it prints is pasted into public reports."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setattr(platform, "node", lambda: "host-of-ada")
+    rates._cache_file.cache_clear()
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(Path("/home/ada")))
+    text = run("show-versions", "--json", "-").stdout
+    rates._cache_file.cache_clear()
+    assert "ada" not in text
+    assert json.loads(text)["machine"]["rates file"].startswith(str(Path("~/.cache/closedform/rates-*-cpu-")))
 
 
 # Files that are written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from dataclasses import asdict
@@ -11,10 +12,12 @@ from closedform.cli.options import JsonFile
 
 __all__ = ["show_versions_command"]
 
-#: Packages that read files, draw pages and stand beside closedform in comparisons.
-_OPTIONAL = (
-    *("h5py", "safetensors", "pyarrow", "zarr", "pandas", "polars"),
-    *("scikit-learn", "statsmodels", "matplotlib", "jinja2"),
+#: What closedform needs, with what its command line stands on, and what it uses where it is installed: readers of
+#: files, pages, other people's rows and loops, and what stands beside it in comparisons.
+_PACKAGES = (
+    *("closedform", "torch", "numpy", "scipy", "typing-extensions", "typer", "click", "rich"),
+    *("h5py", "safetensors", "pyarrow", "zarr", "pandas", "polars", "matplotlib", "jinja2"),
+    *("scikit-learn", "statsmodels", "lightning", "dask", "distributed"),
 )
 
 
@@ -26,12 +29,12 @@ def show_versions_command(json: JsonFile = None) -> None:
     data = json_output(json)
     screen = Screen.of(False, data)
     found: dict[str, Any] = {
-        "versions": installed_versions(("closedform", "torch", "numpy", "scipy", *_OPTIONAL)),
+        "versions": installed_versions(_PACKAGES),
         "machine": _machine(),
     }
     for section in found.values():
         for name, value in section.items():
-            screen.line(f"{name:<16}{_words(value)}")
+            screen.line(f"{name:<19}{_words(value)}")
     if data is not None:
         screen.write(data, json_bytes({"schema_version": 1, "command": "show-versions", **found}))
 
@@ -41,13 +44,14 @@ def _machine() -> dict[str, Any]:
 
     from closedform.engine import compiled
     from closedform.engine.capacity import available_memory
+    from closedform.engine.processors import processor_name
     from closedform.engine.rates import cache_file, known_rates
 
     cpu = torch.device("cpu")
     rates = asdict(known_rates(cpu))
     return {
         "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}",
         "compiled": f"yes, loops {compiled.sources()}" if compiled.available() else "no: slower passes over the rows",
         "threads": torch.get_num_threads(),
         "torch BLAS": _blas(torch.__config__.show()),
@@ -55,9 +59,16 @@ def _machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "memory": f"{available_memory() / 1e9:.2f} GB available",
         "rates from": rates.pop("source"),
-        "rates file": cache_file(cpu),
+        "rates file": _for_others(cache_file(cpu)),
         **{f"rate {name}": value for name, value in rates.items()},
     }
+
+
+def _for_others(path: str) -> str:
+    """Return the path of the rates without whose home it is in and what the machine is called: reports are public."""
+    home = os.path.expanduser("~") + os.sep
+    path = f"~{os.sep}{path.removeprefix(home)}" if path.startswith(home) else path
+    return path.replace(f"rates-{platform.node()}-", "rates-*-")
 
 
 def _blas(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import final
 
 from closedform.engine.capacity import group_folders
 
-__all__ = ["Processors", "busy_elsewhere", "known_processors"]
+__all__ = ["Processors", "busy_elsewhere", "known_processors", "processor_name"]
+
+#: Where Linux names the model of each processor (of many, not on Arm).
+_MODELS = Path("/proc/cpuinfo")
 
 #: Where the kernel tells how many tasks run now.
 _RUNNING = Path("/proc/loadavg")
@@ -69,6 +73,20 @@ def known_processors() -> Processors:
         machine = os.cpu_count() or 1
         _kept.found, _kept.until = Processors(machine, min(machine, _allowed()), _quota()), now + _FRESH
     return _kept.found
+
+
+def processor_name() -> str:
+    """Return what the system calls the model of the processor, or at least its kind.
+
+    Example:
+        >>> processor_name() != ""
+        True
+    """
+    if _MODELS.exists():
+        for line in _MODELS.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "unknown"
 
 
 def busy_elsewhere() -> int:

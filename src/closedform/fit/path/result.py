@@ -123,7 +123,7 @@ class RidgePath(ChartReport):
         try:
             import pandas as pd
         except ImportError as error:
-            raise MissingExtraError("pandas", "all", "A frame") from error
+            raise MissingExtraError("pandas", "frames", "A frame") from error
         count, targets = self.errors.shape
         best = self.best.cpu()
         places = torch.arange(count, device="cpu").repeat_interleave(targets)
