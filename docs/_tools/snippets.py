@@ -1,8 +1,9 @@
 """The examples of the documentation: found in Markdown, and run page by page as a reader would type them.
 
-A page starts with what ``prelude.py`` defines and with the files that it writes; its ``python`` blocks run in order in
-one namespace, and lines that begin with ``closedform`` in other blocks run as commands. What a page needs beside, and
-no reader wants to see, stands in a comment ``<!-- python ... -->``; what that prints becomes part of the page.
+A page starts with nothing but the files that ``prelude.py`` writes: what it uses, it defines where the reader sees it.
+Its ``python`` blocks run in order in one namespace, and lines that begin with ``closedform`` in other blocks run as
+commands. What a page needs beside, and no reader wants to see, stands in a comment ``<!-- python ... -->``; what that
+prints becomes part of the page.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prelude import write_files
+
 __all__ = ["Snippet", "pages", "run_page", "snippets"]
 
 ROOT = Path(__file__).parents[2]
-PRELUDE = Path(__file__).with_name("prelude.py")
 _BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$|^<!-- python\n(.*?)^-->$", re.DOTALL | re.MULTILINE)
 _BUDGET = re.compile(r"budget=[\d.]+")
 _MOMENT = "budget=0.2"
@@ -81,7 +83,7 @@ def run_page(path: Path, text: str, *, brief: bool, after: Callable[[Snippet, st
         return
     names: dict[str, Any] = {"__name__": "__main__"}
     with _folder():
-        exec(compile(PRELUDE.read_text(encoding="utf-8"), str(PRELUDE), "exec"), names)
+        write_files()
         for block in blocks:
             where = f"{path.name}, line {block.line}"
             if block.language == "python":

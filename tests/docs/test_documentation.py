@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import warnings
@@ -16,6 +17,7 @@ import links
 import records
 import snippets
 from closedform.files import example
+from package import FILES, tree_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +58,21 @@ def test_each_cause_is_found_by_the_diagnosis() -> None:
     ]
     assert len(found) == len(expected) + 1  # and the gap at the end
     assert [name for name, names in zip(expected, found, strict=False) if name not in names] == []
+
+
+def test_each_finding_is_explained() -> None:
+    made = {
+        keyword.value.value
+        for module in FILES
+        if module.startswith("closedform.explain.findings.")
+        for call in ast.walk(tree_of(module))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Finding"
+        for keyword in call.keywords
+        if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
+    }
+    assert len(made) > 30
+    page = (ROOT / "docs" / "forecasts.md").read_text(encoding="utf-8")
+    assert {name for name in made if f"`{name}`" not in page} == set()
 
 
 def test_an_example_that_fails_is_named() -> None:
