@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -23,6 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import closedform as cf
 from closedform import estimators
+from closedform.words.errors import InputError
 
 THEIRS = {
     "LinearRegression": linear_model.LinearRegression,
@@ -355,3 +357,38 @@ def test_without_scikit_learn_the_pip_line_is_said(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "closedform.estimators")
     with pytest.raises(cf.ClosedformError, match=r"pip install 'closedform\[sklearn\]'"):
         importlib.import_module("closedform.estimators")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("name", ["LinearRegression", "Ridge", "RidgeCV", "RidgeClassifier", "KernelRidge"])
+def test_tensors_of_whole_numbers_are_fitted_as_numbers(name: str, dtype: torch.dtype) -> None:
+    X = (torch.arange(24).reshape(8, 3) * 7 % 5 % 4).to(dtype)
+    y = (torch.arange(8) % 2).double()
+    model, numpy = getattr(estimators, name)().fit(X, y), getattr(estimators, name)().fit(X.double().numpy(), y.numpy())
+    weights = "dual_coef_" if name == "KernelRidge" else "coef_"
+    np.testing.assert_allclose(np.asarray(getattr(model, weights)), getattr(numpy, weights), rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(model.predict(X)), numpy.predict(X.double().numpy()), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Ridge", "KernelRidge", "RidgeClassifierCV", "LogisticRegression", "HuberRegressor"])
+def test_negative_weights_are_named(name: str) -> None:
+    X, y = np.arange(24.0).reshape(8, 3) % 5, np.arange(8) % 2
+    with pytest.raises(InputError, match=r"sample_weight holds -1\.0 in row 7"):
+        getattr(estimators, name)().fit(X, y, sample_weight=[1.0] * 7 + [-1.0])
+
+
+def test_a_batch_follows_the_parameters_and_a_failed_one_adds_nothing() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20) + 5
+    model = estimators.Ridge(alpha=0.5).partial_fit(X[:10], y[:10])
+    shallow = copy.copy(model).set_params(fit_intercept=False)
+    shallow.partial_fit(X[10:], y[10:])
+    expected = estimators.Ridge(alpha=0.5, fit_intercept=False).fit(X, y)
+    np.testing.assert_allclose(shallow.coef_, expected.coef_, rtol=1e-9)
+    assert shallow.intercept_ == 0.0
+    assert len(model.accumulator_) == 10
+    with pytest.raises(InputError, match="2 targets"):
+        model.partial_fit(X, np.stack([y, y], 1))
+    np.testing.assert_allclose(
+        model.partial_fit(X[10:], y[10:]).coef_, estimators.Ridge(alpha=0.5).fit(X, y).coef_, rtol=1e-9
+    )

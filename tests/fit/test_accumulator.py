@@ -320,3 +320,53 @@ def test_the_optimizer_gives_one(rows: int) -> None:
 def test_tensors_without_a_shape_are_refused(make: Any) -> None:
     with pytest.raises(ClosedformError):
         cf.Accumulator(2).fold(make(), torch.ones(2))
+
+
+def test_a_shallow_copy_goes_its_own_way() -> None:
+    acc = folded(gaussian(9, 4), gaussian(9, 2, seed=1), bias=True)
+    before = copy.deepcopy(acc).state_dict()
+    other = copy.copy(acc).fold(gaussian(5, 4), gaussian(5, 2))
+    assert (len(acc), len(other)) == (9, 14)
+    assert all(torch.equal(value, before[name]) for name, value in acc.state_dict().items())
+
+
+def test_a_saved_state_knows_names_and_the_shape_of_targets(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 4.0], "b": [3.0, 1.0, 1.0]})
+    acc = cf.Accumulator(2).fold(frame, [1.0, 2.0, 3.0])
+    acc.save(tmp_path / "acc.safetensors")
+    loaded = cf.Accumulator.load(tmp_path / "acc.safetensors")
+    assert loaded.solve().predict(frame.to_numpy()).shape == acc.solve().predict(frame.to_numpy()).shape == (3,)
+    with pytest.raises(InputError, match="column 0 of X was 'a' and is 'b'"):
+        loaded.fold(frame[["b", "a"]], [1.0, 2.0, 3.0])
+    state = acc.state_dict()
+    first = {name: state[name] for name in state if name not in ("names", "single_target")}
+    assert len(cf.Accumulator(2).load_state_dict(first)) == 3
+    for wrong in ({"names": state["names"][:5]}, {"single_target": torch.tensor(7)}, {"single_target": torch.ones(2)}):
+        with pytest.raises(InputError, match="says of its columns is damaged"):
+            cf.Accumulator(2).load_state_dict({**state, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((np.zeros((0, 4)), np.zeros((5, 2))), "rows do not match"),
+        ((np.zeros((0, 4)), np.zeros((0, 3))), "4 features and 3 targets"),
+        ((torch.zeros(0, 4), torch.zeros(0, 2), torch.ones(3)), "one weight per row"),
+        ((torch.zeros(4), torch.tensor(1.0)), "shape"),
+    ],
+)
+def test_batches_of_no_rows_are_looked_at_as_well(batch: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cf.Accumulator(4, 2).fold(*batch)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_labels_are_counted_over_batches(integers: bool) -> None:
+    labels = torch.arange(60) % 3
+    labels = labels if integers else labels.double()
+    parts = [cf.Accumulator(4), cf.Accumulator(4)]
+    for i in range(0, 60, 2):
+        parts[i % 4 // 2].fold(gaussian(2, 4, seed=i), labels[i : i + 2])
+    notes = parts[0].merge(parts[1]).solve().notes
+    assert any("Y holds 3 different whole numbers, 0 to 2" in note for note in notes)
+    assert not any("whole numbers" in note for note in folded(gaussian(60, 4), gaussian(60, 1, seed=1)).solve().notes)

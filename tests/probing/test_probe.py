@@ -95,7 +95,7 @@ def test_calibration_adds_up() -> None:
     assert calibration.error == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("right", "rows"), [(0, 7), (7, 7), (90, 100), (1, 1)])
+@pytest.mark.parametrize(("right", "rows"), [(0, 7), (7, 7), (13, 13), (90, 100), (1, 1)])
 def test_the_interval_holds_the_proportions_that_the_score_test_allows(right: int, rows: int) -> None:
     """The ends are where the normal test of a proportion just rejects (Wilson 1927)."""
     low, high = wilson_interval(right, rows)
@@ -270,6 +270,49 @@ def test_strangers_in_the_test_labels_are_named() -> None:
         cf.probe(X, labels, test_labels=truth)
     with pytest.raises(cf.ClosedformError, match="7 features"):
         cf.probe(X, labels, test_features=X_test[:, :7], test_labels=truth)
+
+
+def test_one_hot_columns_are_known_by_name_or_by_number() -> None:
+    X, labels, X_test, truth = halves()
+    words, others = (np.array([f"c{code}" for code in codes]) for codes in (labels, truth))
+    kept = torch.from_numpy(others != "c1")
+    plain = cf.probe(X, words, test_features=X_test[kept], test_labels=others[others != "c1"])
+    frames = [pd.get_dummies(pd.Series(names)) for names in (words, others[others != "c1"])]
+    turned = frames[1][frames[1].columns[::-1]]
+    for test in (*frames[1:], turned, others[others != "c1"]):
+        result = cf.probe(X, frames[0], test_features=X_test[kept], test_labels=test)
+        assert (result.classes, result.accuracy) == (plain.classes, plain.accuracy)
+    bare = [frame.to_numpy() for frame in frames]
+    with pytest.raises(cf.ClosedformError, match="labels are 3 one-hot columns, and test_labels 2"):
+        cf.probe(X, bare[0], test_features=X_test[kept], test_labels=bare[1])
+    wider = cf.probe(X, np.pad(bare[0], ((0, 0), (0, 2))))
+    assert wider.head().out_features == 3
+    assert any("2 columns of 5 (3, 4), which have no output" in note for note in wider.notes)
+    sevens = cf.probe(X, pd.get_dummies(labels.numpy() + 7))
+    assert sevens.classes == (7, 8, 9)
+
+
+def test_weights_of_classes_are_looked_at() -> None:
+    X, labels = blobs()
+    for value in (-1.0, math.nan, "x"):
+        with pytest.raises(cf.ClosedformError, match=r"class_weight holds .* for 1; weights are finite"):
+            cf.probe(X, labels, class_weight={1: value})
+    with pytest.raises(cf.ClosedformError, match=r"sample_weight holds -1\.0 in row 0"):
+        cf.probe(X, labels, class_weight="balanced", sample_weight=-torch.ones(len(labels)))
+    weight = (labels != 2) * (1.0 + labels)
+    result = cf.probe(X, labels, class_weight="balanced", sample_weight=weight)
+    assert any("1 class of 3 with rows of weight zero alone (2)" in note for note in result.notes)
+    # Balanced weights undo those that are constant in each class.
+    plain = cf.probe(X, labels, class_weight="balanced", sample_weight=(labels != 2).double())
+    torch.testing.assert_close(result.solution.weight, plain.solution.weight)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    X, labels = blobs()
+    result = cf.probe(X, labels, seed=np.int64(3), test_size=np.float32(0.25), confidence=np.float32(0.5))
+    assert result.accuracy == cf.probe(X, labels, seed=3).accuracy
+    with pytest.raises(cf.ClosedformError, match="give such labels as strings"):
+        cf.probe(X, labels.numpy().astype(np.uint64) + np.uint64(2**63))
 
 
 def test_activations_with_positions_say_how_to_pool() -> None:

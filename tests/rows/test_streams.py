@@ -106,6 +106,46 @@ def test_each_target_has_its_own_strength_and_one_is_chosen() -> None:
         cf.ridge_path(pair for pair in pairs)
 
 
+class Lists(Dataset):  # type: ignore[type-arg]
+    """Rows as lists of numbers, of which torch's collation makes columns; as many rows as features in a batch."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, row: int) -> Any:
+        return {"x": X[row].tolist(), "y": Y[row].tolist()}
+
+
+@pytest.mark.parametrize("kind", ["dataset", "loader", "iterable"])
+def test_rows_that_are_lists_of_numbers_stay_rows(kind: str) -> None:
+    class Iterated(IterableDataset):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[Any]:
+            return map(Lists().__getitem__, range(30))
+
+    stream = {"dataset": Lists(), "loader": DataLoader(Lists(), batch_size=5), "iterable": Iterated()}[kind]
+    sol = cf.solve(stream, fields={"X": "x", "Y": "y"})
+    torch.testing.assert_close(sol.weight, cf.solve(X[:30], Y[:30]).weight, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("scale", "select"), [(1e7, "loo"), (1.0, torch.arange(300) % 3)])
+def test_rows_that_are_known_by_number_come_in_one_order(scale: float, select: Any) -> None:
+    far = X.clone()
+    far[7] *= scale
+    whole = cf.ridge_path(far, Y, l2=[1.0], select=select)
+    loaders = [DataLoader(TensorDataset(far, Y), batch_size=32, shuffle=shuffle) for shuffle in (False, True)]
+    torch.testing.assert_close(
+        cf.ridge_path(loaders[0], l2=[1.0], select=select).errors, whole.errors, rtol=1e-9, atol=0
+    )
+    with pytest.raises(ClosedformError, match=r"another order than before.*shuffle=False"):
+        cf.ridge_path(loaders[1], l2=[1.0], select=select)
+    # Folds of no certain rows, and rows that share what they say, may come in any order.
+    assert cf.ridge_path(loaders[1], l2=[1.0], select=3).solution.certified
+    near = DataLoader(TensorDataset(X, Y), batch_size=32, shuffle=True)
+    torch.testing.assert_close(
+        cf.ridge_path(near, l2=[1.0]).errors, cf.ridge_path(X, Y, l2=[1.0]).errors, rtol=1e-9, atol=0
+    )
+
+
 def noisy() -> Iterator[tuple[Tensor, Tensor]]:
     return iter([(torch.randn(50, 3), torch.randn(50))])
 

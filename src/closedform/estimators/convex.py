@@ -103,7 +103,9 @@ class ConvexClassifier(ClassifierMixin, ConvexEstimator, ABC):
         if self.class_weight == "balanced":
             weight = None if rows.sample_weight is None else rows.sample_weight.cpu().numpy()
             sums = np.bincount(codes, weights=weight)
-            return sums.sum() / (sums.size * sums)
+            # A class of which no row counts stays without weight.
+            counted = sums > 0
+            return np.divide(sums.sum() / counted.sum(), sums, out=np.zeros(sums.shape), where=counted)
         return compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
 
     def decision_function(self, X: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import Any, Self, final
 
 import torch
@@ -18,6 +19,7 @@ from closedform.fit.accumulator import Accumulator
 from closedform.fit.orchestrator import solve
 from closedform.fit.request import check_ridge
 from closedform.fit.solution import Solution
+from closedform.words.arguments import truth_value
 from closedform.words.errors import InputError
 
 __all__ = ["LinearEstimator", "LinearRegression", "Ridge", "check_strengths"]
@@ -116,10 +118,13 @@ class LinearEstimator(BaseEstimator, ABC):
             device = rows.X.device
             accumulator = Accumulator(rows.X.shape[1], targets, bias=bool(self.fit_intercept), device=device)
         else:
-            accumulator = self.accumulator_
+            # A copy, so that a call that fails adds nothing.
+            accumulator = copy(self.accumulator_)
+            accumulator.bias = bool(self.fit_intercept)
         accumulator.fold(rows.X, rows.y, rows.sample_weight)
+        solution = self._trusted(accumulator.solve(l2=strengths))
         self.accumulator_ = accumulator
-        self._keep(self._trusted(accumulator.solve(l2=strengths)), rows, single=rows.y.ndim == 1)
+        self._keep(solution, rows, single=rows.y.ndim == 1)
         return rows
 
     def _forget(self) -> None:
@@ -130,7 +135,7 @@ class LinearEstimator(BaseEstimator, ABC):
 
 
 def _check_flag(name: str, value: Any) -> None:
-    if not isinstance(value, bool) and type(value).__name__ != "bool":
+    if truth_value(value) is None:
         raise InputError(f"{name}={value!r} must be True or False.")
 
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from closedform.rows.labels import check_alignment
+from closedform.rows.norms import check_weights
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, NonFiniteError
 
@@ -53,26 +54,29 @@ def read_training(
         labels: Whether the targets are labels, which stay as they are, in a NumPy array.
 
     Raises:
-        InputError: frames whose indexes are in different orders; and what scikit-learn raises, a ValueError as well.
+        InputError: frames whose indexes are in different orders, or negative weights; and what scikit-learn raises, a
+            ValueError as well.
     """
     check_alignment(X=X, y=y, sample_weight=sample_weight)
     targets: Any
     if isinstance(X, Tensor) and not labels:
-        features, targets = X.detach(), _beside(y, X)
+        features, targets = floats(X.detach()), _beside(y, X)
         _check_shapes(estimator, features, targets, reset=reset)
     elif isinstance(X, Tensor):
-        features, stand_in = X.detach(), np.broadcast_to(np.float64(0), tuple(X.shape))
+        features, stand_in = floats(X.detach()), np.broadcast_to(np.float64(0), tuple(X.shape))
         targets = validate_data(estimator, stand_in, _on_the_host(y), reset=reset, multi_output=True)[1]
     else:
         checked, targets = validate_data(
             estimator, X, _on_the_host(y), reset=reset, dtype=_FLOATS, y_numeric=not labels, multi_output=True
         )
         features, targets = floats(checked), targets if labels else floats(targets)
+
     weight = None
     if sample_weight is not None:
         plain = _on_the_host(sample_weight)
         shape = np.broadcast_to(np.float64(0), tuple(features.shape))
         weight = torch.from_numpy(_check_sample_weight(plain, shape, dtype=np.float64)).to(features.device)
+        check_weights(weight, 0)
     return Training(features, targets, weight, given_back(X))
 
 

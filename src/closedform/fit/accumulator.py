@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, final
@@ -92,7 +94,8 @@ class Accumulator:
         self._sums = Accumulated(self.n_features, self.n_targets, check_device(device))
         self._single: bool | None = None
         self._names: tuple[str, ...] | None = None
-        self._labels: str | None = None
+        #: The first targets, as they were stored, where there is one for each row: they may be labels.
+        self._first: tuple[Tensor, ...] = ()
 
     @property
     def triangle(self) -> Triangle:
@@ -102,6 +105,12 @@ class Accumulator:
 
     def __len__(self) -> int:
         return self._sums.rows
+
+    def __copy__(self) -> Self:
+        # What was folded is never written to again, and what waits is copied; the rest is replaced where it changes.
+        copied = type(self).__new__(type(self))
+        copied.__dict__ = {**self.__dict__, "_sums": copy(self._sums)}
+        return copied
 
     def __str__(self) -> str:
         bias = " + bias" if self.bias else ""
@@ -140,13 +149,12 @@ class Accumulator:
                 "for X, Y in batches: accumulator.fold(X, Y)."
             )
         if self._is_empty(X):
+            self._check(as_rows(X, Y, sample_weight, empty=True))
             return self
         opened = open_problem(X, Y, sample_weight)
         tables = opened.X, opened.Y, opened.sample_weight
         rows = dask_rows(*tables) if is_dask(opened.X) or is_dask(opened.Y) else as_rows(*tables)
         names = self._check(rows)
-        if self._labels is None and len(self) < _LOOKED_AT:
-            self._labels = labels_note(rows)
 
         before = self._sums.snapshot()
         try:
@@ -156,6 +164,8 @@ class Accumulator:
             raise
         self._names = names
         self._single = rows.single_target and self._single is not False
+        if self._seen < _LOOKED_AT and isinstance(rows.walker, InOrder):
+            self._look_at(rows.y.read(0, min(_LOOKED_AT, rows.n_rows)).to(rows.y.stored_dtype))
         return self
 
     @untraced
@@ -184,7 +194,9 @@ class Accumulator:
         except BaseException:
             self._sums.restore(before)
             raise
-        self._names, self._labels = names, self._labels or other._labels
+        self._names = names
+        if self._seen < _LOOKED_AT:
+            self._first += other._first
         if other._single is not None:
             self._single = other._single and self._single is not False
         return self
@@ -215,7 +227,10 @@ class Accumulator:
         if not len(self):
             raise InputError("the accumulator has seen no rows; fold some first.")
         rows = self._sums.to_rows(single_target=bool(self._single))
-        rows = replace(rows, notes=(*rows.notes, *([] if self._labels is None else [self._labels])))
+        if self._first:
+            first = torch.cat(self._first)
+            note = labels_note(as_rows(torch.zeros_like(first, dtype=torch.float64), first))
+            rows = replace(rows, notes=rows.notes if note is None else (*rows.notes, note))
         request = Request.checked(
             rows, bias=self.bias, l2=l2, nearest_to=nearest_to, method=method, rcond=rcond, progress=False
         )
@@ -245,7 +260,14 @@ class Accumulator:
         """Return all there is to save, as tensors whose shapes do not depend on the rows."""
         state = {name: value.clone() for name, value in self._sums.whole().padded().state_dict().items()}
         roundoff = torch.tensor(self._sums.roundoff, dtype=torch.float64, device="cpu")
-        return {**state, "bias": torch.tensor(self.bias, device="cpu"), "roundoff": roundoff}
+        single = -1 if self._single is None else int(self._single)
+        return {
+            **state,
+            "bias": torch.tensor(self.bias, device="cpu"),
+            "roundoff": roundoff,
+            "single_target": torch.tensor(single, dtype=torch.int8, device="cpu"),
+            "names": torch.tensor(list(json.dumps(self._names).encode()), dtype=torch.uint8, device="cpu"),
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> Self:
         """Take over what :meth:`state_dict` returned, in place of all that was folded here.
@@ -263,11 +285,11 @@ class Accumulator:
                 f"the state is of {plural(found[0], 'feature')} and {plural(found[1], 'target')} with bias={found[2]}, "
                 f"but this is an {self}."
             )
-        roundoff = _roundoff_in(state)
+        roundoff, (single, names) = _roundoff_in(state), _about(state, self.n_features)
         copies = {name: state[name].to(self._sums.device, copy=True) for name in _ENTRIES}
         self._sums.start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
         self._sums.roundoff = roundoff
-        self._single = self._names = self._labels = None
+        self._single, self._names, self._first = single, names, ()
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -321,6 +343,8 @@ class Accumulator:
         """Whether a batch is two ordinary tables, as most are: finding out what it is would cost more than folding."""
         if not (is_plain(X) and is_plain(Y)) or active_tracer() is not None:
             return False
+        if not (X.dim() and Y.dim()):
+            return False
         (rows, *features), (targeted, *targets) = X.shape, Y.shape
         n, k = self.n_features, self.n_targets
         shaped = rows == targeted and features == [n] and (targets == [k] or (k == 1 and not targets))
@@ -335,7 +359,17 @@ class Accumulator:
             self._sums.restore(before)
             raise
         self._single = single and self._single is not False
+        self._look_at(Y)
         return self
+
+    @property
+    def _seen(self) -> int:
+        return sum(part.shape[0] for part in self._first)
+
+    def _look_at(self, Y: Tensor) -> None:
+        """Keep the first targets, among which labels are looked for."""
+        if self.n_targets == 1 and (room := _LOOKED_AT - self._seen) > 0:
+            self._first += (Y[:room].detach().reshape(-1, 1).clone(),)
 
     def _is_empty(self, X: Any) -> bool:
         try:
@@ -396,6 +430,24 @@ def _roundoff_in(state: Mapping[str, Tensor]) -> tuple[float, float]:
         raise InputError("this is not the state of an Accumulator: its numbers are damaged.")
     features, targets = values.tolist()
     return features, targets
+
+
+def _about(state: Mapping[str, Tensor], n_features: int) -> tuple[bool | None, tuple[str, ...] | None]:
+    """Return whether targets were one-dimensional, and the names of features; the first versions said nothing.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if "names" not in state and "single_target" not in state:
+        return None, None
+    try:
+        single, names = int(state["single_target"]), json.loads(bytes(state["names"].tolist()))
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        single, names = None, None
+    named = isinstance(names, list) and len(names) == n_features and all(isinstance(name, str) for name in names)
+    if single not in (-1, 0, 1) or not (names is None or named):
+        raise InputError("this is not the state of an Accumulator: what it says of its columns is damaged.")
+    return None if single < 0 else bool(single), None if names is None else tuple(names)
 
 
 def _checked(state: Mapping[str, Tensor]) -> tuple[Triangle, bool]:

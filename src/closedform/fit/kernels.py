@@ -19,6 +19,7 @@ from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
 from closedform.fit.storage import Stored, as_stored
 from closedform.rows import Block, Rows, as_rows
+from closedform.rows.norms import weights_of
 from closedform.words.errors import InputError
 
 __all__ = [
@@ -47,7 +48,7 @@ def check_kernel(rows: Rows, *, bias: bool) -> Block:
     """Return all rows of a kernel matrix at once, in float64.
 
     Raises:
-        InputError: the matrix is not square or not symmetric, or a bias is asked for.
+        InputError: the matrix is not square or not symmetric, a weight is negative, or a bias is asked for.
     """
     if bias:
         raise InputError(
@@ -62,6 +63,7 @@ def check_kernel(rows: Rows, *, bias: bool) -> Block:
 
     # Columns of rows of weight zero are columns of other rows, so nothing is masked.
     whole = rows.walker.gather(rows, as_stored=False, unweighted=True)
+    weights_of(whole)
     K = whole.X
 
     eps = torch.finfo(rows.x.dtype).eps if rows.x.dtype.is_floating_point else torch.finfo(torch.float64).eps

@@ -13,7 +13,7 @@ from torch import nn
 from closedform.fit.layers import check_finite, check_linear
 from closedform.fit.weights import Weights
 from closedform.rows import Rows
-from closedform.words.arguments import is_boolean, plain_number
+from closedform.words.arguments import is_boolean, plain_number, truth_value
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 
@@ -165,11 +165,16 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
     if type(l2) is not float and is_boolean(l2):
         raise InputError(f"l2={l2!r} is a truth value; give a number, how strong the ridge is.")
     try:
+        # torch would look for places of a Series among its labels.
+        numbers = l2.to_numpy() if hasattr(l2, "to_numpy") else l2
         values = (
-            [l2] if type(l2) is float else torch.as_tensor(l2, dtype=torch.float64, device="cpu").reshape(-1).tolist()
+            [l2]
+            if type(l2) is float
+            else torch.as_tensor(numbers, dtype=torch.float64, device="cpu").reshape(-1).tolist()
         )
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"l2={l2!r} is not a number; give one number, or one per target.") from error
+
     if len(values) == 1:
         values = values * n_targets
     if len(values) != n_targets:
@@ -200,12 +205,13 @@ def _check_near(layer: nn.Linear | None, rows: Rows, bias: bool) -> Weights | No
 
 
 def _check_kernel(kernel: Any, **others: Any) -> bool:
-    if not isinstance(kernel, bool):
+    wanted = truth_value(kernel)
+    if wanted is None:
         raise InputError(f"kernel={kernel!r} must be True or False: whether X is a kernel matrix between the rows.")
     for name, value in others.items():
-        if kernel and value is not None:
+        if wanted and value is not None:
             raise InputError(f"{name} with kernel=True is not available: leave one of them out.")
-    return kernel
+    return wanted
 
 
 def _check_rcond(rcond: Any) -> float | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from closedform.report.document import Block, Column, Document, Facts, Notes, Paragraph, Section, Table
 from closedform.report.fragment import render_fragment
 from closedform.report.text import render_text
+from closedform.words.arguments import share_of_one
 from closedform.words.errors import InputError, MissingExtraError
 from closedform.words.numbers import plural
 
@@ -100,9 +101,10 @@ def check_level(level: Any) -> float:
     Raises:
         InputError: not a number between 0 and 1.
     """
-    if isinstance(level, bool) or not isinstance(level, float) or not 0 < level < 1:
+    share = share_of_one(level)
+    if share is None:
         raise InputError(f"level={level!r} must be a number between 0 and 1, such as 0.95.")
-    return level
+    return share
 
 
 @final

@@ -12,6 +12,7 @@ from typing_extensions import override
 from closedform.losses.criterion import class_factors, refuse_rows
 from closedform.losses.margins import MarginLoss
 from closedform.losses.reduction import check_reduction, reduced
+from closedform.words.arguments import share_of_one
 from closedform.words.errors import InputError
 
 __all__ = ["Absolute", "Hinge", "HingeLoss", "Kinked", "OneKink", "Pinball", "PinballLoss"]
@@ -154,10 +155,11 @@ class PinballLoss(nn.Module):
 
     def __init__(self, quantile: float, reduction: str = "mean") -> None:
         super().__init__()
-        if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0 < quantile < 1:
+        share = share_of_one(quantile)
+        if share is None:
             raise InputError(f"quantile={quantile!r} must be a number between 0 and 1, both excluded.")
         check_reduction(reduction)
-        self.quantile, self.reduction = float(quantile), reduction
+        self.quantile, self.reduction = share, reduction
 
     @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:

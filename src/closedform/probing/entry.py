@@ -23,14 +23,18 @@ from closedform.probing.scores import score_classes, score_numbers
 from closedform.probing.splits import check_seed, check_share, split_rows
 from closedform.probing.tables import leading_shape, open_layers, rows_of
 from closedform.rows.labels import check_alignment, check_names
+from closedform.rows.norms import check_weights
 from closedform.rows.one_hot import OneHotRows
 from closedform.rows.source import Source
 from closedform.rows.tensors import as_tensor
+from closedform.words.arguments import plain_number, share_of_one
 from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 
 __all__ = ["probe"]
 
+#: Classes that a note names before it only counts.
+_LISTED = 5
 #: What ``task=`` takes.
 _TASKS = (None, "classification", "regression")
 
@@ -101,7 +105,7 @@ def probe(
         (1.0, ('cat', 'dog'), True)
     """
     started = time.perf_counter()
-    asked = _Asked(l2, bias, _check_confidence(confidence), progress, _is_cross_entropy(criterion), seed)
+    asked = _Asked(l2, bias, _check_confidence(confidence), progress, _is_cross_entropy(criterion), check_seed(seed))
     _check_task(task)
     held_out = test_features is None and test_labels is None
     with parsed_once():
@@ -115,7 +119,7 @@ def probe(
         given = None if held_out else _given_test(test_features, test_labels, known, layers)
 
     if given is None:
-        rows, kept_out = split_rows(known.count, _codes(known), check_share(test_size), check_seed(seed))
+        rows, kept_out = split_rows(known.count, _codes(known), check_share(test_size), asked.seed)
         train, test = ({name: rows_of(source, part) for name, source in layers.items()} for part in (rows, kept_out))
         truth, known = known.take(kept_out), known.take(rows)
         weight = None if weight is None else weight[rows]
@@ -213,7 +217,8 @@ def _targets(known: Labels, truth: Labels, class_weight: Any, weight: Tensor | N
     """Return what is fitted and what is judged by.
 
     Raises:
-        InputError: a single class, classes that no training row has, other targets, or weights of other classes.
+        InputError: a single class, classes that no training row has, other targets or columns, or weights of other
+            classes.
     """
     if known.values is not None or truth.values is not None:
         if class_weight is not None:
@@ -224,11 +229,16 @@ def _targets(known: Labels, truth: Labels, class_weight: Any, weight: Tensor | N
             )
         return _Targets(None, known.values, truth.values, weight)
 
+    if None not in (known.width, truth.width) and known.width != truth.width:
+        raise InputError(
+            f"labels are {known.width} one-hot columns, and test_labels {truth.width}: their places are not the same "
+            "classes. Give both the same columns, or frames whose columns have names."
+        )
     classes = np.unique(known.names)
     if len(classes) < 2:
         raise InputError(f"all {known.count:,} labels are {classes[0]!s}; a probe needs rows of two classes at least.")
     codes = encode(known, classes, "labels")
-    of_classes = _class_weights(classes, codes, class_weight)
+    of_classes = _class_weights(classes, codes, weight, class_weight)
     if of_classes is not None:
         weight = of_classes[codes] if weight is None else weight * of_classes[codes]
     return _Targets(classes, codes, encode(truth, classes, "test_labels"), weight)
@@ -265,23 +275,29 @@ def _given_test(
     return found, truth
 
 
-def _class_weights(classes: Any, codes: Tensor, wanted: Any) -> Tensor | None:
+def _class_weights(classes: Any, codes: Tensor, weight: Tensor | None, wanted: Any) -> Tensor | None:
     """Return the weight of each class.
 
     Raises:
-        InputError: no such weights, or of other classes.
+        InputError: no such weights, of other classes, negative ones, or no numbers.
     """
     if wanted is None:
         return None
     if isinstance(wanted, str) and wanted == "balanced":
-        return len(codes) / (len(classes) * torch.bincount(codes, minlength=len(classes)).to(torch.float64))
+        sums = torch.bincount(codes, weight, minlength=len(classes)).to(torch.float64)
+        # A class of which no row counts stays without weight.
+        return torch.where(sums > 0, sums.sum() / (int((sums > 0).sum()) * sums), 0.0)
     if not isinstance(wanted, Mapping):
         raise InputError(f"class_weight={wanted!r} must be None, 'balanced' or a mapping from classes to weights.")
     names = classes.tolist()
     strangers = [name for name in wanted if name not in names]
     if strangers:
         raise InputError(f"class_weight names {strangers[0]!r}, which is none of the classes.")
-    return torch.tensor([float(wanted.get(name, 1.0)) for name in names], dtype=torch.float64, device="cpu")
+    weights = {name: plain_number(wanted.get(name, 1.0)) for name in names}
+    for name, value in weights.items():
+        if value is None or not 0 <= value < float("inf"):
+            raise InputError(f"class_weight holds {wanted[name]!r} for {name!r}; weights are finite and not negative.")
+    return torch.tensor(list(weights.values()), dtype=torch.float64, device="cpu")
 
 
 def _class_notes(targets: _Targets) -> list[str]:
@@ -294,6 +310,15 @@ def _class_notes(targets: _Targets) -> list[str]:
             f"the labels are not 0 to {count - 1}: output k of the layer is the class classes[k], such as "
             f"{targets.classes[-1]} for output {count - 1}"
         )
+
+    if targets.weight is not None:
+        counted = torch.bincount(targets.train, targets.weight, minlength=count) > 0
+        absent = [str(targets.classes[place]) for place in (~counted).nonzero().squeeze(1).tolist()]
+        if absent:
+            shown = ", ".join(absent[:_LISTED]) + (", ..." if len(absent) > _LISTED else "")
+            classes = "1 class" if len(absent) == 1 else f"{len(absent)} classes"
+            notes.append(f"{classes} of {count} with rows of weight zero alone ({shown}): nothing was learnt of them")
+
     unjudged = int((torch.bincount(targets.test, minlength=count) == 0).sum())
     if unjudged:
         classes = "1 class" if unjudged == 1 else f"{unjudged} classes"
@@ -305,7 +330,7 @@ def _read_weight(sample_weight: Any, n_rows: int) -> Tensor | None:
     """Return one weight for each row.
 
     Raises:
-        InputError: another shape.
+        InputError: another shape, or a negative weight.
     """
     if sample_weight is None:
         return None
@@ -314,6 +339,7 @@ def _read_weight(sample_weight: Any, n_rows: int) -> Tensor | None:
     weight = weight.to(device="cpu", dtype=torch.float64).reshape(-1)
     if weight.shape != (n_rows,):
         raise InputError(f"sample_weight has {len(weight):,} weights for {n_rows:,} rows; one for each row is needed.")
+    check_weights(weight, 0)
     return weight
 
 
@@ -340,6 +366,7 @@ def _check_task(task: Any) -> None:
 
 
 def _check_confidence(confidence: Any) -> float:
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
+    share = share_of_one(confidence)
+    if share is None:
         raise InputError(f"confidence={confidence!r} must be a probability, more than 0 and less than 1.")
-    return float(confidence)
+    return share

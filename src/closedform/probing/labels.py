@@ -15,6 +15,7 @@ from torch import Tensor
 from closedform.files import open_source
 from closedform.files.opening import read_words
 from closedform.files.specs import split_spec
+from closedform.rows.labels import column_names
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError, SourceError
 from closedform.words.numbers import plural
@@ -40,11 +41,13 @@ class Labels:
         names: The class of each row, ``(rows,)`` of integers or strings; None for a regression.
         values: The numbers of each row, ``(rows, targets)``; None for classes.
         notes: What was read into them that the user should know.
+        width: Columns of one-hot rows that have no names, so that classes are their places; else None.
     """
 
     names: Any
     values: Tensor | None
     notes: tuple[str, ...] = ()
+    width: int | None = None
 
     @property
     def count(self) -> int:
@@ -54,15 +57,16 @@ class Labels:
     def take(self, rows: Tensor) -> Labels:
         """Return those of some rows."""
         if self.values is None:
-            return Labels(self.names[rows.numpy()], None, self.notes)
+            return Labels(self.names[rows.numpy()], None, self.notes, self.width)
         return Labels(None, self.values[rows], self.notes)
 
 
 def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int, ...] = ()) -> Labels:
     """Return labels as classes or as numbers.
 
-    Strings, booleans and integers are classes, as are rows with a single one among zeros; floating numbers are those of
-    a regression, unless they are few whole ones.
+    Strings, booleans and integers are classes, as are rows with a single one among zeros, of which the names of the
+    columns are the classes where they have some; floating numbers are those of a regression, unless they are few whole
+    ones.
 
     Args:
         labels: A tensor, array, list, series, or a path: what :func:`closedform.files.open_source` opens, a column or
@@ -91,9 +95,11 @@ def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int,
     if task == "regression":
         return _numbers(array)
     if array.ndim == 2:
-        return _rows_of_numbers(array, name, task)
+        return _rows_of_numbers(array, name, task, column_names(labels))
     if array.dtype.kind == "f":
         return _floats(array, name, task)
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise InputError(f"{name} hold {int(array.max())}, and 2**63 - 1 is the largest; give such labels as strings.")
     _check_few(array, name, task)
     return Labels(array.astype(np.int64), None)
 
@@ -150,11 +156,11 @@ def _floats(array: Any, name: str, task: str | None) -> Labels:
     return Labels(array.astype(np.int64), None, () if task else (note,))
 
 
-def _rows_of_numbers(array: Any, name: str, task: str | None) -> Labels:
+def _rows_of_numbers(array: Any, name: str, task: str | None, columns: tuple[str, ...] | None) -> Labels:
     zeros_and_ones = bool(((array == 0) | (array == 1)).all())
     ones = array.sum(1)
     if zeros_and_ones and bool((ones == 1).all()):
-        return Labels(array.argmax(1).astype(np.int64), None)
+        return _classes_of_columns(array, name, columns)
     if zeros_and_ones or task == "classification":
         row = int((ones != 1).argmax())
         raise InputError(
@@ -162,6 +168,22 @@ def _rows_of_numbers(array: Any, name: str, task: str | None) -> Labels:
             "not exclude each other probe each column on its own, or ask for task='regression'."
         )
     return _numbers(array)
+
+
+def _classes_of_columns(array: Any, name: str, columns: tuple[str, ...] | None) -> Labels:
+    """Return the classes of one-hot rows: the names of the columns, or their places."""
+    width = array.shape[1]
+    known = list(range(width)) if columns is None or len(set(columns)) < width else list(columns)
+    empty = [str(known[column]) for column in np.flatnonzero(array.sum(0) == 0)]
+    shown = ", ".join(empty[:_LISTED]) + (", ..." if len(empty) > _LISTED else "")
+    notes = (f"no row of {name} is of {plural(len(empty), 'column')} of {width} ({shown}), which have no output",)
+
+    places = array.argmax(1)
+    if isinstance(known[0], int):
+        return Labels(places.astype(np.int64), None, notes if empty else (), width)
+    whole = all(column.removeprefix("-").isdecimal() and str(int(column)) == column for column in known)
+    names = np.array([int(column) for column in known] if whole else known)
+    return Labels(names[places], None, notes if empty else ())
 
 
 def _check_few(array: Any, name: str, task: str | None) -> None:

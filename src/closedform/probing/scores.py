@@ -113,7 +113,8 @@ def wilson_interval(right: int, rows: int, confidence: float = 0.95) -> tuple[fl
     share, spread = right / rows, z * z / rows
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / rows + spread / (4 * rows))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # All right or none: the end is known, and rounding would leave the proportion out of its interval.
+    return 0.0 if right == 0 else middle - half, 1.0 if right == rows else middle + half
 
 
 def score_classes(solution: Solution | ConvexSolution, X: Source, codes: Tensor, confidence: float) -> ClassScores:

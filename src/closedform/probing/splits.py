@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from closedform.words.arguments import share_of_one, whole_number
 from closedform.words.errors import InputError
 
 __all__ = ["check_seed", "check_share", "split_rows"]
@@ -64,9 +65,10 @@ def check_share(share: Any) -> float:
     Raises:
         InputError: another value.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+    part = share_of_one(share)
+    if part is None:
         raise InputError(f"test_size={share!r} must be the part of the rows to judge by, more than 0 and less than 1.")
-    return float(share)
+    return part
 
 
 def check_seed(seed: Any) -> int:
@@ -75,6 +77,7 @@ def check_seed(seed: Any) -> int:
     Raises:
         InputError: another value.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+    number = whole_number(seed)
+    if number is None or not -(2**63) <= number < 2**64:
         raise InputError(f"seed={seed!r} must be a whole number, as torch.manual_seed takes.")
-    return seed
+    return number

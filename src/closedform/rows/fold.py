@@ -49,6 +49,8 @@ class Fold(Mergeable, ABC):
     as_stored: ClassVar[bool] = True
     #: Whether rows of weight zero come as they are; else as zeros, because infinity times zero is not zero.
     unweighted: ClassVar[bool] = False
+    #: Whether it goes by the numbers of rows, so that they have to come in the order of the pass before.
+    by_number: bool = False
     #: What the progress line calls the pass.
     label: str = "reading"
 

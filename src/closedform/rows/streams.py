@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 from typing_extensions import override
 
 from closedform.numerics.row_hash import hash_rows
@@ -166,17 +167,18 @@ def stream_rows(stream: Stream) -> Rows:
         InputError: there are no batches, or they are not understood.
     """
     first: Rows | None = None
-    weighted, count, mark, dtypes = False, 0, 0, [torch.float16, torch.float16]
+    weighted, content, dtypes = False, _Content(), [torch.float16, torch.float16]
     for rows in stream.tables():
-        _check_columns(first, rows, count)
+        _check_columns(first, rows, content.count)
         x, y = rows.x.dtype, rows.y.dtype
         dtypes = [x, y] if first is None else [torch.promote_types(a, b) for a, b in zip(dtypes, (x, y), strict=True)]
         first = rows if first is None else first
         weighted = weighted or rows.weight is not None
-        count, mark = count + rows.n_rows, mark + _mark(rows)
+        content.add(rows)
     if first is None:
         raise InputError(f"the {stream.name} yielded no rows.")
 
+    count = content.count
     x_source = UnnumberedSource(first.x, dtypes[0], (count, first.n_features), _WHAT)
     y_source = UnnumberedSource(first.y, dtypes[1], (count, first.n_targets), _WHAT)
     notes = [*first.notes, f"X is a {stream.name}: its rows are read again for each pass"]
@@ -186,7 +188,7 @@ def stream_rows(stream: Stream) -> Rows:
         x=x_source,
         y=y_source,
         weight=UnnumberedSource(first.weight, torch.float64, (count,), _WHAT) if first.weight is not None else None,
-        walker=_Again(stream, count, mark),
+        walker=_Again(stream, content),
         notes=tuple(notes),
     )
 
@@ -205,31 +207,42 @@ def _check_columns(first: Rows | None, rows: Rows, start: int) -> None:
 
 @final
 class _Again(Walker):
-    """Reads the stream once more for each pass, and refuses one whose rows are then others."""
+    """Reads the stream once more for each pass, and refuses one whose rows are then others.
 
-    def __init__(self, stream: Stream, count: int, mark: int) -> None:
-        self._stream, self._count, self._mark = stream, count, mark
+    They may come in another order; where a pass goes by the numbers of rows, that is refused as well.
+    """
 
-    def _tables(self) -> Iterator[Rows]:
-        count = mark = 0
+    def __init__(self, stream: Stream, content: _Content) -> None:
+        self._stream, self._before = stream, content
+
+    def _tables(self, *, by_number: bool = False) -> Iterator[Rows]:
+        before, content = self._before, _Content()
         for rows in self._stream.tables():
             yield rows
-            count, mark = count + rows.n_rows, mark + _mark(rows)
-        if (count, mark & (2**64 - 1)) != (self._count, self._mark & (2**64 - 1)):
-            what = f"{count} rows, and {self._count} before" if count != self._count else "other numbers than before"
+            content.add(rows)
+        if (content.count, content.mark) != (before.count, before.mark):
+            more = content.count != before.count
+            what = f"{content.count} rows, and {before.count} before" if more else "other numbers than before"
             raise InputError(
                 f"the {self._stream.name} yielded {what}: its passes differ (random augmentation, sampling with "
                 "replacement, a sampler that drops rows?). Make them alike, or read once with cf.Accumulator."
+            )
+        self._before = content
+        if by_number and content.order != before.order:
+            raise InputError(
+                f"the {self._stream.name} yielded its rows in another order than before, and here certain rows are "
+                "left out by their number: those of a fold, or those of which a fit keeps next to nothing back. Have "
+                "it yield them in one order (shuffle=False), or choose by select='gcv'."
             )
 
     @override
     def walk(self, table: Readable, fold: AnyFold) -> AnyFold:
         start = 0
-        for rows in self._tables():
+        for rows in self._tables(by_number=fold.by_number):
             part = Shifted(rows.chosen_as(table), start)
             InOrder().walk(part, fold)
             start += rows.n_rows
-            table.report(fold.label, min(start / self._count, 1.0))
+            table.report(fold.label, min(start / self._before.count, 1.0))
         return fold
 
     @override
@@ -258,7 +271,9 @@ def _opener(source: Any) -> Callable[[], Iterable[Any]]:
     if isinstance(source, torch.utils.data.IterableDataset):
         return lambda: _in_batches(source)
     if isinstance(source, torch.utils.data.Dataset):
-        return lambda: torch.utils.data.DataLoader(source, batch_size=_BATCH)
+        return lambda: map(_by_rows, torch.utils.data.DataLoader(source, batch_size=_BATCH))
+    if getattr(source, "collate_fn", None) is default_collate:
+        return lambda: map(_by_rows, source)
     if hasattr(type(source), "__iter__"):
         return lambda: source
     if callable(source):
@@ -308,8 +323,19 @@ def _in_batches(source: torch.utils.data.IterableDataset[Any]) -> Iterator[Any]:
     # Of batches each part has at least one dimension, and features two.
     if max((np.ndim(part) for part in parts), default=0) >= _BATCH_DIMENSIONS:
         return everything
-    collate = torch.utils.data.default_collate
-    return (collate(rows) for rows in iter(lambda: list(islice(everything, _BATCH)), []))
+    return (_by_rows(default_collate(rows)) for rows in iter(lambda: list(islice(everything, _BATCH)), []))
+
+
+def _by_rows(batch: Any) -> Any:
+    """Return a batch with each part by rows: of rows that are lists of numbers torch's collation makes columns."""
+    if isinstance(batch, Mapping):
+        return {name: _stacked(part) for name, part in batch.items()}
+    return [_stacked(part) for part in batch] if isinstance(batch, list | tuple) else batch
+
+
+def _stacked(part: Any) -> Any:
+    columns = isinstance(part, list | tuple) and all(isinstance(each, Tensor) and each.dim() == 1 for each in part)
+    return torch.stack(tuple(part), 1) if columns and part else part
 
 
 def _joined(tables: list[Rows]) -> Rows:
@@ -339,10 +365,28 @@ def _as_first(joined: Tensor, parts: Sequence[Source]) -> Source:
     return TensorSource(joined, first.name, first.notes, stored_dtype=stored, columns=first.columns)
 
 
-def _mark(rows: Rows) -> int:
-    """Return a number of all bits of the rows that does not depend on their order; each row is mixed by itself."""
+@final
+class _Content:
+    """What a pass yielded: how many rows, a number of all their bits, and one of their order as well.
+
+    Each row is mixed by itself, so that the first number does not depend on the order.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.mark = self.order = 0
+
+    def add(self, rows: Rows) -> None:
+        """Add rows that come next."""
+        hashes = _hashes(rows)
+        places = 2 * torch.arange(self.count, self.count + rows.n_rows, device=hashes.device) + 1
+        self.count += rows.n_rows
+        self.mark = (self.mark + int(hashes.sum())) % 2**64
+        self.order = (self.order + int((hashes * places).sum())) % 2**64
+
+
+def _hashes(rows: Rows) -> Tensor:
     parts = [rows.x.read(0, rows.n_rows), rows.y.read(0, rows.n_rows)]
     if rows.weight is not None:
         parts.append(rows.weight.read(0, rows.n_rows).unsqueeze(1))
     *features, last = (part.to(torch.float64) for part in parts)
-    return int(hash_rows(torch.cat(features, 1), last).sum())
+    return hash_rows(torch.cat(features, 1), last)

@@ -6,7 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["is_boolean", "plain_number", "whole_number"]
+__all__ = ["is_boolean", "plain_number", "share_of_one", "truth_value", "whole_number"]
 
 
 def plain_number(value: Any) -> float | None:
@@ -37,6 +37,30 @@ def is_boolean(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(is_boolean(each) for each in value)
     return isinstance(value, bool) or str(getattr(value, "dtype", "")).startswith(("bool", "torch.bool"))
+
+
+def truth_value(value: Any) -> bool | None:
+    """Return one truth value as a bool, Python's, NumPy's or a tensor's; None for anything else, 0 and 1 too.
+
+    Example:
+        >>> import numpy as np
+        >>> truth_value(np.True_), truth_value(False), truth_value(1), truth_value([True])
+        (True, False, None, None)
+    """
+    value = _plain(value)
+    return value if isinstance(value, bool) else None
+
+
+def share_of_one(value: Any) -> float | None:
+    """Return a number between 0 and 1, both excluded, as a float; None for anything else.
+
+    Example:
+        >>> import numpy as np
+        >>> share_of_one(np.float32(0.5)), share_of_one(1), share_of_one(True)
+        (0.5, None, None)
+    """
+    number = plain_number(value)
+    return number if number is not None and 0 < number < 1 else None
 
 
 def whole_number(value: Any) -> int | None:

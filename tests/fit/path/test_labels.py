@@ -55,8 +55,8 @@ def test_a_class_without_rows_does_not_send_the_others_through_the_rows(monkeypa
     columns = cf.ridge_path(X, coded.read(0, 900), l2=STRENGTHS, bias=True)
     monkeypatch.setattr(ErrorSums, "add", None)  # what takes the columns of classes row by row
     found = cf.ridge_path(X, coded, l2=STRENGTHS, bias=True)
-    assert float(found.errors[:, -1].max()) < 1e-28
-    torch.testing.assert_close(found.errors, columns.errors, rtol=1e-10, atol=1e-28)
+    assert float(found.errors[:, -1].max()) < 1e-26  # rounding, of any number of threads
+    torch.testing.assert_close(found.errors, columns.errors, rtol=1e-10, atol=1e-26)
 
 
 @pytest.mark.parametrize(

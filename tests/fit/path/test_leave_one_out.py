@@ -198,3 +198,12 @@ def test_rows_from_files_and_in_parts(tmp_path: object) -> None:
     rows = replace(as_rows(X, Y), walker=Parts(7))
     parts = path_of_rows(rows, Request.checked(rows, bias=True), None, Selection("loo", None, True, "mse"))
     torch.testing.assert_close(parts.errors, here.errors, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("columns", [2, 5])
+def test_interpolated_rows_are_named_among_all_rows(columns: int) -> None:
+    X = torch.zeros(6, columns, dtype=torch.float64)
+    X[:, 0] = torch.arange(1.0, 7.0)
+    X[4, 1] = 1.0
+    path = cf.ridge_path(X, torch.arange(6.0).square(), l2=[0.0, 1.0], sample_weight=[0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    assert any("1 row of leverage 1 without a ridge (row 4)" in note for note in path.notes)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import Ridge
@@ -224,3 +225,32 @@ def test_folds_as_a_splitter_made_them() -> None:
     ):
         with pytest.raises(InputError, match=message):
             cf.ridge_path(X, Y, select=wrong)
+
+
+def test_folds_are_given_as_users_have_them() -> None:
+    numbers = np.arange(50) % 3
+    masks = [(numbers != fold, numbers == fold) for fold in range(3)]
+    frame = pd.Series(numbers, index=np.arange(50, 0, -1))
+    expected = cf.ridge_path(X, Y, l2=[1.0], select=numbers).errors
+    for select in (masks, iter(masks), frame):
+        assert torch.equal(cf.ridge_path(X, Y, l2=[1.0], select=select).errors, expected)
+    plain = cf.ridge_path(X, Y, l2=[1.0, 2.0], select=3, per_target=False)
+    numpy = cf.ridge_path(
+        X, Y, l2=pd.Series([1.0, 2.0], index=[7, 8]), select=np.int64(3), per_target=np.False_, kernel=np.False_
+    )
+    assert torch.equal(numpy.errors, plain.errors)
+    assert torch.equal(numpy.l2, plain.l2)
+
+
+@pytest.mark.parametrize(
+    ("tests", "left", "message"),
+    [
+        ([range(25), range(25, 50)], 3, "training set 0 is not all rows but those of test set 0"),
+        ([[*range(25), 0], range(25, 50)], 0, "tests a row more than once"),
+        ([np.arange(49) < 25, np.arange(49) >= 25], 0, "test set 0 is no list of rows"),
+    ],
+)
+def test_what_a_splitter_trained_on_is_looked_at(tests: list[Any], left: int, message: str) -> None:
+    pairs = [(np.setdiff1d(np.arange(50), test)[left:], test) for test in tests]
+    with pytest.raises(InputError, match=message):
+        cf.ridge_path(X, Y, select=pairs)

@@ -22,11 +22,12 @@ from closedform.fit.path.result import RidgePath
 from closedform.fit.path.search import Found, Search, Selection
 from closedform.fit.path.strengths import check_strengths
 from closedform.fit.path.table import PathTable
-from closedform.fit.request import Request, Watcher
+from closedform.fit.request import Request, Watcher, check_bias
 from closedform.fit.sharing import agreed_request, check_agreed, open_rows
 from closedform.fit.solution import Solution
 from closedform.rows import OneHotRows, Rows, as_rows, scan
 from closedform.rows.walkers.process_group import ProcessGroup
+from closedform.words.arguments import truth_value, whole_number
 from closedform.words.errors import InputError
 from closedform.words.progress import Progress
 
@@ -102,6 +103,7 @@ def ridge_path(
         ((3, 1), True)
     """
     started = time.perf_counter()
+    kernel, select = _or_itself(truth_value(kernel), kernel), _read_select(select)
     parts = accumulators_in(X)
     if parts is not None:
         if group is not None:
@@ -268,9 +270,7 @@ def _left_out(table: PathTable, left_out: LeftOut, U: Tensor, B: Tensor, weight:
     if doubtful is None:
         return residuals
     chosen = doubtful.nonzero().squeeze(1)
-    everyone = table.rows.gather().weight
-    numbers = chosen if everyone is None else (everyone > 0).nonzero().squeeze(1)[chosen]
-    held = table.held(numbers.cpu())
+    held = table.held(table.numbers[chosen].cpu())
     for rows, E, _ in held.residuals(left_out.strengths):
         root = 1.0 if held.weight is None else held.weight[rows].sqrt().unsqueeze(1)
         residuals[:, chosen[rows]] = left_out.basis.in_units(E.permute(1, 2, 0) / root)
@@ -290,14 +290,25 @@ def _check_folded(
             raise InputError(f"{name} was given with an Accumulator, which holds its targets and weights already.")
     if kernel is not False:
         raise InputError("kernel=True with an Accumulator: a kernel between the rows needs the rows.")
-    if bias is not None and bias is not parts[0].bias:
+    if bias is not None and check_bias(bias) is not parts[0].bias:
         raise InputError(f"bias={bias!r}, but the accumulator was made with bias={parts[0].bias}.")
-    folds = isinstance(select, int) and not isinstance(select, bool) and select == len(parts) >= 2
+    folds = isinstance(select, int) and truth_value(select) is None and select == len(parts) >= 2
     if select != "gcv" and not folds:
         raise InputError(
             f"select={select!r} needs the rows, which an Accumulator does not keep; use select='gcv', or a list of "
             "accumulators, one for each fold, with select=len(list)."
         )
+
+
+def _or_itself(plain: Any, value: Any) -> Any:
+    return value if plain is None else plain
+
+
+def _read_select(select: Any) -> Any:
+    """Return how errors are to be found as it is checked: NumPy's integers as Python's, and of an iterator a list."""
+    if hasattr(type(select), "__next__"):
+        return list(select)
+    return _or_itself(whole_number(select), select)
 
 
 def _checked(n_rows: int, select: Any, per_target: Any, kernel: Any, scoring: Any) -> Selection:
@@ -306,7 +317,8 @@ def _checked(n_rows: int, select: Any, per_target: Any, kernel: Any, scoring: An
     Raises:
         InputError: an unknown way, or one that does not go with another.
     """
-    if not isinstance(per_target, bool):
+    own = truth_value(per_target)
+    if own is None:
         raise InputError(f"per_target={per_target!r} must be True or False: whether each target has its own strength.")
 
     named = isinstance(select, str)
@@ -327,5 +339,5 @@ def _checked(n_rows: int, select: Any, per_target: Any, kernel: Any, scoring: An
         raise InputError("folds of a kernel are not available; use select='loo', which is exact and faster.")
 
     if named:
-        return Selection(select, None, per_target, scoring)
-    return Selection("k-fold", check_folds(select, n_rows), per_target, scoring)
+        return Selection(select, None, own, scoring)
+    return Selection("k-fold", check_folds(select, n_rows), own, scoring, by_number=not isinstance(select, int))

@@ -63,9 +63,9 @@ class FoldedTable:
         del least
         return self._basis
 
-    def fold_triangles(self, folds: Tensor) -> list[Triangle]:
-        """Return the triangle of each fold; ``folds`` is how many there are."""
-        del folds
+    def fold_triangles(self, folds: Tensor, *, by_number: bool) -> list[Triangle]:
+        """Return the triangle of each fold, each of an accumulator."""
+        del folds, by_number
         return list(self.parts)
 
 

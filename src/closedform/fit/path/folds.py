@@ -16,6 +16,7 @@ from closedform.numerics.triangle import Triangle
 from closedform.rows import Block, Fold
 from closedform.rows.block import Extent
 from closedform.rows.columns import Columns
+from closedform.words.arguments import truth_value
 from closedform.words.errors import InputError
 
 __all__ = ["TrianglesOfFolds", "check_folds", "fold_errors", "is_by_row", "numbers_in"]
@@ -29,14 +30,15 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
 
     Args:
         select: A number of folds (consecutive rows, as scikit-learn's ``KFold(k)``), a splitter of scikit-learn whose
-            test sets share no row, what such a splitter makes (pairs of rows to train and to test on), or the number of
-            the fold of each row.
+            test sets share no row, what such a splitter makes (pairs of rows to train and to test on, by number or as
+            masks, where all that are not tested are trained on), or the number of the fold of each row.
         n_rows: Rows.
 
     Raises:
-        InputError: fewer than two folds, more folds than rows, or test sets that are no partition of the rows.
+        InputError: fewer than two folds, more folds than rows, test sets that are no partition of the rows, or training
+            sets that leave out more than the rows tested.
     """
-    if isinstance(select, bool):
+    if truth_value(select) is not None:
         raise InputError(f"select={select!r} is no number of folds.")
     if isinstance(select, int):
         if not 2 <= select <= n_rows:
@@ -49,7 +51,7 @@ def check_folds(select: Any, n_rows: int) -> Tensor:
     if _is_splitter(select):
         return _split(select, n_rows)
     if not is_by_row(select):
-        return _numbers_of([test for _, test in select], "select", n_rows)
+        return _numbers_of(select, "select", n_rows)
     names, numbers = torch.unique(numbers_in(select, n_rows), return_inverse=True)
     if names.shape[0] < 2:
         raise InputError("select puts all rows into one fold; at least 2 are needed.")
@@ -79,7 +81,7 @@ def numbers_in(select: Any, n_rows: int) -> Tensor:
         InputError: it holds something else.
     """
     try:
-        values = torch.as_tensor(np.asarray(select) if isinstance(select, Sequence) else select, device="cpu")
+        values = torch.as_tensor(select if isinstance(select, Tensor) else np.array(select), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"select={select!r}: use 'loo', 'gcv', a number of folds, a splitter such as sklearn's KFold, or the "
@@ -95,34 +97,53 @@ def numbers_in(select: Any, n_rows: int) -> Tensor:
 
 def _split(splitter: Any, n_rows: int) -> Tensor:
     try:
-        tests = [test for _, test in splitter.split(np.zeros((n_rows, 1)))]
+        pairs = list(splitter.split(np.zeros((n_rows, 1))))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"select={splitter!r} cannot split {n_rows} rows: {error} A splitter by labels or groups is given as what "
             "it makes: select=list(splitter.split(X, labels, groups))."
         ) from error
-    return _numbers_of(tests, f"select={splitter!r}", n_rows)
+    return _numbers_of(pairs, f"select={splitter!r}", n_rows)
 
 
-def _numbers_of(tests: Sequence[Any], who: str, n_rows: int) -> Tensor:
-    """Return the fold of each row, from the rows of each test set.
+def _numbers_of(pairs: Sequence[tuple[Any, Any]], who: str, n_rows: int) -> Tensor:
+    """Return the fold of each row, from the rows to train and to test on.
 
     Raises:
-        InputError: they are no partition of the rows.
+        InputError: the test sets are no partition of the rows, or a training set is not all other rows.
     """
     numbers = torch.full((n_rows,), -1, dtype=torch.int64, device="cpu")
-    for fold, test in enumerate(tests):
-        try:
-            rows = torch.as_tensor(np.asarray(test).astype(np.int64, casting="safe"), device="cpu").reshape(-1)
-            taken = numbers[rows] >= 0
-        except (TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{who}: test set {fold} is no list of rows from 0 to {n_rows - 1}.") from error
-        if bool(taken.any()):
+    tested = [_counts(test, f"{who}: test set {fold}", n_rows) for fold, (_, test) in enumerate(pairs)]
+    for fold, counts in enumerate(tested):
+        if bool((counts > 1).any()) or bool((numbers[counts > 0] >= 0).any()):
             raise InputError(f"{who} tests a row more than once; folds must share no row (KFold does so).")
-        numbers[rows] = fold
-    if bool((numbers < 0).any()) or len(tests) < 2:
+        numbers[counts > 0] = fold
+    if bool((numbers < 0).any()) or len(pairs) < 2:
         raise InputError(f"{who} leaves rows in no fold, or all in one; use a splitter such as KFold.")
+
+    for fold, ((train, _), counts) in enumerate(zip(pairs, tested, strict=True)):
+        trained = _counts(train, f"{who}: training set {fold}", n_rows)
+        if bool((trained + counts != 1).any()):
+            raise InputError(
+                f"{who}: training set {fold} is not all rows but those of test set {fold}, and a fold is left out of "
+                "the triangle of all rows. Fits to other rows have to be made one by one, with closedform.solve."
+            )
     return numbers
+
+
+def _counts(rows: Any, what: str, n_rows: int) -> Tensor:
+    """Return how often each row stands in a list of rows, or whether a mask holds it, ``(rows,)`` int64.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        found = np.asarray(rows)
+        # Numbers are looked up as NumPy looks up rows: masks of as many, and negative numbers from the end.
+        numbers = found if found.dtype == bool else found.reshape(-1).astype(np.int64, casting="safe")
+        return torch.from_numpy(np.bincount(np.arange(n_rows)[numbers], minlength=n_rows))
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{what} is no list of rows from 0 to {n_rows - 1}.") from error
 
 
 @final
@@ -134,13 +155,16 @@ class TrianglesOfFolds(Fold):
         empty: The triangle of no rows, with the powers of two of the columns.
         numbers: The fold of each row, counted over all processes, ``(rows,)``.
         count: Folds.
+        by_number: Whether the folds are of certain rows; else any rows in these numbers will do.
     """
 
     as_stored = False
     label = "factoring"
 
-    def __init__(self, columns: Columns, empty: Triangle, numbers: Tensor, count: int) -> None:
-        self._columns, self._empty, self._numbers = columns, empty, numbers
+    def __init__(
+        self, columns: Columns, empty: Triangle, numbers: Tensor, count: int, *, by_number: bool = False
+    ) -> None:
+        self._columns, self._empty, self._numbers, self.by_number = columns, empty, numbers, by_number
         self.triangles = [empty] * count
 
     @override
@@ -169,7 +193,8 @@ class TrianglesOfFolds(Fold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._columns, self._empty, self._numbers, len(self.triangles))
+        count = len(self.triangles)
+        return type(self)(self._columns, self._empty, self._numbers, count, by_number=self.by_number)
 
     @override
     def state(self) -> tuple[Tensor, ...]:

@@ -40,12 +40,14 @@ class Selection:
         folds: The fold of each row, ``(rows,)``, or None.
         per_target: Whether each target has a strength of its own.
         scoring: ``"mse"``, ``"mae"`` or ``"density"``.
+        by_number: Whether the folds are of certain rows; else any rows in these numbers will do.
     """
 
     name: str
     folds: Tensor | None
     per_target: bool
     scoring: str
+    by_number: bool = False
 
 
 @final
@@ -184,11 +186,11 @@ class Search:
         else:
             density = self._selection.scoring == "density"
             sums = ErrorSums(left_out, None, absolute=absolute, density=density)
-            _, U, B = table.coordinates(basis)
+            (_, U, B), numbers = table.coordinates(basis), table.numbers
             for start in range(0, U.shape[0], _ROWS):
                 part = slice(start, start + _ROWS)
                 weight = None if table.weight is None else table.weight[part]
-                sums.add_rows(U[part], B[part], weight, start, among=part)
+                sums.add_rows(U[part], B[part], weight, 0, numbers[part], among=part)
 
         result = sums.result()
         self._interpolated, self._named = result.interpolated, result.named
@@ -227,6 +229,7 @@ class Search:
 
     def _folds(self) -> list[Triangle]:
         if self._triangles is None:
-            assert self._selection.folds is not None
-            self._triangles = self._table.fold_triangles(self._selection.folds)
+            selection = self._selection
+            assert selection.folds is not None
+            self._triangles = self._table.fold_triangles(selection.folds, by_number=selection.by_number)
         return self._triangles

@@ -39,9 +39,12 @@ def check_strengths(l2: Any) -> Tensor | None:
     if is_boolean(l2):
         raise InputError(f"l2={l2!r} holds truth values; give the ridge strengths to try, or None.")
     try:
-        values = torch.as_tensor(l2, dtype=torch.float64, device="cpu").detach().clone()
+        # torch would look for places of a Series among its labels.
+        numbers = l2.to_numpy() if hasattr(l2, "to_numpy") else l2
+        values = torch.as_tensor(numbers, dtype=torch.float64, device="cpu").detach().clone()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"l2={l2!r} is not a list of numbers; give the ridge strengths to try, or None.") from error
+
     if values.ndim > 1:
         raise InputError(f"l2 has shape {tuple(values.shape)}; give one list of ridge strengths, (strengths,).")
     values = values.reshape(-1)

@@ -77,13 +77,15 @@ class PathTable:
         """Rows of positive weight."""
         return self.scanned.positive_rows
 
-    def fold_triangles(self, folds: Tensor) -> list[Triangle]:
+    def fold_triangles(self, folds: Tensor, *, by_number: bool) -> list[Triangle]:
         """Return the triangle of the rows of each fold.
 
         Args:
             folds: The fold of each row, ``(rows,)``.
+            by_number: Whether they are folds of certain rows.
         """
-        fold = TrianglesOfFolds(self.design.columns, self.empty_triangle(), folds, int(folds.max()) + 1)
+        columns, count = self.design.columns, int(folds.max()) + 1
+        fold = TrianglesOfFolds(columns, self.empty_triangle(), folds, count, by_number=by_number)
         return self.rows.walk(fold).triangles
 
     @cached_property
@@ -199,6 +201,14 @@ class PathTable:
             basis.U,
             self.centring.targets(self._counted, None if self._counted.weight is None else self._counted.weight.sqrt()),
         )
+
+    @property
+    def numbers(self) -> Tensor:
+        """Numbers of the rows of positive weight among all rows, where all are taken at once, int64."""
+        weight = self.rows.gather().weight
+        if weight is None:
+            return torch.arange(self.rows.n_rows, device=self.device)
+        return (weight > 0).nonzero().squeeze(1)
 
     @property
     def weight(self) -> Tensor | None:

@@ -29,6 +29,7 @@ class RowsApart(Fold):
     """
 
     as_stored = False
+    by_number = True
     label = "factoring"
 
     def __init__(self, columns: Columns, empty: Triangle, numbers: Tensor) -> None:
