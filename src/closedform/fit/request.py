@@ -166,7 +166,7 @@ def check_ridge(l2: Any, n_targets: int) -> list[float]:
         raise InputError(f"l2={l2!r} is a truth value; give a number, how strong the ridge is.")
     try:
         # torch would look for places of a Series among its labels.
-        numbers = l2.to_numpy() if hasattr(l2, "to_numpy") else l2
+        numbers = l2.to_numpy().tolist() if hasattr(l2, "to_numpy") else l2
         values = (
             [l2]
             if type(l2) is float
