@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from closedform.engine.triangles import cholesky_of
+from closedform.engine.triangles import cholesky_of, is_symmetric
 from closedform.fit.layers import round_to
 from closedform.fit.solution import Solution
 from closedform.fit.statistics import NoStandardErrors
 from closedform.fit.storage import Stored, as_stored
-from closedform.rows import Block, Rows, as_rows
+from closedform.rows import Block, Rows, as_rows, scan
 from closedform.rows.norms import weights_of
 from closedform.words.errors import InputError
 
@@ -30,6 +30,7 @@ __all__ = [
     "kernel_system",
     "looks_like_kernel",
     "weighted_kernel",
+    "weighted_targets",
 ]
 
 #: Asymmetry of a kernel, relative to its largest entry and in units of its own rounding, that is rounding.
@@ -49,6 +50,7 @@ def check_kernel(rows: Rows, *, bias: bool) -> Block:
 
     Raises:
         InputError: the matrix is not square or not symmetric, a weight is negative, or a bias is asked for.
+        NonFiniteError: it holds NaN or infinity.
     """
     if bias:
         raise InputError(
@@ -65,6 +67,10 @@ def check_kernel(rows: Rows, *, bias: bool) -> Block:
     whole = rows.walker.gather(rows, as_stored=False, unweighted=True)
     weights_of(whole)
     K = whole.X
+    if is_symmetric(K):
+        return whole
+    if not bool(torch.isfinite(K).all()):
+        scan(rows)  # It names the column and the row.
 
     eps = torch.finfo(rows.x.dtype).eps if rows.x.dtype.is_floating_point else torch.finfo(torch.float64).eps
     apart = float((K - K.T).abs().max())
@@ -99,12 +105,20 @@ def looks_like_kernel(rows: Rows) -> bool:
 
 
 def weighted_kernel(whole: Block) -> tuple[Tensor, Tensor]:
-    """Return the kernel times the roots of the weights on both sides, symmetric, and the targets times them."""
-    K = (whole.X + whole.X.T) / 2
+    """Return the kernel times the roots of the weights on both sides, symmetric, and the targets times them.
+
+    Both may be those of the block.
+    """
+    K = whole.X if is_symmetric(whole.X) else (whole.X + whole.X.T) / 2
     if whole.weight is None:
         return K, whole.Y
     root = whole.weight.sqrt()
-    return root.unsqueeze(1) * K * root, root.unsqueeze(1) * whole.Y
+    return root.unsqueeze(1) * K * root, weighted_targets(whole)
+
+
+def weighted_targets(whole: Block) -> Tensor:
+    """Return the targets times the roots of the weights."""
+    return whole.Y if whole.weight is None else whole.weight.sqrt().unsqueeze(1) * whole.Y
 
 
 def kernel_system(rows: Rows, whole: Block, strength: float, targets: Tensor) -> Rows:
@@ -113,6 +127,7 @@ def kernel_system(rows: Rows, whole: Block, strength: float, targets: Tensor) ->
     With weights it is that of ``a`` over their roots.
     """
     K, Y = weighted_kernel(whole)
+    K = K.clone()
     K.diagonal().add_(strength)
     return replace(as_rows(K, Y[:, targets]), notes=(), single_target=rows.single_target, watcher=rows.watcher)
 

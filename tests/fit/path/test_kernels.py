@@ -108,6 +108,8 @@ def test_a_ridge_on_a_kernel_is_noted() -> None:
     [
         (K[:, :30], {}, "square"),
         (K + np.triu(np.ones((40, 40)), 1), {}, "not symmetric"),
+        (np.where(np.arange(1600).reshape(40, 40) == 42, np.nan, K), {}, "nan in column 2, first in row 1"),
+        (np.where(np.eye(40) > 0, np.inf, K), {}, "inf in column 0, first in row 0"),
         (K, {"bias": True}, "no bias"),
         (K, {"digits": 5}, "digits with kernel=True"),
         (K, {"kernel": "rbf"}, "True or False"),

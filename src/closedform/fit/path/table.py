@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.fit.kernels import check_kernel, weighted_kernel
+from closedform.fit.kernels import check_kernel, weighted_kernel, weighted_targets
 from closedform.fit.path.basis import Basis, explicit_basis, kernel_basis
 from closedform.fit.path.centring import Centring
 from closedform.fit.path.folds import TrianglesOfFolds
@@ -194,7 +194,7 @@ class PathTable:
             A, root = centring.features(self._counted)
             return self.rows.gather(), A @ basis.map, centring.targets(self._counted, root)
         if self.kernel:
-            _, B = weighted_kernel(self._counted)
+            B = weighted_targets(self._counted)
             return self.rows.gather(), basis.U, B * self.design.columns.target_scale
         return (
             self.rows.gather(),
