@@ -75,11 +75,6 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_sessionfinish() -> None:
-    """What other plugins do at the end relies on the collector."""
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def default_device() -> Iterator[None]:
     """What a test makes by itself is made on the device too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 import signal
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import closedform as cf
 from cases import Case
-from closedform.rows import as_rows
+from closedform.rows import accumulated, as_rows
 from closedform.words.errors import ClosedformError, InputError, NonFiniteError, SourceError
 from solved import EVERY_CASE, assert_weights, exact_of, problem_of
 
@@ -370,3 +371,18 @@ def test_labels_are_counted_over_batches(integers: bool) -> None:
     notes = parts[0].merge(parts[1]).solve().notes
     assert any("Y holds 3 different whole numbers, 0 to 2" in note for note in notes)
     assert not any("whole numbers" in note for note in folded(gaussian(60, 4), gaussian(60, 1, seed=1)).solve().notes)
+
+
+def test_thousands_of_blocks_round_no_more_than_some_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of numbers in float32 are exact, so that sums of them by ``fsum`` are correctly rounded."""
+    monkeypatch.setattr(accumulated, "_block_rows", lambda columns, targets: 64)
+    generator, worst = torch.Generator().manual_seed(0), 0.0
+    for _ in range(3):
+        x = torch.randn(128_000, 1, generator=generator)
+        y = 3 * x + torch.randn(128_000, 1, generator=generator)
+        acc = cf.Accumulator(1, bias=False)
+        acc.fold(x, y)
+        pairs = list(zip(x[:, 0].tolist(), y[:, 0].tolist(), strict=True))
+        exact = math.fsum(a * b for a, b in pairs) / math.fsum(a * a for a, _ in pairs)
+        worst = max(worst, abs(float(acc.solve().weight) / exact - 1))
+    assert worst <= 4e-15

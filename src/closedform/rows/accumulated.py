@@ -32,6 +32,9 @@ _ROWS_A_COLUMN = 8
 _BLOCK_ENTRIES = 2**19
 #: Rows of a block for each column at least: then what a fold does to the triangle before is a third of its work.
 _FEWEST_A_COLUMN = 2
+#: Blocks that are folded into a triangle of their own before it joins that of all rows. What a fold rounds adds up with
+#: the root of their number: so with that of thousands it is no more than with a hundred.
+_RECENT_BLOCKS = 64
 #: The floating types narrower than float64, in which rows may be stored, by their unit roundoff.
 _NARROW = {torch.finfo(dtype).eps / 2: dtype for dtype in (torch.float32, torch.float16, torch.bfloat16)}
 #: Columns of numbers beyond this power of two, or below its inverse, are scaled.
@@ -67,17 +70,21 @@ class Accumulated(Fold):
         self._block_rows = _block_rows(self._columns, n_targets)
         self.roundoff = (0.0, 0.0)
         self._heeded: tuple[torch.dtype, torch.dtype] | None = None
-        self.start(Triangle.empty(self._columns, n_targets, has_ones=True, device=device))
+        self.start(self._empty())
 
     def start(self, triangle: Triangle) -> None:
         """Go on from a triangle; what was folded here is forgotten."""
-        self._triangle = triangle
+        self._triangle, self._recent, self._recent_blocks = triangle, self._empty(), 0
         self.rows, self._weight = triangle.rows, triangle.weight_sum
         self._waiting, self._held = triangle.R.new_empty(0, self._columns + self._targets), 0
+
+    def _empty(self) -> Triangle:
+        return Triangle.empty(self._columns, self._targets, has_ones=True, device=self.device)
 
     def whole(self) -> Triangle:
         """Return the triangle of all rows so far, with a column of ones first."""
         self._flush()
+        self._join()
         return replace(self._triangle, rows=self.rows, weight_sum=self._weight)
 
     def to_rows(self, *, single_target: bool) -> Rows:
@@ -107,11 +114,13 @@ class Accumulated(Fold):
 
     def snapshot(self) -> tuple[Any, ...]:
         """Return what :meth:`restore` goes back to."""
-        return self._triangle, self.rows, self._weight, self._waiting, self._held, self.roundoff
+        folded = self._triangle, self._recent, self._recent_blocks
+        return folded, self.rows, self._weight, self._waiting, self._held, self.roundoff
 
     def restore(self, before: tuple[Any, ...]) -> None:
         """Go back to a snapshot."""
-        self._triangle, self.rows, self._weight, self._waiting, self._held, self.roundoff = before
+        folded, self.rows, self._weight, self._waiting, self._held, self.roundoff = before
+        self._triangle, self._recent, self._recent_blocks = folded
         self._heeded = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,7 +236,7 @@ class Accumulated(Fold):
         size, room = self._block_rows, self._waiting.shape[0]
         if self._held + count > room < size:
             # Twice as many as before, so that copying what waits costs no more than writing it did.
-            room = size if self._triangle.rows else min(size, max(self._held + count, 2 * room))
+            room = size if self._triangle.rows or self._recent_blocks else min(size, max(self._held + count, 2 * room))
             waiting = self._waiting.new_empty(room, self._columns + self._targets)
             waiting[: self._held] = self._waiting[: self._held]
             self._waiting = waiting
@@ -245,13 +254,22 @@ class Accumulated(Fold):
         if self._held:
             parts = self._waiting[: self._held]
             with one_thread(parts.numel(), parts.device, most=FOLD_BY_ONE):
-                self._triangle = self._folded(parts)
+                self._recent = self._folded(self._recent, parts)
+            self._recent_blocks += 1
+            if self._recent_blocks == _RECENT_BLOCKS:
+                self._join()
         # New memory for each block, so that a call that fails can go back to the one before.
         self._waiting, self._held = self._waiting.new_empty(0, self._columns + self._targets), 0
 
-    def _folded(self, parts: Tensor) -> Triangle:
-        """Fold rows, with a power of two taken out of columns whose squares would leave the range of float64."""
-        p, triangle = self._columns, self._triangle
+    def _join(self) -> None:
+        """Let the triangle of the blocks folded last join that of all rows before."""
+        if self._recent_blocks:
+            joined = self._triangle.merge(self._recent) if self._triangle.rows else self._recent
+            self._triangle, self._recent, self._recent_blocks = joined, self._empty(), 0
+
+    def _folded(self, triangle: Triangle, parts: Tensor) -> Triangle:
+        """Fold rows into a triangle, with a power of two taken out of columns whose squares would leave float64."""
+        p = self._columns
         if not bool(triangle.exponents.any()) and not bool(triangle.target_exponents.any()):
             # The triangle of the rows tells of their columns what a look at all rows would, at no cost.
             plain = triangle.fold_joined(shortened(parts), rows=parts.shape[0])
