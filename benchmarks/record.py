@@ -13,13 +13,13 @@ from typing import Any
 
 from closedform.engine.processors import processor_name
 
-__all__ = ["circumstances", "write"]
+__all__ = ["circumstances", "read", "write"]
 
 
 def circumstances(threads: int) -> dict[str, Any]:
     """Return when, where and with how many threads is measured, and the command that does it."""
     script = Path(sys.argv[0]).name
-    words = [word for word in sys.argv[1:] if not word.endswith(".json") and word != "--json"]
+    words = [word for word in sys.argv[1:] if not word.endswith(".json") and word not in ("--json", "--resume")]
     return {
         "command": shlex.join(["python", f"benchmarks/{script}", *words]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -28,6 +28,11 @@ def circumstances(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "threads": threads,
     }
+
+
+def read(file: str | Path) -> list[Any]:
+    """Return the rows that :func:`write` wrote; none where it wrote no such file."""
+    return list(json.loads(Path(file).read_text(encoding="utf-8"))["rows"]) if Path(file).exists() else []
 
 
 def write(file: str | Path, rows: Any, threads: int) -> None:

@@ -1,6 +1,7 @@
 """Rows anywhere: what batches, processes and Dask cost beside one process that holds all rows; ratios of one run.
 
     python benchmarks/scale.py                       # small, a minute
+    python benchmarks/scale.py --full                # as root: every part at its own size, some twenty minutes
     python benchmarks/scale.py --rows 400000 --columns 500 --ranks 1 2 4 8
     python benchmarks/scale.py --only dask --rows 10000000 --columns 100
     python benchmarks/scale.py --only file --gigabytes 4.5 --memory 1.5        # as root: in a cgroup of its own
@@ -112,6 +113,38 @@ def measure_folding(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         what = f"Accumulator.fold, batches of {batch}"
         found.append({"what": what, "seconds": ours, "beside": "QR of stacked blocks", "ratio": ours / theirs})
         found[-1]["error"] = error
+    return found
+
+
+def measure_long(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Batches of 32 rows beside one solve of all, and a thousand states merged in three orders."""
+    X, Y = table(arguments.rows, arguments.columns)
+    whole = cf.solve(X, Y, progress=False).weight
+    acc = cf.Accumulator(arguments.columns)
+    begun = time.perf_counter()
+    for x, y in zip(X.split(32), Y.split(32), strict=True):
+        acc.fold(x, y)
+    seconds = time.perf_counter() - begun
+    line = {"what": f"{arguments.rows:,} rows in batches of 32", "seconds": seconds}
+    found = [{**line, "error": relative(acc.solve().weight, whole), "note": "apart from one solve of all rows"}]
+
+    parts = list(zip(X.tensor_split(1000), Y.tensor_split(1000), strict=True))
+
+    def merged(order: Sequence[int]) -> torch.Tensor:
+        acc = cf.Accumulator(arguments.columns)
+        for index in order:
+            part = cf.Accumulator(arguments.columns)
+            part.fold(*parts[index])
+            acc.merge(part)
+        assert len(acc) == arguments.rows
+        return acc.solve().weight
+
+    shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(1)).tolist()
+    seconds, forward = best_of(1, lambda: merged(range(1000)))
+    for order, named in ((range(999, -1, -1), "last first"), (shuffled, "shuffled")):
+        apart = relative(merged(order), forward)
+        found.append({"what": f"1,000 states merged, {named}", "seconds": seconds, "error": apart})
+        found[-1]["note"] = "apart from first first"
     return found
 
 
@@ -298,6 +331,9 @@ def measure_dask(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
+        few = da.random.default_rng(1).standard_normal((2 * arguments.columns, arguments.columns), dtype="float32")
+        for warm in (lambda x, y: cf.solve(x, y, progress=False), lambda x, y: da.linalg.lstsq(x, y)[0].compute()):
+            warm(few, few.sum(axis=1))  # What is imported and measured once in a process is no part of either.
         X = da.random.default_rng(0).standard_normal(
             (arguments.rows, arguments.columns), chunks=blocks, dtype="float32"
         )
@@ -307,6 +343,7 @@ def measure_dask(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         peaks = client.run(lambda: __import__("resource").getrusage(__import__("resource").RUSAGE_SELF).ru_maxrss)
         theirs, _ = best_of(1, lambda: da.linalg.lstsq(X, Y)[0].compute())
         glm = fit_glm(X, Y)
+        hard = measure_hard(arguments.columns)
     line = {"what": "Dask, 2 workers", "seconds": ours, "beside": "dask.array.linalg.lstsq", "ratio": ours / theirs}
     found = [{**line, "note": f"peak memory of a worker {max(peaks.values()) / 1e3:.0f} MB"}]
     if glm is not None:
@@ -314,7 +351,30 @@ def measure_dask(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         apart = relative(torch.as_tensor(weights), sol.weight[0])
         note = f"its weights are {apart:.1e} from the minimiser"
         found.append({**line, "beside": "dask_ml.LinearRegression", "ratio": ours / seconds, "note": note})
-    return found
+    return [*found, hard]
+
+
+def measure_hard(columns: int) -> dict[str, Any]:
+    """Columns of condition number 1e8, float64, whose weights are known: how far everybody is from them.
+
+    ``X = Q diag(s) P'`` with Q and P orthogonal, and targets that X gives exactly up to rounding.
+    """
+    import dask.array as da
+
+    generator = torch.Generator().manual_seed(1)
+    Q, P = (torch.linalg.qr(torch.randn(n, columns, generator=generator).double()).Q for n in (40 * columns, columns))
+    X = Q * torch.logspace(0, -8, columns, dtype=torch.float64) @ P.T
+    truth = P.sum(1)
+    Y = X @ truth
+    lazy = (da.from_array(X.numpy(), chunks=(10 * columns, columns)), da.from_array(Y.numpy(), chunks=10 * columns))
+    seconds, sol = best_of(1, lambda: cf.solve(*lazy, progress=False))
+    said = [f"ours {relative(sol.weight[0], truth):.1e} ({sol.attempts[-1].method}, {sol.outcome.name.lower()})"]
+    theirs = torch.as_tensor(da.linalg.lstsq(*lazy)[0].compute())
+    said.append(f"dask.array.linalg.lstsq {relative(theirs, truth):.1e}")
+    glm = fit_glm(*lazy)
+    if glm is not None:
+        said.append(f"dask_ml {relative(torch.as_tensor(glm[1]), truth):.1e}")
+    return {"what": "Dask, condition 1e8", "seconds": seconds, "note": "weights off by: " + ", ".join(said)}
 
 
 def fit_glm(X: Any, Y: Any) -> tuple[float, Any] | None:
@@ -331,6 +391,7 @@ def fit_glm(X: Any, Y: Any) -> tuple[float, Any] | None:
 
 PARTS = {
     "fold": measure_folding,
+    "long": measure_long,
     "processes": measure_processes,
     "dask": measure_dask,
     "file": measure_file,
@@ -338,6 +399,15 @@ PARTS = {
 }
 #: Those that need no more than this machine and its user.
 USUAL = ["fold", "processes", "dask"]
+#: The sizes that each part is held to.
+FULL: dict[str, dict[str, Any]] = {
+    "fold": {"rows": 400_000, "columns": 50},
+    "long": {"rows": 10_000_000, "columns": 50},
+    "processes": {"rows": 400_000, "columns": 500, "ranks": [1, 2, 4, 8]},
+    "dask": {"rows": 10_000_000, "columns": 100},
+    "file": {"gigabytes": 4.5, "memory": 1.5, "columns": 99},
+    "network": {"rows": 400_000, "columns": 500, "ranks": [2, 4]},
+}
 
 
 def main() -> None:
@@ -346,7 +416,8 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=50)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=tuple(PARTS), nargs="+", default=USUAL)
+    parser.add_argument("--only", choices=tuple(PARTS), nargs="+")
+    parser.add_argument("--full", action="store_true", help="each part at the size it is held to")
     parser.add_argument("--gigabytes", type=float, default=0.3, help="of the file")
     parser.add_argument("--memory", type=float, default=0.6, help="gigabytes that its reader may have")
     parser.add_argument("--megabits", type=int, default=100, help="a second of each host's link")
@@ -357,8 +428,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     lines = []
-    for name in arguments.only:
-        for line in PARTS[name](arguments):
+    for name in arguments.only or (FULL if arguments.full else USUAL):
+        sizes = FULL[name] if arguments.full else {}
+        for line in PARTS[name](argparse.Namespace(**{**vars(arguments), **sizes})):
             lines.append(line)
             beside = f"{line['ratio']:6.2f} of {line['beside']}" if "ratio" in line else ""
             error = f", weights apart {line['error']:.1e}" if "error" in line else ""
