@@ -1,4 +1,4 @@
-"""Convex criteria beside their peers: ``python benchmarks/criteria.py [--scale S] [--repeats N] [--json F] [--resume]``.
+"""Convex criteria beside peers: ``python benchmarks/criteria.py [--scale S] [--repeats N] [--json F] [--resume]``.
 
 Each row is one problem: the seconds of ``closedform.solve`` and its proven relative gap; and for each peer its seconds,
 how many times as long it takes, and by how much (relative) its objective is above ours. ``--scale 0.05`` tries it; all
