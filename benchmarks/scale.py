@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import write
+from record import read, write
 
 import closedform as cf
 
@@ -119,7 +119,7 @@ def measure_folding(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def measure_long(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Batches of 32 rows beside one solve of all, and a thousand states merged in three orders."""
     X, Y = table(arguments.rows, arguments.columns)
-    whole = cf.solve(X, Y, progress=False).weight
+    whole = cf.solve(X, Y, dtype=torch.float64, progress=False).weight
     acc = cf.Accumulator(arguments.columns)
     begun = time.perf_counter()
     for x, y in zip(X.split(32), Y.split(32), strict=True):
@@ -436,7 +436,10 @@ def main() -> None:
             error = f", weights apart {line['error']:.1e}" if "error" in line else ""
             print(f"{line['what']:<36} {line['seconds']:8.3f} s  {beside}{error}  {line.get('note', '')}", flush=True)
     if arguments.json:
-        write(arguments.json, lines, torch.get_num_threads())
+        # Parts that are measured again take the place of what was measured before.
+        measured = {line["what"] for line in lines}
+        kept = [line for line in read(arguments.json) if line["what"] not in measured]
+        write(arguments.json, [*kept, *lines], torch.get_num_threads())
 
 
 if __name__ == "__main__":
