@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import closedform as cf
 from closedform.losses.recognition import recognised
-from closedform.words.errors import DataTypeError
+from closedform.words.errors import DataTypeError, InputError
 
 X = torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(30) % 3
@@ -36,6 +36,7 @@ UNKNOWN: dict[str, Callable[..., Any]] = {
     "a fourth power": lambda z, t: ((z - t) ** 4).mean(),
     "the wrong way round": lambda z, t: F.binary_cross_entropy_with_logits(t, z),
     "a penalty": lambda z, t: F.mse_loss(z, t) + 1e-6 * z.square().mean(),
+    "one of many labels ignored": lambda z, t: F.cross_entropy(z, t, ignore_index=5),
     "other ignored labels": lambda z, t: F.cross_entropy(z, t, ignore_index=2),
 }
 
@@ -61,6 +62,27 @@ def test_a_lambda_is_fitted_as_its_module() -> None:
     assert isinstance(found, cf.ConvexSolution)
     assert found.outcome.certified
     assert torch.equal(found.weight, module.weight)
+
+
+def test_a_compiled_module_is_that_module() -> None:
+    module = nn.L1Loss()
+    # What torch.compile returns; to make one loads the compiler.
+    compiled = nn.Module()
+    compiled._orig_mod = module
+    assert recognised(compiled) is module
+
+
+@pytest.mark.parametrize(
+    ("function", "Y"),
+    [
+        (lambda z, t: F.cross_entropy(z, t, ignore_index=100), 4 * torch.arange(30)),
+        (lambda z, t: F.binary_cross_entropy_with_logits(z, t.round()), torch.linspace(0, 1, 30, dtype=torch.float64)),
+    ],
+    ids=["a label ignored", "rounded targets"],
+)
+def test_a_function_is_tried_on_the_targets_themselves(function: Any, Y: Any) -> None:
+    with pytest.raises(InputError, match="for some targets, but not for these, so it has other options"):
+        cf.solve(X, Y, l2=1.0, criterion=function)
 
 
 def test_nothing_of_the_callers_generator_is_drawn() -> None:

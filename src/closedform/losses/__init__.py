@@ -2,8 +2,15 @@
 
 from closedform.losses.criterion import Criterion
 from closedform.losses.kinked import HingeLoss, Kinked, PinballLoss
-from closedform.losses.reading import CRITERIA, Targets, criterion_by_name, is_squared_error, read_criterion
-from closedform.losses.recognition import recognised
+from closedform.losses.reading import (
+    CRITERIA,
+    Targets,
+    criterion_by_name,
+    is_squared_error,
+    read_criterion,
+    sums_squares,
+)
+from closedform.losses.recognition import contradicts, recognised
 from closedform.losses.squared_hinge import SquaredHingeLoss
 
 __all__ = [
@@ -14,8 +21,10 @@ __all__ = [
     "PinballLoss",
     "SquaredHingeLoss",
     "Targets",
+    "contradicts",
     "criterion_by_name",
     "is_squared_error",
     "read_criterion",
     "recognised",
+    "sums_squares",
 ]

@@ -89,6 +89,10 @@ class CrossEntropy(Criterion):
         if not self.labels:
             return None
         marks = T[:, 0] == self.ignore
+        if self.weight is not None and not self.smoothing:
+            # Labels that are out of range are refused by :meth:`check`.
+            for label in (self.weight == 0).nonzero().squeeze(1).tolist():
+                marks = marks | (T[:, 0] == label)
         return marks if bool(marks.any()) else None
 
     def _labels(self, T: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ from closedform.losses.huber import Huber, SmoothL1
 from closedform.losses.kinked import Absolute, Hinge, HingeLoss, Kinked, Pinball, PinballLoss
 from closedform.losses.multi_margin import MultiMargin, MultiMarginHinge
 from closedform.losses.poisson import Poisson
+from closedform.losses.recognition import recognised
 from closedform.losses.soft_margin import SoftMargin
 from closedform.losses.squared_hinge import SquaredHinge, SquaredHingeLoss
 from closedform.words.errors import DataTypeError, InputError
 
-__all__ = ["CRITERIA", "Targets", "criterion_by_name", "is_squared_error", "read_criterion"]
+__all__ = ["CRITERIA", "Targets", "criterion_by_name", "is_squared_error", "read_criterion", "sums_squares"]
 
 #: Names of criteria on the command line and for probes, with the module each stands for.
 CRITERIA: dict[str, Callable[[], nn.Module]] = {
@@ -106,6 +107,17 @@ def is_squared_error(criterion: Any) -> bool:
         return False
     _averages(criterion)
     return True
+
+
+def sums_squares(criterion: Any) -> bool:
+    """Say whether a criterion is the sum of the squared errors, not their mean.
+
+    Example:
+        >>> sums_squares(nn.MSELoss(reduction="sum")), sums_squares("mse"), sums_squares(None)
+        (True, False, False)
+    """
+    module = recognised(criterion)
+    return type(module) is nn.MSELoss and not _averages(module)
 
 
 def read_criterion(criterion: Any, targets: Targets) -> Criterion | Kinked:

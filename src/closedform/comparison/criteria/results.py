@@ -42,7 +42,7 @@ def sentence_of(
     """
     if not exact.outcome.certified:
         return f"{exact.criterion}: no optimizer was run, as there is no minimum to measure against: {exact.sentence}."
-    if math.isnan(exact.certificate.gradient_norm):
+    if exact.sharp:
         opening = f"{exact.criterion} has kinks, so that no constant step of SGD comes to rest at its minimum"
     elif bent is None:
         opening = f"{exact.criterion} is {short(exact.certificate.loss)} at its minimum"

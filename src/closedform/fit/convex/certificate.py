@@ -18,6 +18,7 @@ from closedform.rows import Block, PeakedSumFold
 from closedform.rows.block import Extent
 from closedform.rows.columns import Columns
 from closedform.words.json_values import plain
+from closedform.words.numbers import plural
 
 __all__ = ["GAP_TOLERANCE", "GapCertificate", "Proof", "prove"]
 
@@ -48,7 +49,7 @@ class GapCertificate:
             the sum of the (weighted) row losses and ``l2 / 2 * |weight|^2``.
         relative_gap: The same relative to the sum of the sizes of the row losses and the penalty; for losses with
             kinks relative to the objective, or to 1e10 times what rounding the weights to float64 moves it by where
-            that is more, so that an exact fit is accepted where its residuals are that rounding.
+            that is more, so that an exact fit is accepted where its residuals are that rounding (so it is for Huber's).
         tolerance: What ``relative_gap`` is held against.
         excess_loss: The gap in the units of the criterion: divided by what its mean divides by.
         loss: The criterion at the weights, as torch computes it, without the penalty.
@@ -81,7 +82,7 @@ class GapCertificate:
 
     def __str__(self) -> str:
         verdict = "accepted" if self.accepted else "refused"
-        flat = f", {self.flat_directions} flat directions" if self.flat_directions else ""
+        flat = f", {plural(self.flat_directions, 'flat direction')}" if self.flat_directions else ""
         bound = (
             f"at most {self.gap:.1e} ({self.relative_gap:.1e} relative)" if math.isfinite(self.gap) else "not bounded"
         )
@@ -263,7 +264,7 @@ def _local_bound(
         shared = slice(group, group + 1) if groups > 1 else slice(0, k)
         H = mirror(sums.grams[group]) + torch.diag(problem.penalty[:, shared].amin(1))
         if not bool(problem.penalty[-1, shared].amin()):
-            H += null @ null.T * H.diagonal().mean()
+            H += null @ null.T * (float(H.diagonal().mean()) or 1.0)
         factor, broken = torch.linalg.cholesky_ex(H)
         if int(broken):
             return math.inf, math.inf, "the Hessian there is singular up to rounding"

@@ -43,7 +43,7 @@ class Coordinates:
     condition: float
 
     @staticmethod
-    def of(A: Tensor, units: Tensor, *, bias: int, ridge: bool) -> Coordinates:
+    def of(A: Tensor, units: Tensor, *, bias: int, ridge: bool, most: int | None = None) -> Coordinates:
         """Return coordinates for some rows.
 
         Without a ridge, columns that are far from orthogonal are turned into an orthonormal basis of what they span, by
@@ -56,6 +56,7 @@ class Coordinates:
             units: ``(columns,)``.
             bias: How many columns, the first ones, are those of a bias.
             ridge: Whether all other coefficients are penalised.
+            most: The rank that the penalised columns are known not to exceed, or None.
         """
         free, bias = units.square(), int(bias)
         if bias:
@@ -66,7 +67,7 @@ class Coordinates:
         if _regular(A):
             return Coordinates(A, None, free if ridge else torch.zeros_like(free), units, bias, c, 1.0)
         if ridge:
-            return _penalised(A, units, bias=bias)
+            return _penalised(A, units, bias=bias, most=c if most is None else most)
         return _orthonormal(A, units, bias=bias)
 
     def raised(self, w: Tensor) -> Tensor:
@@ -112,22 +113,33 @@ def _orthonormal(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
     left, values, right = torch.linalg.svd(R, full_matrices=False)
     rank = max(1, int((values > default_rcond(m, c) * values[0]).sum()))
     left = left[:, :rank] if Q is None else Q @ left[:, :rank]
-    lift = right[:rank].T / values[:rank].clamp_min(torch.finfo(A.dtype).tiny)
+    if not float(values[0]):
+        return _still(A, units, penalised=0.0)
+    lift = right[:rank].T / values[:rank]
     condition = float(values[0] / values[rank - 1]) if float(values[rank - 1]) else 1.0
     return Coordinates(left, lift, A.new_zeros(rank), units, bias, rank, condition)
 
 
-def _penalised(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
+def _penalised(A: Tensor, units: Tensor, *, bias: int, most: int) -> Coordinates:
     m, c = A.shape
     Q, R = torch.linalg.qr(A[:, bias:] / units[bias:]) if m > c else (None, A[:, bias:] / units[bias:])
     left, values, right = torch.linalg.svd(R, full_matrices=False)
     kept = values > _NOTHING * values[0]
+    kept[most:] = False
+    if not bias and not bool(kept.any()):
+        return _still(A, units, penalised=1.0)
     left, values, right = left[:, kept] if Q is None else Q @ left[:, kept], values[kept], right[kept]
     lift = A.new_zeros(c, bias + len(values))
     lift[:bias, :bias] = torch.eye(bias, dtype=A.dtype, device=A.device)
     lift[bias:, bias:] = right.T / values / units[bias:].unsqueeze(1)
     penalised = torch.cat([A.new_zeros(bias), values**-2])
     return Coordinates(torch.cat([A[:, :bias], left], 1), lift, penalised, units, bias, c, 1.0)
+
+
+def _still(A: Tensor, units: Tensor, *, penalised: float) -> Coordinates:
+    """Return one coordinate that changes no output: of columns of zeros there is no other."""
+    U, lift = A.new_zeros(A.shape[0], 1), A.new_zeros(A.shape[1], 1)
+    return Coordinates(U, lift, A.new_full((1,), penalised), units, 0, 0, 1.0)
 
 
 def _among_rows(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:

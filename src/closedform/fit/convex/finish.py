@@ -55,7 +55,19 @@ def interpolated(rows: KinkedRows, coordinates: Coordinates, steps: int = 0) -> 
         ((rows.above + rows.below) * rows.rounding(v)).sum()
     )
     reason = "no loss is below zero"
-    return KinkedFit(v, gap, loss, loss, not flat, flat, coordinates.condition**2, steps, reason, 0 * rows.t)
+    return KinkedFit(
+        v=v,
+        gap=gap,
+        loss=loss,
+        objective=loss,
+        unique=not flat,
+        flat=flat,
+        condition=coordinates.condition**2,
+        steps=steps,
+        reason=reason,
+        dual=0 * rows.t,
+        face=not two_sided,
+    )
 
 
 def finished(

@@ -91,9 +91,20 @@ class Proof:
         if coordinates.lift is not None and not ridge:
             condition *= coordinates.condition**2
         unseen = 0 if ridge else rows.A.shape[1] - coordinates.rank
-        flat = unseen if full or ridge else unseen + self._level_directions()
+        held = full or (ridge and self._holds_biases())
+        flat = unseen if held else unseen + self._level_directions()
         return KinkedFit(
-            self.v, gap, self.loss, self.objective, not flat and (full or ridge), flat, condition, steps, reason, self.u
+            v=self.v,
+            gap=gap,
+            loss=self.loss,
+            objective=self.objective,
+            unique=held and not flat,
+            flat=flat,
+            condition=condition,
+            steps=steps,
+            reason=reason,
+            dual=self.u,
+            face=flat > unseen,
         )
 
     def smooth_gap(self) -> float:
@@ -228,12 +239,26 @@ class Proof:
             return math.inf
         return self.slack + missed * 2 * self.level / float(every[-1])
 
+    def _holds_biases(self) -> bool:
+        """Say whether the rows that hold determine what has no ridge, once the weights, which have one, are known."""
+        biases = self.held[:, self.coordinates.penalised == 0]
+        return int((torch.linalg.svdvals(biases) > self.cut).sum()) == biases.shape[1]
+
     def _level_directions(self) -> int:
-        """Count the directions, of those the rows that hold leave open, along which the objective stays level."""
-        held, rows, r, level = self.held, self.rows, self.r, 0
+        """Count the directions, of those the rows that hold leave open, along which the objective stays level.
+
+        A ridge leaves those open that it does not bend.
+        """
+        rows, r, level = self.rows, self.r, 0
+        ridge = bool((rows.penalty > 0).any())
+        unbent = self.coordinates.penalised == 0
+        open_ = unbent if ridge else torch.ones_like(unbent)
+        held, U = self.held[:, open_], self.coordinates.U[:, open_]
         _, values, right = torch.linalg.svd(torch.cat([held, held.new_zeros(1, held.shape[1])]), full_matrices=True)
         for d in right[int((values > self.cut).sum()) :]:
-            q = self.coordinates.U @ d
+            q = U @ d
+            if not bool(q.any()):
+                continue
             apart = (r.abs() > LEVEL * r.abs().max()) & (q != 0)
             length = 0.5 * float((r[apart] / q[apart]).abs().min()) if bool(apart.any()) else 1.0
             ends = [float(rows.loss(r - sign * length * q).sum()) for sign in (1.0, -1.0)]

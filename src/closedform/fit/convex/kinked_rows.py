@@ -84,6 +84,7 @@ class KinkedFit:
         steps: Newton steps.
         reason: Why nothing is proven, or an empty string.
         dual: The point of the dual that the proof rests on, ``(rows,)``.
+        face: Whether some of these directions are seen by the rows: the coefficients are then any that minimise.
     """
 
     v: Tensor
@@ -96,6 +97,7 @@ class KinkedFit:
     steps: int
     reason: str
     dual: Tensor
+    face: bool = False
 
 
 @final

@@ -127,6 +127,8 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
         notes=tuple(notes),
         seconds=0.0,
         single_target=rows.single_target and not criterion.coupled,
+        on_face=any(fit.face for fit in fits),
+        sharp=any(fit.unique and math.isfinite(fit.condition) for fit in fits),
     )
 
 
@@ -208,7 +210,9 @@ def _solve_pairs(
     units = torch.cat([columns.scale[:1].repeat(shifts.shape[1]), columns.feature_scale.repeat(kept)])
     slopes = (criterion.factors(gathered.T, k) * gathered.weight).repeat_interleave(k - 1)
     pairs = KinkedRows(P, torch.full_like(slopes, -criterion.margin), torch.zeros_like(slopes), slopes, penalty)
-    coordinates = Coordinates.of(P, units, bias=shifts.shape[1], ridge=strengths[0] > 0)
+    # A shift of all classes, along which singular values are rounding, is no direction to look along.
+    rank = n_features * (k - 1)
+    coordinates = Coordinates.of(P, units, bias=shifts.shape[1], ridge=strengths[0] > 0, most=rank)
     fit = minimise_kinked(pairs, coordinates, strengths[0])
 
     theta = A.new_zeros(A.shape[1], k)

@@ -119,6 +119,14 @@ class TargetCounts(SumFold):
         for sums, slopes in zip((self.down, self.up), criterion.far_slopes(T, self._n_outputs), strict=True):
             sums += (slopes if weight is None else slopes * weight.unsqueeze(1)).sum(0)
 
+    @property
+    def idle(self) -> tuple[int, ...]:
+        """Outputs that no row's loss depends on, such as those of weight zero; none where outputs are coupled."""
+        if self._criterion.coupled:
+            return ()
+        unseen = (self.down == 0) & (self.up == 0)
+        return tuple(int(output) for output in unseen.nonzero().squeeze(1))
+
     @override
     def fresh(self) -> Self:
         return type(self)(self._criterion, self._n_outputs, self.totals.device)

@@ -52,17 +52,29 @@ class ConvexProblem:
         criterion: The loss of a row.
         columns: The design matrix with its powers of two; without sample weights.
         n_outputs: How many outputs a row has.
+        idle: Outputs that no row's loss depends on. Their coefficients are held at zero, the smallest, by a penalty of
+            their own, which changes nothing for the others.
         penalty: The second derivative of half the penalty, ``(columns, outputs)``.
     """
 
     def __init__(
-        self, rows: Rows, criterion: Criterion, columns: Columns, n_outputs: int, strengths: tuple[float, ...]
+        self,
+        rows: Rows,
+        criterion: Criterion,
+        columns: Columns,
+        n_outputs: int,
+        strengths: tuple[float, ...],
+        idle: tuple[int, ...] = (),
     ) -> None:
         self.rows, self.criterion, self.columns, self.n_outputs = rows, criterion, columns, n_outputs
+        self.idle = idle
         scale = columns.scale.clone()
         if columns.bias:
             scale[0] = 0
         self.penalty = scale.square().unsqueeze(1) * scale.new_tensor(strengths).unsqueeze(0)
+        for output in idle:
+            held = self.penalty[:, output]
+            held.masked_fill_(held == 0, 1.0)
         self.strengths = strengths
 
     @property
@@ -136,7 +148,7 @@ class ConvexProblem:
         weight = None if whole.weight is None else TensorSource(whole.weight[drawn], "sample_weight")
         some = Rows(TensorSource(X, "X"), TensorSource(Y, "Y"), weight, single_target=False)
         strengths = tuple(strength * count / rows.n_rows for strength in self.strengths)
-        return ConvexProblem(some, self.criterion, self.columns, self.n_outputs, strengths)
+        return ConvexProblem(some, self.criterion, self.columns, self.n_outputs, strengths, self.idle)
 
     @property
     def _in_one_place(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from torch import Tensor, nn
 
 from closedform.fit.request import Watcher, check_bias
 from closedform.fit.weights import Weights
@@ -28,6 +30,7 @@ class ConvexRequest:
         dtype: The dtype the weights are rounded to, or None for that of the rows.
         start: Weights to start from, or None.
         progress: Who is told how far the fit has come.
+        function: The function that the criterion was recognised in, or None where it came as a module or a name.
     """
 
     criterion: Any
@@ -37,6 +40,7 @@ class ConvexRequest:
     dtype: torch.dtype | None = None
     start: Weights | None = None
     progress: Watcher = None
+    function: Callable[[Tensor, Tensor], Any] | None = None
 
     @staticmethod
     def checked(
@@ -65,6 +69,7 @@ class ConvexRequest:
         """
         if isinstance(criterion, str):
             criterion = criterion_by_name(criterion)
+        function = None if isinstance(criterion, nn.Module) or not callable(criterion) else criterion
         criterion = recognised(criterion)
         if criterion is None or is_squared_error(criterion):
             return None
@@ -73,17 +78,18 @@ class ConvexRequest:
                 raise InputError(
                     f"{name}= is for squared error; leave it out with criterion={type(criterion).__name__}()."
                 )
-        return ConvexRequest(criterion, check_bias(bias), l2, outputs, dtype, None, progress)
+        return ConvexRequest(criterion, check_bias(bias), l2, outputs, dtype, None, progress, function)
 
     @staticmethod
     def asked(request: ConvexRequest | None) -> list[tuple[str, Any]]:
-        """Return what processes that share a fit have to agree in: the criterion with its options, bias and ridge.
+        """Return what processes that share a fit have to agree in: the criterion with its options, the layer and ridge.
 
         Args:
             request: That of one process; None for squared error.
         """
         if request is None:
-            return [("criterion", "squared error"), ("bias", None), ("l2", None)]
+            nothing = ("bias", "l2", "outputs", "dtype")
+            return [("criterion", "squared error"), *((name, None) for name in nothing)]
         criterion = request.criterion
         options = {name: value for name, value in vars(criterion).items() if not name.startswith("_")}
         options |= {name: buffer.tolist() for name, buffer in criterion.named_buffers()}
@@ -92,4 +98,6 @@ class ConvexRequest:
             ("criterion", f"{type(criterion).__name__}({named})"),
             ("bias", request.bias),
             ("l2", str(request.l2)),
+            ("outputs", request.outputs),
+            ("dtype", str(request.dtype)),
         ]

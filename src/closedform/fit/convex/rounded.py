@@ -16,12 +16,18 @@ from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses.huber import Huber, SmoothL1
 from closedform.rows import Design
+from closedform.words.errors import InputError
 
 __all__ = ["rounded_minimum"]
 
+#: Roundings of a residual that weights in float64 may leave, as in an exact fit (Oettli and Prager 1964).
+_ROUNDINGS = 16.0
 
-def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, float]:
+
+def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, float, float]:
     """Return coefficients at the minimum, ``(columns, outputs)``, and a bound on the excess, along a path of widths.
+
+    The third is what rounding the weights to float64 moves the objective by where residuals are zero.
 
     Where the quadratic is narrow beside the residuals, hardly a row bends the loss, and a Newton step says little. For
     wide quadratics it is least squares, and each minimum is a start for the next (Madsen and Nielsen 1993).
@@ -29,6 +35,9 @@ def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, flo
     Args:
         design: The rows, scanned, in memory.
         problem: The problem on them, by ``HuberLoss`` or ``SmoothL1Loss``.
+
+    Raises:
+        InputError: the losses are beyond the range of float64.
     """
     criterion = problem.criterion
     assert isinstance(criterion, Huber | SmoothL1)
@@ -38,7 +47,9 @@ def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, flo
     root, scale = weight.sqrt(), criterion.scale
     bound = scale * criterion.width * root
 
-    theta, gap = torch.zeros_like(problem.penalty), 0.0
+    if not bool(torch.isfinite(criterion.values(torch.zeros_like(T), T)).all()):
+        raise InputError(f"{criterion.name} of these targets is beyond the range of float64; scale the targets down.")
+    theta, gap, moved = torch.zeros_like(problem.penalty), 0.0, 0.0
     with one_thread(min(A.shape), A.device):
         for output in range(problem.n_outputs):
             strength, t = problem.strengths[output], T[:, output]
@@ -50,4 +61,6 @@ def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, flo
             rows = KinkedRows(A, t, bound * root, bound * root, problem.penalty[:, output])
             unscaled = replace(coordinates, U=coordinates.U / root.unsqueeze(1))
             gap += rounded_gap(rows, unscaled, v, 1 / (scale * weight))
-    return theta, gap
+            hidden = (_ROUNDINGS * rows.rounding(v)).unsqueeze(1)
+            moved += float((criterion.values(hidden, torch.zeros_like(hidden)) * weight).sum())
+    return theta, gap, moved

@@ -19,7 +19,16 @@ from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
-__all__ = ["ConvexSolution"]
+__all__ = ["ConvexSolution", "unseen_note"]
+
+
+def unseen_note(flat: int) -> str:
+    """Return the note on directions that the rows do not see.
+
+    Args:
+        flat: How many there are.
+    """
+    return f"{plural(flat, 'direction')} of the features {'is' if flat == 1 else 'are'} not seen by the rows"
 
 
 @final
@@ -42,6 +51,9 @@ class ConvexSolution:
         seconds: Wall time.
         single_target: Whether predictions are one-dimensional.
         feature_names: What the features are called, where their table says so.
+        on_face: Whether the weights are any point of a face of minimisers, and not the smallest of these.
+        sharp: Whether rows on their kinks alone hold the weights, of some output at least: the gradient does not shrink
+            towards them.
     """
 
     weight: Tensor
@@ -56,12 +68,22 @@ class ConvexSolution:
     seconds: float
     single_target: bool
     feature_names: tuple[str, ...] | None = None
+    on_face: bool = False
+    sharp: bool = False
 
     @property
     def sentence(self) -> str:
         """How the fit ended; where nothing is certified, with what was reached and what would make it certain."""
+        if self.outcome is Outcome.CERTIFIED_NOT_UNIQUE and self.on_face:
+            return "certified, not unique: the minimum is a face, and these weights are a point of it"
+        if self.direction is not None and not bool(self.direction.weight.any()):
+            return (
+                "no minimiser exists: along .direction, a change of the bias alone, no row's loss ever rises and some "
+                "fall for ever; no ridge on the weights changes that, but data that overlap do, or a ridge without bias"
+            )
         if self.outcome is not Outcome.NOT_CERTIFIED:
             return str(self.outcome)
+
         found = self.certificate
         if math.isfinite(found.gap):
             reached = (

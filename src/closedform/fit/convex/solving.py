@@ -19,12 +19,12 @@ from closedform.fit.convex.passes import TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.rounded import rounded_minimum
-from closedform.fit.convex.solution import ConvexSolution
+from closedform.fit.convex.solution import ConvexSolution, unseen_note
 from closedform.fit.convex.wide import met, narrowed
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
-from closedform.losses import Criterion, Kinked, Targets, read_criterion
+from closedform.losses import Criterion, Kinked, Targets, contradicts, read_criterion
 from closedform.numerics.least_norm import least_norm_lstsq
 from closedform.numerics.rank import decide_rank, default_rcond
 from closedform.numerics.symmetric import mirror
@@ -86,6 +86,7 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
     """
     started = time.perf_counter()
     criterion = read_criterion(request.criterion, _targets_of_all(rows))
+    _check_function(rows, request, criterion)
     with Progress(request.progress) as report:
         watched = _without_ignored(rows, criterion).watched(report.watcher)
         design = Design(watched, scan(watched), bias=request.bias)
@@ -95,6 +96,29 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
             found = _solved_in_row_space(watched, criterion, request)
             solution = _solve(design, criterion, request) if found is None else found
     return replace(solution, seconds=time.perf_counter() - started)
+
+
+def _check_function(rows: Rows, request: ConvexRequest, criterion: Criterion | Kinked) -> None:
+    """Refuse a function that was taken for a module, but returns another number for the targets of these rows.
+
+    Raises:
+        InputError: it does.
+    """
+    if request.function is None or not rows.in_memory or not isinstance(rows.walker, InOrder):
+        return
+    Y = rows.block(0, rows.n_rows, as_stored=True).Y
+    labels = criterion.coupled and targets_of(rows).integers
+    T = Y.to(torch.int64 if labels else torch.float64)
+    T = T[:, 0] if rows.single_target else T
+    counted = Y.to(torch.float64)
+    outputs = request.outputs or criterion.n_outputs(counted)
+    if contradicts(request.function, request.criterion, T, outputs):
+        name = type(request.criterion).__name__
+        raise InputError(
+            f"criterion is {getattr(request.function, '__name__', type(request.function).__name__)}, which returns the "
+            f"numbers of {name}() for some targets, but not for these, so it has other options; pass the module of "
+            "torch.nn that it stands for, with its options."
+        )
 
 
 def _without_ignored(rows: Rows, criterion: Criterion | Kinked) -> Rows:
@@ -167,7 +191,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     if not float(counts.totals):
         raise InputError("no row counts: every label is ignored, or its class has weight 0.")
 
-    problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths)
+    problem = ConvexProblem(rows, criterion, design.columns, n_outputs, strengths, counts.idle)
     outline = _Outline(problem, design, request, counts)
     residuals = _of_residuals(problem)
     exact = outline.met() if residuals and rows.n_rows <= problem.n_columns else None
@@ -198,6 +222,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         direction = None if found is None else Weights.from_stacked(found, bias=request.bias)
     gradient = proof.gradient / design.columns.scale.unsqueeze(1)
     flat = null.shape[1] if min(strengths) == 0 else 0
+    flat += outline.idle_directions
     certificate = GapCertificate(
         accepted=accepted and direction is None,
         gap=proof.gap if direction is None else math.inf,
@@ -249,19 +274,23 @@ def _sharpened(
     design: Design, problem: ConvexProblem, null: Tensor, descent: Descent, proof: Proof
 ) -> tuple[Descent, Proof]:
     """Go on in an orthonormal basis of the columns with the whole Hessian, where that proves more."""
+    floor = 0.0
     if _of_residuals(problem):
         # What Newton's method misses where hardly a row bends the loss.
-        theta, gap = rounded_minimum(design, problem)
+        theta, gap, moved = rounded_minimum(design, problem)
         descent = replace(descent, theta=theta)
         proof = prove(problem, theta, null, torch.ldexp(design.norms, -design.exponents))
         if gap < proof.gap:
             proof = replace(proof, gap=gap, reason="the duality gap")
+        # Where all residuals are zero nothing else is left for a gap to be relative to.
+        floor = moved / GAP_TOLERANCE
+        proof = replace(proof, size=max(proof.size, floor))
         if proof.accepted:
             return descent, proof
 
-    if problem.criterion.of_shortfalls and not any(problem.strengths):
-        wider = problem.evaluate((1 + _WIDER) * descent.theta)
-        if not wider.loss:
+    if problem.criterion.of_shortfalls:
+        wider = problem.evaluate(_wider(problem, descent.theta))
+        if not wider.objective:
             return replace(descent, theta=wider.theta), replace(
                 proof, gap=0.0, loss=0.0, objective=0.0, gradient=wider.gradient, reason="no loss is below zero"
             )
@@ -272,12 +301,19 @@ def _sharpened(
         if basis is None:
             break
         theta, proof, steps = sharpened(problem, basis, descent.theta)
+        proof = replace(proof, size=max(proof.size, floor))
         descent = replace(descent, theta=theta, steps=descent.steps + steps)
         if proof.gap < best[1].gap:
             best = descent, proof
         if proof.accepted or not steps:
             break
     return best
+
+
+def _wider(problem: ConvexProblem, theta: Tensor) -> Tensor:
+    """Return coefficients with which margins are a little wider; where a ridge is paid for them, those of the bias."""
+    wider = (1 + _WIDER) * theta
+    return torch.where(problem.penalty > 0, torch.zeros_like(wider), wider)
 
 
 @final
@@ -318,7 +354,8 @@ class _Outline:
         down, up = self.counts.down == 0, self.counts.up == 0
         if self.problem.criterion.coupled:
             up = torch.zeros_like(up)
-        if not bool((down | up).any()):
+        # Where both sums are zero no loss depends on the output.
+        if not bool((down ^ up).any()):
             return None
         bias = up.to(torch.float64) - down.to(torch.float64)
         return Weights(bias.new_zeros(self.problem.n_outputs, self.problem.rows.n_features), bias)
@@ -336,7 +373,7 @@ class _Outline:
             outcome = Outcome.NO_MINIMISER
         elif certificate.accepted and certificate.flat_directions:
             outcome = Outcome.CERTIFIED_NOT_UNIQUE
-            notes.append(f"{plural(certificate.flat_directions, 'direction')} of the features is not seen by the rows")
+            notes += self._level(certificate.flat_directions)
         if self.problem.criterion.coupled and direction is None:
             notes.append("a shift of all classes changes no loss; the centred weights are returned")
         if dtype != torch.float64:
@@ -357,6 +394,23 @@ class _Outline:
             seconds=0.0,
             single_target=rows.single_target and not self.problem.criterion.coupled,
         )
+
+    @property
+    def idle_directions(self) -> int:
+        """Directions that no loss depends on, as a whole output does: all of it without a ridge, else its bias."""
+        problem = self.problem
+        each = (int(self.request.bias) if problem.strengths[output] else problem.n_columns for output in problem.idle)
+        return sum(each)
+
+    def _level(self, flat: int) -> list[str]:
+        """Return what is level where the minimiser is not unique."""
+        notes, idle = [], self.problem.idle
+        if idle:
+            outputs = f"{'output' if len(idle) == 1 else 'outputs'} {', '.join(map(str, idle))}"
+            notes.append(f"no row's loss depends on {outputs}: the weights are zero")
+        if flat > self.idle_directions:
+            notes.append(unseen_note(flat - self.idle_directions))
+        return notes
 
     def _as_stored(self, weights: Weights, norms: Tensor) -> str:
         """Return what can be proven of the weights after rounding."""
