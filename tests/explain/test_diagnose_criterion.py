@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -102,10 +103,74 @@ def test_weight_decay_is_told_as_a_ridge() -> None:
     assert any("l2=0.8 " in sentence for sentence in found.sentences)
 
 
+def said_of(optimizer: Any, layer: nn.Linear, **options: Any) -> str:
+    X, y = classes()
+    found = cf.diagnose(X, y, model=layer, optimizer=optimizer, criterion=nn.CrossEntropyLoss(), **options)
+    return " ".join(found.sentences)
+
+
+def test_close_to_the_limit_the_steepest_error_is_the_slowest() -> None:
+    ones, y = torch.ones(40, 1, dtype=F64), (torch.arange(40) % 2).double()
+    layer = nn.Linear(1, 1, bias=False, dtype=F64)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.999 / 0.25)
+    found = cf.diagnose(ones, y, model=layer, optimizer=optimizer, criterion=nn.BCEWithLogitsLoss())
+    with torch.no_grad():
+        layer.weight.fill_(1e-3)
+    for _ in range(999):
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(layer(ones)[:, 0], y).backward()
+        optimizer.step()
+    assert abs(float(layer.weight.detach())) == pytest.approx(1e-3 / math.e, rel=0.01)
+    assert "by a factor e every 999 steps" in " ".join(found.sentences)
+
+
+def test_climbing_is_told() -> None:
+    layer = layer_of()
+    said = said_of(torch.optim.SGD(layer.parameters(), lr=0.1, maximize=True), layer)
+    assert "maximize=True climbs" in said
+    assert "shrinks" not in said
+
+
+def test_decay_beside_the_gradient_is_no_ridge() -> None:
+    layer = layer_of()
+    assert "acts beside the gradient, as no ridge does" in said_of(torch.optim.AdamW(layer.parameters()), layer)
+
+
+@pytest.mark.parametrize(
+    ("l2", "words"),
+    [(0.8, "weight_decay=0.01 is the l2=0.8 given;"), (0.2, "that of l2=1."), (0.0, "that of l2=0.8.")],
+)
+def test_decay_is_told_beside_the_ridge_given(l2: float, words: str) -> None:
+    layer = nn.Linear(4, 3, bias=False, dtype=F64)
+    said = said_of(torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=0.01), layer, l2=l2)
+    assert words in said
+    assert "bias" not in said
+    assert ("shrinks the slowest error" in said) is (l2 == 0.8)
+
+
+def test_a_frozen_bias_is_told() -> None:
+    layer = layer_of()
+    assert "does not train the layer's bias" in said_of(torch.optim.SGD([layer.weight], lr=0.1), layer)
+
+
+def test_where_sgd_rests_on_a_level_or_smooth_minimum_nothing_else_is_said() -> None:
+    ones, y = torch.ones(4, 1, dtype=F64), torch.tensor([1.0, -1, 1, -1], dtype=F64)
+    for X, rests in ((ones, False), (1e-3 * ones * y.unsqueeze(1), True)):
+        layer = nn.Linear(1, 1, bias=False, dtype=F64)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        # All margins are short of 1 there, so that the ridge alone decides.
+        found = cf.diagnose(
+            X, y, l2=1.0 if rests else 0.0, model=layer, optimizer=optimizer, criterion=cf.losses.HingeLoss()
+        )
+        assert found.solution.outcome.certified
+        assert not any("never comes to rest" in sentence for sentence in found.sentences)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"steps": 10}, "steps= is for squared error"),
+        ({"model": layer_of(), "optimizer": torch.optim.SGD(layer_of().parameters())}, "does not belong to the model"),
         ({"model": nn.Linear(5, 3)}, "the model takes 5 features"),
         ({"model": nn.Sequential(nn.Linear(4, 3, dtype=F64), nn.Softmax(1))}, "model"),
     ],

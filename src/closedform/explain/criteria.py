@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from closedform.explain.forecasts.family import descent_of
 from closedform.explain.readers.models import find_layer, read_model
+from closedform.explain.readers.optimizers import OptimizerReading, read_optimizer
 from closedform.files import open_problem
 from closedform.fit.convex import (
     ConvexRequest,
@@ -43,8 +45,8 @@ _BEYOND_ALL = 1e150
 _TRIED_ROWS = 64
 #: Criteria of residuals, which are explained beside squared error.
 _OF_RESIDUALS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
-#: Criteria whose slope jumps.
-_WITH_KINKS = (nn.L1Loss, PinballLoss, HingeLoss)
+#: Relative difference of ridge strengths that are the same: weight decays are typed in decimals.
+_SAME_RIDGE = 1e-6
 #: All criteria that are known.
 _KINDS = tuple({type(make()) for make in CRITERIA.values()} | {HingeLoss, PinballLoss, SquaredHingeLoss})
 
@@ -156,6 +158,7 @@ def diagnose_criterion(
     opened = open_problem(X, Y, sample_weight)
     rows = as_rows(opened.X, opened.Y, opened.sample_weight)
     layer = None if model is None else _layer_of(model, rows)
+    trained = None if optimizer is None else read_optimizer(optimizer, None if model is None else find_layer(model)[0])
     strength = check_ridge(l2, 1)[0]
     request = ConvexRequest(
         criterion,
@@ -180,7 +183,7 @@ def diagnose_criterion(
         at_minimum=at_minimum,
         sentences=(),
     )
-    said = (*_existence(found), *_steepness(found), *_steps(found, optimizer, rows, request))
+    said = (*_existence(found), *_steepness(found), *_steps(found, trained, rows, request))
     if known and isinstance(criterion, _OF_RESIDUALS):
         said = (*said, *_beside_squares(rows, request, sample_weight, solution))
     return CriterionDiagnosis(solution, found.loss, found.excess_loss, found.at_start, at_minimum, said)
@@ -245,33 +248,70 @@ def _steepness(found: CriterionDiagnosis) -> list[str]:
     return said
 
 
-def _steps(found: CriterionDiagnosis, optimizer: Any, rows: Rows, request: ConvexRequest) -> list[str]:
-    """Say how a run of SGD ends, and what its weight decay is."""
+def _steps(
+    found: CriterionDiagnosis, optimizer: OptimizerReading | None, rows: Rows, request: ConvexRequest
+) -> list[str]:
+    """Say what a run of the optimizer heads for, and how one of SGD ends."""
     if optimizer is None:
         return []
-    group, said = optimizer.param_groups[0], []
-    decay = float(group.get("weight_decay", 0.0))
-    if decay:
-        divisor = divisor_of(rows, request.criterion, found.solution.weight.shape[0])
-        said.append(
-            f"weight_decay={decay:g} has another minimiser, that of l2={decay * divisor:g} (it decays the bias too)."
-        )
-    bent = found.at_minimum
-    if isinstance(request.criterion, _WITH_KINKS) and type(optimizer) is torch.optim.SGD:
-        said.append(
-            f"The gradient of {found.solution.criterion} does not shrink towards the minimum: with a constant "
-            f"lr {float(group['lr']):g} SGD never comes to rest; let it fall."
-        )
-    if type(optimizer) is not torch.optim.SGD or bent is None or group["dampening"]:
+    if optimizer.maximizes:
+        return [f"maximize=True climbs: every step makes {found.solution.criterion} larger."]
+    said = [
+        f"The optimizer does not train the layer's {name}: this minimum is not its own." for name in optimizer.frozen
+    ]
+    elsewhere, sentences = _decay(optimizer, rows, request, found.solution)
+    said += sentences
+    if optimizer.kind != "sgd" or elsewhere:
         return said
 
-    lr, momentum = float(group["lr"]), float(group["momentum"])
-    if group["nesterov"]:
+    if found.solution.sharp:
+        said.append(
+            f"The gradient of {found.solution.criterion} does not shrink towards the minimum: with a constant "
+            f"lr {optimizer.lr:g} SGD never comes to rest; let it fall."
+        )
+    bent = found.at_minimum
+    if bent is None or optimizer.no_closed_form or not bent.largest > 0:
         return said
-    limit = (1 + momentum) * bent.learning_rate_limit
-    if lr >= limit:
-        said.append(f"lr {lr:g} is not below {short(limit)}: full batches of SGD cannot come to rest at the minimum.")
-    elif not momentum:
-        slow = 1 / (lr * bent.smallest) if bent.smallest > 0 else math.inf
-        said.append(f"In the end lr {lr:g} shrinks the slowest error by a factor e every {short(slow)} steps.")
+    descent = descent_of(optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.dampening)
+    limit = descent.step_limit(bent.largest)
+    if optimizer.lr >= limit:
+        return [
+            *said,
+            f"lr {optimizer.lr:g} is not below {short(limit)}: full batches of SGD cannot come to rest at the minimum.",
+        ]
+    # The slowest of all directions is at one of the ends: the least curved, or, close to the limit, the most.
+    slowest = max(descent.growth(optimizer.lr * curvature) for curvature in (bent.smallest, bent.largest))
+    if 0 < slowest < 1:
+        said.append(
+            f"In the end lr {optimizer.lr:g} shrinks the slowest error by a factor e every "
+            f"{short(-1 / math.log(slowest))} steps."
+        )
     return said
+
+
+def _decay(
+    optimizer: OptimizerReading, rows: Rows, request: ConvexRequest, solution: ConvexSolution
+) -> tuple[bool, list[str]]:
+    """Say which ridge the weight decay is, and whether its minimiser is another one than that of the ridge given."""
+    decay, given = optimizer.weight_decay, float(request.l2)
+    if not max(decay, optimizer.bias_decay if request.bias else 0.0) > 0:
+        return False, []
+    if optimizer.decoupled:
+        return True, [
+            f"weight_decay={decay:g} of {optimizer.name} acts beside the gradient, as no ridge does: it pulls the "
+            "weights away from every minimum of the loss but zero."
+        ]
+
+    l2 = decay * divisor_of(rows, request.criterion, solution.weight.shape[0])
+    too = " (it decays the bias too)" if request.bias and optimizer.bias_decay else ""
+    if not given:
+        return True, [f"weight_decay={decay:g} has another minimiser, that of l2={l2:g}{too}."]
+    if math.isclose(l2, given, rel_tol=_SAME_RIDGE):
+        return bool(too), [
+            f"weight_decay={decay:g} is the l2={given:g} given{too}; it is added where the loss that is trained has "
+            "that penalty as well."
+        ]
+    return True, [
+        f"weight_decay={decay:g} is a ridge of l2={l2:g}{too}: beside the l2={given:g} given it has another minimiser, "
+        f"that of l2={l2 + given:g}."
+    ]
