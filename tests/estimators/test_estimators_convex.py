@@ -134,3 +134,31 @@ def test_a_scale_that_falls_to_nothing_is_told() -> None:
     assert "the scale fell to rounding" in str(model.solution_)
     assert 0 < model.scale_ < 1e-13
     assert model.coef_ == pytest.approx([1, 0, 0, 0], abs=1e-12)
+
+
+def test_the_score_of_counts_is_the_deviance_explained() -> None:
+    X, random = features(), np.random.default_rng(2)
+    y, weight = random.poisson(np.exp(X[:, 0])).astype(float), random.uniform(size=90)
+    ours, theirs = PoissonRegressor(alpha=0.1).fit(X, y), linear_model.PoissonRegressor(alpha=0.1, tol=1e-12).fit(X, y)
+    assert ours.score(X, y, weight) == pytest.approx(theirs.score(X, y, weight), rel=1e-6)
+    tensors = torch.from_numpy(X), torch.from_numpy(y)
+    assert PoissonRegressor(alpha=0.1).fit(*tensors).score(*tensors) == pytest.approx(theirs.score(X, y), rel=1e-6)
+
+
+def test_a_narrow_quadratic_with_a_scale_is_the_absolute_loss() -> None:
+    X = features()
+    y = X @ np.array([1.0, -2.0, 0.5, 0.0]) + np.random.default_rng(3).standard_cauchy(90)
+    narrow = HuberRegressor(epsilon=1.0, alpha=0.0).fit(X, y)
+    medians = QuantileRegressor(quantile=np.float32(0.5)).fit(X, y)
+    assert narrow.certificate_.accepted
+    np.testing.assert_allclose(narrow.coef_, medians.coef_, rtol=1e-9)
+
+
+def test_a_quadratic_wider_than_all_residuals_is_least_squares() -> None:
+    X = features()
+    y = X @ np.array([1.0, -2.0, 0.5, 0.0]) + np.random.default_rng(3).standard_normal(90)
+    wide = HuberRegressor(epsilon=1e10, alpha=0.0).fit(X, y)
+    squares = linear_model.LinearRegression().fit(X, y)
+    assert wide.certificate_.accepted
+    np.testing.assert_allclose(wide.coef_, squares.coef_, rtol=1e-9)
+    assert wide.scale_ == pytest.approx(np.sqrt(np.mean((y - squares.predict(X)) ** 2)), rel=1e-9)

@@ -6,8 +6,10 @@ from typing import Any, Self, final
 
 import torch
 from sklearn.base import RegressorMixin
+from sklearn.metrics import d2_tweedie_score
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor, nn
+from typing_extensions import override
 
 from closedform.estimators.convex import ConvexEstimator, check_number
 from closedform.estimators.tables import Training, given_back, read_training
@@ -97,6 +99,21 @@ class PoissonRegressor(RegressorMixin, ConvexEstimator):
             X: Features, ``(rows, features)``.
         """
         return given_back(X)(torch.exp(self._outputs(X)))
+
+    @override
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of the Poisson deviance that is explained, D^2, as scikit-learn's does (and not R^2).
+
+        Args:
+            X: Features, ``(rows, features)``.
+            y: Counts or rates, ``(rows,)``.
+            sample_weight: One weight for each row, not negative.
+        """
+        rates, counts, weight = (
+            part.detach().cpu().numpy() if isinstance(part, Tensor) else part
+            for part in (self.predict(X), y, sample_weight)
+        )
+        return float(d2_tweedie_score(counts, rates, sample_weight=weight, power=1))
 
 
 @final

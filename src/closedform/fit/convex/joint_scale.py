@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.kinked import minimise_kinked
 from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
-from closedform.fit.convex.solution import ConvexSolution
+from closedform.fit.convex.solution import ConvexSolution, unseen_note
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.sharing import open_rows
@@ -24,7 +25,6 @@ from closedform.fit.weights import Weights
 from closedform.numerics.twofold import twofold_product
 from closedform.rows import Design, Rows, scan
 from closedform.words.errors import InputError
-from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
 __all__ = ["JointScale", "solve_with_scale"]
@@ -35,6 +35,10 @@ _MOST_STEPS = 200
 _MOST_HALVINGS = 40
 #: Share of the decrease that the slope predicts which a step has to reach (Armijo 1966).
 _SUFFICIENT = 1e-4
+#: By how much the first quadratic is wider than the scale where a narrow one is come to by way of wider ones, and by
+#: what each is narrower than the one before.
+_WIDE = 0.35
+_NARROWER = 0.5
 #: How much of itself the scale keeps in one step.
 _KEEPS = 0.1
 #: The smallest scale, in roundings of the largest target: below it residuals are rounding.
@@ -93,12 +97,18 @@ def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, s
         coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0)
         problem = _Joint(coordinates, T[:, 0], weight, epsilon, strength)
         at, steps = _descended(problem)
-        v = coordinates.shortest(coordinates.raised(at.w))
-        certificate = _certificate(problem, at, unseen=0 if strength else A.shape[1] - coordinates.rank)
-        if at.held and not certificate.accepted:
-            v, certificate = _without_scale(problem, coordinates, A)
+        unseen = 0 if strength else A.shape[1] - coordinates.rank
+        certificate = _certificate(problem, at, unseen=unseen)
+        if not (certificate.accepted or at.held):
+            at, steps = _narrowed(problem, steps)
+            certificate = _certificate(problem, at, unseen=unseen)
+        v, scale, held = coordinates.shortest(coordinates.raised(at.w)), at.scale, at.held
+        if not certificate.accepted:
+            w, without = _without_scale(problem, coordinates, A)
+            if held or without.accepted:
+                v, certificate, scale, held = w, without, problem.smallest, True
     weights = Weights.from_stacked((v * columns.scale).unsqueeze(1), bias=columns.bias)
-    return JointScale(_solution(rows, weights, certificate, at, steps, started), at.scale)
+    return JointScale(_solution(rows, weights, certificate, held, steps, started), scale)
 
 
 @final
@@ -113,6 +123,11 @@ class _Joint:
         #: What sums over the rows round, relative to the sizes of their terms.
         self.roundings = (min(len(t), _BLOCK) + 64) * _EPS
         self.smallest = _SMALLEST * _EPS * (float(t.abs().max()) or 1.0)
+
+    def with_epsilon(self, epsilon: float) -> _Joint:
+        other = copy.copy(self)
+        other.epsilon = epsilon
+        return other
 
     def at(self, w: Tensor, scale: float) -> _Point:
         return _Point(self, w, max(scale, self.smallest), self.t - self.U @ w)
@@ -173,13 +188,21 @@ def _factor(H: Tensor) -> Tensor:
         shift = max(_EPS * len(H) * usual, 100 * shift)
 
 
-def _descended(problem: _Joint) -> tuple[_Point, int]:
+def _narrowed(problem: _Joint, steps: int) -> tuple[_Point, int]:
+    """Return the minimiser by way of those for a wider quadratic: for a narrow one hardly a row bends the loss."""
+    at, part = None, _WIDE
+    while part > problem.epsilon - 1:
+        at, taken = _descended(problem.with_epsilon(1 + part), at)
+        part, steps = part * _NARROWER, steps + taken
+        if at.held:
+            break
+    at, taken = _descended(problem, at)
+    return at, steps + taken
+
+
+def _descended(problem: _Joint, start: _Point | None = None) -> tuple[_Point, int]:
     """Return the minimiser up to rounding, and how many Newton steps led there."""
-    w = torch.cholesky_solve(
-        (problem.U.T @ (problem.weight * problem.t)).unsqueeze(1), _factor(problem.gram + torch.diag(problem.penalty))
-    ).squeeze(1)
-    r = problem.t - problem.U @ w
-    at = problem.at(w, float(r.abs().median()) / _MEDIAN or float(r.abs().max()))
+    at = _first(problem) if start is None else problem.at(start.w, start.scale)
     for step in range(_MOST_STEPS):
         change, wider = at.newton()
         slope = float(at.gradient @ change) + at.by_scale * wider
@@ -190,6 +213,15 @@ def _descended(problem: _Joint) -> tuple[_Point, int]:
             return at, step
         at = then
     return at, _MOST_STEPS
+
+
+def _first(problem: _Joint) -> _Point:
+    """Return least squares, with the scale of its residuals."""
+    w = torch.cholesky_solve(
+        (problem.U.T @ (problem.weight * problem.t)).unsqueeze(1), _factor(problem.gram + torch.diag(problem.penalty))
+    ).squeeze(1)
+    r = problem.t - problem.U @ w
+    return problem.at(w, float(r.abs().median()) / _MEDIAN or float(r.abs().max()))
 
 
 def _along(at: _Point, change: Tensor, wider: float, slope: float) -> _Point | None:
@@ -247,7 +279,7 @@ def _certificate(problem: _Joint, at: _Point, *, unseen: int) -> GapCertificate:
 
 def _gap(problem: _Joint, at: _Point, left: Tensor) -> float:
     """Return the gap where the gradient by the coefficients is at most ``left``."""
-    rounding = problem.roundings * problem.total * (1 + problem.epsilon**2)
+    rounding = problem.roundings * float((problem.weight * (1 + at.u.square() / 4)).sum())
     slope = at.by_scale
     by_scale = max(slope + rounding, 0.0) * at.scale if not at.held else rounding * at.scale
     by_scale = max(by_scale, max(rounding - slope, 0.0) * max(at.objective / problem.total - at.scale, 0.0))
@@ -288,8 +320,9 @@ def _without_scale(problem: _Joint, coordinates: Coordinates, A: Tensor) -> tupl
     rows = KinkedRows(A, problem.t, slopes, slopes, 2 * problem.strength * free)
     fit = minimise_kinked(rows, coordinates, 2 * problem.strength)
     least = problem.smallest * problem.total
-    widens = float((problem.weight * (1 - (fit.dual / problem.weight).square() / 4)).sum())
-    holds = widens >= -problem.roundings * problem.total * (1 + problem.epsilon**2)
+    squares = (fit.dual / problem.weight).square() / 4
+    widens = float((problem.weight * (1 - squares)).sum())
+    holds = widens >= -problem.roundings * float((problem.weight * (1 + squares)).sum())
 
     gap, objective = fit.gap + least if holds else math.inf, fit.objective + least
     relative = gap / max(objective, rows.moved(fit.v) / GAP_TOLERANCE, least / GAP_TOLERANCE)
@@ -310,13 +343,13 @@ def _without_scale(problem: _Joint, coordinates: Coordinates, A: Tensor) -> tupl
 
 
 def _solution(
-    rows: Rows, weights: Weights, certificate: GapCertificate, at: _Point, steps: int, started: float
+    rows: Rows, weights: Weights, certificate: GapCertificate, held: bool, steps: int, started: float
 ) -> ConvexSolution:
     notes = list(rows.notes)
-    if at.held:
+    if held:
         notes.append("the scale fell to rounding: so many rows are fitted exactly that there is no minimum above zero")
     if certificate.flat_directions:
-        notes.append(f"{plural(certificate.flat_directions, 'direction')} of the features is not seen by the rows")
+        notes.append(unseen_note(certificate.flat_directions))
     outcome = Outcome.CERTIFIED_NOT_UNIQUE if certificate.flat_directions else Outcome.CERTIFIED
     return ConvexSolution(
         weight=round_to(weights.weight, rows.dtype),
