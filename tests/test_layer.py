@@ -188,6 +188,18 @@ def test_pandas_columns_of_several_kinds_and_repeated_names() -> None:
     torch.testing.assert_close(cf.solve(nullable, Y).weight, plain.weight)
 
 
+def test_a_gap_of_summed_squares_is_a_sum() -> None:
+    g = torch.Generator().manual_seed(0)
+    X, Y = (torch.randn(5, 2, dtype=torch.float64, generator=g) for _ in range(2))
+    layer = torch.nn.Linear(2, 2, dtype=torch.float64)
+    criterion = torch.nn.MSELoss(reduction="sum")
+    found = cf.gap(layer, X, Y, criterion=criterion)
+    mean = cf.gap(layer, X, Y)
+    assert found.loss == pytest.approx(float(criterion(layer(X), Y).detach()), rel=1e-13)
+    assert found.excess_loss == pytest.approx(10 * mean.excess_loss, rel=1e-13)
+    assert found.optimal_loss == pytest.approx(10 * mean.optimal_loss, rel=1e-13)
+
+
 def test_ridge_of_a_gap_is_one_number() -> None:
     layer = nn.Linear(4, 2, bias=False, dtype=F64)
     assert math.isfinite(cf.gap(layer, *data(), l2=[1.0]).excess_loss)  # type: ignore[arg-type]

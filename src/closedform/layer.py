@@ -18,9 +18,10 @@ from closedform.fit.convex import ConvexRequest, ConvexSolution, excess_over, so
 from closedform.fit.layers import check_finite, check_linear, check_writable, own_output_note, write
 from closedform.fit.orchestrator import solve_rows
 from closedform.fit.request import MethodName, Request, Watcher, check_ridge
-from closedform.fit.sharing import agreed_request, open_rows
+from closedform.fit.sharing import agreed, agreed_request, open_rows
 from closedform.fit.solution import Solution
 from closedform.fit.weights import Weights
+from closedform.losses import sums_squares
 from closedform.rows import Rows, as_rows, scan
 from closedform.rows.columns import Columns
 from closedform.rows.folds import ResidualSums
@@ -122,47 +123,39 @@ def fit_(
         True
     """
     started = time.perf_counter()
-    if group is None or criterion is not None:
-        # Before files are opened; with a group what is wrong here is told to the others.
+
+    def settings() -> dict[str, Any]:
+        given = {"nearest_to": nearest_to, "digits": digits, "method": method, "rcond": rcond, "progress": progress}
+        return {**given, "bias": layer.bias is not None, "l2": l2, "dtype": layer.weight.dtype}
+
+    def by_criterion() -> ConvexRequest | None:
+        if criterion is None:
+            return None
+        return ConvexRequest.checked(criterion, outputs=layer.out_features, **settings())
+
+    def check() -> bool:
         check_linear(layer)
         check_writable(layer)
-    convex = None
-    if criterion is not None:
-        convex = ConvexRequest.checked(
-            criterion,
-            bias=layer.bias is not None,
-            l2=l2,
-            outputs=layer.out_features,
-            dtype=layer.weight.dtype,
-            progress=progress,
-            nearest_to=nearest_to,
-            digits=digits,
-            group=group,
-            method=method,
-            rcond=rcond,
-        )
+        return by_criterion() is None
+
+    if group is None:
+        # Before files are opened; with a group what is wrong here is told to the others.
+        check()
+    rows = open_rows(
+        X,
+        Y,
+        sample_weight,
+        fields=fields,
+        group=group,
+        check=lambda rows: _check_layer(layer, rows, columns_are_outputs=check()),
+    )
+    convex = agreed(rows, by_criterion, ConvexRequest.asked) if criterion is not None else None
+    rows = replace(rows, notes=(*rows.notes, *own_output_note(layer)))
     if convex is not None:
-        rows = open_rows(X, Y, sample_weight, fields=fields)
-        rows = replace(rows, notes=(*rows.notes, *own_output_note(layer)))
         return replace(_fit_convex_(layer, rows, convex), seconds=time.perf_counter() - started)
 
-    rows = open_rows(X, Y, sample_weight, fields=fields, group=group, check=lambda rows: _check_layer(layer, rows))
-    request = agreed_request(
-        rows,
-        lambda: Request.checked(
-            rows,
-            bias=layer.bias is not None,
-            l2=l2,
-            nearest_to=nearest_to,
-            digits=digits,
-            method=method,
-            rcond=rcond,
-            dtype=layer.weight.dtype,
-            progress=progress,
-        ),
-    )
-
-    solution = solve_rows(replace(rows, notes=(*rows.notes, *own_output_note(layer))), request)
+    request = agreed_request(rows, lambda: Request.checked(rows, **settings()))
+    solution = solve_rows(rows, request)
     write(layer, solution.weight, solution.bias)
     return replace(solution, seconds=time.perf_counter() - started)
 
@@ -173,8 +166,9 @@ class Gap:
     """How far a layer is from the minimiser.
 
     Attributes:
-        loss: ``MSELoss()`` of the layer on the rows (with ``l2 * |W|^2 / (rows * targets)`` added where l2 > 0), or the
-            criterion given (with ``l2 / 2 * |W|^2`` over what its mean divides by).
+        loss: ``MSELoss()`` of the layer on the rows (with ``l2 * |W|^2 / (rows * targets)`` added where l2 > 0; neither
+            is divided for ``MSELoss(reduction="sum")``), or the criterion given (with ``l2 / 2 * |W|^2`` over what its
+            mean divides by).
         optimal_loss: The smallest such loss there is; where no minimiser exists, the lowest that was seen.
         excess_loss: The difference, computed without cancellation; a loss curve cannot show it below ``eps * loss``.
         weight_distance: Frobenius distance of weights and bias from the nearest minimiser, relative to its size;
@@ -260,8 +254,9 @@ def gap(
     if not math.isfinite(loss):
         raise InputError("the loss is beyond the range of float64; scale the targets and the layer down.")
     count = scanned.weight_sum * rows.n_targets
-    optimal = solution.certificate.loss + strength * float(best.weight.square().sum()) / count
-    return Gap(loss / count, optimal, excess / count, step.norm() / (best.norm() or 1.0), solution)
+    optimal = solution.certificate.loss * count + strength * float(best.weight.square().sum())
+    divisor = 1.0 if sums_squares(criterion) else count
+    return Gap(loss / divisor, optimal / divisor, excess / divisor, step.norm() / (best.norm() or 1.0), solution)
 
 
 def _convex_gap(rows: Rows, request: ConvexRequest, present: Weights) -> Gap:
@@ -280,7 +275,6 @@ def _squares(rows: Rows, weights: Weights, step: Weights) -> tuple[float, float]
 
 
 def _fit_convex_(layer: nn.Linear, rows: Rows, request: ConvexRequest) -> ConvexSolution:
-    _check_layer(layer, rows, columns_are_outputs=False)
     found = solve_criterion(rows, request)
     if found.direction is None:
         write(layer, found.weight, found.bias)

@@ -75,11 +75,17 @@ def by(criterion, targets):
     sol = cf.solve(X[mine], targets[mine], bias=True, l2=1.0, criterion=criterion, group=world)
     return [sol.weight.tolist(), sol.certificate.accepted]
 
+def layer_by(criterion, targets):
+    classes = torch.nn.Linear(6, 3, dtype=torch.float64)
+    sol = cf.fit_(classes, X[mine], targets[mine], l2=1.0, criterion=criterion, group=world)
+    return [classes.weight.tolist(), sol.certificate.accepted]
+
 labels = (X[:, 0] > 1).long() + (Y[:, 0] > 0).long()
 tell(lambda: by(torch.nn.CrossEntropyLoss(), labels))
 tell(lambda: by(torch.nn.L1Loss(), Y))
 tell(lambda: by(torch.nn.HuberLoss(delta=1.0 + rank), Y))
 tell(lambda: by(torch.nn.CrossEntropyLoss(), torch.where(torch.arange(300) == 299, -1, labels)))
+tell(lambda: layer_by(torch.nn.CrossEntropyLoss(), labels))
 if rank == size - 1:
     os._exit(3)
 tell(lambda: bits(cf.fit_(layer, X[mine], Y[mine], group=world)))
@@ -166,11 +172,11 @@ def test_what_is_wrong_on_one_rank_is_raised_on_all(told: list[list[Any]], numbe
 
 def test_a_rank_that_dies_ends_the_others_with_an_error(told: list[list[Any]]) -> None:
     *alive, dead = told
-    assert len(dead) == 22
+    assert len(dead) == 23
     for rank in alive:
-        assert rank[22][0] == "GroupError"
-        assert "died or did not answer" in rank[22][1]
-        assert rank[23] is True
+        assert rank[23][0] == "GroupError"
+        assert "died or did not answer" in rank[23][1]
+        assert rank[24] is True
 
 
 @pytest.mark.parametrize("number", [18, 19])
@@ -182,6 +188,16 @@ def test_criteria_are_minimised_over_all_ranks(told: list[list[Any]], number: in
         assert rank[number] == told[0][number]
         assert rank[number][1] is True
         torch.testing.assert_close(torch.tensor(rank[number][0]).double(), expected.weight, rtol=1e-6, atol=1e-7)
+
+
+def test_a_layer_is_put_at_the_minimum_of_a_criterion_on_all_ranks(told: list[list[Any]]) -> None:
+    labels = (X[:, 0] > 1).long() + (Y[:, 0] > 0).long()
+    expected = cf.solve(X, labels, bias=True, l2=1.0, criterion=torch.nn.CrossEntropyLoss())
+    for rank in told:
+        weight, accepted = rank[22]
+        assert accepted is True
+        assert weight == told[0][22][0]
+        torch.testing.assert_close(torch.tensor(weight).double(), expected.weight, rtol=1e-6, atol=1e-7)
 
 
 def test_a_group_must_be_one() -> None:
