@@ -94,8 +94,9 @@ class Accumulator:
         self._sums = Accumulated(self.n_features, self.n_targets, check_device(device))
         self._single: bool | None = None
         self._names: tuple[str, ...] | None = None
-        #: The first targets, as they were stored, where there is one for each row: they may be labels.
+        #: The first targets, as they were stored, where there is one for each row: they may be labels. And how many.
         self._first: tuple[Tensor, ...] = ()
+        self._seen = 0
 
     @property
     def triangle(self) -> Triangle:
@@ -196,7 +197,7 @@ class Accumulator:
             raise
         self._names = names
         if self._seen < _LOOKED_AT:
-            self._first += other._first
+            self._first, self._seen = self._first + other._first, self._seen + other._seen
         if other._single is not None:
             self._single = other._single and self._single is not False
         return self
@@ -289,7 +290,7 @@ class Accumulator:
         copies = {name: state[name].to(self._sums.device, copy=True) for name in _ENTRIES}
         self._sums.start(Triangle.from_state_dict(copies).first_rows(triangle.R.shape[0]))
         self._sums.roundoff = roundoff
-        self._single, self._names, self._first = single, names, ()
+        self._single, self._names, self._first, self._seen = single, names, (), 0
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -362,14 +363,11 @@ class Accumulator:
         self._look_at(Y)
         return self
 
-    @property
-    def _seen(self) -> int:
-        return sum(part.shape[0] for part in self._first)
-
     def _look_at(self, Y: Tensor) -> None:
         """Keep the first targets, among which labels are looked for."""
         if self.n_targets == 1 and (room := _LOOKED_AT - self._seen) > 0:
             self._first += (Y[:room].detach().reshape(-1, 1).clone(),)
+            self._seen += min(room, Y.shape[0])
 
     def _is_empty(self, X: Any) -> bool:
         try:
