@@ -103,6 +103,9 @@ def test_the_interval_holds_the_proportions_that_the_score_test_allows(right: in
         z = (right / rows - end) / math.sqrt(end * (1 - end) / rows)
         assert abs(z) == pytest.approx(1.959963984540054, rel=1e-9)
     assert 0 <= low <= right / rows <= high <= 1
+    # Next to certainty it is everything, and no error.
+    low, high = wilson_interval(right, rows, 1 - 2**-53)
+    assert 0 <= low <= right / rows <= high <= 1
 
 
 @pytest.mark.parametrize("kind", ["int64", "uint8", "float", "strings", "list", "series", "polars", "one-hot", "bool"])
@@ -305,6 +308,23 @@ def test_weights_of_classes_are_looked_at() -> None:
     # Balanced weights undo those that are constant in each class.
     plain = cf.probe(X, labels, class_weight="balanced", sample_weight=(labels != 2).double())
     torch.testing.assert_close(result.solution.weight, plain.solution.weight)
+
+
+@pytest.mark.parametrize(
+    ("training", "test", "task", "message"),
+    [
+        ("classes", "numbers", None, "not whole, and labels are taken for classes"),
+        ("classes", "numbers", "classification", "not whole, and task='classification' asks for classes"),
+        ("numbers", "words", None, "hold words, and labels are taken for numbers"),
+        ("numbers", "words", "regression", "hold words, and task='regression' asks for numbers"),
+    ],
+)
+def test_what_settled_the_task_is_said(training: str, test: str, task: str | None, message: str) -> None:
+    X, codes, X_test, truth = halves()
+    kinds = {"classes": codes.double(), "numbers": truth + 0.5, "words": [f"c{code}" for code in truth]}
+    labels = codes + 0.5 * codes.double().cos() if training == "numbers" else kinds[training]
+    with pytest.raises(cf.ClosedformError, match=message):
+        cf.probe(X, labels, test_features=X_test, test_labels=kinds[test], task=task)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -171,6 +171,12 @@ def turned(part: pd.DataFrame) -> pd.DataFrame:
         (lambda: (array(X.astype(complex), 130), Y), "complex"),
         (lambda: (dd.from_pandas(FRAME.assign(a="x"), npartitions=2)[["a", "b"]], Y), "column 'a' of X"),
         (lambda: (array(X, 130)[:0], Y[:0]), "X is empty"),
+        (
+            lambda: tuple(
+                dd.from_pandas(part, npartitions=1, sort=False) for part in (FRAME[list("abcd")], FRAME["y"][::-1])
+            ),
+            "first rows of the Dask collection: the indexes of X and Y do not agree",
+        ),
         (lambda: parts_of("abcd", "abdc"), "column 2 of X was 'c' and is 'd' in another partition"),
         (lambda: parts_of("abcd", "abc"), "column 3 of X was 'd' and is None in another partition"),
         (

@@ -116,7 +116,7 @@ def probe(
         known = read_labels(labels, "labels", task, leading=leading_shape(features))
         layers = open_layers(features, known.count)
         weight = _read_weight(sample_weight, known.count)
-        given = None if held_out else _given_test(test_features, test_labels, known, layers)
+        given = None if held_out else _given_test(test_features, test_labels, known, layers, task)
 
     if given is None:
         rows, kept_out = split_rows(known.count, _codes(known), check_share(test_size), asked.seed)
@@ -249,7 +249,7 @@ def _codes(known: Labels) -> Tensor | None:
 
 
 def _given_test(
-    features: Any, labels: Any, known: Labels, layers: Mapping[str, Source]
+    features: Any, labels: Any, known: Labels, layers: Mapping[str, Source], task: str | None
 ) -> tuple[dict[str, Source], Labels]:
     """Return the test rows that are given, of the layers of the fit.
 
@@ -259,8 +259,16 @@ def _given_test(
     if features is None or labels is None:
         given, missing = ("test_labels", "test_features") if features is None else ("test_features", "test_labels")
         raise InputError(f"{given} without {missing}: give both, or none of them to hold rows out.")
-    task = "classification" if known.values is None else "regression"
-    truth = read_labels(labels, "test_labels", task, leading=leading_shape(features))
+
+    classes = known.values is None
+    truth = read_labels(
+        labels,
+        "test_labels",
+        "classification" if classes else "regression",
+        leading=leading_shape(features),
+        settled=f"labels are taken for {'classes' if classes else 'numbers'}" if task is None else None,
+    )
+
     found = open_layers(features, truth.count, "test_features")
     if list(found) != list(layers) and len(found) == len(layers):
         found = dict(zip(layers, found.values(), strict=True)) if not isinstance(features, Mapping) else found

@@ -61,7 +61,9 @@ class Labels:
         return Labels(None, self.values[rows], self.notes)
 
 
-def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int, ...] = ()) -> Labels:
+def read_labels(
+    labels: Any, name: str, task: str | None, *, leading: tuple[int, ...] = (), settled: str | None = None
+) -> Labels:
     """Return labels as classes or as numbers.
 
     Strings, booleans and integers are classes, as are rows with a single one among zeros, of which the names of the
@@ -73,6 +75,7 @@ def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int,
             an array of words in such a file, or a text file with one label a line.
         name: What the user calls them.
         task: ``"classification"`` or ``"regression"`` where it is settled; None to find out.
+        settled: What settled the task, where the user did not.
         leading: Leading dimensions of features that have several; labels of that shape are one for each position.
 
     Raises:
@@ -88,7 +91,7 @@ def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int,
         raise InputError(f"{name} have shape {array.shape}; one label for each row is needed: (rows,) or one-hot rows.")
 
     if array.dtype.kind in "OUS":
-        return _words(array, name, task)
+        return _words(array, name, task, settled or f"task={task!r} asks for numbers")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} hold {array.dtype} values; give integers, strings, one-hot rows or numbers.")
     _check_finite(array, name)
@@ -97,7 +100,7 @@ def read_labels(labels: Any, name: str, task: str | None, *, leading: tuple[int,
     if array.ndim == 2:
         return _rows_of_numbers(array, name, task, column_names(labels))
     if array.dtype.kind == "f":
-        return _floats(array, name, task)
+        return _floats(array, name, task, settled or f"task={task!r} asks for classes")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         raise InputError(f"{name} hold {int(array.max())}, and 2**63 - 1 is the largest; give such labels as strings.")
     _check_few(array, name, task)
@@ -145,11 +148,11 @@ def _numbers(array: Any) -> Labels:
     return Labels(None, values.unsqueeze(1) if values.ndim == 1 else values)
 
 
-def _floats(array: Any, name: str, task: str | None) -> Labels:
+def _floats(array: Any, name: str, task: str | None, settled: str) -> Labels:
     whole = bool((array == np.round(array)).all()) and bool(np.abs(array).max() < 2**53)
     few = len(np.unique(array)) <= max(2, len(array) ** 0.5)
     if task == "classification" and not whole:
-        raise InputError(f"{name} hold numbers that are not whole, and task='classification' asks for classes.")
+        raise InputError(f"{name} hold numbers that are not whole, and {settled}.")
     if task is None and not (whole and few):
         return _numbers(array)
     note = f"{name} hold few whole numbers and are taken for classes; task='regression' takes them for numbers"
@@ -201,7 +204,7 @@ def _check_finite(array: Any, name: str) -> None:
         raise InputError(f"{name} hold NaN or an infinity, first in row {row}; leave rows without a label out.")
 
 
-def _words(array: Any, name: str, task: str | None) -> Labels:
+def _words(array: Any, name: str, task: str | None, settled: str) -> Labels:
     if array.ndim != 1:
         raise InputError(f"{name} have shape {array.shape}; words come as one for each row: (rows,).")
     items = array.tolist()
@@ -217,7 +220,7 @@ def _words(array: Any, name: str, task: str | None) -> Labels:
         items = [item.decode() for item in items]
     if all(isinstance(item, str) for item in items):
         if task == "regression":
-            raise InputError(f"{name} hold words, and task='regression' asks for numbers.")
+            raise InputError(f"{name} hold words, and {settled}.")
         return Labels(np.array(items, dtype=str), None)
 
     if any(isinstance(item, str) for item in items):

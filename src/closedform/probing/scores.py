@@ -109,7 +109,7 @@ def wilson_interval(right: int, rows: int, confidence: float = 0.95) -> tuple[fl
         >>> [round(end, 4) for end in wilson_interval(90, 100)]
         [0.8256, 0.9448]
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = -NormalDist().inv_cdf((1 - confidence) / 2)
     share, spread = right / rows, z * z / rows
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / rows + spread / (4 * rows))

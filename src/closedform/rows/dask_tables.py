@@ -71,7 +71,10 @@ def dask_rows(X: Any, Y: Any, sample_weight: Any = None) -> Rows:
     # What the first rows are like, without the others.
     dask = import_dask()
     head = computed(dask.delayed(_head)(*(column[filled] for column in columns)))
-    first, total = as_rows(*head), sum(lengths)
+    try:
+        first, total = as_rows(*head), sum(lengths)
+    except (InputError, DataTypeError) as error:
+        raise type(error)(f"the first rows of the Dask collection: {error}") from error
     _check_width("X", X, first.n_features)
     _check_width("Y", Y, first.n_targets)
     notes = [f"X is a Dask collection of {len(lengths):,} partitions; its rows stayed on the workers"]

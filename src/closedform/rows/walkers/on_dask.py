@@ -17,7 +17,7 @@ from closedform.rows.table import Rows, as_rows
 from closedform.rows.unnumbered import agreed_names
 from closedform.rows.walkers.in_order import InOrder
 from closedform.rows.walkers.walker import AnyFold, Walker
-from closedform.words.errors import ClosedformError, InputError
+from closedform.words.errors import ClosedformError, DataTypeError, InputError
 from closedform.words.numbers import plural
 
 __all__ = ["OnDask", "computed", "import_dask"]
@@ -123,9 +123,13 @@ def _local(length: int, columns: _Columns, X: Any, Y: Any, weight: Any) -> Rows:
     """Return the rows of a partition.
 
     Raises:
-        InputError: there are others than were counted, or of other columns.
+        InputError: there are others than were counted, of other columns, or of indexes that do not agree.
+        DataTypeError: they are no numbers.
     """
-    rows = as_rows(X, Y, weight)
+    try:
+        rows = as_rows(X, Y, weight)
+    except (InputError, DataTypeError) as error:
+        raise type(error)(f"a partition of {length} rows: {error}") from error
     if rows.n_rows != length:
         raise InputError(
             f"a partition has {rows.n_rows} rows, and {length} before: its passes differ. Persist it first."
