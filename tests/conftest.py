@@ -75,6 +75,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    """What other plugins load at the end asks the collector: Hypothesis would warn, which is an error here."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def default_device() -> Iterator[None]:
     """What a test makes by itself is made on the device too."""
