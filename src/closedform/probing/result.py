@@ -29,7 +29,8 @@ class Probe(ProbeRecord):
 
     Attributes:
         layers: The probe of each layer, in the order given.
-        classes: The classes in ascending order, as outputs are numbered; empty for a regression.
+        classes: The classes in ascending order, as outputs are numbered (of one-hot rows the names or places of their
+            columns); empty for a regression.
         train_rows: Rows it was fitted to.
         confidence: Of the intervals.
         notes: What was read into the data that the user should know.

@@ -53,7 +53,8 @@ class RidgePath(ChartReport):
         strengths: The strengths tried, ``(strengths,)``, in the order given; ascending where the grid was made here.
         errors: Error of each strength and target, ``(strengths, targets)``: by default the mean squared leave-one-out
             residual, weighted by ``sample_weight``.
-        standard_errors: Standard errors of those means, ``(strengths, targets)``; nan for GCV, which is no mean.
+        standard_errors: Standard errors of those means, ``(strengths, targets)``; nan for GCV, which is no mean, and
+            for labels of many classes, which are summed by class and not row by row.
         degrees_of_freedom: Effective number of weights, the bias included, ``(strengths,)``; nan for cross-entropies.
         l2: The strength chosen for each target, ``(targets,)``.
         solution: The certified fit at these strengths.
