@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,15 @@ def test_a_probe_by_cross_entropy(folder: Path) -> None:
     assert "left-out cross-entropy" in text
     result = CliRunner().invoke(app, ["probe", "late.npy", "--labels", "labels.txt", "--criterion", "hinge"])
     assert result.exit_code == 2
+
+
+def test_labels_that_are_no_file_are_told_as_other_files_are(folder: Path) -> None:
+    Path("folder.txt").mkdir()
+    Path("empty.txt").touch()
+    told = {"nope": "there is no file nope.txt; check the path", "folder": "is a directory", "empty": "is empty"}
+    if hasattr(os, "mkfifo"):  # which would keep the reader waiting
+        os.mkfifo("pipe.txt")
+        told["pipe"] = "pipe.txt is not a regular file"
+    for name, message in told.items():
+        _, aside = run("late.npy", "--labels", f"{name}.txt", status=2)
+        assert message in aside

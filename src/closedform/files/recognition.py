@@ -34,7 +34,7 @@ from closedform.files.zarr_files import ZarrFormat, is_zarr
 from closedform.words.errors import InputError, SourceError
 from closedform.words.text import printable
 
-__all__ = ["FORMATS", "file_format", "known_endings"]
+__all__ = ["FORMATS", "check_file", "file_format", "known_endings"]
 
 #: All formats; to add one is one file and one line here.
 FORMATS: tuple[FileFormat, ...] = (
@@ -76,7 +76,7 @@ def file_format(path: Path) -> FileFormat:
             _refuse_partitions(path, tables)
             return _ShardedFormat(tables, found=True)
 
-    _check_file(path)
+    check_file(path)
     name = path.name.lower()
     found = sniff(path) if name.endswith(MatlabFormat.suffixes) else None
     for form in FORMATS:
@@ -213,7 +213,12 @@ def _same_tables(first: dict[str, Entry], other: dict[str, Entry]) -> bool:
     return any(key in other and other[key].shape[1:] == entry.shape[1:] for key, entry in first.items())
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no file with something in it, before it is opened: a pipe would block.
+
+    Raises:
+        SourceError: it is not there, no regular file, empty, or cannot be read.
+    """
     try:
         kind = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -227,7 +232,7 @@ def _check_file(path: Path) -> None:
         raise SourceError(f"{path} is a directory; name a file in it.")
 
     if not stat.S_ISREG(kind):
-        # A pipe would block until somebody writes to it, and none of the formats can be read in one go.
+        # A pipe waits until somebody writes to it, and none of the formats can be read in one go.
         raise SourceError(f"{path} is not a regular file (a pipe, socket or device); save the data to a file first.")
 
     try:

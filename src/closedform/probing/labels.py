@@ -14,6 +14,7 @@ from torch import Tensor
 
 from closedform.files import open_source
 from closedform.files.opening import read_words
+from closedform.files.recognition import check_file
 from closedform.files.specs import split_spec
 from closedform.rows.labels import column_names
 from closedform.rows.tensors import as_tensor
@@ -281,6 +282,7 @@ def _lines(path: Path) -> list[str | None]:
     Raises:
         SourceError: it cannot be read.
     """
+    check_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
