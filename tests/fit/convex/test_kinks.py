@@ -114,6 +114,17 @@ def test_a_gap_of_absolute_losses() -> None:
     assert before.excess_loss == pytest.approx(before.loss - after, rel=1e-11)
 
 
+def test_a_shift_of_all_classes_is_no_distance() -> None:
+    X, labels = gaussian(40, 3), torch.arange(40) % 3
+    layer, criterion = nn.Linear(3, 3, dtype=torch.float64), nn.MultiMarginLoss()
+    cf.fit_(layer, X, labels, l2=1.0, criterion=criterion)
+    with torch.no_grad():
+        layer.bias.add_(5.0)
+    found = cf.gap(layer, X, labels, l2=1.0, criterion=criterion)
+    assert found.weight_distance < 1e-12
+    assert abs(found.excess_loss) < 1e-13
+
+
 def ill_conditioned(rows: int, columns: int, condition: float) -> Tensor:
     U, _, V = torch.linalg.svd(gaussian(rows, columns, seed=rows + columns), full_matrices=False)
     return (U * torch.logspace(0, -float(np.log10(condition)), U.shape[1], dtype=torch.float64)) @ V

@@ -59,13 +59,13 @@ def excess_over(rows: Rows, request: ConvexRequest, present: Weights, solution: 
     criterion = read_criterion(request.criterion, targets_of(rows))
     best = Weights(solution.weight, solution.bias)
     step = present.minus(best)
-    if isinstance(criterion, Kinked):
-        return _with_kinks(rows, criterion, request, present, best, solution)
     if criterion.coupled and solution.direction is None:
         # A shift of all classes changes no loss; with a ridge only that of the biases is free.
         free = max(check_ridge(request.l2, 1)) == 0
         weight = step.weight - step.weight.mean(0, keepdim=True) if free else step.weight
         step = Weights(weight, None if step.bias is None else step.bias - step.bias.mean())
+    if isinstance(criterion, Kinked):
+        return _with_kinks(rows, criterion, request, present, best, step, solution)
 
     k = present.weight.shape[0]
     strengths = present.weight.new_tensor(check_ridge(request.l2, k))
@@ -83,12 +83,17 @@ def excess_over(rows: Rows, request: ConvexRequest, present: Weights, solution: 
 
 
 def _with_kinks(
-    rows: Rows, criterion: Kinked, request: ConvexRequest, present: Weights, best: Weights, solution: ConvexSolution
+    rows: Rows,
+    criterion: Kinked,
+    request: ConvexRequest,
+    present: Weights,
+    best: Weights,
+    step: Weights,
+    solution: ConvexSolution,
 ) -> Excess:
     """Measure weights where the loss is linear between kinks: differences row by row lose nothing."""
     strengths = present.weight.new_tensor(check_ridge(request.l2, present.weight.shape[0]))
     (now, then), divisor = kinked_loss(rows, criterion, present, best)
-    step = present.minus(best)
     penalty = 0.5 * float((strengths * present.weight.square().sum(1)).sum())
     added = 0.5 * float((strengths.unsqueeze(1) * step.weight * (present.weight + best.weight)).sum())
     return Excess(
