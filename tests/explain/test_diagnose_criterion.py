@@ -181,6 +181,15 @@ def test_what_cannot_be_used_is_refused(options: dict[str, Any], words: str) -> 
         cf.diagnose(X, y, criterion=nn.CrossEntropyLoss(), **options)
 
 
+def test_a_function_is_explained_as_its_module() -> None:
+    X, y = classes()
+    layer = layer_of()
+    found = cf.diagnose(X, y, model=layer, criterion=nn.functional.cross_entropy)
+    assert found.loss == cf.diagnose(X, y, model=layer, criterion=nn.CrossEntropyLoss()).loss
+    with pytest.raises(InputError, match="but not for these"):
+        cf.diagnose(X, 80 * y, criterion=lambda z, t: nn.functional.cross_entropy(z, t, ignore_index=80))
+
+
 def test_criteria_of_residuals_are_explained_beside_squared_error() -> None:
     X, _ = classes()
     assert isinstance(cf.diagnose(X, X.sum(1), criterion=nn.L1Loss()), cf.Diagnosis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -134,6 +135,7 @@ def diagnose_criterion(
     sample_weight: Any,
     model: Any,
     optimizer: Any,
+    function: Callable[..., Any] | None = None,
     **for_squares: Any,
 ) -> CriterionDiagnosis:
     """As :func:`closedform.diagnose`, for a criterion that has a minimiser of its own.
@@ -147,6 +149,7 @@ def diagnose_criterion(
         sample_weight: One weight for each row, or None.
         model: The model, or None for zero weights.
         optimizer: The optimizer, or None.
+        function: The function that the criterion was recognised in, or None.
         **for_squares: Arguments that only squared error has, refused where they are set.
 
     Raises:
@@ -167,6 +170,7 @@ def diagnose_criterion(
         None if layer is None else layer.weight.shape[0],
         torch.float64,
         progress=False,
+        function=function,
     )
 
     solution = solve_criterion(rows, request)

@@ -25,7 +25,7 @@ from closedform.explain.training import Training
 from closedform.explain.wording import plural
 from closedform.files import open_problem
 from closedform.fit.request import check_bias
-from closedform.losses import HingeLoss, PinballLoss, SquaredHingeLoss
+from closedform.losses import HingeLoss, PinballLoss, SquaredHingeLoss, recognised
 from closedform.rows import Rows, Scan, as_rows
 from closedform.words.arguments import plain_number
 from closedform.words.errors import InputError
@@ -158,11 +158,13 @@ def diagnose(
         >>> round(d.forecast("sgd", lr=3.2e-5, steps=10**6).loss[-1].item(), 3)
         14.645
     """
-    if has_its_own_minimiser(criterion):
+    named = recognised(criterion)
+    if has_its_own_minimiser(named):
         return diagnose_criterion(
             X,
             Y,
-            criterion,
+            named,
+            function=None if named is criterion else criterion,
             bias=bias,
             l2=l2,
             sample_weight=sample_weight,
