@@ -214,7 +214,7 @@ def main() -> int:
             record["peers"].append({"name": peer, "seconds": theirs, "ratio": theirs / seconds, "above": above})
         records.append(record)
         if arguments.json:
-            write(arguments.json, records, torch.get_num_threads())
+            write(arguments.json, records, torch.get_num_threads(), resumed=arguments.resume)
     return 0
 
 

@@ -35,10 +35,12 @@ def read(file: str | Path) -> list[Any]:
     return list(json.loads(Path(file).read_text(encoding="utf-8"))["rows"]) if Path(file).exists() else []
 
 
-def write(file: str | Path, rows: Any, threads: int) -> None:
-    """Write what was found, whole, with the circumstances."""
-    target = Path(file)
+def write(file: str | Path, rows: Any, threads: int, *, resumed: bool = False) -> None:
+    """Write what was found, whole, with the circumstances; the command stays that of a record that was gone on with."""
+    target, told = Path(file), circumstances(threads)
+    if resumed and target.exists():
+        told["command"] = json.loads(target.read_text(encoding="utf-8"))["command"]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(json.dumps({**circumstances(threads), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    part.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     part.replace(target)

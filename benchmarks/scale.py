@@ -454,7 +454,7 @@ def main() -> None:
         # Parts that are measured again take the place of what was measured before.
         measured = {line["what"] for line in lines}
         kept = [line for line in read(arguments.json) if line["what"] not in measured]
-        write(arguments.json, [*kept, *lines], torch.get_num_threads())
+        write(arguments.json, [*kept, *lines], torch.get_num_threads(), resumed=bool(kept))
 
 
 if __name__ == "__main__":

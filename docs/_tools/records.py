@@ -157,7 +157,7 @@ def scale(data: Path = DATA) -> str:
         ]
         return table(("what", "time", "beside", "weights apart", ""), lines)
 
-    return show("scale", "python benchmarks/scale.py", body, data)
+    return show("scale", "python benchmarks/scale.py --full", body, data)
 
 
 def fairness(data: Path = DATA) -> str:
