@@ -392,3 +392,13 @@ def test_a_batch_follows_the_parameters_and_a_failed_one_adds_nothing() -> None:
     np.testing.assert_allclose(
         model.partial_fit(X[10:], y[10:]).coef_, estimators.Ridge(alpha=0.5).fit(X, y).coef_, rtol=1e-9
     )
+
+
+def test_a_class_without_weight_stays_without_it_where_classes_are_balanced() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 2)), np.arange(30) % 3
+    weight = (y != 2) * (1.0 + y)
+    model = estimators.LogisticRegression(class_weight="balanced", fit_intercept=False).fit(X, y, sample_weight=weight)
+    plain = estimators.LogisticRegression(fit_intercept=False).fit(X, y, sample_weight=(y != 2) * 1.5)
+    np.testing.assert_allclose(model.coef_, plain.coef_, atol=1e-8)
+    assert model.certificate_.accepted

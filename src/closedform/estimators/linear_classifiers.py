@@ -92,6 +92,9 @@ class LogisticRegression(ConvexClassifier):
             weighted = rows if weight is None else times(rows, weight)
             solution = self._solved(weighted, codes_of(codes, rows).to(torch.float64), nn.BCEWithLogitsLoss(), strength)
         else:
+            if factors is None and rows.sample_weight is not None:
+                # A class of which no row counts has an output all the same; weights say how many classes there are.
+                factors = np.ones(self.classes_.size)
             criterion = nn.CrossEntropyLoss(weight=None if factors is None else torch.tensor(factors, device="cpu"))
             solution = self._solved(rows, codes_of(codes, rows), criterion, strength)
         bias = solution.weight.new_zeros(solution.weight.shape[0]) if solution.bias is None else solution.bias
