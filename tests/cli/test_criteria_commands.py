@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy.optimize import linprog
 from sklearn.linear_model import LogisticRegression
@@ -53,6 +54,21 @@ def test_solve_by_cross_entropy_is_scikit_learns(classes: Path, tmp_path: Path) 
     assert record["options"]["criterion"] == "cross-entropy"
     assert record["certificate"]["relative_gap"] < 1e-12
     assert f"test loss {loss:.6g}" in result.stdout
+
+
+def test_weights_that_their_dtype_cannot_hold_are_not_called_certified(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((60, 2)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", X=X + np.float32(3e4), y=X[:, 0])
+    out = tmp_path / "w.safetensors"
+    options = ["--criterion", "l1", "--bias", "--json", "-", "--out", out]
+    result = run("solve", tmp_path / "d.npz", *options)
+    assert result.exit_code == 1
+    record = json.loads(result.stdout)
+    assert (record["outcome"], record["certified"]) == ("certified", False)
+    assert record["stored"]["lost"] is True
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["certified"] == "false"
+    assert run("solve", tmp_path / "d.npz", *options, "--double").exit_code == 0
 
 
 def test_solve_by_absolute_error_is_the_linear_program(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from closedform.fit.convex.orthogonal import _Sums
 from closedform.fit.convex.passes import CurvatureGram, HessianProduct, LossSums, StartSums, TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.solving import _MostOutputs
+from closedform.fit.convex.stored import StoredSums
 from closedform.fit.extended.enclosure import _Nonzeros
 from closedform.fit.extended.expansions import _ExpansionSums
 from closedform.fit.extended.fixed_point import _FixedPointSums, coefficients
@@ -172,6 +173,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     _ProofSums: lambda p: _ProofSums(HUBER, p.columns, gaussian(P, K), K),
     _ExcessSums: lambda p: _ExcessSums(HUBER, _layer(0), _layer(1), _layer(2)),
     HessianSums: lambda p: HessianSums(HUBER, _layer(0)),
+    StoredSums: lambda p: StoredSums(HUBER, _layer(0)),
     _Sums: lambda p: _Sums(_convex(p), HUBER, gaussian(P, K), gaussian(P, P - 2), exactly=True, bound=True),
     _MostOutputs: lambda p: _MostOutputs(HUBER),
     _Largest: lambda p: _Largest(),

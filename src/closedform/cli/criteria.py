@@ -146,7 +146,7 @@ def finish_by_criterion(
         write_weights(solution, weights, screen)
     if data is not None:
         screen.write(data, json_record(context, {**solution.to_dict(), "test": test}, tables=tables))
-    raise typer.Exit(0 if solution.outcome.certified else 1)
+    raise typer.Exit(0 if solution.certified else 1)
 
 
 def _test_losses(solution: ConvexSolution, tables: Tables, criterion: str) -> dict[str, Any] | None:

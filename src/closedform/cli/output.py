@@ -232,7 +232,7 @@ def write_weights(solution: Solution | ConvexSolution, output: OutputFile, scree
     if solution.bias is not None:
         tensors["bias"] = solution.bias.contiguous().cpu()
     outcome = solution.outcome
-    metadata = {"format": "pt", "outcome": outcome.name.lower(), "certified": str(outcome.certified).lower()}
+    metadata = {"format": "pt", "outcome": outcome.name.lower(), "certified": str(solution.certified).lower()}
     screen.write(output, save(tensors, metadata=metadata))
 
 

@@ -93,7 +93,7 @@ def probe_command(
 ) -> None:
     """Fit a linear probe exactly, its ridge strength by leave-one-out, and judge it on rows it has not seen.
 
-    Exit status 0 only if every fit is certified.
+    Exit status 0 only if every fit is certified, as stored.
     """  # noqa: DOC501  # typer prints it as the help of the command
     from closedform.cli.output import OutputFile, Screen, json_output, refuse_overwriting
     from closedform.cli.record import json_record
@@ -133,7 +133,7 @@ def probe_command(
     if data is not None:
         tables, keys = _what_was_read(features, labels, task)
         screen.write(data, json_record(context, result.to_dict(), data=tables, keys=keys))
-    raise typer.Exit(0 if result.outcome.certified else 1)
+    raise typer.Exit(0 if result.certified else 1)
 
 
 def _check_packages(layer: OutputFile | None, image: OutputFile | None) -> None:

@@ -46,7 +46,8 @@ class Stored:
 
     Attributes:
         dtype: The dtype they are stored in, ``"float32"``.
-        loss: ``MSELoss()`` of the weights as stored, with the penalty ``l2 |W|^2 / (rows targets)`` where l2 > 0.
+        loss: ``MSELoss()`` of the weights as stored, with the penalty ``l2 |W|^2 / (rows targets)`` where l2 > 0; of
+            another criterion its own loss, with the penalty over what its mean divides by.
         certified_loss: The same before they were rounded.
         lost: Whether the first is larger by more than rounding the user's own numbers would make it.
     """

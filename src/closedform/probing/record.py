@@ -51,7 +51,7 @@ class LayerProbe:
             "l2": float(self.path.l2.mean()),
             "left_out_error": self.left_out_error,
             "condition": self.solution.certificate.condition,
-            "certified": float(self.solution.outcome.certified),
+            "certified": float(self.solution.certified),
         }
         if isinstance(self.scores, NumberScores):
             found["r_squared"] = sum(self.scores.r_squared) / len(self.scores.r_squared)
@@ -127,10 +127,18 @@ class ProbeRecord(ChartReport, ABC):
         return max((layer.solution.outcome for layer in self.layers), key=lambda outcome: outcome.severity)
 
     @property
+    def certified(self) -> bool:
+        """Whether the weights of every fit, as stored, are what was asked for."""
+        return all(layer.solution.certified for layer in self.layers)
+
+    @property
     def sentence(self) -> str:
         """The same in words."""
-        worst = max(self.layers, key=lambda layer: layer.solution.outcome.severity).solution
-        return worst.sentence if isinstance(worst, ConvexSolution) else str(worst.outcome)
+        fits = [layer.solution for layer in self.layers]
+        worst = max(fits, key=lambda fit: (fit.outcome.severity, not fit.certified))
+        if isinstance(worst, ConvexSolution):
+            return worst.sentence
+        return worst.headline if worst.outcome.certified and not worst.certified else str(worst.outcome)
 
     @property
     def test_rows(self) -> int:

@@ -29,7 +29,7 @@ from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
-__all__ = ["kinked_loss", "solve_kinked"]
+__all__ = ["kinked_loss", "kinked_reach", "solve_kinked"]
 
 #: Entries of the table of all pairs of a row's label and another class: 400 MB.
 _MOST_PAIRS = 50_000_000
@@ -76,6 +76,20 @@ def kinked_loss(rows: Rows, criterion: Kinked, *weights: Weights) -> tuple[list[
     """
     gathered = _Gathered.of(rows, criterion, weights[0].weight.shape[0] if weights else None)
     return [gathered.losses(each) for each in weights], gathered.divisor()
+
+
+def kinked_reach(rows: Rows, criterion: Kinked, weights: Weights) -> float:
+    """Return how far the sum of the row losses hangs on the last digits of the outputs: slopes times outputs, summed.
+
+    Args:
+        rows: The rows.
+        criterion: The criterion.
+        weights: Weights of a layer.
+    """
+    gathered = _Gathered.of(rows, criterion, weights.weight.shape[0])
+    Z = torch.nn.functional.linear(gathered.X, weights.weight, weights.bias)
+    slopes = criterion.steepness(gathered.T, Z.shape[1])
+    return float(gathered.weight @ (slopes * Z.abs()).sum(1))
 
 
 def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> ConvexSolution:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from closedform.fit.convex.certificate import GapCertificate
+from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
 from closedform.rows.labels import check_columns
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
+from closedform.words.json_values import plain
 from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
@@ -54,6 +56,8 @@ class ConvexSolution:
         on_face: Whether the weights are any point of a face of minimisers, and not the smallest of these.
         sharp: Whether rows on their kinks alone hold the weights, of some output at least: the gradient does not shrink
             towards them.
+        stored: What rounding the weights to a narrower dtype does to the loss; None where they are float64, or were
+            not certified.
     """
 
     weight: Tensor
@@ -70,10 +74,22 @@ class ConvexSolution:
     feature_names: tuple[str, ...] | None = None
     on_face: bool = False
     sharp: bool = False
+    stored: Stored | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether the weights as stored are what was asked for: the outcome is, and rounding them did not lose it."""
+        return self.outcome.certified and not (self.stored is not None and self.stored.lost)
 
     @property
     def sentence(self) -> str:
-        """How the fit ended; where nothing is certified, with what was reached and what would make it certain."""
+        """How the fit ended, as stored; where nothing is certified, with what was reached and what would help."""
+        if self.outcome.certified and not self.certified:
+            return f"{self._verdict.partition(':')[0]}; {self.stored}"
+        return self._verdict
+
+    @property
+    def _verdict(self) -> str:
         if self.outcome is Outcome.CERTIFIED_NOT_UNIQUE and self.on_face:
             return "certified, not unique: the minimum is a face, and these weights are a point of it"
         if self.direction is not None and not bool(self.direction.weight.any()):
@@ -120,7 +136,7 @@ class ConvexSolution:
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the certificate as flat floats, for trackers (W&B, MLflow, TensorBoard)."""
-        return flat_floats({"certified": self.outcome.certified, **vars(self.certificate), "seconds": self.seconds})
+        return flat_floats({"certified": self.certified, **vars(self.certificate), "seconds": self.seconds})
 
     def to_dict(self) -> dict[str, Any]:
         """Return outcome, certificate and notes as plain values for JSON (not the weights, but the direction)."""
@@ -128,8 +144,10 @@ class ConvexSolution:
         if self.direction is not None:
             bias = self.direction.bias
             direction = {"weight": self.direction.weight.tolist(), "bias": None if bias is None else bias.tolist()}
+
         return {
             "outcome": self.outcome.name.lower(),
+            "certified": self.certified,
             "sentence": self.sentence,
             "criterion": self.criterion,
             "shape": list(self.weight.shape),
@@ -139,6 +157,7 @@ class ConvexSolution:
             "steps": self.steps,
             "passes": self.passes,
             "certificate": self.certificate.to_dict(),
+            "stored": plain(self.stored),
             "direction": direction,
             "notes": list(self.notes),
         }

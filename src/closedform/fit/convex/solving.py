@@ -20,6 +20,7 @@ from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.rounded import rounded_minimum
 from closedform.fit.convex.solution import ConvexSolution, unseen_note
+from closedform.fit.convex.stored import stored_of
 from closedform.fit.convex.wide import met, narrowed
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
@@ -95,7 +96,8 @@ def solve_criterion(rows: Rows, request: ConvexRequest) -> ConvexSolution:
         else:
             found = _solved_in_row_space(watched, criterion, request)
             solution = _solve(design, criterion, request) if found is None else found
-    return replace(solution, seconds=time.perf_counter() - started)
+        stored = stored_of(watched, criterion, request, solution)
+    return replace(solution, stored=stored, seconds=time.perf_counter() - started)
 
 
 def _check_function(rows: Rows, request: ConvexRequest, criterion: Criterion | Kinked) -> None:
@@ -379,7 +381,7 @@ class _Outline:
         if dtype != torch.float64:
             notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
             if certificate.accepted:
-                notes.append(self._as_stored(weights.to(dtype), norms))
+                notes += self._as_stored(weights.to(dtype), norms)
 
         return ConvexSolution(
             weight=round_to(weights.weight, dtype),
@@ -412,15 +414,13 @@ class _Outline:
             notes.append(unseen_note(flat - self.idle_directions))
         return notes
 
-    def _as_stored(self, weights: Weights, norms: Tensor) -> str:
-        """Return what can be proven of the weights after rounding."""
+    def _as_stored(self, weights: Weights, norms: Tensor) -> list[str]:
+        """Return what can be proven of the weights after rounding, if that is anything."""
         theta = weights.to(torch.float64).stacked() / self.design.columns.scale.unsqueeze(1)
         null = theta.new_zeros(theta.shape[0], 0)
         excess = prove(self.problem, theta, null, norms).gap / self.divisor
         kind = str(weights.weight.dtype).removeprefix("torch.")
-        if not math.isfinite(excess):
-            return f"as {kind} nothing is proven of them: use .double()"
-        return f"as {kind} the loss is at most {excess:.1e} above the minimum"
+        return [f"as {kind} the loss is at most {excess:.1e} above the minimum"] if math.isfinite(excess) else []
 
 
 def _null_directions(design: Design, strengths: tuple[float, ...]) -> Tensor:
