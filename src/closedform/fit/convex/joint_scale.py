@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -123,6 +124,12 @@ class _Joint:
         #: What sums over the rows round, relative to the sizes of their terms.
         self.roundings = (min(len(t), _BLOCK) + 64) * _EPS
         self.smallest = _SMALLEST * _EPS * (float(t.abs().max()) or 1.0)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """The inverse of the triangle of the weighted rows, by which changes of their outputs bound coefficients."""
+        R = torch.linalg.qr(self.U * self.weight.unsqueeze(1), mode="r").R
+        return torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=True)
 
     def with_epsilon(self, epsilon: float) -> _Joint:
         other = copy.copy(self)
@@ -290,9 +297,7 @@ def _gap_by_outputs(problem: _Joint, at: _Point, left: Tensor) -> float:
     """Changes of outputs, times the weights, sum to at most the objective: residuals here and at the minimiser."""
     if problem.U.shape[0] < problem.U.shape[1]:
         return math.inf
-    _, R = torch.linalg.qr(problem.U * problem.weight.unsqueeze(1))
-    inverse = torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=True)
-    gap = float((inverse.abs().T @ left).norm()) * at.objective
+    gap = float((problem.inverse.abs().T @ left).norm()) * at.objective
     return gap if math.isfinite(gap) else math.inf
 
 
