@@ -366,7 +366,7 @@ class Accumulator:
     def _look_at(self, Y: Tensor) -> None:
         """Keep the first targets, among which labels are looked for."""
         if self.n_targets == 1 and (room := _LOOKED_AT - self._seen) > 0:
-            self._first += (Y[:room].detach().reshape(-1, 1).clone(),)
+            self._first += (Y[:room].detach().reshape(-1, 1).to("cpu", copy=True),)
             self._seen += min(room, Y.shape[0])
 
     def _is_empty(self, X: Any) -> bool:

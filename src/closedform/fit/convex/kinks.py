@@ -29,7 +29,7 @@ from closedform.words.errors import InputError
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
-__all__ = ["kinked_loss", "kinked_reach", "solve_kinked"]
+__all__ = ["kinked_loss", "kinked_sums", "solve_kinked"]
 
 #: Entries of the table of all pairs of a row's label and another class: 400 MB.
 _MOST_PAIRS = 50_000_000
@@ -78,8 +78,10 @@ def kinked_loss(rows: Rows, criterion: Kinked, *weights: Weights) -> tuple[list[
     return [gathered.losses(each) for each in weights], gathered.divisor()
 
 
-def kinked_reach(rows: Rows, criterion: Kinked, weights: Weights) -> float:
-    """Return how far the sum of the row losses hangs on the last digits of the outputs: slopes times outputs, summed.
+def kinked_sums(rows: Rows, criterion: Kinked, weights: Weights) -> tuple[float, float, float]:
+    """Return the sum of the row losses, what its reduction divides that by, and how far it hangs on the last digits.
+
+    The last is the sum of the sizes of slopes times outputs.
 
     Args:
         rows: The rows.
@@ -89,7 +91,8 @@ def kinked_reach(rows: Rows, criterion: Kinked, weights: Weights) -> float:
     gathered = _Gathered.of(rows, criterion, weights.weight.shape[0])
     Z = torch.nn.functional.linear(gathered.X, weights.weight, weights.bias)
     slopes = criterion.steepness(gathered.T, Z.shape[1])
-    return float(gathered.weight @ (slopes * Z.abs()).sum(1))
+    losses, reach = criterion.losses(Z, gathered.T), (slopes * Z.abs()).sum(1)
+    return float(gathered.weight @ losses), gathered.divisor(), float(gathered.weight @ reach)
 
 
 def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> ConvexSolution:

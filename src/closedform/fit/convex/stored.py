@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.fit.convex.kinks import kinked_loss, kinked_reach
+from closedform.fit.convex.kinks import kinked_sums
 from closedform.fit.convex.passes import outputs_of
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution
@@ -82,8 +82,7 @@ def stored_of(
         return None
     weights = Weights(solution.weight, solution.bias).to(torch.float64)
     if isinstance(criterion, Kinked):
-        (losses,), divisor = kinked_loss(rows, criterion, weights)
-        total, reach = float(losses.sum()), kinked_reach(rows, criterion, weights)
+        total, divisor, reach = kinked_sums(rows, criterion, weights)
     else:
         total, counts, reach = rows.walk(StoredSums(criterion, weights)).numbers.tolist()
         divisor = counts if criterion.averages else 1.0
