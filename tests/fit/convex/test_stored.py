@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import closedform as cf
+from closedform.fit.convex.joint_scale import solve_with_scale
 
 CRITERIA: dict[str, Any] = {
     "huber": nn.HuberLoss(),
@@ -64,6 +65,22 @@ def test_both_losses_are_torchs_and_the_first_line_says_what_is_stored(name: str
     assert ("as float32 the loss is" in str(sol).splitlines()[0]) == (shift > 0)
     assert sol.metrics()["certified"] == float(shift == 0)
     assert sol.to_dict()["certified"] == (shift == 0)
+
+
+@pytest.mark.parametrize(("shift", "l2"), [(0.0, 1e-3), (3e5, 0.0)])
+def test_the_fit_with_its_scale_says_it_too(shift: float, l2: float) -> None:
+    X, Y = table("huber", shift)
+    found = solve_with_scale(X, Y, epsilon=1.35, bias=True, l2=l2)
+    sol, scale = found.solution, found.scale
+    assert sol.stored is not None
+
+    Z = X.double() @ sol.weight[0].double() + sol.bias.double()
+    z = (Y.double() - Z) / scale
+    loss = 2 * nn.functional.huber_loss(z, torch.zeros_like(z), delta=1.35, reduction="sum")
+    objective = scale * float(len(z) + loss) + l2 * float(sol.weight.double().square().sum())
+    assert sol.stored.loss == pytest.approx(objective, rel=1e-9)
+    assert sol.stored.certified_loss == sol.certificate.objective
+    assert (sol.stored.lost, sol.certified) == (shift > 0, shift == 0)
 
 
 def test_an_exact_fit_loses_no_more_than_the_rows_were_rounded() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -19,12 +19,15 @@ from closedform.fit.convex.kinked import minimise_kinked
 from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.solution import ConvexSolution, unseen_note
+from closedform.fit.convex.stored import judged
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.sharing import open_rows
+from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
 from closedform.numerics.twofold import twofold_product
 from closedform.rows import Design, Rows, scan
+from closedform.rows.columns import Columns
 from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 
@@ -109,7 +112,28 @@ def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, s
             if held or without.accepted:
                 v, certificate, scale, held = w, without, problem.smallest, True
     weights = Weights.from_stacked((v * columns.scale).unsqueeze(1), bias=columns.bias)
-    return JointScale(_solution(rows, weights, certificate, held, steps, started), scale)
+    solution = _solution(rows, weights, certificate, held, steps, started)
+    if rows.dtype != torch.float64 and certificate.accepted:
+        solution = replace(solution, stored=_stored(problem, A, columns, solution, scale))
+    return JointScale(solution, scale)
+
+
+def _stored(problem: _Joint, A: Tensor, columns: Columns, solution: ConvexSolution, scale: float) -> Stored:
+    """Return what rounding the weights does to the loss.
+
+    Args:
+        problem: The problem.
+        A: The scaled columns, without sample weights.
+        columns: What they are scaled by.
+        solution: The minimiser, rounded.
+        scale: The scale beside it.
+    """
+    weights = Weights(solution.weight, solution.bias).to(torch.float64)
+    outputs = A @ (weights.stacked()[:, 0] / columns.scale)
+    at = problem.loss(scale, problem.t - outputs) + problem.strength * float(weights.weight.square().sum())
+    slopes = (2 * (problem.t - outputs) / scale).clamp(-2 * problem.epsilon, 2 * problem.epsilon)
+    reach = float(problem.weight @ (slopes * outputs).abs())
+    return judged(solution.weight.dtype, at, solution.certificate.objective, reach)
 
 
 @final
@@ -140,10 +164,13 @@ class _Joint:
         return _Point(self, w, max(scale, self.smallest), self.t - self.U @ w)
 
     def objective(self, w: Tensor, scale: float, r: Tensor) -> float:
+        return self.loss(scale, r) + 0.5 * float((self.penalty * w * w).sum())
+
+    def loss(self, scale: float, r: Tensor) -> float:
         size = r.abs()
         inner = size.clamp_max(self.epsilon * scale)
         losses = scale + inner * (2 * size - inner) / scale
-        return float((self.weight * losses).sum()) + 0.5 * float((self.penalty * w * w).sum())
+        return float((self.weight * losses).sum())
 
 
 @final

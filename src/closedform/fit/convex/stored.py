@@ -19,7 +19,7 @@ from closedform.fit.weights import Weights
 from closedform.losses import Criterion, Kinked
 from closedform.rows import Block, Rows, SumFold
 
-__all__ = ["StoredSums", "stored_of"]
+__all__ = ["StoredSums", "judged", "stored_of"]
 
 #: Unit roundoffs of the loss that computing it in that dtype leaves open.
 _OF_LOSS = 8.0
@@ -64,12 +64,31 @@ class StoredSums(SumFold):
         return (self.numbers,)
 
 
+def judged(dtype: torch.dtype, loss: float, certified: float, reach: float) -> Stored:
+    """Judge a loss beside the one that was certified.
+
+    Lost is what was certified where the loss is larger by more than rounding the outputs of such a layer makes it.
+
+    Args:
+        dtype: What the weights are stored in.
+        loss: Of the weights as stored.
+        certified: Before they were rounded.
+        reach: Slopes of the loss times outputs, their sizes summed: how far it hangs on the last digits of these.
+
+    Example:
+        >>> judged(torch.float32, 0.00453, 0.00443, 0.01).lost, judged(torch.float32, 1e-7, 0.0, 1.0).lost
+        (True, False)
+    """
+    roundoff = torch.finfo(dtype).eps / 2
+    unsaid = max(_LEAST_PART, _OF_LOSS * roundoff) * abs(certified) + _OF_OUTPUTS * roundoff * reach
+    lost = not math.isfinite(loss) or loss - certified > unsaid
+    return Stored(str(dtype).removeprefix("torch."), loss, certified, lost=lost)
+
+
 def stored_of(
     rows: Rows, criterion: Criterion | Kinked, request: ConvexRequest, solution: ConvexSolution
 ) -> Stored | None:
     """Return what rounding the weights does to the loss; None for float64, and where nothing was certified.
-
-    Lost is what was certified where the loss is larger by more than rounding the outputs of such a layer makes it.
 
     Args:
         rows: The rows of the fit.
@@ -89,8 +108,4 @@ def stored_of(
 
     strengths = weights.weight.new_tensor(check_ridge(request.l2, weights.weight.shape[0]))
     penalty = 0.5 * float((strengths * weights.weight.square().sum(1)).sum())
-    loss, certified = (total + penalty) / divisor, solution.certificate.objective / divisor
-    roundoff = torch.finfo(dtype).eps / 2
-    unsaid = max(_LEAST_PART, _OF_LOSS * roundoff) * abs(certified) + _OF_OUTPUTS * roundoff * reach / divisor
-    lost = not math.isfinite(loss) or loss - certified > unsaid
-    return Stored(str(dtype).removeprefix("torch."), loss, certified, lost=lost)
+    return judged(dtype, (total + penalty) / divisor, solution.certificate.objective / divisor, reach / divisor)
