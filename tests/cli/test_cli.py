@@ -218,6 +218,17 @@ def test_an_existing_output_survives_an_error(table: Path, tmp_path: Path) -> No
     assert out.read_text() == "kept"
 
 
+def test_features_that_are_a_single_column_are_told_as_options(table: Path) -> None:
+    swapped = run("solve", table, "--x", "y_train", "--y", "X_train")
+    assert swapped.exit_code == 2
+    assert "exchange --x and --y if they were mixed up" in swapped.stderr
+    alone = run("solve", table, "--x", "y_train", "--y", "y_train")
+    assert "save a single one as a column, of shape (30, 1)" in alone.stderr
+    assert "reshape" not in swapped.stderr + alone.stderr
+    same = run("diagnose", table, "--x", "X_train", "--y", "X_train")
+    assert "The targets are the features themselves" in same.stderr
+
+
 def test_not_certified_is_status_one(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 

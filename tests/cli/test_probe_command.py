@@ -90,6 +90,10 @@ def test_test_rows_and_strengths_are_given(folder: Path) -> None:
         (("late.npy", "--labels", "codes.npy", "--l2", "a"), "--l2 a"),
         (("late.npy", "--labels", "codes.npy", "--test-labels", "codes.npy"), "test_labels without test_features"),
         (("late.npy", "--labels", "codes.npy", "--out", "head.pt"), "--out"),
+        (("late.npy", "--labels", "codes.npy", "--criterion", "nope"), "'squared' error or by 'cross-entropy'"),
+        (("late.npy", "--labels", "codes.npy", "--task", "nope"), "--task nope must be classification or regression"),
+        (("late.npy", "--labels", "codes.npy", "--class-weight", "no"), "--class-weight no must be balanced"),
+        (("late.npy", "--labels", "codes.npy", "--test-size", "2"), "--test-size 2.0 must be the part"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -269,6 +269,11 @@ def test_a_grid_is_made_from_the_spectrum() -> None:
         estimators.RidgeCV(alphas=[1.0, -1.0]).fit(X, y)
     with pytest.raises(cf.ClosedformError, match="alphas has shape"):
         estimators.RidgeCV(alphas=[]).fit(X, y)
+    for truth in (True, [True], [1.0, True], np.array([True])):
+        with pytest.raises(cf.ClosedformError, match="holds truth values"):
+            estimators.RidgeCV(alphas=truth).fit(X, y)
+    with pytest.raises(cf.ClosedformError, match="must be numbers that are not negative"):
+        estimators.RidgeCV(alphas=["1"]).fit(X, y)
     with pytest.raises(cf.ClosedformError, match="with cv give the strengths"):
         estimators.RidgeCV(alphas=None, cv=3).fit(X, y)
 

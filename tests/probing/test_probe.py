@@ -142,6 +142,13 @@ def test_numbers_make_a_regression() -> None:
     np.testing.assert_allclose(result.r_squared, expected)
     assert "R^2" in str(result)
     numbers = torch.arange(240)
+    # Of a target that is constant on the test rows, as scikit-learn's user knows it, and no nan for trackers.
+    for constant in (torch.ones(240), torch.zeros(240)):
+        met = cf.probe(X, constant, task="regression")
+        assert met.r_squared == (1.0,) == (met.metrics()["r_squared"],)
+    constant = torch.where(torch.arange(240) < 160, X[:, 0], 1.0)
+    missed = cf.probe(X[:160], constant[:160], test_features=X[160:], test_labels=constant[160:], task="regression")
+    assert missed.r_squared == (0.0,) == (missed.metrics()["r_squared"],)
     assert cf.probe(X, numbers, task="regression").classes == ()
     with pytest.raises(cf.ClosedformError, match="240 different integers in 240 rows"):
         cf.probe(X, numbers)
@@ -489,5 +496,24 @@ def test_a_probe_by_cross_entropy_is_the_logistic_regression_chosen_by_its_folds
         cf.probe(X, X[:, 0], criterion="cross-entropy")
     with pytest.raises(InputError, match="class_weight"):
         cf.probe(X, y, criterion=nn.CrossEntropyLoss(label_smoothing=0.1))
+    with pytest.raises(InputError, match=r"by 'squared' error or by 'cross-entropy'"):
+        cf.probe(X, y, criterion="hinge")
     with pytest.raises(InputError, match="too few"):
         cf.probe(X[:6], torch.arange(6) % 2, criterion="cross-entropy")
+
+
+def test_cross_entropy_of_few_rows_takes_one_strength() -> None:
+    X, labels = blobs(20, classes=2)
+    weight = (torch.arange(20) < 4).double()
+    few: list[tuple[dict[str, Any], int]] = [
+        ({"labels": torch.tensor([0, 0, 0, 0, 1])}, 5),  # the row that is alone in its class is never left out
+        ({"labels": labels, "sample_weight": weight}, 4),
+    ]
+    for asked, rows in few:
+        count = len(asked["labels"])
+        given = {"test_features": X[:count], "test_labels": asked["labels"], "criterion": "cross-entropy"}
+        with pytest.raises(InputError, match=rf"{rows} rows are too few .* give one strength, l2="):
+            cf.probe(X[:count], **asked, **given)
+        result = cf.probe(X[:count], **asked, **given, l2=1.0)
+        assert result.outcome.certified
+        assert "left_out_error" not in result.metrics()

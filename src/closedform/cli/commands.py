@@ -25,15 +25,17 @@ _OPTIONS = (
         "--criterion cross-entropy fits them, and closedform probe counts the right answers as well",
     ),
     ("pass Y.long() if they are labels", "save them as integers if they are labels"),
+    ("'classification', 'regression' or None to find out", "classification or regression, or left out to find out"),
+    ("None, 'balanced' or a mapping from classes to weights", "balanced, or left out"),
 )
 #: An argument that an error begins with.
-_FIRST = re.compile(r"^(digits|budget|l2|sample_weight)(?= (?:is|holds|with) )")
+_FIRST = re.compile(r"^(digits|budget|l2|sample_weight|class_weight)(?= (?:is|holds|with) )")
 #: Options that have another name than the argument.
-_RENAMED = {"sample_weight": "--weight"}
+_RENAMED = {"sample_weight": "--weight", "class_weight": "--class-weight"}
 #: Arguments of the functions that are options of the commands by the same name, and their value, if one follows.
 _ARGUMENT = re.compile(
-    r"(?<![\w.'\"])(?P<name>criterion|digits|l2|kernel|bias|budget|steps|seed|batch_size|test_features|test_labels)="
-    r"(?P<value>'[^']*'|\w+\(\)|[-+\w.]*[\w])?"
+    r"(?<![\w.'\"])(?P<name>criterion|digits|l2|kernel|bias|budget|steps|seed|batch_size|test_features|test_labels|task|"
+    r"test_size|class_weight)=(?P<value>'[^']*'|\w+\(\)|[-+\w.]*[\w])?"
 )
 
 

@@ -106,6 +106,9 @@ def open_tables(
         screen.aside(found.sentence)
 
         X, Y = opened(found.x, part), opened(found.y, part)
+        _check_features(X, Y, found.x, found.y)
+        if found.x == found.y:
+            screen.aside("The targets are the features themselves: another table is named by --y.")
         if part == (0, 1):
             check_memory(X)
         X_test, Y_test = (None if spec is None else opened(spec) for spec in (found.x_test, found.y_test))
@@ -124,6 +127,25 @@ def open_tables(
         keys=keys,
         options=typed,
         parts=part[1],
+    )
+
+
+def _check_features(X: Source, Y: Source, x: str, y: str) -> None:
+    """Refuse a single column of numbers as features, in the words of a command line.
+
+    Raises:
+        InputError: it is one.
+    """
+    if len(X.shape) != 1:
+        return
+    if len(Y.shape) == 2:
+        raise InputError(
+            f"the features, {x}, are one column of {X.shape[0]:,} numbers, and the targets, {y}, a table of shape "
+            f"{tuple(Y.shape)}: exchange --x and --y if they were mixed up."
+        )
+    raise InputError(
+        f"the features, {x}, have shape {tuple(X.shape)}, and features are a table of rows and columns: save a single "
+        f"one as a column, of shape ({X.shape[0]}, 1)."
     )
 
 

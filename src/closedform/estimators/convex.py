@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from closedform.estimators.tables import Training, given_back, read_features, read_training
 from closedform.fit.convex import ConvexSolution
 from closedform.fit.orchestrator import solve
+from closedform.numerics.balance import balanced_weights
 from closedform.words.errors import InputError
 
 __all__ = ["ConvexClassifier", "ConvexEstimator", "check_number", "codes_of", "times"]
@@ -101,11 +102,8 @@ class ConvexClassifier(ClassifierMixin, ConvexEstimator, ABC):
         if self.class_weight != "balanced" and not isinstance(self.class_weight, Mapping):
             raise InputError(f"class_weight={self.class_weight!r} must be None, 'balanced' or a weight for each class.")
         if self.class_weight == "balanced":
-            weight = None if rows.sample_weight is None else rows.sample_weight.cpu().numpy()
-            sums = np.bincount(codes, weights=weight)
-            # A class of which no row counts stays without weight.
-            counted = sums > 0
-            return np.divide(sums.sum() / counted.sum(), sums, out=np.zeros(sums.shape), where=counted)
+            weight = None if rows.sample_weight is None else rows.sample_weight.cpu()
+            return balanced_weights(torch.bincount(torch.from_numpy(codes), weight)).numpy()
         return compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
 
     def decision_function(self, X: Any) -> Any:

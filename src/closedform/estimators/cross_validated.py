@@ -21,6 +21,7 @@ from closedform.estimators.tables import Training, read_training
 from closedform.fit.orchestrator import solve
 from closedform.fit.path import left_out_residuals, ridge_path
 from closedform.fit.solution import Solution
+from closedform.words.arguments import is_boolean
 from closedform.words.errors import InputError
 
 __all__ = ["RidgeCV", "RidgeClassifierCV"]
@@ -68,8 +69,11 @@ class CrossValidated(LinearEstimator, ABC):
         """
         if self.alphas is None:
             return None
+        if is_boolean(self.alphas):
+            raise InputError(f"alphas={self.alphas!r} holds truth values; give strengths, or None.")
         try:
-            grid = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
+            given = np.atleast_1d(np.asarray(self.alphas))
+            grid = given.astype(np.float64, casting="unsafe" if given.dtype.kind == "O" else "same_kind")
         except (TypeError, ValueError) as error:
             raise InputError(f"alphas={self.alphas!r} must be numbers that are not negative, or None.") from error
         if grid.ndim != 1 or not grid.size:

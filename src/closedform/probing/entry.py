@@ -15,7 +15,8 @@ from closedform.engine.tracing import untraced
 from closedform.files import open_data, parsed_once, split_table
 from closedform.fit.path import RidgePath, cross_entropy_path, ridge_path
 from closedform.fit.request import Watcher
-from closedform.losses import criterion_by_name, is_squared_error
+from closedform.losses import is_squared_error
+from closedform.numerics.balance import balanced_weights
 from closedform.probing.labels import Labels, encode, read_labels
 from closedform.probing.record import LayerProbe
 from closedform.probing.result import Probe
@@ -35,6 +36,10 @@ __all__ = ["probe"]
 
 #: Classes that a note names before it only counts.
 _LISTED = 5
+#: The criterion of a logistic regression, by name.
+_CROSS_ENTROPY = "cross-entropy"
+#: The criteria that a probe takes by name; the first two are least squares.
+_CRITERIA = ("squared", "mse", _CROSS_ENTROPY)
 #: What ``task=`` takes.
 _TASKS = (None, "classification", "regression")
 
@@ -292,9 +297,7 @@ def _class_weights(classes: Any, codes: Tensor, weight: Tensor | None, wanted: A
     if wanted is None:
         return None
     if isinstance(wanted, str) and wanted == "balanced":
-        sums = torch.bincount(codes, weight, minlength=len(classes)).to(torch.float64)
-        # A class of which no row counts stays without weight.
-        return torch.where(sums > 0, sums.sum() / (int((sums > 0).sum()) * sums), 0.0)
+        return balanced_weights(torch.bincount(codes, weight, minlength=len(classes)))
     if not isinstance(wanted, Mapping):
         raise InputError(f"class_weight={wanted!r} must be None, 'balanced' or a mapping from classes to weights.")
     names = classes.tolist()
@@ -357,12 +360,13 @@ def _is_cross_entropy(criterion: Any) -> bool:
     Raises:
         InputError: it is neither.
     """
-    module = criterion_by_name(criterion) if isinstance(criterion, str) else criterion
-    if module is None or is_squared_error(module):
+    if isinstance(criterion, str) and criterion in _CRITERIA:
+        return criterion == _CROSS_ENTROPY
+    if criterion is None or is_squared_error(criterion):
         return False
-    if type(module) is not nn.CrossEntropyLoss or module.weight is not None or module.label_smoothing:
+    if type(criterion) is not nn.CrossEntropyLoss or criterion.weight is not None or criterion.label_smoothing:
         raise InputError(
-            f"criterion={criterion!r}: a probe is fitted by squared error (None) or by 'cross-entropy', with classes "
+            f"criterion={criterion!r}: a probe is fitted by 'squared' error or by 'cross-entropy', with classes "
             "weighted by class_weight=."
         )
     return True

@@ -12,6 +12,7 @@ from closedform.fit.solution import Solution
 from closedform.probing.scores import ClassScores, NumberScores
 from closedform.report.base import ChartReport
 from closedform.words.json_values import plain
+from closedform.words.metrics import flat_floats
 from closedform.words.outcome import Outcome
 
 __all__ = ["LayerProbe", "ProbeRecord"]
@@ -56,14 +57,14 @@ class LayerProbe:
         if isinstance(self.scores, NumberScores):
             found["r_squared"] = sum(self.scores.r_squared) / len(self.scores.r_squared)
             found["mse"] = sum(self.scores.mse) / len(self.scores.mse)
-            return found
+            return flat_floats(found)
         found["accuracy"] = self.scores.accuracy
         found["accuracy_low"], found["accuracy_high"] = self.scores.interval
         found["balanced_accuracy"] = self.scores.balanced_accuracy
         found["calibration_error"] = self.scores.calibration.error
         if self.scores.top5 is not None:
             found["top5"] = self.scores.top5
-        return found
+        return flat_floats(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Return its numbers as plain values for JSON."""

@@ -86,7 +86,8 @@ class NumberScores:
 
     Attributes:
         rows: Rows it was judged by.
-        r_squared: Coefficient of determination of each target there; nan for a target that is constant there.
+        r_squared: Coefficient of determination of each target there, as scikit-learn's ``r2_score``: of a constant
+            target 1 if it is met, up to rounding, and else 0.
         mse: Mean squared error of each target.
         mae: Mean absolute error of each target.
     """
@@ -189,8 +190,9 @@ def score_numbers(solution: Solution | ConvexSolution, X: Source, values: Tensor
         absolute += errors.abs().sum(0)
 
     spread = (values - values.mean(0)).square().sum(0)
-    explained = torch.where(spread > 0, 1 - squares / spread, torch.nan)
     rows = X.shape[0]
+    floor = rows * (torch.finfo(torch.float64).eps * torch.linalg.vector_norm(values, dim=0)).square()
+    explained = torch.where(spread > floor, 1 - squares / spread, (squares <= floor).to(squares))
     return NumberScores(rows, _floats(explained), _floats(squares / rows), _floats(absolute / rows))
 
 

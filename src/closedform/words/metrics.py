@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from numbers import Real
@@ -16,8 +17,8 @@ _FOREIGN = re.compile(r"[^\w\-./ ]")
 def flat_floats(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers among some values as floats, those of inner mappings as ``outer/inner``.
 
-    Booleans become 0.0 and 1.0; what is no number (None, text, lists) is left out, and what not every tracker takes in
-    a name is an underscore.
+    Booleans become 0.0 and 1.0; what is no number (None, nan, text, lists) is left out, and what not every tracker
+    takes in a name is an underscore.
 
     Args:
         values: Names with numbers, mappings, or anything else.
@@ -31,6 +32,6 @@ def flat_floats(values: Mapping[str, Any]) -> dict[str, float]:
         name = _FOREIGN.sub("_", key)
         if isinstance(value, Mapping):
             found |= {f"{name}/{inner}": number for inner, number in flat_floats(value).items()}
-        elif isinstance(value, Real):
+        elif isinstance(value, Real) and not math.isnan(value):
             found[name] = float(value)
     return found

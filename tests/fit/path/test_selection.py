@@ -115,6 +115,7 @@ def test_a_best_strength_at_an_end_of_those_given_is_said() -> None:
         ({"l2": "many"}, "no|not a list of numbers"),
         ({"l2": [None]}, "not a list of numbers"),
         ({"l2": True}, "truth values"),
+        ({"l2": np.array([1j])}, "not a list of numbers"),
         ({"select": 1}, "at least 2"),
         ({"select": 51}, "at most as many as rows"),
         ({"select": True}, "no number of folds"),

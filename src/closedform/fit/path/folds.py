@@ -99,9 +99,10 @@ def _split(splitter: Any, n_rows: int) -> Tensor:
     try:
         pairs = list(splitter.split(np.zeros((n_rows, 1))))
     except (TypeError, ValueError) as error:
+        reason = str(error).removesuffix(".")
         raise InputError(
-            f"select={splitter!r} cannot split {n_rows} rows: {error} A splitter by labels or groups is given as what "
-            "it makes: select=list(splitter.split(X, labels, groups))."
+            f"select={splitter!r} cannot split {n_rows} rows ({reason}). A splitter by labels or groups is given as "
+            "what it makes: select=list(splitter.split(X, labels, groups))."
         ) from error
     return _numbers_of(pairs, f"select={splitter!r}", n_rows)
 

@@ -38,8 +38,9 @@ def cross_entropy_path(
 ) -> RidgePath:
     """Return the cross-entropy of every strength on rows left out, in five folds, and the certified fit at the best.
 
-    Each fold has its share of every class; a class of a single row is never left out. Within a fold the strongest ridge
-    comes first, and each fit starts where the one before ended.
+    Each fold has its share of every class; a class of a single row that counts is never left out. Within a fold the
+    strongest ridge comes first, and each fit starts where the one before ended. Where there are too few rows for the
+    folds, the error of a strength that is given alone is nan.
 
     Args:
         X: Features, ``(rows, features)``.
@@ -52,23 +53,33 @@ def cross_entropy_path(
         progress: As for :func:`closedform.solve`.
 
     Raises:
-        InputError: fewer than two rows of every class, or strengths that cannot be used.
+        InputError: too few rows to choose among several strengths, or strengths that cannot be used.
     """
     started = time.perf_counter()
     rows = as_rows(X, labels, sample_weight)
     given = check_strengths(l2)
     strengths = _grid(rows, n_classes) if given is None else given
-    folds = _folds(labels.cpu(), n_classes, seed)
     asked = ConvexRequest(
         nn.CrossEntropyLoss(), check_bias(bias), outputs=n_classes, dtype=torch.float64, progress=progress
     )
-    weight = torch.ones(rows.n_rows, dtype=torch.float64, device="cpu") if sample_weight is None else sample_weight
-    found = [_left_out(rows, weight.cpu(), folds == fold, strengths, asked) for fold in range(_FOLDS)]
-    losses = torch.tensor([each[0] for each in found], dtype=torch.float64, device="cpu")
+    weight = torch.ones(rows.n_rows, dtype=torch.float64, device="cpu")
+    if sample_weight is not None:
+        weight = sample_weight.cpu()
+    folds = _folds(torch.where(weight > 0, labels.cpu(), -1), n_classes, seed)
+    start, losses = None, torch.full((_FOLDS, 1), torch.nan, dtype=torch.float64, device="cpu")
+    if folds is not None:
+        found = [_left_out(rows, weight, folds == fold, strengths, asked) for fold in range(_FOLDS)]
+        losses = torch.tensor([each[0] for each in found], dtype=torch.float64, device="cpu")
+    elif len(strengths) > 1:
+        raise InputError(
+            f"{int((weight > 0).sum())} rows are too few to leave a part out {_FOLDS} times; give one strength, l2=."
+        )
     errors = losses.mean(0).unsqueeze(1)
 
     best = int(errors[:, 0].argmin())
-    chosen = replace(asked, l2=float(strengths[best]), dtype=None, start=found[0][1][best])
+    if folds is not None:
+        start = found[0][1][best]
+    chosen = replace(asked, l2=float(strengths[best]), dtype=None, start=start)
     return RidgePath(
         strengths=strengths,
         errors=errors,
@@ -90,11 +101,13 @@ def _grid(rows: Rows, n_classes: int) -> Tensor:
     return _GRID * squares * (n_classes - 1) / n_classes**2
 
 
-def _folds(labels: Tensor, n_classes: int, seed: int) -> Tensor:
-    """Return the fold of each row; -1 for rows that are never left out.
+def _folds(labels: Tensor, n_classes: int, seed: int) -> Tensor | None:
+    """Return the fold of each row, -1 for rows that are never left out; None where there are too few for the folds.
 
-    Raises:
-        InputError: no class has two rows.
+    Args:
+        labels: The class of each row, -1 for rows that do not count.
+        n_classes: How many classes there are.
+        seed: Of the choice.
     """
     generator = torch.Generator().manual_seed(seed)
     folds = torch.full_like(labels, -1)
@@ -104,9 +117,7 @@ def _folds(labels: Tensor, n_classes: int, seed: int) -> Tensor:
             continue
         shuffled = places[torch.randperm(len(places), generator=generator, device="cpu")]
         folds[shuffled] = (torch.arange(len(places), device="cpu") + own) % _FOLDS
-    if len(torch.unique(folds)) < _FOLDS:
-        raise InputError(f"{len(labels)} rows are too few to leave a part out {_FOLDS} times; give one strength, l2=.")
-    return folds
+    return folds if len(torch.unique(folds[folds >= 0])) == _FOLDS else None
 
 
 def _left_out(

@@ -17,6 +17,7 @@ from closedform.report.document import Block, Column, Document, Facts, Notes, Pa
 from closedform.report.palette import ink_name
 from closedform.words.errors import MissingExtraError
 from closedform.words.json_values import plain
+from closedform.words.metrics import flat_floats
 from closedform.words.numbers import number, plural, short
 
 __all__ = ["RidgePath"]
@@ -90,13 +91,13 @@ class RidgePath(ChartReport):
 
     def metrics(self) -> dict[str, float]:
         """Return means over the targets of what was chosen as flat floats, with those of the solution, for trackers."""
-        return {
-            **self.solution.metrics(),
+        chosen = {
             "l2": float(self.l2.mean()),
             "left_out_error": float(self.error.mean()),
             "degrees_of_freedom": float(self.degrees_of_freedom[self.best].mean()),
             "seconds": self.seconds,
         }
+        return {**self.solution.metrics(), **flat_floats(chosen)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain values for JSON, with what the solution says (not its weights)."""

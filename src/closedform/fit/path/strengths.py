@@ -41,7 +41,9 @@ def check_strengths(l2: Any) -> Tensor | None:
     try:
         # torch would look for places of a Series among its labels.
         numbers = l2.to_numpy().tolist() if hasattr(l2, "to_numpy") else l2
-        values = torch.as_tensor(numbers, dtype=torch.float64, device="cpu").detach().clone()
+        # torch would drop the imaginary part.
+        real = None if "complex" in str(getattr(numbers, "dtype", "")) else numbers
+        values = torch.as_tensor(real, dtype=torch.float64, device="cpu").detach().clone()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"l2={l2!r} is not a list of numbers; give the ridge strengths to try, or None.") from error
 
