@@ -38,6 +38,7 @@ types: $(READY)  ## mypy, strict
 check: lint types test  ## lint, types and tests
 
 docs: $(DOCS)  ## the documentation, into out/site: every example is run, every link looked at
+	$(BIN)/codespell
 	$(BIN)/python docs/_tools/links.py
 	MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -q -b html -d out/doctrees docs out/site
 	$(BIN)/python docs/_tools/links.py out/site
@@ -68,7 +69,7 @@ test-without-compiler:  ## install and test where there is no C compiler
 test-sdist:  ## unpack the source distribution in dist and run its tests
 	$(FRESH)
 	tar -xzf dist/closedform-*.tar.gz -C out/$@ --strip-components=1
-	cd out/$@ && bin/python -m pip install --quiet --constraint constraints.txt '.[dev]' && bin/python -m pytest -q tests
+	cd out/$@ && bin/python -m pip install --quiet --constraint constraints.txt '.[dev]' && bin/python -m pytest -q
 
 # Peers that are not part of the development set; without them the benchmark runs and names them.
 PEERS := statsmodels lineax rlaopt torch_linear_regression 'dask[array]' threadpoolctl

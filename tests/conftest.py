@@ -26,9 +26,11 @@ import torch
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
+import closedform
 import placement
 from closedform.engine.rates import DEFAULT, VARIABLE
 
+PACKAGE = Path(closedform.__file__).parent
 _folder = tempfile.TemporaryDirectory()
 atexit.register(_folder.cleanup)
 _rates = Path(_folder.name) / "rates.json"
@@ -41,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Examples in the source are those of the package that is tested, where it is installed apart from this folder too.
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not PACKAGE.is_relative_to(config.rootpath / "src"):
+        config.args = [str(PACKAGE) if path == "src" else path for path in config.args]
     # What is collected stays: looking through it again and again takes a second of each worker.
     gc.disable()
     config.addinivalue_line("markers", "device: the case also runs on the device that --device names")
