@@ -16,6 +16,7 @@ from closedform.cli import machine
 from package import FILES, tree_of
 
 ROOT = Path(__file__).parents[1]
+RECIPE = "packaging/conda-forge/recipe.yaml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -35,7 +36,7 @@ def test_the_source_distribution_holds_what_its_tests_read(egg: Path) -> None:
         }
         assert there
         assert there <= set(listed)
-    assert {"Makefile", "CONTRIBUTING.md", "constraints.txt", "src/closedform/engine/_passes.h"} <= set(listed)
+    assert {"Makefile", "CONTRIBUTING.md", "constraints.txt", RECIPE, "src/closedform/engine/_passes.h"} <= set(listed)
     assert not [name for name in listed if name.endswith((".so", ".pyc"))]
 
 
@@ -102,3 +103,21 @@ def test_all_has_every_small_extra() -> None:
 
 def test_reports_of_faults_name_every_package_that_users_install() -> None:
     assert NEEDED | asked_for(*EXTRAS) <= set(machine._PACKAGES)
+
+
+def test_a_release_has_one_version() -> None:
+    version = re.escape(PROJECT["project"]["version"])
+    said = {
+        "CITATION.cff": f"^version: {version}$",
+        RECIPE: f'^  version: "{version}"$',
+        "CHANGELOG.md": f"^## {version}",
+    }
+    for name, line in said.items():
+        assert re.search(line, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE), name
+
+
+def test_the_recipe_for_conda_asks_for_what_the_package_does() -> None:
+    listed = re.search(r"^  run:\n((?:    - .*\n)+)", (ROOT / RECIPE).read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed is not None
+    asked = {line.removeprefix("    - ").replace("pytorch", "torch") for line in listed[1].splitlines()}
+    assert asked == {"python", *(each.replace(">=", " >=") for each in PROJECT["project"]["dependencies"])}
