@@ -36,7 +36,7 @@ def visit_block(self: HTML5Translator, node: nodes.math_block) -> None:
     Raises:
         SkipNode: always, as the formula is written.
     """
-    self.body.append(f'<div class="formula">{_formula(node.astext(), "block")}</div>')
+    self.body.append(f'<div class="formula" tabindex="0">{_formula(node.astext(), "block")}</div>')
     raise nodes.SkipNode
 
 

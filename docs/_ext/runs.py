@@ -77,8 +77,15 @@ def _words(figure: Any) -> str:
     return "; ".join(word for word in words if word)
 
 
+def let_wide_pictures_move(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Let the first page's picture, which is wider than a phone, take the focus, so that keys can move it too."""
+    if page == "index" and "body" in context:
+        context["body"] = re.sub(r"<p>(?=<img )", '<p class="wide" tabindex="0">', context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_config_value("repository", "", "env")
     app.connect("source-read", run_examples)
+    app.connect("html-page-context", let_wide_pictures_move)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

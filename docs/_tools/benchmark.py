@@ -43,7 +43,7 @@ def tables(file: Path = RECORD) -> str:
             (name, *("-" if value is None else f"{value:.2f}" for value in values))
             for name, values in zip(names, found, strict=True)
         ]
-        parts.append(table(("", *heads), rows))
+        parts.append(table(("method", *heads), rows))
     return "\n\n".join(parts) + "\n"
 
 

@@ -103,8 +103,8 @@ def digits(data: Path = DATA) -> str:
             for row in rows["plain"]
         ]
         return (
-            f"{table(('', 'closedform', 'crlin', 'width of the enclosure', 'of crlin'), peers)}\n\n"
-            f"{table(('', 'condition', 'plain', 'digits=14', 'ratio'), plain)}"
+            f"{table(('rows x columns', 'closedform', 'crlin', 'width of the enclosure', 'of crlin'), peers)}\n\n"
+            f"{table(('rows x columns', 'condition', 'plain', 'digits=14', 'ratio'), plain)}"
         )
 
     return show("digits", "python benchmarks/digits.py", body, data)
@@ -155,7 +155,7 @@ def scale(data: Path = DATA) -> str:
             ]
             for row in rows
         ]
-        return table(("what", "time", "beside", "weights apart", ""), lines)
+        return table(("what", "time", "beside", "weights apart", "remark"), lines)
 
     return show("scale", "python benchmarks/scale.py --full", body, data)
 
@@ -164,7 +164,7 @@ def fairness(data: Path = DATA) -> str:
     """Processor time that a method's threads take after a call."""
 
     def body(rows: list[dict[str, Any]]) -> str:
-        heads = ["", *(f"in {each['within'] * 1e3:.0f} ms" for each in rows[0]["spent"])]
+        heads = ["method", *(f"in {each['within'] * 1e3:.0f} ms" for each in rows[0]["spent"])]
         return table(heads, [[row["method"], *(seconds(each["seconds"]) for each in row["spent"])] for row in rows])
 
     return show("fairness", "python benchmarks/fairness.py", body, data)

@@ -55,7 +55,7 @@ exact = cf.solve(X, Y).weight[0]
 grid = torch.linspace(-2.5, 2.5, 120, dtype=torch.float64)
 a, b = torch.meshgrid(grid, grid, indexing="xy")
 loss = ((X @ torch.stack([a.flatten(), b.flatten()]) - Y) ** 2).mean(0).reshape(a.shape)
-figure, ax = plt.subplots(figsize=(6, 5))
+figure, ax = plt.subplots(figsize=(6, 5), layout="constrained")
 ax.contour(a, b, loss, levels=torch.logspace(-3, 1.5, 16).tolist(), colors="0.75", linewidths=0.8)
 for (name, weights), style in zip(paths.items(), ("o-", "s--", "^:"), strict=True):
     ax.plot(*weights.T, style, markersize=3, linewidth=1, label=name)

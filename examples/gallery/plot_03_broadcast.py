@@ -56,5 +56,6 @@ left.axhline(y.var(correction=0), color="0.5", linestyle=":", label="variance of
 left.set(title="Loss", xlabel="step", ylabel="loss")
 left.legend()
 rest.scatter(y, stuck(X).detach()[:, 0], s=10)
+rest.plot(y, y, color="0.5", linewidth=0.8)  # where predictions belong
 rest.set(title="Predictions after the first run", xlabel="target", ylabel="prediction")
 plt.show()

@@ -51,7 +51,7 @@ for finding in cf.diagnose(X.float(), Y.float(), model=model, optimizer=optimize
 
 print(cf.solve(X.float(), Y.float()))
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.semilogy(train(torch.float32), label="float32")
 ax.semilogy(train(torch.float64), "--", label="float64")
 ax.set(title="LBFGS in two dtypes", xlabel="evaluation of the loss", ylabel="loss")

@@ -39,7 +39,7 @@ for _ in range(400):
     nn.functional.mse_loss(trained(X), Y).backward()
     optimizer.step()
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.semilogy(to_nearest, label="to the minimiser nearest to the start")
 ax.semilogy(to_least, "--", label="to the one of least norm")
 ax.set(title="Gradient descent on wide data", xlabel="step", ylabel="distance of the weights")

@@ -28,7 +28,7 @@ print(sol)
 
 diagnosis = cf.diagnose(table, price, bias=True)
 print("rank", sol.certificate.rank, "of", sol.certificate.columns, "gap", sol.certificate.rank_gap)
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.semilogy(range(1, 1 + len(diagnosis.singular_values)), diagnosis.singular_values, "o")
 ax.set(title="Singular values of a table with a dependent column", xlabel="number", ylabel="singular value")
 plt.show()

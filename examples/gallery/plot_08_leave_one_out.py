@@ -35,7 +35,7 @@ print("one factor", path.errors[30].tolist())
 
 # %%
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for target, style in enumerate(("-", "--")):
     curve = path.errors[:, target]
     line = ax.loglog(path.strengths, curve, style, label=f"target {target}")[0]

@@ -35,7 +35,7 @@ print(results["pixels"])
 
 # %%
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for place, result in enumerate(results.values()):
     low, high = result.interval
     ax.plot([place, place], [low, high], color="#0a7d91", linewidth=3)

@@ -6,7 +6,7 @@ Batches are folded into a small triangle and forgotten. At any time it gives the
 """
 
 # %%
-# A sensor drifts in batches of fifty rows.
+# A sensor sends batches of fifty rows.
 
 import matplotlib.pyplot as plt
 import torch
@@ -33,7 +33,7 @@ print("largest difference", (whole.weight - accumulator.solve().weight).abs().ma
 
 # %%
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 seen = torch.arange(1, 41) * 50
 ax.loglog(seen, error, label="error of the weights")
 ax.loglog(seen, error[0] * (50 / seen) ** 0.5, "--", label="one over the root of the rows")

@@ -64,10 +64,10 @@ for rank, answer in enumerate(ranks):
 
 # %%
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for rank, (answer, mark) in enumerate(zip(ranks, ("v", "^"), strict=True)):
     ax.plot(answer["alone"], mark, label=f"rows of rank {rank} alone")
 ax.plot(ranks[0]["together"], "k*", markersize=10, label="all ranks together")
-ax.set(title="Weights by process", xlabel="feature", ylabel="weight")
+ax.set(title="Weights by process", xlabel="feature", ylabel="weight", xticks=range(5))
 ax.legend()
 plt.show()

@@ -39,7 +39,7 @@ def train(make_optimizer, epochs=5):
 
 # %%
 
-figure, ax = plt.subplots(figsize=(6, 3.5))
+figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.semilogy(train(cf.optim.RecursiveLeastSquares), label="recursive least squares")
 ax.semilogy(train(lambda layer: torch.optim.Adam(layer.parameters(), lr=0.05)), "--", label="Adam")
 ax.semilogy(train(lambda layer: torch.optim.SGD(layer.parameters(), lr=0.1)), ":", label="SGD")
