@@ -15,6 +15,7 @@ from torch import Tensor
 from closedform.explain.landscape import _Largest
 from closedform.explain.moments import _TurnedRows
 from closedform.explain.spectra import spectrum_of_rows
+from closedform.fit.certification.by_probes import ProbeSums
 from closedform.fit.certification.sums import CertificateSums, Spread
 from closedform.fit.convex.certificate import _ProofSums
 from closedform.fit.convex.curvature import HessianSums
@@ -31,7 +32,7 @@ from closedform.fit.extended.preconditioner import _CarefulGram, _CarefulProduct
 from closedform.fit.extended.tall import Tall, _CompiledGram
 from closedform.fit.path.centring import Centring, Means
 from closedform.fit.path.folds import TrianglesOfFolds
-from closedform.fit.path.label_errors import LabelErrors, nodes_of
+from closedform.fit.path.label_errors import LabelErrors, WeightBasis
 from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments, label_scan
 from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
 from closedform.fit.path.table import PathTable
@@ -103,7 +104,7 @@ def _by_classes(problem: Problem) -> tuple[LeftOut, Centring, Coding]:
 
 def _label_errors(problem: Problem) -> LabelErrors:
     left_out, centring, coding = _by_classes(problem)
-    return LabelErrors(left_out, centring, coding, nodes_of(left_out.basis, left_out))
+    return LabelErrors(left_out, centring, coding, WeightBasis.of(left_out.basis, left_out), double=False)
 
 
 def _of_folds(problem: Problem) -> TrianglesOfFolds:
@@ -157,6 +158,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     CertificateSums: lambda p: CertificateSums(
         p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), gaussian(K), (range(K),)
     ),
+    ProbeSums: lambda p: ProbeSums(p.columns, gaussian(P, 2), gaussian(K)),
     _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
     _CompiledGram: lambda p: _CompiledGram(p, None),
     _FixedPointSums: lambda p: _FixedPointSums(Tall(p), coefficients(_expansions(P), Tall(p).peaks, Tall(p).graded, 3)),

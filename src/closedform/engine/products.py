@@ -15,7 +15,7 @@ from closedform.engine.memory import address, held
 from closedform.engine.sums import PassSums
 from closedform.engine.threads import all_threads
 
-__all__ = ["Blas", "Torch", "blas_residual_sums_", "gram_", "product_"]
+__all__ = ["Blas", "Torch", "blas_residual_sums_", "gram_", "image", "product_"]
 
 #: Bytes of a block that stays in the outer caches, so that two products with it cost one read of memory.
 _CACHE_BYTES = 2 * 2**20
@@ -60,6 +60,16 @@ def gram_(gram: Tensor, A: Tensor) -> None:
     updated = update(1.0, beta=1.0, c=gram.numpy().T, lower=1, overwrite_c=1, **options)
     if updated.ctypes.data != address(gram):
         gram.copy_(torch.from_numpy(updated).T)
+
+
+def image(A: Tensor, B: Tensor) -> Tensor:
+    """Return ``A B``, by the BLAS that :func:`gram_` uses: with few vectors twice as fast as that of torch on a CPU.
+
+    Args:
+        A: ``(rows, columns)``, float32 or float64.
+        B: ``(columns, vectors)`` of the same dtype.
+    """
+    return A @ B if A.device.type != "cpu" else torch.from_numpy(held(A).numpy() @ held(B).numpy())
 
 
 def product_(product: Tensor, A: Tensor, B: Tensor) -> None:

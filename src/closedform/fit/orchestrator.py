@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from closedform.engine.threads import one_thread
 from closedform.engine.tracing import untraced
 from closedform.fit.certification import Certificate, certify
+from closedform.fit.certification.by_probes import measure_by_probes
 from closedform.fit.certification.one_pass import certify_and_step
 from closedform.fit.conclusion import conclude
 from closedform.fit.factors import Factor, Facts, Gram64, Method
@@ -28,6 +29,7 @@ from closedform.fit.sharing import agreed, agreed_request, open_rows, traffic_of
 from closedform.fit.solution import Attempt, Fitted, Solution
 from closedform.fit.weights import Weights
 from closedform.numerics.rank import RESOLVED
+from closedform.numerics.symmetric import mirror
 from closedform.rows import Design, Rows, Scan, scan, scan_and_sum
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
@@ -43,6 +45,9 @@ _ONE_STEP = 1e-10
 _NEAR_START = 1e-7
 #: Numbers of a table, times its targets, from which a pass over it is worth saving.
 _WORTH_ONE_PASS = 2**20
+#: How far sums of the rows may be from the matrix, as a preconditioned one sees it, to tell of many targets what each
+#: would: as much of the weights may be lost.
+_EXACT_SUMS = 1e-12
 #: Features, and targets, up to which the Gram matrix costs no more than reading the rows.
 _FEW_COLUMNS = 64
 #: The same for rows that are not in memory: another read of a file, or of what workers make anew, costs more than that.
@@ -216,13 +221,21 @@ def solve(
     return solve_rows(rows, request, started=started)
 
 
-def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None, *, started: float | None = None) -> Solution:
+def solve_rows(
+    rows: Rows,
+    request: Request,
+    scanned: Scan | None = None,
+    *,
+    design: Design | None = None,
+    started: float | None = None,
+) -> Solution:
     """Solve for rows that passed the door.
 
     Args:
         rows: The rows.
         request: What is asked, checked.
         scanned: What a scan of these rows has told, where there was one; they are not scanned again then.
+        design: Their design matrix, where there was one; what passes over the rows have found is not found again then.
         started: When the fit began, by ``time.perf_counter``; now, where it is None.
 
     Raises:
@@ -235,10 +248,11 @@ def solve_rows(rows: Rows, request: Request, scanned: Scan | None = None, *, sta
 
     with Progress(request.progress) as report:
         watched = rows.watched(report.watcher)
-        first = None
-        if scanned is None and _sums_first(rows, request):
-            scanned, first = scan_and_sum(watched)
-        design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias, first=first)
+        if design is None:
+            first = None
+            if scanned is None and _sums_first(rows, request):
+                scanned, first = scan_and_sum(watched)
+            design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias, first=first)
         groups = groups_of(request.strengths)
         if len(groups) == 1:
             solution = _climb(Problem(design, request.strengths[0]), request)
@@ -373,7 +387,7 @@ def _attempt(
         failed = Attempt(method.name, time.perf_counter() - begun, 0, str(breakdown), None)
         return None, failed, breakdown.condition, breakdown.dependent
     with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets), np.errstate(all="ignore"):
-        refined, weights, certificate = _refined(problem, factor, start, nearest)
+        refined, weights, certificate = _refined(problem, facts, factor, start, nearest)
     attempt = Attempt(method.name, time.perf_counter() - begun, refined.passes, certificate.verdict, certificate)
     # A factor of the rows is chosen by their condition when they are on a par, which is what it has measured.
     claims = factor.claims
@@ -384,9 +398,13 @@ def _attempt(
 
 
 def _refined(
-    problem: Problem, factor: Factor, start: Tensor, nearest: Tensor | None
+    problem: Problem, facts: Facts, factor: Factor, start: Tensor, nearest: Tensor | None
 ) -> tuple[Refined, Weights, Certificate]:
     """Refine a start and certify what comes out; the pass that certifies gives the last step where that is all."""
+    found = _by_sums(problem, factor, start) if _sums_suffice(problem, facts, factor) else None
+    if found is not None:
+        return found
+
     Z, passes = start, 0
     if _settles(problem, factor):
         root, claims = factor.claims.root, factor.claims
@@ -406,6 +424,32 @@ def _refined(
     weights = problem.to_weights(refined.Z)
     check_range(refined.Z, weights.weight, weights.bias)
     return refined, weights, certify(problem, weights, factor.claims, nearest, refined.multipliers)
+
+
+def _by_sums(problem: Problem, factor: Factor, start: Tensor) -> tuple[Refined, Weights, Certificate] | None:
+    """Refine a start by the sums of the rows and certify it by probes; None where that does not suffice."""
+    root = factor.claims.root
+    assert root is not None
+    sums, cross = problem.design.normal_equations(torch.float64)
+    scale = (problem.scale / sums.applied).unsqueeze(1)
+    gram, cross = mirror(sums.gram) * scale * scale.T, cross * scale
+    Z = start + root.normal_solve(cross - gram @ start - problem.penalty.square().unsqueeze(1) * start)
+
+    weights = problem.to_weights(Z)
+    check_range(Z, weights.weight, weights.bias)
+    measured = measure_by_probes(problem, Z, gram, cross, root)
+    certificate = None if measured is None else certify(problem, weights, factor.claims, sums=measured)
+    return None if certificate is None or not certificate.accepted else (Refined(Z, 0), weights, certificate)
+
+
+def _sums_suffice(problem: Problem, facts: Facts, factor: Factor) -> bool:
+    """Whether targets are many, and the sums of the rows are at hand and lose next to nothing by their squares."""
+    claims, p = factor.claims, problem.n_columns
+    known = problem.design.has_sums(torch.float64) and problem.rows.triangle_of is None
+    if not (facts.many_targets and known and claims.root is not None and claims.extremes is not None):
+        return False
+    lost = claims.extremes.condition**2 * torch.finfo(torch.float64).eps * p**0.5
+    return claims.rank.full and not claims.restricted and lost <= _EXACT_SUMS
 
 
 def _settles(problem: Problem, factor: Factor) -> bool:

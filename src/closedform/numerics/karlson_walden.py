@@ -59,6 +59,13 @@ class Evidence:
     image: Tensor | None = None
 
     @property
+    def least_eigenvalue(self) -> float:
+        """What the eigenvalues of ``S^-T A'A S^-1`` are at least; 0 where that is not known."""
+        if self.factor_error < _NEAR:
+            return 1 - self.factor_error
+        return self.least if self.factor_error < _FAR else 0.0
+
+    @property
     def trivial(self) -> float | None:
         """The answer where there is nothing to estimate."""
         slope = peak(self.gradient)
@@ -147,7 +154,7 @@ def joint_backward_error(evidence: Evidence, residual_gram: Tensor | None) -> fl
 
 def _joint_bound(evidence: Evidence, weights: Tensor) -> float:
     """Return ``|S^-T G L^-T|_F`` for the gradients G, where ``weights = L L'``; infinity where S is not near to A."""
-    root, image, least = evidence.root, evidence.image, _least_eigenvalue(evidence)
+    root, image, least = evidence.root, evidence.image, evidence.least_eigenvalue
     if root is None or image is None or root.shape[0] < root.shape[1] or not least > 0:
         return math.inf
     L, info = torch.linalg.cholesky_ex(weights)
@@ -155,13 +162,6 @@ def _joint_bound(evidence: Evidence, weights: Tensor) -> float:
         return math.inf
     solved = torch.linalg.solve_triangular(L, image.T, upper=False)
     return float(torch.linalg.vector_norm(solved)) / math.sqrt(least)
-
-
-def _least_eigenvalue(evidence: Evidence) -> float:
-    """Return what the eigenvalues of ``S^-T A'A S^-1`` are at least; 0 where that is not known."""
-    if evidence.factor_error < _NEAR:
-        return 1 - evidence.factor_error
-    return evidence.least if evidence.factor_error < _FAR else 0.0
 
 
 def _perturbations(evidence: Evidence, combine: Callable[[Tensor], Tensor], rho: Vector) -> Vector:
@@ -177,7 +177,7 @@ def _perturbations(evidence: Evidence, combine: Callable[[Tensor], Tensor], rho:
     # The perturbation is never longer than the residual it would remove, nor than the gradient over rho.
     bounds = np.minimum(rho, lengths(G) / above_zero)
 
-    least = _least_eigenvalue(evidence)
+    least = evidence.least_eigenvalue
     if root is not None and root.shape[0] > 0 and least > 0:
         image = root.adjoint_solve(G) if evidence.image is None else combine(evidence.image)
         solved = lengths(image) / math.sqrt(least)

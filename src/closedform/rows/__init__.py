@@ -5,7 +5,7 @@ from closedform.rows.design import Design
 from closedform.rows.first_pass import scan_and_sum
 from closedform.rows.fold import Fold, PeakedSumFold, SumFold
 from closedform.rows.norms import Scan, scan
-from closedform.rows.one_hot import OneHotRows
+from closedform.rows.one_hot import OneHotRows, classes_of, labelled
 from closedform.rows.source import Source
 from closedform.rows.table import Rows, as_rows
 from closedform.rows.tensors import TensorSource
@@ -22,6 +22,8 @@ __all__ = [
     "SumFold",
     "TensorSource",
     "as_rows",
+    "classes_of",
+    "labelled",
     "scan",
     "scan_and_sum",
 ]

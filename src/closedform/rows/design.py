@@ -72,6 +72,33 @@ class Design:
         """Whether the sums for ``A'A`` over all rows are there already, in this dtype."""
         return self._found.has_sums(dtype)
 
+    def keep_moments(
+        self, gram: Tensor, cross: Tensor, scale: float, mean: Tensor | None, target_mean: Tensor | None
+    ) -> None:
+        """Keep weighted sums over all rows that a pass has found, about the means where there is a bias.
+
+        Args:
+            gram: Products of the features with each other, upper triangle, ``(features, features)``.
+            cross: Products of the features with the targets in their scale, ``(features, targets)``.
+            scale: Power of two by which the features were multiplied first.
+            mean: With a bias the means of the features, so multiplied, ``(features,)``.
+            target_mean: With a bias the means of the targets in their scale, ``(targets,)``.
+        """
+        sums, total = NormalEquations(self.columns, torch.float64), self.scanned.weight_sum
+        if bool((sums.applied != 1).any()):
+            return
+        first = int(self.bias)
+        sums.gram[first:, first:] = gram / scale**2
+        sums.cross[first:] = cross / scale
+        if mean is not None and target_mean is not None:
+            mean = mean / scale
+            sums.gram[1:, 1:] += total * torch.outer(mean, mean)
+            sums.cross[1:] += total * torch.outer(mean, target_mean)
+            sums.gram[0, 1:], sums.cross[0] = total * mean, total * target_mean
+            sums.gram[0, 0] = total
+        sums.rows = self.rows.n_rows
+        self._found.keep(sums)
+
     @property
     def sampled_rows(self) -> Tensor:
         """Numbers of the rows of the sample, ascending, int64."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.rows.block import Block
 from closedform.rows.source import Source
+from closedform.rows.table import Rows
+from closedform.rows.tensors import TensorSource
 from closedform.words.errors import InputError
 
-__all__ = ["OneHotRows"]
+__all__ = ["OneHotRows", "classes_of", "labelled"]
 
 
 @final
@@ -61,3 +65,23 @@ class OneHotRows(Source):
         codes = self.codes[start:stop].unsqueeze(1)
         rows = torch.full((codes.shape[0], self.shape[1]), self.off, dtype=self.dtype, device=self.device)
         return rows.scatter_(1, codes, 1)
+
+    def centred_squares(self, means: Tensor, weight_sum: float) -> Tensor:
+        """Return the weighted squares of the columns about their means, ``(classes,)``.
+
+        Args:
+            means: Weighted means of the columns, ``(classes,)``.
+            weight_sum: Sum of the weights of the rows.
+        """
+        share = (means - self.off) / (1 - self.off)
+        return weight_sum * (1 - self.off) ** 2 * share * (1 - share)
+
+
+def labelled(rows: Rows, labels: OneHotRows) -> Rows:
+    """Return the rows with the labels themselves, one column, in place of the columns of classes."""
+    return replace(rows, y=TensorSource(labels.codes.unsqueeze(1), labels.name))
+
+
+def classes_of(block: Block) -> Tensor:
+    """Return the labels of a block of such rows, ``(rows,)`` int64."""
+    return block.Y[:, 0].to(torch.int64)

@@ -69,6 +69,10 @@ class Certificate:
             number were rounded once more to its dtype, relative, in scaled columns; never less than that rounding
             itself. None for float64 and integers, and where the rank is lower than rows and columns.
         rounded_to: What that dtype is called, the coarser one of X and Y; or None.
+        probed: Whether there are so many targets, and rows so well conditioned, that their gradients were measured on
+            the rows by random directions, and squares of residuals follow from sums of the rows. The backward errors
+            are then bounds from above, as is the norm of the gradient: of a thousand targets one is beyond them with a
+            probability of 1e-8.
     """
 
     accepted: bool
@@ -98,6 +102,7 @@ class Certificate:
     triangle_of: int | None = None
     rounding_error: float | None = None
     rounded_to: str | None = None
+    probed: bool = False
 
     @property
     def digits(self) -> int:
@@ -139,8 +144,10 @@ class Certificate:
             rounded = f" for the data as stored, {about} for data rounded to {self.rounded_to}"
 
         once = "" if self.triangle_of is None else f", of the triangle of {self.triangle_of:,} rows, read once"
+        targets = f", of {len(self.r_squared):,} targets by random directions" if self.probed else ""
+        backward = f"backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}{targets})"
         return (
-            f"{verdict}: backward error {self.backward_error:.1e} (tolerance {self.tolerance:.1e}), {rank}{once}\n"
+            f"{verdict}: {backward}, {rank}{once}\n"
             f"condition {self.condition:.2g}, {self.scaled_condition:.2g} with columns scaled; {digits} "
             f"determined ({error}){rounded}\n"
             f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.1e}"

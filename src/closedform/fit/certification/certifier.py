@@ -16,7 +16,7 @@ from closedform.fit.certification.certificate import TOLERANCE, Certificate
 from closedform.fit.certification.choice import CHOICE_TOLERANCE, least_norm_error
 from closedform.fit.certification.conditions import condition_numbers
 from closedform.fit.certification.rounding import rounding_error
-from closedform.fit.certification.sums import CertificateSums
+from closedform.fit.certification.sums import CertificateSums, Measured
 from closedform.fit.certification.wide import WideEvidence, wide_evidence
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
@@ -28,7 +28,7 @@ from closedform.numerics.rank import columns_involved
 from closedform.numerics.root import Root
 from closedform.numerics.scaling import peak, safe_norm
 
-__all__ = ["certify", "measure"]
+__all__ = ["certify", "measure", "probes_of"]
 
 _EPS = sys.float_info.epsilon
 #: Random vectors by which a root is held against the rows.
@@ -59,7 +59,7 @@ def certify(
     claims: Claims,
     nearest: Tensor | None = None,
     multipliers: Tensor | None = None,
-    sums: CertificateSums | None = None,
+    sums: Measured | None = None,
     *,
     stepped: bool = False,
 ) -> Certificate:
@@ -76,6 +76,8 @@ def certify(
             one more step by the factor. The backward error is then bounded without singular values.
     """
     with np.errstate(all="ignore"):
+        if sums is None:
+            sums = _measure(problem, weights, probes_of(claims.root, problem), _groups(problem))
         return _certify(problem, weights, claims, nearest, multipliers, sums, stepped)
 
 
@@ -85,27 +87,25 @@ def _certify(
     claims: Claims,
     nearest: Tensor | None,
     multipliers: Tensor | None,
-    sums: CertificateSums | None,
+    sums: Measured,
     stepped: bool,
 ) -> Certificate:
-    Z, root = problem.from_weights(weights), claims.root
-    probes = _probes(root, problem)
-    sums = _measure(problem, weights, probes, _groups(problem)) if sums is None else sums
-    gradient, products = sums.products
+    Z, root, rank = problem.from_weights(weights), claims.root, claims.rank
+    probes, products = sums.probes, sums.products
     if problem.l2 > 0:
         products = products + problem.penalty.square().unsqueeze(1) * probes
-    residual_sums, squares = sums.totals
-    gradient, residual = _with_ridge(problem, claims, Z, gradient, squares)
+    gradient, residual = _with_ridge(problem, claims, Z, sums.gradient, sums.squares)
     of_probes, of_gradient, of_ones = _images(problem, root, products, gradient)
     factor_error, least = _compare(problem, root, probes, of_probes)
 
-    good_enough = math.inf if stepped else TOLERANCE / 4
-    evidence = _evidence(problem, claims, Z, (gradient, of_gradient), (factor_error, least), good_enough)
+    compared = factor_error, least, math.inf if stepped else TOLERANCE / 4
+    evidence = _evidence(problem, claims, Z, (gradient, of_gradient), compared)
+    if sums.image is not None:
+        evidence = _by_image(evidence, sums.image)
     error = backward_error(evidence, residual)
-    after, squares = _after_step(evidence, squares) if stepped else (evidence, squares)
+    after, squares = _after_step(evidence, sums.squares) if stepped else (evidence, sums.squares)
     joint = error if problem.n_targets == 1 else _joint(after, problem, sums.grams)
 
-    rank = claims.rank
     seen = _seen(problem, claims, Z, nearest, multipliers, factor_error)
     choice = least_norm_error(problem, claims, Z, nearest, seen.no_combination)
     chosen = choice is None or rank.ambiguous or choice <= CHOICE_TOLERANCE
@@ -130,18 +130,36 @@ def _certify(
         truncated=claims.restricted,
         undetermined_columns=_undetermined(problem, claims),
         loss=loss,
-        gradient_norm=2.0 * safe_norm(after.gradient / problem.columns.column / problem.target_scale) / count,
+        gradient_norm=2.0 * _slope(problem, after.gradient) / count,
         residual_norm=residual_norm,
         factor_error=factor_error,
         r_squared=r_squared(problem, squares, sums.centred_squares),
         residual_std=residual_std(problem, unscaled, rank.rank),
         least_norm_error=choice,
         r_squared_about_zero=r_squared_about_zero(problem, squares),
-        loss_with_bias=_loss_with_bias(problem, claims, (squares, residual_sums), (of_ones, factor_error), loss),
+        loss_with_bias=_loss_with_bias(problem, claims, (squares, sums.residual_sums), (of_ones, factor_error), loss),
         triangle_of=problem.rows.triangle_of,
         rounding_error=rounded,
         rounded_to=dtype,
+        probed=sums.image is not None,
     )
+
+
+def _slope(problem: Problem, gradient: Tensor) -> float:
+    """Return the length of a gradient in the user's units, or a bound on it where its lengths alone are known."""
+    column = problem.columns.column if gradient.shape[0] == problem.n_columns else problem.columns.column.min()
+    return safe_norm(gradient / column / problem.target_scale)
+
+
+def _by_image(evidence: Evidence, image: Tensor) -> Evidence:
+    """Return the evidence where the rows have told the lengths of ``S^-T`` times the gradients, and not these.
+
+    Lengths of the gradients are at most the norm of S times those.
+    """
+    root = evidence.root
+    assert root is not None
+    gradient = torch.linalg.vector_norm(image, dim=0, keepdim=True) * torch.linalg.vector_norm(root.dense())
+    return replace(evidence, image=image, gradient=gradient, spectrum=None)
 
 
 def _with_ridge(
@@ -157,7 +175,7 @@ def _with_ridge(
     return gradient, np.sqrt(squares)
 
 
-def measure(problem: Problem, weights: Weights, root: Root) -> CertificateSums:
+def measure(problem: Problem, weights: Weights, root: Root) -> Measured:
     """Walk the rows once for all that a certificate of these weights, after one more step, needs.
 
     Args:
@@ -165,20 +183,26 @@ def measure(problem: Problem, weights: Weights, root: Root) -> CertificateSums:
         weights: The weights, in float64.
         root: That of the factor they came from, which is probed.
     """
-    return _measure(problem, weights, _probes(root, problem), ())
+    return _measure(problem, weights, probes_of(root, problem), ())
 
 
-def _probes(root: Root | None, problem: Problem) -> Tensor:
-    """Vectors v whose images S v are Gaussian, so that small singular directions are probed as well as large ones."""
+def probes_of(root: Root | None, problem: Problem, count: int = _PROBES) -> Tensor:
+    """Return vectors v whose images S v are Gaussian, so that small singular directions are probed as large ones are.
+
+    Args:
+        root: S, or None for no vectors.
+        problem: The problem.
+        count: How many.
+    """
     if root is None or not root.shape[0]:
         return problem.scale.new_zeros(problem.n_columns, 0)
-    return root.solve(_gaussian(root.shape[0]).to(root.device))
+    return root.solve(_gaussian(root.shape[0], count).to(root.device))
 
 
 @lru_cache(maxsize=_SHAPES)
-def _gaussian(size: int) -> Tensor:
+def _gaussian(size: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(_SEED)
-    return torch.randn(size, _PROBES, dtype=torch.float64, device="cpu", generator=generator)
+    return torch.randn(size, count, dtype=torch.float64, device="cpu", generator=generator)
 
 
 def _groups(problem: Problem) -> tuple[range, ...]:
@@ -192,11 +216,11 @@ def _groups(problem: Problem) -> tuple[range, ...]:
     return tuple(range(start, min(start + size, k)) for start in range(0, k, size)) if grouped else ()
 
 
-def _measure(problem: Problem, weights: Weights, probes: Tensor, groups: tuple[range, ...]) -> CertificateSums:
+def _measure(problem: Problem, weights: Weights, probes: Tensor, groups: tuple[range, ...]) -> Measured:
     V = weights.weight.T * problem.target_scale
     offset = None if weights.bias is None else weights.bias * problem.target_scale
     about = problem.scanned.target_means * problem.target_scale
-    return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, about, groups))
+    return problem.rows.walk(CertificateSums(problem.columns, V, offset, probes, about, groups)).measured
 
 
 def _loss_with_bias(
@@ -260,7 +284,7 @@ def _images(
         return products, None, gradient[:, :0]
     parts = [products, gradient] + ([_common(problem)] if _misses_bias(problem) else [])
     of_probes, of_gradient, of_ones = torch.tensor_split(
-        root.adjoint_solve(torch.cat(parts, 1)), (_PROBES, _PROBES + problem.n_targets), 1
+        root.adjoint_solve(torch.cat(parts, 1)), (products.shape[1], products.shape[1] + problem.n_targets), 1
     )
     return of_probes, of_gradient, of_ones
 
@@ -315,8 +339,7 @@ def _evidence(
     claims: Claims,
     Z: Tensor,
     gradients: tuple[Tensor, Tensor | None],
-    compared: tuple[float, float],
-    good_enough: float,
+    compared: tuple[float, float, float],
 ) -> Evidence:
     (gradient, image), root = gradients, claims.root
     return Evidence(
@@ -329,7 +352,7 @@ def _evidence(
         factor_error=compared[0],
         least=compared[1],
         parts=_dual_parts(problem, gradient, claims),
-        good_enough=good_enough,
+        good_enough=compared[2],
         image=image,
     )
 

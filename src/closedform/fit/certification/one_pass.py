@@ -75,8 +75,8 @@ def certify_and_step(problem: Problem, start: Tensor, claims: Claims) -> Stepped
     check_range(start, weights.weight, weights.bias)
     sums = measure(problem, weights, root)
     certificate = certify(problem, weights, claims, sums=sums, stepped=True)
-    image = root.adjoint_solve(sums.products[0])
-    Z, squares = start + root.solve(image), sums.totals[1]
+    image = root.adjoint_solve(sums.gradient)
+    Z, squares = start + root.solve(image), sums.squares
 
     contraction = _UNSEEN * problem.n_columns**0.5 * certificate.factor_error
     error = _ROUNDED + contraction * certificate.backward_error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self, final
 
 import numpy as np
@@ -15,7 +16,34 @@ from closedform.rows import Block, Fold, SumFold
 from closedform.rows.columns import Columns
 from closedform.rows.folds import ResidualSums
 
-__all__ = ["CertificateSums", "Spread"]
+__all__ = ["CertificateSums", "Measured", "Spread"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What the rows say of some weights, in the scale of the design matrix, without the ridge.
+
+    Attributes:
+        gradient: ``A'R`` with the residuals R, ``(columns, targets)``.
+        probes: Vectors by which the factor is held against the rows, ``(columns, probes)``.
+        products: ``A'A`` times these.
+        residual_sums: Weighted sums of the residuals, ``(targets,)``.
+        squares: Their weighted squares, ``(targets,)``.
+        centred_squares: Squares of the targets about their means, ``(targets,)``.
+        grams: Products of the residuals of each group of targets, or none.
+        image: What bounds the lengths of ``S^-T`` times the gradient with the ridge, ``(probes, targets)``, where that
+            was measured on the rows by probes and the gradient itself was not; else None.
+    """
+
+    gradient: Tensor
+    probes: Tensor
+    products: Tensor
+    residual_sums: Vector
+    squares: Vector
+    centred_squares: Vector
+    grams: tuple[Tensor, ...] = ()
+    image: Tensor | None = None
 
 
 @final
@@ -103,26 +131,18 @@ class CertificateSums(Fold):
         self._spread = Spread(columns, about)
 
     @property
-    def products(self) -> tuple[Tensor, Tensor]:
-        """``A'r``, ``(columns, targets)``, and ``A'A`` times the probes, ``(columns, probes)``."""
-        adjoint = self._residuals.adjoint
-        return adjoint[:, : self._k], adjoint[:, self._k :]
-
-    @property
-    def totals(self) -> tuple[Vector, Vector]:
-        """Weighted sums of the residuals, and of their squares, ``(targets,)`` each."""
-        ones, squares = self._residuals.totals
-        return ones[: self._k], squares[: self._k]
-
-    @property
-    def grams(self) -> tuple[Tensor, ...]:
-        """Products of the residuals of each group of targets."""
-        return self._residuals.grams
-
-    @property
-    def centred_squares(self) -> Vector:
-        """Squares of the targets about their means, ``(targets,)``."""
-        return self._spread.squares
+    def measured(self) -> Measured:
+        """What was found."""
+        adjoint, (ones, squares), k = self._residuals.adjoint, self._residuals.totals, self._k
+        return Measured(
+            gradient=adjoint[:, :k],
+            probes=self._arguments[3],
+            products=adjoint[:, k:],
+            residual_sums=ones[:k],
+            squares=squares[:k],
+            centred_squares=self._spread.squares,
+            grams=self._residuals.grams,
+        )
 
     @override
     def add(self, block: Block) -> None:

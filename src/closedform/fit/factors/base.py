@@ -22,6 +22,12 @@ __all__ = ["Cost", "Factor", "Facts", "Method"]
 
 #: How often a factor of more columns than :data:`SMALL` is read to estimate its extremes: 12 to 22 times were counted.
 _ROOT_READS = 16
+#: Targets from which sums of the rows tell their residuals for less than the rows.
+_MANY_TARGETS = 64
+#: Rows for each column from which what follows from such sums costs little beside them.
+_TALL = 4
+#: Numbers of a table, times its targets, from which their residuals are worth sparing.
+_WORTH_SPARING = 2**22
 #: Bytes a second at which rows come from a file, about: whoever passes over them often waits for the disk.
 _FROM_FILE = 1e9
 
@@ -82,6 +88,12 @@ class Facts:
     def smaller(self) -> int:
         """The smaller dimension of the design matrix."""
         return min(self.n_rows, self.n_columns)
+
+    @property
+    def many_targets(self) -> bool:
+        """Whether targets are so many that sums of the rows are to tell of them, where these are exact enough."""
+        large = self.n_rows * self.n_columns * self.n_targets >= _WORTH_SPARING
+        return large and self.n_targets >= _MANY_TARGETS and self.n_rows >= _TALL * self.n_columns
 
     @property
     def wide(self) -> bool:

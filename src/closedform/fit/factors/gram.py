@@ -162,7 +162,8 @@ class _Gram(GramMethod, ABC):
     def cost(self, facts: Facts) -> Cost:
         summed = facts.summed and self.dtype == torch.float64
         flops = (0 if summed else facts.n_rows * facts.n_columns**2) + facts.n_columns**3 / 3
-        return cost(flops, self.rate(facts), facts, passes=self.passes - summed)
+        spared = facts.many_targets and self.dtype == torch.float64
+        return cost(flops, self.rate(facts), facts, passes=self.passes - summed - spared)
 
     @override
     def factor(self, problem: Problem, facts: Facts) -> tuple[Factor, Tensor]:

@@ -13,10 +13,13 @@ from closedform.engine.choice import engine_for
 from closedform.rows import Block, SumFold
 from closedform.rows.block import Extent
 
-__all__ = ["Centring", "Means", "block_rows"]
+__all__ = ["Centring", "Means", "block_rows", "product_rows"]
 
 #: Rows of a block, at least: their product with the columns is bound by arithmetic then.
 _FEWEST_ROWS = 1024
+#: Numbers of a block that one call multiplies: starting its threads costs little beside, and what such blocks free is
+#: kept (see keep_freed_memory).
+_BLOCK_ENTRIES = 2**21
 
 
 @final
@@ -58,6 +61,11 @@ class Centring:
 def block_rows(extent: Extent) -> int:
     """Return how many rows are brought to coordinates at a time."""
     return max(_FEWEST_ROWS, extent.cached_rows())
+
+
+def product_rows(extent: Extent) -> int:
+    """Return how many rows are brought to coordinates at a time where a Gram matrix is made of them."""
+    return max(block_rows(extent), _BLOCK_ENTRIES // extent.n_features)
 
 
 @final

@@ -148,7 +148,8 @@ def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selecti
         table = PathTable(watched, scanned, bias=request.bias, kernel=request.kernel)
         found = Search(table, selection).run(strengths)
         chosen = replace(request, strengths=tuple(found.l2.tolist()), progress=False)
-        solution = solve_rows(watched, chosen, scanned)
+        # What the search has found of the rows, the fit does not look for again.
+        solution = solve_rows(watched, chosen, scanned, design=None if request.kernel else table.design)
     return _path(found, solution, selection, started)
 
 

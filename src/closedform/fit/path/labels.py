@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.products import gram_
-from closedform.fit.path.centring import Centring, block_rows
-from closedform.rows import Block, OneHotRows, Rows, Scan, SumFold, TensorSource, scan
+from closedform.engine.choice import weighted_gram_
+from closedform.fit.path.centring import Centring, product_rows
+from closedform.rows import Block, OneHotRows, Rows, Scan, SumFold, classes_of, labelled, scan
 from closedform.rows.block import Extent
 
-__all__ = ["ByClass", "ClassWeights", "Coding", "LabelMoments", "classes_of", "label_scan", "labelled"]
+__all__ = ["ByClass", "ClassWeights", "Coding", "LabelMoments", "label_scan"]
 
 
 @final
@@ -46,16 +46,6 @@ class Coding:
         """Return weighted squares of the columns, from the weights of the rows of each class, ``(..., classes)``."""
         others = weights.sum(-1, keepdim=True) - weights
         return others * self.offsets.square() + weights * (self.offsets + self.step).square()
-
-
-def labelled(rows: Rows, labels: OneHotRows) -> Rows:
-    """Return the rows with the labels themselves, one column, in place of the columns of classes."""
-    return replace(rows, y=TensorSource(labels.codes.unsqueeze(1), labels.name))
-
-
-def classes_of(block: Block) -> Tensor:
-    """Return the labels of a block of such rows, ``(rows,)`` int64."""
-    return block.Y[:, 0].to(torch.int64)
 
 
 def label_scan(rows: Rows, labels: OneHotRows) -> Scan:
@@ -153,12 +143,12 @@ class LabelMoments(SumFold):
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return block_rows(extent)
+        return product_rows(extent)
 
     @override
     def add(self, block: Block) -> None:
         A, root = self._arguments[0].features(block)
-        gram_(self.gram, A)
+        weighted_gram_(self.gram, A, None)
         ones = self.weights.new_ones(A.shape[0])
         weight = ones if block.weight is None else block.weight
         self.classes += ByClass(classes_of(block), self.classes.shape[0]).sums(A, ones if root is None else root)

@@ -11,13 +11,13 @@ from torch import Tensor
 from closedform.fit.path.folded import FoldedTable
 from closedform.fit.path.folds import fold_errors
 from closedform.fit.path.generalized import generalized_errors
-from closedform.fit.path.label_errors import LabelErrors, nodes_of
-from closedform.fit.path.labels import Coding, labelled
+from closedform.fit.path.label_errors import LabelErrors, WeightBasis
+from closedform.fit.path.labels import Coding
 from closedform.fit.path.leave_one_out import ErrorSums, LeftOut
 from closedform.fit.path.strengths import default_grid, further
 from closedform.fit.path.table import PathTable
 from closedform.numerics.triangle import Triangle
-from closedform.rows import OneHotRows
+from closedform.rows import OneHotRows, labelled
 from closedform.words.numbers import plural, short
 
 __all__ = ["Found", "Search", "Selection"]
@@ -212,15 +212,17 @@ class Search:
         if basis.U is not None or not basis.rank or not isinstance(labels, OneHotRows) or labels.shape[1] < _CLASSES:
             return None
         centring = table.centring_of(basis)
-        fold = LabelErrors(left_out, centring, Coding.of(labels, centring), nodes_of(basis, left_out))
-        sums = labelled(table.rows, labels).walk(fold)
-        self._add_apart(sums.apart, left_out.strengths)
-        errors, cancelled = sums.errors()
-        if cancelled:
-            return None
-        apart = sums.apart.result()
-        self._interpolated, self._named = apart.interpolated, apart.named
-        return errors, torch.full_like(errors, torch.nan)
+        coding, functions = Coding.of(labels, centring), WeightBasis.of(basis, left_out)
+        for double in (False, True):
+            fold = LabelErrors(left_out, centring, coding, functions, double=double)
+            sums = labelled(table.rows, labels).walk(fold)
+            self._add_apart(sums.apart, left_out.strengths)
+            errors, cancelled = sums.errors()
+            if not cancelled:
+                apart = sums.apart.result()
+                self._interpolated, self._named = apart.interpolated, apart.named
+                return errors, torch.full_like(errors, torch.nan)
+        return None
 
     @property
     def _rows(self) -> PathTable:

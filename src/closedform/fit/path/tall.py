@@ -11,18 +11,16 @@ from typing_extensions import override
 
 from closedform.engine.choice import engine_for
 from closedform.fit.path.basis import Basis, kept_values, more_than_centring, singular_vectors
-from closedform.fit.path.centring import Centring, Means, block_rows
-from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments, labelled
+from closedform.fit.path.centring import Centring, Means, product_rows
+from closedform.fit.path.labels import ClassWeights, Coding, LabelMoments
 from closedform.numerics.symmetric import mirror
 from closedform.numerics.triangle import Triangle
-from closedform.rows import Block, Design, OneHotRows, SumFold
+from closedform.rows import Block, Design, OneHotRows, SumFold, labelled
 from closedform.rows.block import Extent
 
 __all__ = ["CentredSums", "basis_by_gram", "basis_of_triangle", "centring_by_means", "uniform_exponent"]
 
 _EPS = sys.float_info.epsilon
-#: Numbers of a block that one call multiplies: so many that starting its threads costs little beside.
-_BLOCK_ENTRIES = 2**22
 
 
 @final
@@ -45,7 +43,7 @@ class CentredSums(SumFold):
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return max(block_rows(extent), _BLOCK_ENTRIES // extent.n_features)
+        return product_rows(extent)
 
     @override
     def add(self, block: Block) -> None:
@@ -106,6 +104,7 @@ def basis_by_gram(design: Design, centring: Centring) -> Basis:
     """
     scanned, n, device = design.scanned, design.rows.n_features, design.rows.device
     gram, cross, squares = _moments(design, centring)
+    design.keep_moments(gram, cross, centring.x_scale, centring.mean, centring.target_mean)
 
     values, vectors = torch.linalg.eigh(mirror(gram))
     values, vectors = values.flip(0), vectors.flip(1)
