@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["peak", "power_of_two_exponents", "powers_of_two", "safe_norm", "times_power_of_two"]
+__all__ = ["peak", "power_of_two_exponents", "powers_of_two", "safe_norm", "times_power_of_two", "unit_of"]
 
 #: Exponents beyond this are cut: 2**-e itself has to be a normal number, or scaling would not be exact.
 _MOST = 1000
@@ -65,3 +65,17 @@ def safe_norm(values: Tensor) -> float:
     """
     largest = peak(values)
     return largest * float(torch.linalg.vector_norm(values / largest)) if 0 < largest < math.inf else largest
+
+
+def unit_of(values: Tensor) -> float:
+    """Return a power of two about as large as the largest size of some numbers, 0.5 where all are zero.
+
+    Args:
+        values: Finite numbers of any shape.
+
+    Example:
+        >>> import torch
+        >>> unit_of(torch.tensor([-5.0, 1.0])), unit_of(torch.zeros(2))
+        (4.0, 0.5)
+    """
+    return math.ldexp(1.0, max(-_MOST, min(math.frexp(float(values.abs().max()))[1], _MOST)) - 1)

@@ -305,3 +305,27 @@ def test_a_ridge_that_hardly_counts(module: nn.Module, units: tuple[float, ...],
     assert sol.outcome is Outcome.CERTIFIED, sol
     least, paid = free.certificate.objective, 1e-9 / 2 * float(free.weight.square().sum())
     assert least * (1 - 1e-12) <= sol.certificate.objective <= (least + paid) * (1 + 1e-12)
+
+
+def test_a_ridge_on_a_feature_far_from_zero() -> None:
+    shift, l2 = 1e8, 1e-6
+    x, y = ((1024 * gaussian(11, seed=seed)).round() / 1024 for seed in (2, 3))
+    rows = [(Fraction(a), Fraction(b)) for a, b in zip(x.tolist(), (x + y).tolist(), strict=True)]
+
+    def objective(w: Fraction, bias: Fraction | None = None) -> Fraction:
+        left = sorted(b - w * a for a, b in rows)
+        return sum((abs(each - (left[5] if bias is None else bias)) for each in left), Fraction(l2) / 2 * w * w)
+
+    low, high = Fraction(-4), Fraction(4)
+    while high - low > Fraction(1, 2**50):
+        step = (high - low) / 4
+        low, high = (low, high - step) if objective(low + step) <= objective(high - step) else (low + step, high)
+
+    sol = cf.solve((x + shift).unsqueeze(1), x + y, bias=True, l2=l2, criterion=nn.L1Loss(reduction="sum"))
+    assert sol.outcome is Outcome.CERTIFIED, sol
+    assert isinstance(sol, cf.ConvexSolution)
+    w = Fraction(float(sol.weight))
+    assert sol.bias is not None
+    reached = objective(w, Fraction(float(sol.bias)) + w * Fraction(shift))
+    best = objective(low)
+    assert float(reached - best) <= sol.certificate.gap <= 1e-8 * float(best)

@@ -8,8 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.numerics.least_norm import LeastNorm
+from closedform.numerics.least_norm import LeastNorm, least_norm_lstsq
 from closedform.numerics.rank import default_rcond
+from closedform.numerics.scaling import unit_of
 
 __all__ = ["Coordinates"]
 
@@ -48,8 +49,9 @@ class Coordinates:
 
         Without a ridge, columns that are far from orthogonal are turned into an orthonormal basis of what they span, by
         their singular values, so that nothing squares their condition. With one, the same is done with the columns that
-        are penalised, in the units of the penalty, and the minimiser is among the combinations of the rows (and the
-        bias): where these are fewer than the columns they are what is searched.
+        are penalised, in the units of the penalty and without what a bias can do as well, so that it does not matter
+        how far from zero they are. The minimiser is among the combinations of the rows (and the bias): where these are
+        fewer than the columns they are what is searched.
 
         Args:
             A: ``(rows, columns)``, columns of comparable norms.
@@ -58,17 +60,21 @@ class Coordinates:
             ridge: Whether all other coefficients are penalised.
             most: The rank that the penalised columns are known not to exceed, or None.
         """
-        free, bias = units.square(), int(bias)
-        if bias:
-            free = torch.cat([free.new_zeros(bias), free[bias:]])
+        bias = int(bias)
         m, c = A.shape
         if ridge and m + bias < c:
             return _among_rows(A, units, bias=bias)
         if _regular(A):
+            free = _free(units, bias)
             return Coordinates(A, None, free if ridge else torch.zeros_like(free), units, bias, c, 1.0)
         if ridge:
             return _penalised(A, units, bias=bias, most=c if most is None else most)
         return _orthonormal(A, units, bias=bias)
+
+    @property
+    def free(self) -> Tensor:
+        """What the penalty is by the coefficients of the columns, for a strength of 1, ``(columns,)``."""
+        return _free(self.units, self.bias)
 
     def raised(self, w: Tensor) -> Tensor:
         """Return the coefficients of the columns, ``(columns,)``."""
@@ -94,6 +100,10 @@ class Coordinates:
             (basis.T @ v).unsqueeze(1)
         )
         return weights.squeeze(1) / self.units
+
+
+def _free(units: Tensor, bias: int) -> Tensor:
+    return torch.cat([units.new_zeros(bias), units[bias:].square()])
 
 
 def _regular(A: Tensor) -> bool:
@@ -122,18 +132,33 @@ def _orthonormal(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
 
 def _penalised(A: Tensor, units: Tensor, *, bias: int, most: int) -> Coordinates:
     m, c = A.shape
-    Q, R = torch.linalg.qr(A[:, bias:] / units[bias:]) if m > c else (None, A[:, bias:] / units[bias:])
+    centred, shifts = _without_bias(A, bias)
+    Q, R = torch.linalg.qr(centred / units[bias:]) if m > c else (None, centred / units[bias:])
     left, values, right = torch.linalg.svd(R, full_matrices=False)
     kept = values > _NOTHING * values[0]
     kept[most:] = False
     if not bias and not bool(kept.any()):
         return _still(A, units, penalised=1.0)
     left, values, right = left[:, kept] if Q is None else Q @ left[:, kept], values[kept], right[kept]
-    lift = A.new_zeros(c, bias + len(values))
-    lift[:bias, :bias] = torch.eye(bias, dtype=A.dtype, device=A.device)
-    lift[bias:, bias:] = right.T / values / units[bias:].unsqueeze(1)
+    lift = _lifted(right.T / values / units[bias:].unsqueeze(1), shifts)
     penalised = torch.cat([A.new_zeros(bias), values**-2])
     return Coordinates(torch.cat([A[:, :bias], left], 1), lift, penalised, units, bias, c, 1.0)
+
+
+def _without_bias(A: Tensor, bias: int) -> tuple[Tensor, Tensor]:
+    """Return the other columns less multiples of those of the bias, centred by one of ones, and these multiples."""
+    B, others = A[:, :bias], A[:, bias:]
+    shifts = least_norm_lstsq(B.T @ B, B.T @ others) if bias else A.new_zeros(0, others.shape[1])
+    return others - B @ shifts, shifts
+
+
+def _lifted(features: Tensor, shifts: Tensor) -> Tensor:
+    """Return the lift of coordinates of features, ``(features, coordinates)``, beside those of the bias itself."""
+    bias = shifts.shape[0]
+    lift = features.new_zeros(bias + features.shape[0], bias + features.shape[1])
+    lift[:bias, :bias] = torch.eye(bias, dtype=lift.dtype, device=lift.device)
+    lift[:bias, bias:], lift[bias:, bias:] = -shifts @ features, features
+    return lift
 
 
 def _still(A: Tensor, units: Tensor, *, penalised: float) -> Coordinates:
@@ -143,12 +168,10 @@ def _still(A: Tensor, units: Tensor, *, penalised: float) -> Coordinates:
 
 
 def _among_rows(A: Tensor, units: Tensor, *, bias: int) -> Coordinates:
-    first = bias
-    Q, R = torch.linalg.qr((A[:, first:] / units[first:]).T)
-    m = A.shape[0]
-    U = torch.cat([A[:, :first], R.T], 1)
-    lift = A.new_zeros(A.shape[1], first + m)
-    lift[:first, :first] = torch.eye(first, dtype=A.dtype, device=A.device)
-    lift[first:, first:] = Q / units[first:].unsqueeze(1)
-    penalised = torch.cat([A.new_zeros(first), A.new_ones(m)])
-    return Coordinates(U, lift, penalised, units, bias, m + first, 1.0)
+    centred, shifts = _without_bias(A, bias)
+    Q, R = torch.linalg.qr((centred / units[bias:]).T)
+    m, unit = A.shape[0], unit_of(R)
+    U = torch.cat([A[:, :bias], R.T / unit], 1)
+    lift = _lifted(Q / units[bias:].unsqueeze(1) / unit, shifts)
+    penalised = torch.cat([A.new_zeros(bias), A.new_full((m,), unit**-2)])
+    return Coordinates(U, lift, penalised, units, bias, m + bias, 1.0)

@@ -13,7 +13,7 @@ from closedform.fit.convex.kinked_rows import EXACT, ActiveRows, KinkedFit, Kink
 from closedform.numerics.least_norm import least_norm_lstsq
 from closedform.numerics.twofold import LOST, residual
 
-__all__ = ["finished", "interpolated", "rounded_gap"]
+__all__ = ["finished", "interpolated", "rounded_gap", "rounded_proof"]
 
 #: Rows on their kinks, beyond twice the columns, that are solved for together with the weights.
 _FEW = 20
@@ -22,6 +22,10 @@ _BEYOND = 2.0**-10
 #: Times that rows are exchanged between those on their kinks and those beside them, and coordinates up to which.
 _EXCHANGES = 10
 _MOST_EXCHANGED = 400
+#: Corrections of a point of the dual: the second repairs the rounding of the first.
+_CORRECTIONS = 2
+#: Ratio of the diagonal of a Cholesky factor above which normal equations lose few digits.
+_REGULAR = 1e-4
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -109,37 +113,83 @@ def finished(
     return best
 
 
-def rounded_gap(rows: KinkedRows, coordinates: Coordinates, v: Tensor, width: Tensor) -> float:
+def rounded_gap(rows: KinkedRows, coordinates: Coordinates, penalty: Tensor, v: Tensor, width: Tensor) -> float:
     """Bound the excess where each kink is rounded within a width; inf where nothing is proven.
-
-    With slopes ``s`` at residuals r, any u within the bounds of the dual leaves each row the duality gap
-    ``(s - u) (r - width (s + u) / 2)``, which is never negative and zero for ``u = s`` (Rockafellar 1970, section 31).
-    The slopes of rows within the width are changed until the gradient vanishes: residuals that are rounded move a slope
-    by many roundings where the width is narrow, but the gap only by their square. What is left of the gradient is
-    outweighed by the ridge, or told for as far as a minimiser can be, since no loss is below its kinked one by more
-    than ``width s^2 / 2``.
 
     Args:
         rows: What is minimised, but for the rounding.
         coordinates: Of these rows.
+        penalty: In these coordinates.
         v: Coefficients.
         width: That width for a slope of 1, ``(rows,)``.
+    """
+    return rounded_proof(rows, coordinates, penalty, v, width)[0]
+
+
+def rounded_proof(
+    rows: KinkedRows,
+    coordinates: Coordinates,
+    penalty: Tensor,
+    v: Tensor,
+    width: Tensor,
+    *,
+    level: float | None = None,
+    weight: Tensor | None = None,
+) -> tuple[float, Proof]:
+    """Return a bound on the excess where each kink is rounded within a width, and the point of the dual behind it.
+
+    With slopes ``s`` at residuals r, any u within the bounds of the dual leaves each row the duality gap
+    ``(s - u) (r - width (s + u) / 2)``, which is never negative and zero for ``u = s`` (Rockafellar 1970, section 31).
+    The slopes of rows within the width are changed as a Newton step does, which ends the gradient: residuals that
+    are rounded move a slope by many roundings where the width is narrow, but the gap only by their square. What is
+    left of the gradient is outweighed by the ridge, or told for as far as a minimiser can be, since no loss is
+    below its kinked one by more than ``width s^2 / 2``.
+
+    Args:
+        rows: What is minimised, but for the rounding.
+        coordinates: Of these rows.
+        penalty: In these coordinates.
+        v: Coefficients.
+        width: That width for a slope of 1, ``(rows,)``.
+        level: What the kinked losses and the ridge are no more than at a minimiser, where it is known otherwise.
+        weight: Weights of rows where the width is a multiple of a scale that is minimised as well: what the objective
+            gains by that, ``weight - u^2 / (4 weight)`` in all, is to vanish then. ``(rows,)``.
     """
     r = residual(rows.t, rows.A, v)
     slopes = rows.dual(r, width)
     u, inside = slopes.clone(), (slopes < rows.above) & (slopes > -rows.below)
-    if bool(inside.any()):
-        left = coordinates.lowered(rows.penalty * v - rows.A.T @ u).unsqueeze(1)
-        u[inside] += least_norm_lstsq(coordinates.U[inside].T, left).squeeze(1)
+    for _ in range(_CORRECTIONS if bool(inside.any()) else 0):
+        E, left, bent = coordinates.U[inside], coordinates.lowered(rows.penalty * v - rows.A.T @ u), penalty
+        if weight is not None:
+            E = torch.cat([E, (u / (2 * weight))[inside].unsqueeze(1)], 1)
+            left = torch.cat([left, (weight - u.square() / (4 * weight)).sum().unsqueeze(0)])
+            bent = torch.cat([bent, bent.new_zeros(1)])
+        u[inside] += _shared(E, width[inside], bent, left)
         u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
 
     moved = slopes - u
     doubt = 2 * _EPS * r.abs() + LOST / _EPS * rows.rounding(v)
     worth = (moved * (r - 0.5 * width * (slopes + u))).clamp_min(0) + doubt * (moved.abs() + 0.5 * doubt / width)
     loss = float((slopes * (r - 0.5 * width * slopes)).sum())
-    proof = Proof(rows, coordinates, v, r, u, float(worth.sum()), loss, width)
+    proof = Proof(rows, coordinates, v, r, u, float(worth.sum()), loss, width, level)
     # The bounds of the dual and the widths are rounded products, so that losses are known up to two roundings.
-    return proof.smooth_gap() * (1 + (len(r) + 8) * _EPS) + 4 * _EPS * proof.level
+    return proof.smooth_gap() * (1 + (len(r) + 8) * _EPS) + 4 * _EPS * proof.level, proof
+
+
+def _shared(E: Tensor, width: Tensor, penalty: Tensor, left: Tensor) -> Tensor:
+    """Return the changes of slopes of rows E that a Newton step makes which ends a gradient: the cheapest to do so.
+
+    By normal equations where these tell all there is, in units in which every coordinate bends the loss alike.
+    """
+    H = E.T @ (E / width.unsqueeze(1)) + torch.diag(penalty)
+    units = H.diagonal().clamp_min(torch.finfo(H.dtype).tiny).sqrt()
+    factor, broken = torch.linalg.cholesky_ex(H / units / units.unsqueeze(1))
+    size, right = factor.diagonal().abs(), (left / units).unsqueeze(1)
+    if not int(broken) and float(size.amin()) > _REGULAR * float(size.amax()):
+        return E @ (torch.cholesky_solve(right, factor).squeeze(1) / units) / width
+    root = width.sqrt()
+    whole = torch.cat([E / root.unsqueeze(1), torch.diag(penalty.sqrt())]) / units
+    return least_norm_lstsq(whole.T, right).squeeze(1)[: E.shape[0]] / root
 
 
 def _judged(rows: KinkedRows, coordinates: Coordinates, v: Tensor, u: Tensor, steps: int) -> tuple[KinkedFit, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from torch import Tensor
 from closedform.engine.threads import one_thread
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
-from closedform.fit.convex.kinked import minimise_kinked
+from closedform.fit.convex.finish import rounded_proof
+from closedform.fit.convex.kinked import MOST_STEPS, minimise_kinked, minimise_rounded, smoothed
 from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.solution import ConvexSolution, unseen_note
@@ -23,11 +23,10 @@ from closedform.fit.convex.stored import judged
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.sharing import open_rows
-from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
-from closedform.numerics.twofold import twofold_product
+from closedform.numerics.scaling import unit_of
+from closedform.numerics.twofold import residual
 from closedform.rows import Design, Rows, scan
-from closedform.rows.columns import Columns
 from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 
@@ -39,10 +38,11 @@ _MOST_STEPS = 200
 _MOST_HALVINGS = 40
 #: Share of the decrease that the slope predicts which a step has to reach (Armijo 1966).
 _SUFFICIENT = 1e-4
-#: By how much the first quadratic is wider than the scale where a narrow one is come to by way of wider ones, and by
-#: what each is narrower than the one before.
-_WIDE = 0.35
-_NARROWER = 0.5
+#: Scales that are tried one after the other, at the least, and by what the next one differs where nothing bounds it.
+_MOST_SCALES = 20
+_FURTHER = 16.0
+#: What moving the scale may still gain, relative to the objective, where it is found.
+_LEVEL = 1e-14
 #: How much of itself the scale keeps in one step.
 _KEEPS = 0.1
 #: The smallest scale, in roundings of the largest target: below it residuals are rounding.
@@ -97,43 +97,62 @@ def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, s
     columns, (X, T, weight, _) = design.columns, counted_rows(rows.gather())
     A = columns.unweighted(X)
 
+    # Units of targets and weights decide nothing: powers of two, so that nothing is rounded.
+    unit, heavy = unit_of(T), unit_of(weight)
     with one_thread(min(A.shape), A.device):
         coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0)
-        problem = _Joint(coordinates, T[:, 0], weight, epsilon, strength)
+        problem = _Joint(coordinates, T[:, 0] / unit, weight / heavy, epsilon, strength * (unit / heavy))
         at, steps = _descended(problem)
         unseen = 0 if strength else A.shape[1] - coordinates.rank
-        certificate = _certificate(problem, at, unseen=unseen)
-        if not (certificate.accepted or at.held):
-            at, steps = _narrowed(problem, steps)
-            certificate = _certificate(problem, at, unseen=unseen)
-        v, scale, held = coordinates.shortest(coordinates.raised(at.w)), at.scale, at.held
+        v, certificate = _certificate(problem, at, coordinates, A, unseen=unseen)
+        scale, held = at.scale, at.held
         if not certificate.accepted:
             w, without = _without_scale(problem, coordinates, A)
             if held or without.accepted:
                 v, certificate, scale, held = w, without, problem.smallest, True
+        if not certificate.accepted:
+            at, taken = _by_scales(problem, at.scale)
+            w, found = _certificate(problem, at, coordinates, A, unseen=unseen)
+            steps += taken
+            if found.gap < certificate.gap:
+                v, certificate, scale, held = w, found, at.scale, at.held
+    v, scale, certificate = v * unit, scale * unit, _in_units(certificate, unit * heavy, heavy)
     weights = Weights.from_stacked((v * columns.scale).unsqueeze(1), bias=columns.bias)
     solution = _solution(rows, weights, certificate, held, steps, started)
     if rows.dtype != torch.float64 and certificate.accepted:
-        solution = replace(solution, stored=_stored(problem, A, columns, solution, scale))
+        wide = Weights(solution.weight, solution.bias).to(torch.float64).stacked()[:, 0] / columns.scale
+        loss, reach = _stored(problem, coordinates, A, wide / unit, scale / unit)
+        stored = judged(solution.weight.dtype, loss * unit * heavy, certificate.objective, reach * unit * heavy)
+        solution = replace(solution, stored=stored)
     return JointScale(solution, scale)
 
 
-def _stored(problem: _Joint, A: Tensor, columns: Columns, solution: ConvexSolution, scale: float) -> Stored:
-    """Return what rounding the weights does to the loss.
+def _in_units(certificate: GapCertificate, unit: float, slopes: float) -> GapCertificate:
+    """Return a certificate in the units of the losses, and the gradient in those of the slopes."""
+    return replace(
+        certificate,
+        gap=certificate.gap * unit,
+        excess_loss=certificate.excess_loss * unit,
+        loss=certificate.loss * unit,
+        objective=certificate.objective * unit,
+        gradient_norm=certificate.gradient_norm * slopes,
+    )
+
+
+def _stored(problem: _Joint, coordinates: Coordinates, A: Tensor, v: Tensor, scale: float) -> tuple[float, float]:
+    """Return the objective of rounded coefficients, and how far it hangs on the last digits of outputs.
 
     Args:
         problem: The problem.
+        coordinates: Of its rows.
         A: The scaled columns, without sample weights.
-        columns: What they are scaled by.
-        solution: The minimiser, rounded.
-        scale: The scale beside it.
+        v: Coefficients of these.
+        scale: The scale beside them.
     """
-    weights = Weights(solution.weight, solution.bias).to(torch.float64)
-    outputs = A @ (weights.stacked()[:, 0] / columns.scale)
-    at = problem.loss(scale, problem.t - outputs) + problem.strength * float(weights.weight.square().sum())
+    outputs = A @ v
+    at = problem.loss(scale, problem.t - outputs) + problem.strength * float((coordinates.free * v * v).sum())
     slopes = (2 * (problem.t - outputs) / scale).clamp(-2 * problem.epsilon, 2 * problem.epsilon)
-    reach = float(problem.weight @ (slopes * outputs).abs())
-    return judged(solution.weight.dtype, at, solution.certificate.objective, reach)
+    return at, float(problem.weight @ (slopes * outputs).abs())
 
 
 @final
@@ -154,11 +173,6 @@ class _Joint:
         """The inverse of the triangle of the weighted rows, by which changes of their outputs bound coefficients."""
         R = torch.linalg.qr(self.U * self.weight.unsqueeze(1), mode="r").R
         return torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=True)
-
-    def with_epsilon(self, epsilon: float) -> _Joint:
-        other = copy.copy(self)
-        other.epsilon = epsilon
-        return other
 
     def at(self, w: Tensor, scale: float) -> _Point:
         return _Point(self, w, max(scale, self.smallest), self.t - self.U @ w)
@@ -222,13 +236,30 @@ def _factor(H: Tensor) -> Tensor:
         shift = max(_EPS * len(H) * usual, 100 * shift)
 
 
-def _narrowed(problem: _Joint, steps: int) -> tuple[_Point, int]:
-    """Return the minimiser by way of those for a wider quadratic: for a narrow one hardly a row bends the loss."""
-    at, part = None, _WIDE
-    while part > problem.epsilon - 1:
-        at, taken = _descended(problem.with_epsilon(1 + part), at)
-        part, steps = part * _NARROWER, steps + taken
-        if at.held:
+def _by_scales(problem: _Joint, start: float) -> tuple[_Point, int]:
+    """Return the minimiser by way of those for a fixed scale, of which the best one is looked for, and all steps.
+
+    The smallest objective for a scale is convex in it, and its slope that by the scale (Danskin 1967): it tells on
+    which side the minimiser is, however few rows bend the loss.
+
+    Args:
+        problem: The problem.
+        start: A scale to begin with.
+    """
+    root = problem.weight.sqrt()
+    bound = 2 * problem.epsilon * root
+    rows = KinkedRows(problem.U * root.unsqueeze(1), problem.t * root, bound, bound, problem.penalty)
+    low, high, scale = problem.smallest, math.inf, max(start, problem.smallest)
+    at, steps = problem.at(minimise_rounded(rows, 0.5 * scale), scale), 0
+    while steps < _MOST_SCALES * MOST_STEPS:
+        if abs(at.by_scale) * scale <= _LEVEL * at.objective or at.held:
+            break
+        low, high = (low, scale) if at.by_scale > 0 else (scale, high)
+        scale = scale * _FURTHER if math.isinf(high) else max(math.sqrt(low * high), high / _FURTHER)
+        w, _, taken = smoothed(rows, at.w, rows.t - rows.A @ at.w, 0.5 * scale)
+        w = minimise_rounded(rows, 0.5 * scale) if taken == MOST_STEPS else w
+        at, steps = problem.at(w, scale), steps + taken
+        if not low < scale < high:
             break
     at, taken = _descended(problem, at)
     return at, steps + taken
@@ -236,7 +267,7 @@ def _narrowed(problem: _Joint, steps: int) -> tuple[_Point, int]:
 
 def _descended(problem: _Joint, start: _Point | None = None) -> tuple[_Point, int]:
     """Return the minimiser up to rounding, and how many Newton steps led there."""
-    at = _first(problem) if start is None else problem.at(start.w, start.scale)
+    at = _first(problem) if start is None else start
     for step in range(_MOST_STEPS):
         change, wider = at.newton()
         slope = float(at.gradient @ change) + at.by_scale * wider
@@ -277,32 +308,38 @@ def _along(at: _Point, change: Tensor, wider: float, slope: float) -> _Point | N
     return None
 
 
-def _certificate(problem: _Joint, at: _Point, *, unseen: int) -> GapCertificate:
-    r"""Bound the excess by duality.
+def _certificate(
+    problem: _Joint, at: _Point, coordinates: Coordinates, A: Tensor, *, unseen: int
+) -> tuple[Tensor, GapCertificate]:
+    r"""Return the coefficients of the columns, and a bound on the excess by duality.
 
     ``s + s H(r / s)`` is the largest of ``u r + s (1 - u^2 / 4)`` over :math:`|u| \le 2 \epsilon`, so that slopes u of
     the rows give a lower bound, and the excess over it is no more than the gradient times how far the minimiser can be:
     no row's loss is below twice the size of its residual there, and no scale above the objective over the weights.
     """
-    error = problem.roundings * (problem.U.abs().T @ (problem.weight * at.u.abs()))
-    left = at.gradient.abs() + error + 4 * _EPS * (problem.penalty * at.w).abs()
-    gap = _gap(problem, at, left)
-    if gap > GAP_TOLERANCE * at.objective:
-        high, low = twofold_product(problem.U.T.contiguous(), problem.weight * at.u)
-        exact = problem.penalty * at.w - high - low
-        gap = min(gap, _gap(problem, at, exact.abs() + 4 * _EPS * (exact.abs() + (problem.penalty * at.w).abs())))
+    v = coordinates.shortest(coordinates.raised(at.w))
+    gap, objective = math.inf, at.objective
+    if coordinates.lift is None:
+        error = problem.roundings * (problem.U.abs().T @ (problem.weight * at.u.abs()))
+        gap = _gap(problem, at, at.gradient.abs() + error + 4 * _EPS * (problem.penalty * at.w).abs())
+    if gap > GAP_TOLERANCE * objective:
+        # The coordinates are computed: what is proven is of the rows as they are.
+        slopes = 2 * problem.epsilon * problem.weight
+        rows = KinkedRows(A, problem.t, slopes, slopes, 2 * problem.strength * coordinates.free)
+        exact = _exact_gap(problem, rows, coordinates, v, at.scale)
+        gap, objective = exact if exact[0] < gap else (gap, objective)
 
-    relative = gap / at.objective if at.objective else gap
+    relative = gap / objective if objective else gap
     H = 2 / at.scale * problem.gram + torch.diag(problem.penalty)
     values = torch.linalg.eigvalsh(H)
-    return GapCertificate(
+    return v, GapCertificate(
         accepted=relative <= GAP_TOLERANCE,
         gap=gap,
         relative_gap=relative,
         tolerance=GAP_TOLERANCE,
         excess_loss=gap,
-        loss=at.objective - 0.5 * float((problem.penalty * at.w**2).sum()),
-        objective=at.objective,
+        loss=objective - 0.5 * float((problem.penalty * at.w**2).sum()),
+        objective=objective,
         gradient_norm=math.hypot(float(at.gradient.norm()), 0.0 if at.held else at.by_scale),
         condition=float(values[-1] / values[0].clamp_min(_EPS * values[-1])),
         flat_directions=unseen,
@@ -311,11 +348,33 @@ def _certificate(problem: _Joint, at: _Point, *, unseen: int) -> GapCertificate:
     )
 
 
+def _exact_gap(
+    problem: _Joint, rows: KinkedRows, coordinates: Coordinates, v: Tensor, scale: float
+) -> tuple[float, float]:
+    """Return the gap at coefficients and a scale for the rows in twice the precision, and the objective there.
+
+    At a scale the losses are kinked ones that are rounded. These kinked ones are at most epsilon times the objective.
+    """
+    weight, total, r = problem.weight, problem.total, residual(rows.t, rows.A, v)
+    objective = problem.loss(scale, r) + rows.ridge(v)
+    level = problem.epsilon * objective
+    free = None if scale <= problem.smallest else weight
+    gap, proof = rounded_proof(rows, coordinates, problem.penalty, v, scale / (2 * weight), level=level, weight=free)
+
+    # What moving the scale is worth at this point of the dual.
+    sizes = proof.u.square() / (4 * weight)
+    slope = float((weight - sizes).sum()) - float((proof.low * (2 * proof.u + proof.low) / (4 * weight)).sum())
+    rounding = problem.roundings * float((weight + sizes).sum())
+    narrower = max(slope + rounding, 0.0) * scale
+    wider = max(rounding - slope, 0.0) * max(objective / total - scale, 0.0)
+    return gap + max(narrower, wider), objective
+
+
 def _gap(problem: _Joint, at: _Point, left: Tensor) -> float:
     """Return the gap where the gradient by the coefficients is at most ``left``."""
     rounding = problem.roundings * float((problem.weight * (1 + at.u.square() / 4)).sum())
     slope = at.by_scale
-    by_scale = max(slope + rounding, 0.0) * at.scale if not at.held else rounding * at.scale
+    by_scale = max(slope + rounding, 0.0) * at.scale
     by_scale = max(by_scale, max(rounding - slope, 0.0) * max(at.objective / problem.total - at.scale, 0.0))
     return by_scale + min(_gap_by_outputs(problem, at, left), _gap_by_ridge(problem, at, left))
 
@@ -346,10 +405,8 @@ def _without_scale(problem: _Joint, coordinates: Coordinates, A: Tensor) -> tupl
 
     Their dual point is one of the whole problem where the loss would not fall with a wider scale.
     """
-    slopes, free = 2 * problem.epsilon * problem.weight, coordinates.units.square()
-    if coordinates.bias:
-        free = torch.cat([free.new_zeros(1), free[1:]])
-    rows = KinkedRows(A, problem.t, slopes, slopes, 2 * problem.strength * free)
+    slopes = 2 * problem.epsilon * problem.weight
+    rows = KinkedRows(A, problem.t, slopes, slopes, 2 * problem.strength * coordinates.free)
     fit = minimise_kinked(rows, coordinates, 2 * problem.strength)
     least = problem.smallest * problem.total
     squares = (fit.dual / problem.weight).square() / 4

@@ -12,7 +12,7 @@ from closedform.fit.convex.finish import finished, interpolated
 from closedform.fit.convex.interior import interior_point
 from closedform.fit.convex.kinked_rows import KinkedFit, KinkedRows
 
-__all__ = ["minimise_kinked", "minimise_rounded"]
+__all__ = ["MOST_STEPS", "minimise_kinked", "minimise_rounded", "smoothed"]
 
 #: By what each smoothing is narrower than the one before.
 _NARROWER = 0.2
@@ -21,7 +21,7 @@ _MOST_LEVELS = 40
 #: Times that a first smoothing may be made wider, each by a factor of 125.
 _MOST_WIDER = 6
 #: Newton steps within one smoothing.
-_MOST_STEPS = 40
+MOST_STEPS = 40
 #: Evaluations of the slope along one step, which can be 1e20 times too long where no row is within the width.
 _MOST_TRIALS = 200
 #: Part of the slope at its start that the end of a step may have.
@@ -75,11 +75,11 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
     w, r, width, steps = _first_smoothed(small, w, r, width)
     best, last, idle = None, -1, 0
     for _ in range(_MOST_LEVELS):
-        w, r, taken = _smoothed(small, w, r, width)
+        w, r, taken = smoothed(small, w, r, width)
         steps += taken
         crowd = int(((r < rows.above * width) & (r > -rows.below * width)).sum())
         if crowd <= _CROWD * small.A.shape[1] or crowd == last:
-            stuck = taken == _MOST_STEPS
+            stuck = taken == MOST_STEPS
             found = finished(rows, small, coordinates, small.within(w, width), steps, exchanging=stuck)
             idle += stuck
             best = found if best is None or found.gap < best.gap else best
@@ -106,9 +106,9 @@ def _first_smoothed(rows: KinkedRows, w: Tensor, r: Tensor, width: float) -> tup
     """
     steps = 0
     for _ in range(_MOST_WIDER):
-        found, left, taken = _smoothed(rows, w, r, width)
+        found, left, taken = smoothed(rows, w, r, width)
         steps += taken
-        if taken < _MOST_STEPS:
+        if taken < MOST_STEPS:
             return found, left, width, steps
         width /= _NARROWER**3
     return w, r, width, steps
@@ -127,7 +127,7 @@ def minimise_rounded(rows: KinkedRows, width: float) -> Tensor:
     ratio = float((r.abs() / (rows.above * width).clamp_min(torch.finfo(r.dtype).tiny)).max())
     levels = 0 if ratio <= 1 else min(_MOST_LEVELS, math.ceil(math.log(ratio) / -math.log(_NARROWER)))
     for level in range(levels, -1, -1):
-        w, r, _ = _smoothed(rows, w, r, width * _NARROWER**-level)
+        w, r, _ = smoothed(rows, w, r, width * _NARROWER**-level)
     return w
 
 
@@ -168,11 +168,18 @@ def _direction(H: Tensor, g: Tensor, usual: float) -> Tensor:
     return _solve(H, g, 1.0) / units
 
 
-def _smoothed(rows: KinkedRows, v: Tensor, r: Tensor, width: float) -> tuple[Tensor, Tensor, int]:
-    """Minimise the smoothed objective; return coefficients, residuals and steps."""
+def smoothed(rows: KinkedRows, v: Tensor, r: Tensor, width: float) -> tuple[Tensor, Tensor, int]:
+    """Minimise the objective whose kinks are rounded; return coefficients, residuals and Newton steps.
+
+    Args:
+        rows: What is minimised, in coordinates that are well conditioned.
+        v: Coefficients to start from.
+        r: Residuals there.
+        width: Within which the kinks are rounded, for a slope of 1.
+    """
     size = float((rows.above + rows.below).square().sum().sqrt())
     usual = float(rows.A.square().sum()) / rows.A.shape[0]
-    for step in range(_MOST_STEPS):
+    for step in range(MOST_STEPS):
         u = rows.dual(r, width)
         g = rows.penalty * v - rows.A.T @ u
         if float(g.norm()) <= _SOLVED * size:
@@ -187,7 +194,7 @@ def _smoothed(rows: KinkedRows, v: Tensor, r: Tensor, width: float) -> tuple[Ten
             return v, r, step
         v = v + length * D
         r = rows.t - rows.A @ v
-    return v, r, _MOST_STEPS
+    return v, r, MOST_STEPS
 
 
 def _along(rows: KinkedRows, v: Tensor, D: Tensor, r: Tensor, q: Tensor, width: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cached_property
 from typing import final
 
 import torch
@@ -51,19 +52,36 @@ class Proof:
         slack: float,
         loss: float,
         width: Tensor | None = None,
+        level: float | None = None,
     ) -> None:
         self.rows, self.coordinates, self.v, self.r, self.u = rows, coordinates, v, r, u
         self.slack, self.loss, self.objective = slack, loss, loss + rows.ridge(v)
         # What the losses, without their rounding, are no more than at a minimiser.
-        self.width = torch.zeros_like(u) if width is None else width
-        self.level = self.objective + 0.5 * float((self.width * torch.maximum(rows.above, rows.below).square()).sum())
+        self.width, self.low = torch.zeros_like(u) if width is None else width, torch.zeros_like(u)
+        rounded = 0.5 * float((self.width * torch.maximum(rows.above, rows.below).square()).sum())
+        self.level = self.objective + rounded if level is None else level
         self.margin = torch.minimum(rows.above - u, u + rows.below)
         self.holding = self.margin > _INSIDE * (rows.above + rows.below)
-        self.held = coordinates.U[self.holding]
-        count = self.held.shape[1]
-        self.values = torch.linalg.svdvals(self.held) if self.held.shape[0] else self.held.new_zeros(1)
-        self.cut = default_rcond(max(self.held.shape[0], 1), count) * float(self.values[0])
-        self.full = int((self.values > self.cut).sum()) == count
+
+    @cached_property
+    def held(self) -> Tensor:
+        """The rows that hold, in the coordinates."""
+        return self.coordinates.U[self.holding]
+
+    @cached_property
+    def values(self) -> Tensor:
+        """Their singular values."""
+        return torch.linalg.svdvals(self.held) if self.held.shape[0] else self.held.new_zeros(1)
+
+    @cached_property
+    def cut(self) -> float:
+        """Up to where these are rounding."""
+        return default_rcond(max(self.held.shape[0], 1), self.held.shape[1]) * float(self.values[0])
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether the rows that hold determine every coordinate."""
+        return int((self.values > self.cut).sum()) == self.held.shape[1]
 
     def fit(self, steps: int) -> KinkedFit:
         """Return the coefficients with what is proven of them."""
@@ -79,8 +97,8 @@ class Proof:
             if gap > LEVEL * self.objective:
                 # A small ridge makes much of what rounding may hide in a sum.
                 gap = min(gap, self._ridge_gap(self._left()))
-        if not math.isfinite(gap) and full and not ridge:
-            gap = self._held_gap(self._refined())
+        if full and not (gap <= LEVEL * self.objective if ridge else math.isfinite(gap)):
+            gap = min(gap, self._held_gap(self._refined()))
         if not math.isfinite(gap) and not ridge and self._vanishes():
             gap = self.slack
         if not math.isfinite(gap):
@@ -109,10 +127,13 @@ class Proof:
 
     def smooth_gap(self) -> float:
         """Return the gap where kinks are rounded, so that no row holds the weights by one."""
-        left = self._left()
+        left, gap = self._left(), math.inf
         if bool((self.rows.penalty > 0).any()):
-            return self._ridge_gap(left)
-        return self._far_gap(float(self._lowered(left).norm()))
+            gap = self._ridge_gap(left)
+        if gap > LEVEL * self.objective:
+            # Also where there is a ridge, which may be so small that it holds nothing.
+            gap = min(gap, self._far_gap(float(self._lowered(left).norm())))
+        return gap if gap <= LEVEL * self.objective else min(gap, self._far_gap(self._refined()))
 
     def _left(self) -> Tensor:
         """Bound the sizes of the entries of the gradient at the dual point, by products in twice the precision."""
@@ -143,17 +164,25 @@ class Proof:
     def _refined(self) -> float:
         """Return what the gradient misses once the dual values of rows that hold have a low part of their own."""
         rows, low, missed = self.rows, torch.zeros_like(self.u), math.inf
-        turned = rows.A.T.contiguous()
+        turned, bent = rows.A.T.contiguous(), rows.penalty * self.v
         for _ in range(REFINEMENTS):
             high, rest = twofold_product(turned, self.u, low)
-            left = high + rest
-            error = 4 * _EPS * left.abs() + LOST * (turned.abs() @ self.u.abs())
+            left = (high - bent) + rest
+            error = 4 * _EPS * (left.abs() + bent.abs()) + LOST * (turned.abs() @ self.u.abs())
             missed = float(self._lowered(left.abs() + error).norm())
+            # The last correction is not looked at, so that it does not count.
+            self.low = low.clone()
             wanted = self.coordinates.lowered(left).unsqueeze(1)
             low[self.holding] -= least_norm_lstsq(self.held.T, wanted).squeeze(1)
-        # The last correction was not looked at, so that it does not count; those before moved the dual point this much.
-        self.slack += float((low * self.r)[self.holding].abs().sum()) * 2
+        self.slack += self._moved(self.low)
         return missed
+
+    def _moved(self, low: Tensor) -> float:
+        """Return what low parts of the dual values of rows that hold add to the slack; inf where one goes too far."""
+        if bool((low.abs() > self.margin)[self.holding].any()):
+            return math.inf
+        bent = (self.r - self.width * self.u).abs() + self.width * low.abs()
+        return float((low.abs() * bent)[self.holding].sum())
 
     def _vanishes(self) -> bool:
         """Say whether the gradient is zero in exact arithmetic, after rational changes of dual values that may move.
@@ -227,8 +256,8 @@ class Proof:
             wanted = -(high + rest).unsqueeze(1)
             low[self.holding] = least_norm_lstsq(held, wanted).squeeze(1)
             high, rest = twofold_product(turned, self.u, low)
-            bent = self.r.abs() + self.width * (self.u.abs() + low.abs())
-            self.slack += float((low.abs() * bent)[self.holding].sum())
+            self.low = low
+            self.slack += self._moved(low)
         return (high + rest).abs() * (1 + 4 * _EPS) + LOST * (turned.abs() @ self.u.abs()), low.abs()
 
     def _far_gap(self, missed: float) -> float:

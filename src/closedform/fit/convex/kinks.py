@@ -23,6 +23,7 @@ from closedform.fit.weights import Weights
 from closedform.losses import Kinked
 from closedform.losses.kinked import OneKink
 from closedform.losses.multi_margin import MultiMarginHinge
+from closedform.numerics.scaling import unit_of
 from closedform.rows import Design, Rows
 from closedform.rows.columns import Columns
 from closedform.words.errors import InputError
@@ -162,9 +163,7 @@ def _solve_outputs(
         free[0] = 0
 
     # Units of the targets decide nothing: kinks of about 1 by a power of two.
-    units = [
-        math.ldexp(1.0, min(math.frexp(float(kinks[:, j].abs().max()))[1], 1000) - 1) for j in range(kinks.shape[1])
-    ]
+    units = [unit_of(kinks[:, j]) for j in range(kinks.shape[1])]
     problems = [
         KinkedRows(A, kinks[:, j] / unit, above[:, j], below[:, j], s * unit * free)
         for j, (s, unit) in enumerate(zip(strengths, units, strict=True))

@@ -60,7 +60,7 @@ def rounded_minimum(design: Design, problem: ConvexProblem) -> tuple[Tensor, flo
             # What is proven is of the rows as they are.
             rows = KinkedRows(A, t, bound * root, bound * root, problem.penalty[:, output])
             unscaled = replace(coordinates, U=coordinates.U / root.unsqueeze(1))
-            gap += rounded_gap(rows, unscaled, v, 1 / (scale * weight))
+            gap += rounded_gap(rows, unscaled, small.penalty, v, 1 / (scale * weight))
             hidden = (_ROUNDINGS * rows.rounding(v)).unsqueeze(1)
             moved += float((criterion.values(hidden, torch.zeros_like(hidden)) * weight).sum())
     return theta, gap, moved
