@@ -21,7 +21,7 @@ from closedform.fit.convex.certificate import _ProofSums
 from closedform.fit.convex.curvature import HessianSums
 from closedform.fit.convex.excess import _ExcessSums
 from closedform.fit.convex.orthogonal import _Sums
-from closedform.fit.convex.passes import CurvatureGram, HessianProduct, LossSums, StartSums, TargetCounts
+from closedform.fit.convex.passes import CurvatureGram, HessianProduct, LossSums, RootGram, StartSums, TargetCounts
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.solving import _MostOutputs
 from closedform.fit.convex.stored import StoredSums
@@ -171,6 +171,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
     LossSums: lambda p: LossSums(HUBER, p.columns, gaussian(P, K)),
     HessianProduct: lambda p: HessianProduct(HUBER, p.columns, gaussian(P, K), gaussian(P, K, seed=1)),
     CurvatureGram: lambda p: CurvatureGram(HUBER, p.columns, gaussian(P, K)),
+    RootGram: lambda p: RootGram(p.columns, gaussian(p.rows.n_rows, seed=5).abs()),
     StartSums: lambda p: StartSums(Poisson(full=False, averages=True), p.columns, K),
     _ProofSums: lambda p: _ProofSums(HUBER, p.columns, gaussian(P, K), K),
     _ExcessSums: lambda p: _ExcessSums(HUBER, _layer(0), _layer(1), _layer(2)),
@@ -226,7 +227,7 @@ def answers(kind: type[Fold], fold: Fold) -> tuple[Tensor, ...]:
         return fold.gram.triu(), *state[1:]
     if isinstance(fold, FirstSums):
         return fold.products.gram.triu(), *state[1:]
-    if isinstance(fold, CurvatureGram):
+    if isinstance(fold, CurvatureGram | RootGram):
         return (fold.gram.triu(),)
     if isinstance(fold, StartSums):
         return fold.gram.triu(), fold.right

@@ -27,7 +27,7 @@
 
 /* What compiles a loop for one of them, and the workers that result. */
 typedef struct {
-    void *(*residual)(void *), *(*squares)(void *), *(*gram32)(void *), *(*gram64)(void *);
+    void *(*residual)(void *), *(*loss)(void *), *(*squares)(void *), *(*gram32)(void *), *(*gram64)(void *);
     void *(*expansion)(void *), *(*sketch)(void *);
     const Steps *cholesky32, *cholesky64;
     void (*forward)(const double *, Py_ssize_t, double *, int), (*backward)(const double *, Py_ssize_t, double *, int);
@@ -208,6 +208,38 @@ static PyObject *residual_pass(PyObject *Py_UNUSED(self), PyObject *args) {
         add_up(loops->residual, parts, sizeof(Residual), count, threads, x.m, size, 0, POINTER(double, out));
     free(panels);
     return result;
+}
+
+static PyObject *loss_pass(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long weight, v, squares, out, roots;
+    Table x, y;
+    int threads;
+    Loss like = {.kind = 0};
+    double *p = like.numbers;
+    if (!PyArg_ParseTuple(args, "O&O&K(Kd)(idddd)(Kddd)(KK)i", to_table, &x, to_table, &y, &weight, &v, &like.offset,
+                          &like.kind, p, p + 1, p + 2, p + 3, &squares, &like.own, &like.reach, &like.few, &out, &roots,
+                          &threads))
+        return NULL;
+    const int count = parts_of(x.m);
+    Loss *parts = calloc(count, sizeof(Loss));
+    if (!parts) return PyErr_NoMemory();
+    double peaks[MAX_PARTS] = {0}, peak = 0;
+    like.x = x;
+    like.y = y;
+    like.weight = POINTER(const double, weight);
+    like.v = POINTER(const double, v);
+    like.squares = POINTER(const double, squares);
+    like.roots = POINTER(double, roots);
+    for (int i = 0; i < count; i++) {
+        parts[i] = like;
+        parts[i].peak = peaks + i;
+    }
+    PyObject *done =
+        add_up(loops->loss, parts, sizeof(Loss), count, threads, x.m, x.n + 4, 0, POINTER(double, out));
+    if (!done) return NULL;
+    Py_DECREF(done);
+    for (int i = 0; i < count; i++) peak = peaks[i] > peak ? peaks[i] : peak;
+    return PyFloat_FromDouble(peak);
 }
 
 static PyObject *column_squares(PyObject *Py_UNUSED(self), PyObject *args) {
@@ -546,6 +578,10 @@ static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
      "residual_pass(x, y, y_scale, weight, (v, offset, vectors), (out, group), threads): add X'T, sums and squares of "
      "T, and T'T of each group of so many targets: a multiple of eight, or all."},
+    {"loss_pass", loss_pass, METH_VARARGS,
+     "loss_pass(x, y, weight, (v, offset), (kind, four numbers), (squares, own, reach, few), (out, roots), threads): add "
+     "X'S and sums of the slopes S of a criterion, of its losses, of their sizes, and squared bounds on what slopes are "
+     "off by; write roots of curvatures; return the largest squared length of a row."},
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, weight, (scale, shift), out, threads): add the weighted squares of each column; with a shift "
      "those of scale x - shift, and the weighted sums of that."},
@@ -607,6 +643,10 @@ PyMODINIT_FUNC PyInit__loops(void) {
         {"PART_GROUPS", PART_GROUPS},
         {"MAX_PARTS", MAX_PARTS},
         {"MAX_THREADS", MAX_THREADS},
+        {"SLOPE_ROUNDINGS", SLOPE_ROUNDINGS},
+        {"LOGISTIC", LOGISTIC},
+        {"EXPONENTIAL", EXPONENTIAL},
+        {"ROUNDED", ROUNDED},
         {"SOURCES", SOURCES},
     };
     choose(64);

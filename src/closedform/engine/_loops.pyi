@@ -7,6 +7,10 @@ DEPTH: int
 PART_GROUPS: int
 MAX_PARTS: int
 MAX_THREADS: int
+SLOPE_ROUNDINGS: int
+LOGISTIC: int
+EXPONENTIAL: int
+ROUNDED: int
 SOURCES: int
 
 def residual_pass(
@@ -19,6 +23,17 @@ def residual_pass(
     threads: int,
     /,
 ) -> None: ...
+def loss_pass(
+    x: _Table,
+    y: _Table,
+    weight: int,
+    vector: tuple[int, float],
+    formula: tuple[int, float, float, float, float],
+    lengths: tuple[int, float, float, float],
+    sums: tuple[int, int],
+    threads: int,
+    /,
+) -> float: ...
 def column_squares(x: _Table, weight: int, shift: tuple[int, int], out: int, threads: int, /) -> None: ...
 def gram_add(
     x: _Table,

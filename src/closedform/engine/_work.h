@@ -28,11 +28,13 @@
 #define PANEL 8   /* doubles in a row of a panel: 64 bytes */
 #define AHEAD 512 /* doubles: by when they are needed they have come from memory */
 #define QUAD 4    /* rows that the loops over columns take at once */
+#define LOT 16    /* rows whose losses are taken at once: registers full of them, and the inner caches hold the rows */
 #define FEW 4     /* from so many vectors on the rows are packed */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
 #define MOST_GRAM ((Py_ssize_t)1 << 26) /* bytes of the sums of all parts of a product, but for one part a thread */
 
 _Static_assert(DEPTH % 64 == 0, "an eighth of the packed rows is whole tiles as well");
+_Static_assert(LOT % 8 == 0, "a lot is full registers of any width");
 _Static_assert(EXPANSION_GROUP % QUAD == 0, "rows that stand in past the end of a group are not counted");
 _Static_assert(GROUP > 0 && MAX_PARTS > 0 && PART_GROUPS > 0 && MAX_THREADS > 0, "work is split into something");
 
@@ -173,6 +175,26 @@ static void add_symmetric_tiles(const double *tiles, Py_ssize_t columns, double 
         }
     }
 }
+
+/* ---- a criterion of one output: its losses, and X'S of its slopes ---- */
+
+#define SLOPE_ROUNDINGS 16 /* units of 2^-53 by which slopes and curvatures are off, relative to their terms */
+enum { LOGISTIC, EXPONENTIAL, ROUNDED };
+
+typedef struct {
+    Share share; /* sums: (n,) X'S, then 1'S, the losses, their sizes, and squares of how much slopes may be off */
+    Table x, y;            /* y has one column */
+    const double *weight;  /* (m,) or NULL */
+    const double *v;       /* (n,) */
+    double offset;
+    int kind;
+    double numbers[4];     /* what the losses depend on, see losses/formula.py */
+    double *roots;         /* (m,), where the roots of the weighted curvatures go, or NULL */
+    const double *squares; /* (n,): how often squares count in the squared length of a row; or NULL for no lengths */
+    double own, reach, few; /* what is added to squared lengths; a slope may be off by `few` times itself, and by its
+                              curvature times the length, times `reach` */
+    double *peak;          /* where the largest squared length goes */
+} Loss;
 
 /* ---- column squares ---- */
 

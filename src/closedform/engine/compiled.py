@@ -14,8 +14,9 @@ from closedform.engine import threads
 from closedform.engine.contract import Engine
 from closedform.engine.memory import Table, address, held, resolved, table
 from closedform.engine.products import Blas, blas_residual_sums_
-from closedform.engine.sums import PassSums
+from closedform.engine.sums import LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads, team
+from closedform.losses.formula import Formula
 
 library: ModuleType | None
 try:
@@ -146,6 +147,11 @@ class Compiled(Engine):
     def sums_expansions(self) -> bool:
         return True
 
+    @property
+    @override
+    def sums_losses(self) -> bool:
+        return True
+
     @override
     def column_squares_(self, squares: Tensor, X: Tensor, weight: Tensor | None = None) -> None:
         assert library is not None
@@ -270,6 +276,37 @@ class Compiled(Engine):
             address(sums),
             _threads(x[2], x[3], threads.EXPANSION_WORK * y[3]),
         )
+
+    @override
+    def loss_sums_(
+        self,
+        sums: LossTotals,
+        X: Tensor,
+        Y: Tensor,
+        formula: Formula,
+        v: Tensor,
+        offset: float,
+        weight: Tensor | None = None,
+        *,
+        roots: Tensor | None = None,
+        lengths: RowLengths | None = None,
+    ) -> None:
+        assert library is not None
+        assert roots is None or roots.is_contiguous(), "roots are written where they stand"
+        (X, x), (Y, y), v, weight = table(X), _targets(Y), _dense(v), _dense_if_any(weight)
+        squares = None if lengths is None else _dense(lengths.squares)
+        others = (0.0, 0.0, 0.0) if lengths is None else (lengths.own, lengths.reach, lengths.few)
+        peak = library.loss_pass(
+            x,
+            y,
+            address(weight),
+            (address(v), offset),
+            (getattr(library, formula.shape.name), *formula.four),
+            (address(squares), *others),
+            (address(sums.flat), address(roots)),
+            _threads(x[2], x[3]),
+        )
+        sums.peak.clamp_min_(peak)
 
     @override
     def sketch_(self, sketch: Tensor, X: Tensor, targets: Tensor, factors: Tensor) -> None:

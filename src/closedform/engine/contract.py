@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from closedform.engine.sums import PassSums
+from closedform.engine.sums import LossTotals, PassSums, RowLengths
+from closedform.losses.formula import Formula
 
 __all__ = ["Engine"]
 
@@ -28,6 +29,11 @@ class Engine(ABC):
     @abstractmethod
     def sums_expansions(self) -> bool:
         """Whether there are :meth:`expansion_sums_`."""
+
+    @property
+    @abstractmethod
+    def sums_losses(self) -> bool:
+        """Whether there are :meth:`loss_sums_`."""
 
     @abstractmethod
     def column_squares_(self, squares: Tensor, X: Tensor, weight: Tensor | None = None) -> None:
@@ -146,6 +152,37 @@ class Engine(ABC):
             offset: ``(3, q)``, float64.
             weight: ``(rows,)``, float64, or None for ones.
             y_scale: Powers of two, ``(q,)``, float64.
+
+        Raises:
+            NotImplementedError: the engine has no such sums.
+        """
+
+    @abstractmethod
+    def loss_sums_(
+        self,
+        sums: LossTotals,
+        X: Tensor,
+        Y: Tensor,
+        formula: Formula,
+        v: Tensor,
+        offset: float,
+        weight: Tensor | None = None,
+        *,
+        roots: Tensor | None = None,
+        lengths: RowLengths | None = None,
+    ) -> None:
+        """Add the (weighted) sums of a criterion at the outputs ``X v + offset``; only where :attr:`sums_losses` is.
+
+        Args:
+            sums: Where the sums go.
+            X: ``(rows, features)``, any real dtype.
+            Y: ``(rows, 1)``, any real dtype.
+            formula: The criterion.
+            v: ``(features,)``, float64.
+            offset: Added to each output.
+            weight: ``(rows,)``, float64, or None for ones.
+            roots: Where the roots of the weighted curvatures go, ``(rows,)``, float64, or None for nowhere.
+            lengths: How long rows are, or None where errors and the peak are not wanted.
 
         Raises:
             NotImplementedError: the engine has no such sums.

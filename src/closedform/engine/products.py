@@ -12,8 +12,9 @@ from typing_extensions import override
 
 from closedform.engine.contract import Engine
 from closedform.engine.memory import address, held
-from closedform.engine.sums import PassSums
+from closedform.engine.sums import LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads
+from closedform.losses.formula import Formula
 
 __all__ = ["Blas", "Torch", "blas_residual_sums_", "gram_", "image", "product_"]
 
@@ -152,6 +153,11 @@ class _Products(Engine, ABC):
     def sums_expansions(self) -> bool:
         return False
 
+    @property
+    @override
+    def sums_losses(self) -> bool:
+        return False
+
     @abstractmethod
     def _block_rows(self, X: Tensor) -> int:
         """Return how many rows are multiplied at a time where a product takes them twice."""
@@ -250,6 +256,22 @@ class _Products(Engine, ABC):
         y_scale: Tensor,
     ) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no sums of three doubles; ask sums_expansions first")
+
+    @override
+    def loss_sums_(
+        self,
+        sums: LossTotals,
+        X: Tensor,
+        Y: Tensor,
+        formula: Formula,
+        v: Tensor,
+        offset: float,
+        weight: Tensor | None = None,
+        *,
+        roots: Tensor | None = None,
+        lengths: RowLengths | None = None,
+    ) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no sums of losses; ask sums_losses first")
 
     @override
     def sketch_(self, sketch: Tensor, X: Tensor, targets: Tensor, factors: Tensor) -> None:

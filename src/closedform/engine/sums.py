@@ -10,7 +10,7 @@ from torch import Tensor
 
 from closedform.numerics.host import Vector, as_vector
 
-__all__ = ["PassSums", "pass_sums"]
+__all__ = ["LossTotals", "PassSums", "RowLengths", "loss_totals", "pass_sums"]
 
 
 @final
@@ -80,3 +80,71 @@ def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple
     """
     size = vectors * (n_features + 2) + sum(len(group) ** 2 for group in groups)
     return PassSums(torch.zeros(size, dtype=torch.float64, device=device), n_features, vectors, groups)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LossTotals:
+    """Sums over rows of a criterion of one output, with slopes S, all float64.
+
+    Attributes:
+        flat: All of them, one after the other: ``X'S``, and the four others.
+        peak: The largest squared length of a row of positive weight, where lengths are asked for, ``(1,)``.
+    """
+
+    flat: Tensor
+    peak: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """``X'S``, ``(features,)``."""
+        return self.flat[:-4]
+
+    @property
+    def ones(self) -> Tensor:
+        """``1'S``, ``(1,)``."""
+        return self.flat[-4:-3]
+
+    @property
+    def losses(self) -> Tensor:
+        """The losses and their sizes, ``(2,)``."""
+        return self.flat[-3:-1]
+
+    @property
+    def errors(self) -> Tensor:
+        """Squares of bounds on what slopes are off by, where lengths are asked for, ``(1,)``."""
+        return self.flat[-1:]
+
+
+def loss_totals(n_features: int, device: torch.device) -> LossTotals:
+    """Return totals of zero.
+
+    Args:
+        n_features: Columns of X.
+        device: Where they stand.
+
+    Example:
+        >>> import torch
+        >>> loss_totals(2, torch.device("cpu")).losses
+        tensor([0., 0.], dtype=torch.float64)
+    """
+    flat = torch.zeros(n_features + 4, dtype=torch.float64, device=device)
+    return LossTotals(flat, flat.new_zeros(1))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RowLengths:
+    """How long rows are, and by how much their slopes may be off.
+
+    Attributes:
+        squares: How often the square of each feature counts in the squared length, ``(features,)``, float64.
+        own: What is added to that.
+        reach: A slope may be off by its curvature times the length, times this,
+        few: and by itself times this.
+    """
+
+    squares: Tensor
+    own: float
+    reach: float
+    few: float

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.losses.criterion import class_factors, refuse_rows
+from closedform.losses.formula import Formula, Shape
 from closedform.losses.logistic import Logistic
 
 __all__ = ["BCEWithLogits", "MultiLabelSoftMargin"]
@@ -40,6 +41,11 @@ class BCEWithLogits(Logistic):
             up = up * positive
         return (up, down) if weight is None else (up * weight, down * weight)
 
+    @override
+    def formula(self) -> Formula | None:
+        weight, positive = _only(self.weight), _only(self.pos_weight)
+        return Formula(Shape.LOGISTIC, (0.0, 1.0, positive * weight, weight))
+
 
 @final
 class MultiLabelSoftMargin(Logistic):
@@ -68,3 +74,13 @@ class MultiLabelSoftMargin(Logistic):
         share, weight = 1.0 / Z.shape[1], class_factors(self.weight, Z)
         up, down = T.to(Z.dtype) * share, (1 - T.to(Z.dtype)) * share
         return (up, down) if weight is None else (up * weight, down * weight)
+
+    @override
+    def formula(self) -> Formula | None:
+        weight = _only(self.weight)
+        return Formula(Shape.LOGISTIC, (0.0, 1.0, weight, weight))
+
+
+def _only(factors: Tensor | None) -> float:
+    """Return the factor of a single output."""
+    return 1.0 if factors is None else float(factors[0])

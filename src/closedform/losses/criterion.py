@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.losses.formula import Formula
 from closedform.words.errors import InputError
 
 __all__ = ["AttainedLoss", "Criterion", "Separable", "refuse_rows"]
@@ -130,6 +131,10 @@ class Criterion(ABC):
 
     def start(self, T: Tensor) -> Tensor | None:
         """Return outputs near which the first step is best taken, or None for zero."""
+        return None
+
+    def formula(self) -> Formula | None:
+        """Return what compiled loops compute the loss of a single output by, or None where they do not know it."""
         return None
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.losses.criterion import AttainedLoss
+from closedform.losses.formula import Formula, Shape
 
 __all__ = ["Huber", "SmoothL1"]
 
@@ -48,6 +49,10 @@ class _Rounded(AttainedLoss, ABC):
     @override
     def recession(self, S: Tensor, T: Tensor) -> Tensor:
         return (self.scale * self.width * S.abs()).sum(1)
+
+    @override
+    def formula(self) -> Formula | None:
+        return Formula(Shape.ROUNDED, (self.width, self.scale))
 
 
 @final

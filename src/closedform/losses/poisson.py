@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.losses.criterion import Separable, refuse_rows
+from closedform.losses.formula import Formula, Shape
 
 __all__ = ["Poisson"]
 
@@ -66,3 +67,7 @@ class Poisson(Separable):
     @override
     def start(self, T: Tensor) -> Tensor | None:
         return torch.log(T + 0.5)
+
+    @override
+    def formula(self) -> Formula | None:
+        return None if self.full else Formula(Shape.EXPONENTIAL)

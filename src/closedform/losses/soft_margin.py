@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.losses.criterion import refuse_rows
+from closedform.losses.formula import Formula, Shape
 from closedform.losses.logistic import Logistic
 
 __all__ = ["SoftMargin"]
@@ -33,3 +34,7 @@ class SoftMargin(Logistic):
     @override
     def factors(self, Z: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
         return (T > 0).to(Z.dtype), (T < 0).to(Z.dtype)
+
+    @override
+    def formula(self) -> Formula | None:
+        return Formula(Shape.LOGISTIC, (0.5, 0.5, 1.0, 1.0))

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 import closedform as cf
 from closedform.fit.convex import ConvexRequest, solve_criterion
-from closedform.losses import SquaredHingeLoss
-from closedform.rows import as_rows
+from closedform.fit.convex.certificate import _ProofSums
+from closedform.fit.convex.passes import CurvatureGram, LossSums, RootGram
+from closedform.fit.convex.solving import targets_of
+from closedform.losses import Criterion, SquaredHingeLoss, read_criterion
+from closedform.rows import Design, as_rows, scan
 from closedform.words.errors import InputError
 from closedform.words.outcome import Outcome
 from walkers import Parts
@@ -350,6 +353,45 @@ def test_one_class_alone_has_no_minimiser_whatever_the_ridge(module: nn.Module, 
     for l2 in (0.0, 1.0):
         sol = cf.solve(gaussian(30, 2), Y.double() if Y.dtype != torch.int64 else Y, bias=True, l2=l2, criterion=module)
         assert sol.outcome is Outcome.NO_MINIMISER
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("module", [nn.BCEWithLogitsLoss(), nn.PoissonNLLLoss(), nn.HuberLoss(delta=0.3)], ids=str)
+def test_sums_by_matrix_products_are_those_of_compiled_loops(module: nn.Module, bias: bool) -> None:
+    X, weight = gaussian(3000, 4), gaussian(3000, seed=2).abs() * (gaussian(3000, seed=3) > -1)
+    y = (X[:, :1] + gaussian(3000, 1, seed=1) > 0).double()
+    theta = gaussian(4 + bias, 1, seed=4) / 2
+    found: list[tuple[Tensor, ...]] = []
+    # The columns of the second one after the other: no compiled loop reads them.
+    for table in (X, X.T.contiguous().T):
+        rows = as_rows(table, y, weight)
+        criterion = read_criterion(module, targets_of(rows))
+        assert isinstance(criterion, Criterion)
+        design = Design(rows, scan(rows), bias=bias)
+        roots = torch.zeros(3000, dtype=torch.float64)
+        loss = rows.walk(LossSums(criterion, design.columns, theta, roots=roots))
+        proof = rows.walk(_ProofSums(criterion, design.columns, theta, 1, 2))
+        again = rows.walk(RootGram(design.columns, roots)).gram
+        gram = rows.walk(CurvatureGram(criterion, design.columns, theta)).gram
+        torch.testing.assert_close(again.triu(), gram.triu(), rtol=1e-12, atol=1e-12)
+        found.append((*loss.sums(), roots, proof.peak, proof.grams.triu(), *proof.sums()[:3]))
+    for compiled, other in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, other, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize("module", [nn.BCEWithLogitsLoss(), nn.PoissonNLLLoss(), nn.HuberLoss(delta=0.3)], ids=str)
+def test_a_sample_and_its_hessian_lead_to_the_minimum(module: nn.Module) -> None:
+    X = gaussian(200_000, 6) * torch.tensor([1, 2, 5, 10, 1e3, 1e-3])
+    y = (X[:, 0] / 2 + X[:, 1] / 4 + gaussian(200_000, seed=1) > 1).double()
+    fit = cf.solve(X, y, bias=True, criterion=module)
+    assert fit.outcome is Outcome.CERTIFIED
+    assert fit.certificate.relative_gap <= 1e-14
+    # A look at all rows is a gradient; they are factored once or twice.
+    assert fit.passes <= 9
+    weight, bias = fit.weight.clone().requires_grad_(), fit.bias.clone().requires_grad_()
+    outputs = torch.nn.functional.linear(X / X.std(0), weight * X.std(0), bias)[:, 0]
+    gradient = torch.autograd.grad(module(outputs, y), bias)[0]
+    assert float(gradient.abs()) <= 1e-9
 
 
 def test_dependent_columns_give_the_weights_of_least_norm() -> None:

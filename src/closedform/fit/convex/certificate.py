@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.fit.convex.passes import add_gram_, outputs_of
+from closedform.engine.sums import RowLengths
+from closedform.fit.convex.passes import add_gram_, formula_of, outputs_of, pieces, totals_of
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.losses import Criterion
+from closedform.losses.formula import Formula
 from closedform.numerics.symmetric import mirror
 from closedform.rows import Block, PeakedSumFold
 from closedform.rows.block import Extent
@@ -131,12 +133,13 @@ class _ProofSums(PeakedSumFold):
         every: One block of so many adds to them: fewer rows bend the loss less, so that the bound holds.
     """
 
-    as_stored = False
     label = "certifying"
 
     def __init__(self, criterion: Criterion, columns: Columns, theta: Tensor, groups: int, every: int = 1) -> None:
         self._criterion, self._columns, self._theta, self._groups = criterion, columns, theta, groups
         self._every = every
+        self._formula = formula_of(criterion, theta.shape[1])
+        self.as_stored = self._formula is not None  # type: ignore[misc]
         V, offset = columns.raw(theta)
         self._at = V.T.contiguous(), offset
         self._length = torch.linalg.vector_norm(theta, dim=0)
@@ -148,10 +151,33 @@ class _ProofSums(PeakedSumFold):
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return _PROOF_ROWS
+        return _PROOF_ROWS if self._formula is None else extent.pass_rows
 
     @override
     def add(self, block: Block) -> None:
+        if self._formula is None:
+            bends = block.start // _PROOF_ROWS % self._every == 0
+            self._add(block, bends=bends)
+        elif block.engine.sums_losses:
+            self._add_compiled(block, self._formula)
+            for piece in pieces(block, _PROOF_ROWS, self._every):
+                self._bend(piece, outputs_of(piece.X, *self._at))
+        else:
+            for number, piece in enumerate(pieces(block, _PROOF_ROWS)):
+                self._add(piece, bends=number % self._every == 0)
+
+    def _add_compiled(self, block: Block, formula: Formula) -> None:
+        """Add all but the lower bounds on the Hessian, by compiled loops."""
+        columns = self._columns
+        own = float(columns.scale[0]) ** 2 if columns.bias else 0.0
+        lengths = RowLengths(columns.feature_scale.square(), own, float(self._length), _FEW)
+        sums = totals_of(block, formula, self._at, lengths=lengths)
+        self.numbers += sums.losses
+        self.errors += sums.errors
+        self.peak = torch.maximum(self.peak, sums.peak)
+        self._add_gradient(sums.features.unsqueeze(0), sums.ones)
+
+    def _add(self, block: Block, *, bends: bool) -> None:
         criterion, T, columns = self._criterion, block.Y, self._columns
         Z = outputs_of(block.X, *self._at)
         values, slopes, curvatures = criterion.evaluate(Z, T)
@@ -171,17 +197,25 @@ class _ProofSums(PeakedSumFold):
             self.peak = torch.maximum(self.peak, lengths[counted].max().reshape(1))
 
         slopes = slopes * weight.unsqueeze(1)
-        features = (slopes.T @ block.X).T * columns.feature_scale.unsqueeze(1)
+        self._add_gradient(slopes.T @ block.X, slopes.sum(0))
+        if bends:
+            self._bend(block, Z)
+
+    def _add_gradient(self, features: Tensor, ones: Tensor) -> None:
+        columns = self._columns
+        gradient = features.T * columns.feature_scale.unsqueeze(1)
         if columns.bias:
-            features = torch.cat([(slopes.sum(0) * columns.scale[0]).unsqueeze(0), features])
-        self.gradient += features
-        if block.start // _PROOF_ROWS % self._every:
-            return
-        least = criterion.least_curvature(Z, T)
+            gradient = torch.cat([(ones * columns.scale[0]).unsqueeze(0), gradient])
+        self.gradient += gradient
+
+    def _bend(self, block: Block, Z: Tensor) -> None:
+        """Add the lower bounds on the Hessian of some rows with outputs Z."""
+        weight = torch.ones_like(Z[:, 0]) if block.weight is None else block.weight
+        least = self._criterion.least_curvature(Z, block.Y)
         if least.shape[1] != self._groups:
             least = least.amin(1, keepdim=True)
         for group in range(self._groups):
-            add_gram_(self.grams[group], columns, block, least[:, group] * weight)
+            add_gram_(self.grams[group], self._columns, block, least[:, group] * weight)
 
     @override
     def fresh(self) -> Self:
@@ -232,7 +266,7 @@ def _prove(problem: ConvexProblem, theta: Tensor, null: Tensor, norms: Tensor, e
     paid = 0.5 * float((penalty * theta * theta).sum())
     objective = loss + paid
 
-    blocks = math.ceil(problem.rows.n_rows / _PROOF_ROWS)
+    blocks = math.ceil(problem.rows.n_rows / min(_PROOF_ROWS, problem.rows.extent.pass_rows))
     roundings = (min(_PROOF_ROWS, problem.rows.n_rows) + blocks + problem.n_columns + _FEW) * _EPS
     error = roundings * norms.unsqueeze(1) * sums.errors.sqrt().unsqueeze(0) + 4 * _EPS * (penalty * theta).abs()
     shift = 0.0

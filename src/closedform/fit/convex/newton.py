@@ -21,8 +21,15 @@ _MOST_STEPS = 200
 _MOST_PRODUCTS = 200
 #: Products for each decimal of a direction from which a new preconditioner is worth its cost.
 _SLOW = 8.0
-#: Steps still to go with an old Hessian from which a new one is worth its cost.
-_STALE = 3
+#: Steps still to go with an old Hessian, each as good as the last one, from which a new one is worth its cost. They get
+#: better than that, and a new one costs as much as a few of them.
+_STALE = 8
+#: The same with the Hessian of a sample, whose steps hardly get better.
+_STALE_SAMPLE = 5
+#: Changes of the gradient that correct an old Hessian.
+_MOST_PAIRS = 10
+#: Curvature along a step, relative to the lengths of the step and of the change of the gradient, that may be rounding.
+_LEVEL = 1e-12
 #: The inner residual that the first directions are solved to, relative, in the norm of the preconditioner.
 _LOOSE = 0.1
 #: The smallest inner residual that is asked for: products in float32 give little more.
@@ -115,8 +122,9 @@ def descend(
     """Minimise by Newton steps (Dembo, Eisenstat and Steihaug 1982) until rounding stops them.
 
     The loss of the rows itself decides every step, so the descent goes down from any start: the minimiser of a sample,
-    where the rows are many. One output with few columns has its Hessian factored, and the factor serves as long as it
-    shrinks the gradient fast; else it preconditions conjugate gradients.
+    where the rows are many. One output with few columns has its Hessian factored, at first that of the sample. The
+    factor serves, corrected by the changes of the gradient since then (Nocedal 1980), as long as it shrinks the
+    gradient fast; else it preconditions conjugate gradients.
 
     Args:
         problem: What is minimised.
@@ -127,18 +135,18 @@ def descend(
         enough: Squared decrement at which the descent may end.
         foresee: Whether, with many rows, a step that is certain to be the last is taken without looking at them again.
     """
-    hessian = _Hessian(problem, null)
     foresee = foresee and problem.rows.n_rows * problem.n_columns * problem.n_outputs >= _LARGE
-    at, passes = _first(problem, null, start)
-    stopped, last, steps, fresh = "steps", math.inf, 0, True
+    at, passes, gram = _first(problem, null, start)
+    hessian = _Hessian(problem, null, gram)
+    stopped, last, steps, fresh = "steps", math.inf, 0, not hessian.direct
     for _ in range(most_steps):
         if passes + hessian.passes > most_passes:
             break
         r, z, decrement = hessian.newton(at, fresh=fresh)
         share = min(1.0, decrement / last)
         size = max(abs(at.objective), torch.finfo(torch.float64).tiny)
-        target = math.sqrt((_DONE_FORESEEN if foresee else _DONE) * size)
-        if hessian.direct and not fresh and decrement * share**_STALE > target:
+        target = math.sqrt(max((_DONE_FORESEEN if foresee else _DONE) * size, enough))
+        if hessian.direct and not fresh and decrement * share**hessian.stale > target:
             fresh = True
             r, z, decrement = hessian.newton(at, fresh=True)
         if (decrement > 0.25 * last and decrement**2 <= _NEAR * size) or decrement**2 <= enough:
@@ -163,26 +171,32 @@ def descend(
     return Descent(at.theta, steps, passes + hessian.passes, stopped, hessian.gram)
 
 
-def _first(problem: ConvexProblem, null: Tensor, start: Tensor | None) -> tuple[Evaluation, int]:
-    """Evaluate where the descent starts; return that, and how often the rows were read."""
+def _first(problem: ConvexProblem, null: Tensor, start: Tensor | None) -> tuple[Evaluation, int, Tensor | None]:
+    """Evaluate where the descent starts; return that, how often the rows were read, and what to factor, or None."""
     if start is not None:
-        return problem.evaluate(start), 1
-    sampled = _sampled(problem, null)
+        return problem.evaluate(start), 1, None
+    sampled, gram = _sampled(problem, null)
     at = problem.evaluate(first_coefficients(problem, null) if sampled is None else sampled)
     if math.isfinite(at.objective):
-        return at, 1
-    return problem.evaluate(torch.zeros_like(at.theta)), 2
+        return at, 1, gram
+    return problem.evaluate(torch.zeros_like(at.theta)), 2, None
 
 
-def _sampled(problem: ConvexProblem, null: Tensor) -> Tensor | None:
-    """Return the minimiser of a sample of the rows, or None where they are too few or the sample has none."""
+def _sampled(problem: ConvexProblem, null: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return the minimiser of a sample of the rows and, where it may be factored, its weighted Gram matrix.
+
+    The minimiser is None where the rows are too few or the sample has none.
+    """
     unknowns = problem.n_columns * problem.n_outputs
     count = max(_SAMPLE_ROWS * unknowns, problem.rows.n_rows // _SAMPLE_PART)
     sample = problem.sampled(count) if count * _SAMPLES <= problem.rows.n_rows else None
     if sample is None:
-        return None
+        return None, None
     found = descend(sample, null, most_steps=_SAMPLE_STEPS, enough=_SAMPLE_ENOUGH * unknowns)
-    return found.theta if found.stopped in ("foreseen", "converged") else None
+    if found.stopped not in ("foreseen", "converged"):
+        return None, None
+    gram = sample.gram(found.theta) * (problem.rows.n_rows / count) if problem.direct else None
+    return found.theta, gram
 
 
 def first_coefficients(problem: ConvexProblem, null: Tensor) -> Tensor:
@@ -203,20 +217,27 @@ class _Hessian:
     """Factors of weighted Gram matrices, and directions by them.
 
     Attributes:
-        gram: The matrix last factored, without the ridge.
-        direct: Whether its factor solves well enough by itself.
+        gram: The matrix of all rows that was last factored, without the ridge.
         passes: Reads of the rows so far.
     """
 
-    def __init__(self, problem: ConvexProblem, null: Tensor) -> None:
+    def __init__(self, problem: ConvexProblem, null: Tensor, gram: Tensor | None = None) -> None:
         self._problem, self._null = problem, null
         self.gram: Tensor | None = None
-        self._solver: _Preconditioner | None = None
+        self._solver = None if gram is None else _Preconditioner(gram, problem.penalty, null)
+        self._last: Evaluation | None = None
+        self._pairs: list[tuple[Tensor, Tensor]] = []
         self._patience = _SLOW
         self.passes = 0
 
     @property
+    def stale(self) -> int:
+        """Steps still to go, each as good as the last one, from which a new factor is worth its cost."""
+        return _STALE_SAMPLE if self.gram is None else _STALE
+
+    @property
     def direct(self) -> bool:
+        """Whether the factor solves well enough by itself."""
         solver = self._solver
         return self._problem.direct and solver is not None and solver.condition <= _DIRECT_LIMIT
 
@@ -225,9 +246,30 @@ class _Hessian:
         if fresh or self._solver is None:
             self.gram, self.passes = self._problem.gram(at.theta), self.passes + 1
             self._solver = _Preconditioner(self.gram, self._problem.penalty, self._null)
+            self._pairs.clear()
+        elif self.direct and self._last is not None and self._last is not at:
+            self._learn(at.theta - self._last.theta, at.gradient - self._last.gradient)
+        self._last = at
         r = -self._problem.centred(at.gradient)
-        z = self._solver.solve(r)
+        z = self._corrected(r)
         return r, z, math.sqrt(max(float((r * z).sum()), 0.0))
+
+    def _learn(self, step: Tensor, change: Tensor) -> None:
+        """Remember by how much a step changed the gradient, unless that is rounding."""
+        if float((step * change).sum()) > _LEVEL * float(step.norm() * change.norm()):
+            self._pairs = [*self._pairs[1 - _MOST_PAIRS :], (step, change)]
+
+    def _corrected(self, r: Tensor) -> Tensor:
+        """Return the factor's solution, corrected by what steps did (limited-memory BFGS)."""
+        assert self._solver is not None
+        lengths = []
+        for step, change in reversed(self._pairs):
+            lengths.append(float((step * r).sum() / (step * change).sum()))
+            r = r - lengths[-1] * change
+        z = self._solver.solve(r)
+        for (step, change), length in zip(self._pairs, reversed(lengths), strict=True):
+            z = z + (length - float((change * z).sum() / (step * change).sum())) * step
+        return z
 
     def direction(self, at: Evaluation, r: Tensor, z: Tensor, forcing: float, *, fresh: bool) -> tuple[Tensor, bool]:
         """Return a direction, solved to a residual of ``forcing``, relative, and whether a new factor is due."""

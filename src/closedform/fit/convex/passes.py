@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Self, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.sums import LossTotals, RowLengths, loss_totals
 from closedform.losses import Criterion
+from closedform.losses.formula import Formula
 from closedform.rows import Block, SumFold
 from closedform.rows.block import Extent
 from closedform.rows.columns import Columns
@@ -19,11 +22,15 @@ __all__ = [
     "HessianProduct",
     "Kept",
     "LossSums",
+    "RootGram",
     "StartSums",
     "TargetCounts",
     "add_gram_",
     "counted_rows",
+    "formula_of",
     "outputs_of",
+    "pieces",
+    "totals_of",
 ]
 
 #: Entries of the outputs of a block: few enough to stay in the caches beside its features.
@@ -45,6 +52,54 @@ def counted_rows(block: Block) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return X, Y, X.new_ones(X.shape[0]), torch.arange(X.shape[0], device=X.device)
     numbers = (weight > 0).nonzero().squeeze(1)
     return X[numbers], Y[numbers], weight[numbers], numbers
+
+
+def formula_of(criterion: Criterion, n_outputs: int) -> Formula | None:
+    """Return what compiled loops compute the losses by, where there is one output and they know its loss."""
+    return criterion.formula() if n_outputs == 1 else None
+
+
+def totals_of(
+    block: Block,
+    formula: Formula,
+    at: tuple[Tensor, Tensor | None],
+    *,
+    roots: Tensor | None = None,
+    lengths: RowLengths | None = None,
+) -> LossTotals:
+    """Return the sums of a criterion over a block, whose engine sums losses.
+
+    Args:
+        block: Rows, in any dtype.
+        formula: The criterion.
+        at: Weights ``(1, features)``, and the bias ``(1,)`` or None.
+        roots: Where the roots of the weighted curvatures of all rows go, or None.
+        lengths: How long rows are, where bounds on rounding are wanted.
+    """
+    V, offset = at
+    sums = loss_totals(V.shape[1], V.device)
+    here = None if roots is None else roots[block.start : block.start + block.X.shape[0]]
+    shift = 0.0 if offset is None else float(offset)
+    block.engine.loss_sums_(sums, block.X, block.Y, formula, V[0], shift, block.weight, roots=here, lengths=lengths)
+    return sums
+
+
+def pieces(block: Block, rows: int, every: int = 1) -> Iterator[Block]:
+    """Cut a block into blocks of so many rows, in float64, and return one of ``every``.
+
+    Args:
+        block: Rows, in any dtype.
+        rows: How many rows a piece has.
+        every: Of so many pieces the first is returned.
+
+    Yields:
+        The pieces.
+    """
+    for first in range(0, block.X.shape[0], rows * every):
+        part = slice(first, first + rows)
+        X, Y = block.X[part].to(torch.float64), block.Y[part].to(torch.float64)
+        weight = None if block.weight is None else block.weight[part]
+        yield replace(block, start=block.start + first, X=X, Y=Y, weight=weight)
 
 
 def outputs_of(X: Tensor, V: Tensor, offset: Tensor | None) -> Tensor:
@@ -145,21 +200,31 @@ class LossSums(SumFold):
         columns: The design matrix.
         theta: Coefficients of its scaled columns, ``(columns, outputs)``.
         kept: Where rows and curvatures are kept for products, or None.
+        roots: Where the roots of the weighted curvatures of a single output are kept, ``(rows,)``, or None.
     """
 
-    as_stored = False
     label = "descending"
 
-    def __init__(self, criterion: Criterion, columns: Columns, theta: Tensor, kept: Kept | None = None) -> None:
-        self._criterion, self._columns, self._theta, self._kept = criterion, columns, theta, kept
-        self._V, self._offset = _across(columns, theta)
+    def __init__(
+        self,
+        criterion: Criterion,
+        columns: Columns,
+        theta: Tensor,
+        kept: Kept | None = None,
+        roots: Tensor | None = None,
+    ) -> None:
+        self._criterion, self._columns, self._theta = criterion, columns, theta
+        self._kept, self._roots = kept, roots
+        self._formula = None if kept else formula_of(criterion, theta.shape[1])
+        self.as_stored = self._formula is not None  # type: ignore[misc]
+        self._at = _across(columns, theta)
         self.loss = theta.new_zeros(1)
-        self._features = torch.zeros_like(self._V)
+        self._features = torch.zeros_like(self._at[0])
         self._ones = theta.new_zeros(theta.shape[1])
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
-        return _block_rows(extent, self._theta.shape[1])
+        return _block_rows(extent, self._theta.shape[1]) if self._formula is None else extent.pass_rows
 
     @property
     def gradient(self) -> Tensor:
@@ -168,8 +233,22 @@ class LossSums(SumFold):
 
     @override
     def add(self, block: Block) -> None:
+        if self._formula is None:
+            self._add(block)
+        elif block.engine.sums_losses:
+            sums = totals_of(block, self._formula, self._at, roots=self._roots)
+            self.loss += sums.losses[:1]
+            self._features += sums.features
+            if self._columns.bias:
+                self._ones += sums.ones
+        else:
+            rows, features = block.X.shape
+            for piece in pieces(block, Extent(rows, features, 1, in_memory=True).cached_rows()):
+                self._add(piece)
+
+    def _add(self, block: Block) -> None:
         criterion, T, weight = self._criterion, block.Y, block.weight
-        Z = outputs_of(block.X, self._V, self._offset)
+        Z = outputs_of(block.X, *self._at)
         values, slopes, curvatures = criterion.evaluate(Z, T)
         if weight is not None:
             values, slopes = values * weight, slopes * weight.unsqueeze(1)
@@ -179,16 +258,18 @@ class LossSums(SumFold):
         if self._columns.bias:
             self._ones += slopes.sum(0)
 
+        here = slice(block.start, block.start + Z.shape[0])
+        if self._roots is not None:
+            self._roots[here] = criterion.diagonal(curvatures)[:, 0].sqrt()
         kept = self._kept
         if kept is not None:
-            here = slice(block.start, block.start + Z.shape[0])
             kept.C[here] = curvatures
             if not kept.filled:
                 torch.mul(block.X, self._columns.feature_scale, out=kept.X[here])
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._criterion, self._columns, self._theta, self._kept)
+        return type(self)(self._criterion, self._columns, self._theta, self._kept, self._roots)
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
@@ -284,6 +365,35 @@ class CurvatureGram(SumFold):
 
 
 @final
+class RootGram(SumFold):
+    """:class:`CurvatureGram` of a single output whose curvatures a pass left behind.
+
+    Args:
+        columns: The design matrix.
+        roots: Roots of the weighted curvatures of all rows of the table, ``(rows,)``, float64.
+    """
+
+    label = "factoring"
+
+    def __init__(self, columns: Columns, roots: Tensor) -> None:
+        self._columns, self._roots = columns, roots
+        self.gram = columns.scale.new_zeros(columns.n_columns, columns.n_columns)
+
+    @override
+    def add(self, block: Block) -> None:
+        here = self._roots[block.start : block.start + block.X.shape[0]]
+        _add_gram_(self.gram, self._columns, block, here)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(self._columns, self._roots)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return (self.gram,)
+
+
+@final
 class StartSums(SumFold):
     """The normal equations of the first Newton step from outputs that no weights need to reach.
 
@@ -335,6 +445,11 @@ def add_gram_(gram: Tensor, columns: Columns, block: Block, factors: Tensor) -> 
         block: Rows, float64.
         factors: One for each row, not negative.
     """
+    _add_gram_(gram, columns, block, factors.sqrt())
+
+
+def _add_gram_(gram: Tensor, columns: Columns, block: Block, roots: Tensor) -> None:
+    """Do the same with the roots of the factors, for rows in any dtype."""
     part = torch.zeros_like(gram)
     cross = gram.new_zeros(gram.shape[0], 1)
     ones = gram.new_ones(1)
@@ -344,7 +459,7 @@ def add_gram_(gram: Tensor, columns: Columns, block: Block, factors: Tensor) -> 
         block.X,
         block.Y[:, :1],
         ones,
-        row_scale=factors.sqrt(),
+        row_scale=roots,
         x_scale=columns.feature_scale,
         ones=columns.bias,
     )

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from closedform.fit.convex.passes import CurvatureGram, HessianProduct, Kept, LossSums
+from closedform.fit.convex.passes import CurvatureGram, HessianProduct, Kept, LossSums, RootGram, formula_of
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion
 from closedform.numerics.symmetric import mirror
@@ -76,6 +76,7 @@ class ConvexProblem:
             held = self.penalty[:, output]
             held.masked_fill_(held == 0, 1.0)
         self.strengths = strengths
+        self._seen: Tensor | None = None
 
     @property
     def n_columns(self) -> int:
@@ -87,14 +88,21 @@ class ConvexProblem:
         """Whether one output with few columns has its Hessian factored rather than multiplied with."""
         return self.n_outputs == 1 and self.n_columns <= _DIRECT_COLUMNS
 
+    @property
+    def compiled(self) -> bool:
+        """Whether all passes of a descent are compiled loops."""
+        known = self.direct and self._in_one_place and formula_of(self.criterion, self.n_outputs) is not None
+        return known and self.rows.engine.sums_losses
+
     def weights(self, theta: Tensor) -> Weights:
         """Return the weights of some coefficients, in the user's units."""
         return Weights.from_stacked(theta * self.columns.scale.unsqueeze(1), bias=self.columns.bias)
 
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Walk the rows once for loss and gradient; products with the Hessian are then those at these coefficients."""
-        kept = None if self.direct else self._kept
-        sums = self.rows.walk(LossSums(self.criterion, self.columns, theta, kept))
+        kept, roots = (None, self._roots) if self.direct else (self._kept, None)
+        sums = self.rows.walk(LossSums(self.criterion, self.columns, theta, kept, roots))
+        self._seen = theta
         if kept is not None:
             kept.filled = True
         loss, bent = float(sums.loss), self.penalty * theta
@@ -129,7 +137,12 @@ class ConvexProblem:
 
     def gram(self, theta: Tensor) -> Tensor:
         """Return ``A' diag(c) A`` with the mean curvature c of each row at some coefficients."""
-        return mirror(self.rows.walk(CurvatureGram(self.criterion, self.columns, theta)).gram)
+        roots = self._roots if self.direct else None
+        if roots is None:
+            return mirror(self.rows.walk(CurvatureGram(self.criterion, self.columns, theta)).gram)
+        if self._seen is not theta:
+            self.evaluate(theta)
+        return mirror(self.rows.walk(RootGram(self.columns, roots)).gram)
 
     def sampled(self, count: int) -> ConvexProblem | None:
         """Return the same problem for some of the rows, with as much less ridge; None where rows are not in memory.
@@ -153,6 +166,11 @@ class ConvexProblem:
     @property
     def _in_one_place(self) -> bool:
         return self.rows.in_memory and isinstance(self.rows.walker, InOrder)
+
+    @cached_property
+    def _roots(self) -> Tensor | None:
+        """Where an evaluation leaves the roots of the curvatures of a single output, for the Gram matrix there."""
+        return self.penalty.new_empty(self.rows.n_rows) if self._in_one_place else None
 
     @cached_property
     def _kept(self) -> Kept | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Self, final
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.engine.threads import one_thread
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate, Proof, prove
 from closedform.fit.convex.kinks import solve_kinked
 from closedform.fit.convex.newton import Descent, descend
@@ -202,7 +204,9 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     far = outline.falling_bias()
     null = _null_directions(design, strengths)
     start = None if request.start is None else request.start.stacked() / design.columns.scale.unsqueeze(1)
-    descent, proof = _descended(design, problem, null, start, shortly=far is not None)
+    with one_thread(problem.n_columns, rows.device) if problem.compiled else nullcontext():
+        # Between passes of compiled loops torch works on small matrices, and its threads would spin into these.
+        descent, proof = _descended(design, problem, null, start, shortly=far is not None)
     if far is None and not proof.accepted and fits(problem):
         exact = outline.met() if residuals else None
         if exact is not None:
