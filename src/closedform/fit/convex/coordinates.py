@@ -44,7 +44,15 @@ class Coordinates:
     condition: float
 
     @staticmethod
-    def of(A: Tensor, units: Tensor, *, bias: int, ridge: bool, most: int | None = None) -> Coordinates:
+    def of(
+        A: Tensor,
+        units: Tensor,
+        *,
+        bias: int,
+        ridge: bool,
+        most: int | None = None,
+        gram: Tensor | None = None,
+    ) -> Coordinates:
         """Return coordinates for some rows.
 
         Without a ridge, columns that are far from orthogonal are turned into an orthonormal basis of what they span, by
@@ -59,12 +67,13 @@ class Coordinates:
             bias: How many columns, the first ones, are those of a bias.
             ridge: Whether all other coefficients are penalised.
             most: The rank that the penalised columns are known not to exceed, or None.
+            gram: ``A'A``, where it is known.
         """
         bias = int(bias)
         m, c = A.shape
         if ridge and m + bias < c:
             return _among_rows(A, units, bias=bias)
-        if _regular(A):
+        if _regular(A, gram):
             free = _free(units, bias)
             return Coordinates(A, None, free if ridge else torch.zeros_like(free), units, bias, c, 1.0)
         if ridge:
@@ -106,10 +115,10 @@ def _free(units: Tensor, bias: int) -> Tensor:
     return torch.cat([units.new_zeros(bias), units[bias:].square()])
 
 
-def _regular(A: Tensor) -> bool:
+def _regular(A: Tensor, gram: Tensor | None) -> bool:
     if A.shape[0] < A.shape[1]:
         return False
-    factor, broken = torch.linalg.cholesky_ex(A.T @ A)
+    factor, broken = torch.linalg.cholesky_ex(A.T @ A if gram is None else gram)
     if int(broken):
         return False
     ones = torch.eye(factor.shape[0], dtype=A.dtype, device=A.device)

@@ -15,6 +15,7 @@ from closedform.engine.threads import one_thread
 from closedform.fit.convex.certificate import GAP_TOLERANCE, GapCertificate
 from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import rounded_proof
+from closedform.fit.convex.held_rows import HeldRows
 from closedform.fit.convex.kinked import MOST_STEPS, minimise_kinked, minimise_rounded, smoothed
 from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
@@ -49,8 +50,8 @@ _KEEPS = 0.1
 _SMALLEST = 10.0
 #: Normal: the median of sizes of residuals is this part of their standard deviation.
 _MEDIAN = 0.6745
-#: Rows whose products are summed by themselves, so that the sum of all rounds little.
-_BLOCK = 1024
+#: How uncertain a Gram matrix may be, relative to itself, for a bound that divides by it.
+_MOST_UNCERTAIN = 0.1
 #: Smallest part of a diagonal entry that is left of the scale's own curvature.
 _LEAST_LEFT = 1e-14
 _EPS = torch.finfo(torch.float64).eps
@@ -100,8 +101,10 @@ def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, s
     # Units of targets and weights decide nothing: powers of two, so that nothing is rounded.
     unit, heavy = unit_of(T), unit_of(weight)
     with one_thread(min(A.shape), A.device):
-        coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0)
-        problem = _Joint(coordinates, T[:, 0] / unit, weight / heavy, epsilon, strength * (unit / heavy))
+        gram = HeldRows(A).gram() if A.shape[0] >= A.shape[1] else None
+        coordinates = Coordinates.of(A, columns.scale, bias=columns.bias, ridge=strength > 0, gram=gram)
+        gram = gram if coordinates.lift is None else None
+        problem = _Joint(coordinates, T[:, 0] / unit, weight / heavy, epsilon, strength * (unit / heavy), gram)
         at, steps = _descended(problem)
         unseen = 0 if strength else A.shape[1] - coordinates.rank
         v, certificate = _certificate(problem, at, coordinates, A, unseen=unseen)
@@ -157,25 +160,52 @@ def _stored(problem: _Joint, coordinates: Coordinates, A: Tensor, v: Tensor, sca
 
 @final
 class _Joint:
-    """The problem in its coordinates: rows U, targets t, weights, and the penalty ``w' diag(penalty) w / 2``."""
+    """The problem in its coordinates: rows U, targets t, weights, and the penalty ``w' diag(penalty) w / 2``.
 
-    def __init__(self, coordinates: Coordinates, t: Tensor, weight: Tensor, epsilon: float, strength: float) -> None:
-        self.U, self.t, self.weight, self.epsilon = coordinates.U, t, weight, epsilon
+    Args:
+        coordinates: The coordinates.
+        t: Targets.
+        weight: Weights of the rows.
+        epsilon: Where losses become linear.
+        strength: Ridge strength.
+        gram: ``U'U``, where it is known.
+    """
+
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        t: Tensor,
+        weight: Tensor,
+        epsilon: float,
+        strength: float,
+        gram: Tensor | None,
+    ) -> None:
+        self.rows = HeldRows(coordinates.U)
+        self.U, self.t, self.weight, self.epsilon = self.rows.U, t, weight, epsilon
         self.strength, self.penalty = strength, 2 * strength * coordinates.penalised
         self.total = float(weight.sum())
-        self.gram = self.U.T @ (self.U * weight.unsqueeze(1))
+        # Where all weights are the same, the Gram matrices of weighted rows are multiples of that of the rows.
+        self._plain = gram if gram is not None and bool((weight == weight[0]).all()) else None
+        self.gram = self.rows.gram(weight) if self._plain is None else weight[0] * self._plain
         #: What sums over the rows round, relative to the sizes of their terms.
-        self.roundings = (min(len(t), _BLOCK) + 64) * _EPS
+        self.roundings = self.rows.roundings
         self.smallest = _SMALLEST * _EPS * (float(t.abs().max()) or 1.0)
 
     @cached_property
     def inverse(self) -> Tensor:
         """The inverse of the triangle of the weighted rows, by which changes of their outputs bound coefficients."""
-        R = torch.linalg.qr(self.U * self.weight.unsqueeze(1), mode="r").R
-        return torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=True)
+        plain, weight = self._plain, self.weight
+        gram = self.rows.gram(weight.square()) if plain is None else weight[0] ** 2 * plain
+        factor, broken = torch.linalg.cholesky_ex(gram, upper=True)
+        if not int(broken):
+            inverse = _inverse(factor)
+            doubt = self.roundings * float(gram.diagonal().sum()) * float(inverse.square().sum())
+            if doubt <= _MOST_UNCERTAIN:
+                return inverse / math.sqrt(1 - doubt)
+        return _inverse(torch.linalg.qr(self.U * self.weight.unsqueeze(1), mode="r").R)
 
     def at(self, w: Tensor, scale: float) -> _Point:
-        return _Point(self, w, max(scale, self.smallest), self.t - self.U @ w)
+        return _Point(self, w, max(scale, self.smallest), self.t - self.rows.images(w))
 
     def objective(self, w: Tensor, scale: float, r: Tensor) -> float:
         return self.loss(scale, r) + 0.5 * float((self.penalty * w * w).sum())
@@ -196,12 +226,11 @@ class _Point:
         self.objective = problem.objective(w, scale, r)
         #: Slopes of the losses by the residuals, which are a point of the dual.
         self.u = (2 * r / scale).clamp(-2 * problem.epsilon, 2 * problem.epsilon)
-        slopes = problem.weight * self.u
-        sums = [
-            part @ block
-            for part, block in zip(torch.split(slopes, _BLOCK), torch.split(problem.U, _BLOCK), strict=True)
-        ]
-        self.gradient = problem.penalty * w - torch.stack(sums).sum(0)
+        slopes, self.inside = problem.weight * self.u, r.abs() < problem.epsilon * scale
+        sums = problem.rows.adjoint(torch.stack([slopes, slopes * self.inside], 1))
+        self.gradient = problem.penalty * w - sums[:, 0]
+        #: The mixed second derivatives, times the scale.
+        self._mixed = sums[:, 1]
         self.by_scale = float((problem.weight * (1 - self.u.square() / 4)).sum())
 
     @property
@@ -211,12 +240,12 @@ class _Point:
 
     def newton(self) -> tuple[Tensor, float]:
         """Return a Newton step of coefficients and scale."""
-        problem, inside = self.problem, self.r.abs() < self.problem.epsilon * self.scale
-        outer = problem.U[~inside]
-        H = problem.gram - outer.T @ (outer * problem.weight[~inside].unsqueeze(1))
-        H = 2 / self.scale * H + torch.diag(problem.penalty)
-        bent = torch.where(inside, problem.weight * self.u, torch.zeros_like(self.u))
-        mixed, own = problem.U.T @ bent / self.scale, float((bent * self.u).sum()) / (2 * self.scale)
+        problem, inside = self.problem, self.inside
+        few = 2 * int(inside.sum()) < len(inside)
+        part = problem.rows.gram(problem.weight, (inside if few else ~inside).nonzero().squeeze(1))
+        H = 2 / self.scale * (part if few else problem.gram - part) + torch.diag(problem.penalty)
+        bent = inside * problem.weight * self.u
+        mixed, own = self._mixed / self.scale, float((bent * self.u).sum()) / (2 * self.scale)
         both = torch.stack([-self.gradient, mixed], 1)
         solved = torch.cholesky_solve(both, _factor(H))
         if self.held or own == 0:
@@ -224,6 +253,11 @@ class _Point:
         left = max(own - float(mixed @ solved[:, 1]), _LEAST_LEFT * own)
         change = (-self.by_scale - float(mixed @ solved[:, 0])) / left
         return solved[:, 0] - change * solved[:, 1], change
+
+
+def _inverse(R: Tensor) -> Tensor:
+    """Return the inverse of an upper triangle."""
+    return torch.linalg.solve_triangular(R, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=True)
 
 
 def _factor(H: Tensor) -> Tensor:
@@ -271,39 +305,38 @@ def _descended(problem: _Joint, start: _Point | None = None) -> tuple[_Point, in
     for step in range(_MOST_STEPS):
         change, wider = at.newton()
         slope = float(at.gradient @ change) + at.by_scale * wider
-        if not slope < 0:
-            return at, step
-        then = _along(at, change, wider, slope)
+        then = _along(at, change, wider, slope) if slope < 0 else None
         if then is None:
-            return at, step
+            return problem.at(at.w, at.scale), step
         at = then
-    return at, _MOST_STEPS
+    return problem.at(at.w, at.scale), _MOST_STEPS
 
 
 def _first(problem: _Joint) -> _Point:
     """Return least squares, with the scale of its residuals."""
-    w = torch.cholesky_solve(
-        (problem.U.T @ (problem.weight * problem.t)).unsqueeze(1), _factor(problem.gram + torch.diag(problem.penalty))
-    ).squeeze(1)
-    r = problem.t - problem.U @ w
-    return problem.at(w, float(r.abs().median()) / _MEDIAN or float(r.abs().max()))
+    right = problem.rows.adjoint((problem.weight * problem.t).unsqueeze(1))
+    w = torch.cholesky_solve(right, _factor(problem.gram + torch.diag(problem.penalty))).squeeze(1)
+    r = problem.t - problem.rows.images(w)
+    scale = float(r.abs().median()) / _MEDIAN or float(r.abs().max())
+    return _Point(problem, w, max(scale, problem.smallest), r)
 
 
 def _along(at: _Point, change: Tensor, wider: float, slope: float) -> _Point | None:
     """Halve the step until the objective falls enough; None where rounding lets neither it nor its slope fall."""
-    problem, length, image = at.problem, 1.0, at.problem.U @ change
+    problem, length, image = at.problem, 1.0, at.problem.rows.images(change)
     if wider < 0:
         length = min(1.0, (1 - _KEEPS) * at.scale / -wider)
     rounding = 4 * _EPS * abs(at.objective)
     for _ in range(_MOST_HALVINGS):
         w, scale = at.w + length * change, max(at.scale + length * wider, problem.smallest)
-        now = problem.objective(w, scale, at.r - length * image)
+        then_r = at.r - length * image
+        now = problem.objective(w, scale, then_r)
         if -length * slope <= rounding and now <= at.objective + rounding:
-            then = problem.at(w, scale)
+            then = _Point(problem, w, scale, then_r)
             ahead = float(then.gradient @ change) + then.by_scale * wider
             return then if abs(ahead) < 0.5 * abs(slope) else None
         if now <= at.objective + _SUFFICIENT * length * slope:
-            return problem.at(w, scale)
+            return _Point(problem, w, scale, then_r)
         length *= 0.5
     return None
 
@@ -320,14 +353,19 @@ def _certificate(
     v = coordinates.shortest(coordinates.raised(at.w))
     gap, objective = math.inf, at.objective
     if coordinates.lift is None:
-        error = problem.roundings * (problem.U.abs().T @ (problem.weight * at.u.abs()))
-        gap = _gap(problem, at, at.gradient.abs() + error + 4 * _EPS * (problem.penalty * at.w).abs())
+        # The sizes of the terms sum to no more than the product of the lengths of a column and of the slopes.
+        sizes = problem.gram.diagonal().sqrt() * math.sqrt(float((problem.weight * at.u.square()).sum()))
+        rounding = 4 * _EPS * (problem.penalty * at.w).abs()
+        gap = _gap(problem, at, at.gradient.abs() + problem.roundings * sizes + rounding)
+        if gap > GAP_TOLERANCE * objective:
+            exact = (problem.penalty * at.w - problem.rows.exact_adjoint(problem.weight * at.u)).abs()
+            gap = min(gap, _gap(problem, at, exact + 4 * _EPS * exact + rounding))
     if gap > GAP_TOLERANCE * objective:
         # The coordinates are computed: what is proven is of the rows as they are.
         slopes = 2 * problem.epsilon * problem.weight
         rows = KinkedRows(A, problem.t, slopes, slopes, 2 * problem.strength * coordinates.free)
-        exact = _exact_gap(problem, rows, coordinates, v, at.scale)
-        gap, objective = exact if exact[0] < gap else (gap, objective)
+        found = _exact_gap(problem, rows, coordinates, v, at.scale)
+        gap, objective = found if found[0] < gap else (gap, objective)
 
     relative = gap / objective if objective else gap
     H = 2 / at.scale * problem.gram + torch.diag(problem.penalty)
