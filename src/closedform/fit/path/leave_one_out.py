@@ -87,7 +87,7 @@ class LeftOut:
             return torch.where(found <= self._least, 0.0, found)
         if self.basis.interpolates:
             return U.new_zeros(U.shape[0])
-        left = 1 - U.square().sum(1) - share
+        left = 1 - torch.linalg.vector_norm(U, dim=1).square_() - share
         return torch.where(left <= self._tolerance, left.clamp(min=0.0), left)
 
     def interpolated(self, leftovers: Tensor) -> Tensor:
