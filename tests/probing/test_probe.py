@@ -517,3 +517,12 @@ def test_cross_entropy_of_few_rows_takes_one_strength() -> None:
         result = cf.probe(X[:count], **asked, **given, l2=1.0)
         assert result.outcome.certified
         assert "left_out_error" not in result.metrics()
+
+
+def test_features_of_float16_may_tell_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X, labels = torch.randn(60, 8, generator=generator).half(), torch.randint(0, 2, (60,), generator=generator)
+    result = cf.probe(X, labels)
+    assert result.head().weight.dtype == torch.float32
+    assert result.outcome.certified
+    assert any("the weights are float32 where the features are float16" in note for note in result.path.notes)

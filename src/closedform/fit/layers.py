@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from closedform.numerics.host import as_vector
 from closedform.numerics.scaling import peak
-from closedform.words.errors import DataTypeError, InputError
+from closedform.words.errors import DataTypeError, InputError, OutOfRangeError
 
 __all__ = [
     "check_finite",
@@ -219,17 +219,17 @@ def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Round weights to a narrower dtype.
 
     Raises:
-        InputError: a weight is beyond the range of that dtype.
+        OutOfRangeError: a weight is beyond the range of that dtype.
     """
     rounded = value.to(dtype)
     largest = peak(value)
     if 0 < largest < torch.finfo(dtype).tiny:
-        raise InputError(
+        raise OutOfRangeError(
             f"all weights of the minimiser are below {largest:.1e}, which {_called(dtype)} cannot hold; "
             "use a wider dtype or scale the data."
         )
     if not math.isfinite(largest if rounded is value else peak(rounded)):
-        raise InputError(
+        raise OutOfRangeError(
             f"the minimiser has weights as large as {largest:.3g}, which {_called(dtype)} cannot hold; "
             "use a wider dtype or scale the data."
         )

@@ -13,6 +13,7 @@ __all__ = [
     "MethodRefusedError",
     "MissingExtraError",
     "NonFiniteError",
+    "OutOfRangeError",
     "SourceError",
 ]
 
@@ -45,6 +46,10 @@ class SourceError(InputError):
 
 class GroupError(ClosedformError, RuntimeError):
     """Several processes work on one fit, and one of them failed, died, or did not answer in time."""
+
+
+class OutOfRangeError(InputError):
+    """The weights are beyond the range of the dtype they are to be stored in."""
 
 
 class MethodRefusedError(InputError):

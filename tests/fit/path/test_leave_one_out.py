@@ -134,6 +134,35 @@ def test_leverages_near_one_cost_no_digits(number: int) -> None:
         np.testing.assert_allclose(path.errors[place].numpy(), w @ expected**2 / w.sum(), rtol=2e-10)
 
 
+def alone(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a problem with a row that alone makes a direction far longer than all others: its leverage is 1."""
+    rng = np.random.default_rng(2000 + number)
+    X, Y = rng.standard_normal((7, (3, 7, 10)[number % 3])), rng.standard_normal((7, 2))
+    size = 10.0 ** rng.uniform(3, 9)
+    if number % 2:
+        X[2] *= size
+    else:
+        X = np.column_stack([X, size * np.eye(7)[:, 4]])
+    return X, Y
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("number", range(6))
+def test_a_row_alone_in_its_direction_costs_no_digits(number: int, bias: bool) -> None:
+    X, Y = alone(number)
+    strengths = [1e-6, 1.0, 1e3]
+    residuals = left_out_residuals(X, Y, l2=strengths, bias=bias).numpy()
+    path = cf.ridge_path(X, Y, l2=strengths, bias=bias)
+    for place, l2 in enumerate(strengths):
+        expected = np.empty_like(Y)
+        for row in range(len(X)):
+            others = np.arange(len(X)) != row
+            fit = oracle.minimise(X[others], Y[others], bias=bias, l2=l2)
+            expected[row] = Y[row] - fit.weight @ X[row] - (0.0 if fit.bias is None else fit.bias)
+        assert np.abs(residuals[place] - expected).max() < 1e-10 * np.abs(expected).max()
+        np.testing.assert_allclose(path.errors[place].numpy(), (expected**2).mean(0), rtol=2e-10)
+
+
 def test_labels_and_absolute_errors_of_leverages_near_one() -> None:
     rng = np.random.default_rng(4)
     X, codes = rng.standard_normal((90, 4)), torch.from_numpy(rng.integers(0, 20, 90))

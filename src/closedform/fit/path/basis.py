@@ -217,16 +217,17 @@ def explicit_basis(A: Tensor, B: Tensor, basis: Basis, ones: Tensor | None, befo
     """
     U, values, _, error = singular_vectors(A, A.shape[0], before)
     kept = values.shape[0]
-    complement = U[:, kept:]
+    U, complement = U[:, :kept], U[:, kept:]
     if ones is not None:
-        complement = _without(complement, ones)
+        # Beside a far longer row the means left rounding in the others, which short directions would show.
+        U, complement = U - torch.outer(ones, ones @ U), _without(complement, ones)
     over = complement.T @ B
     return replace(
         basis,
         squares=values.square(),
-        coordinates=U[:, :kept].T @ B,
+        coordinates=U.T @ B,
         residual_squares=over.square().sum(0),
-        U=U[:, :kept],
+        U=U,
         error=error,
         leftovers=complement.square().sum(1),
         rest=complement @ over,

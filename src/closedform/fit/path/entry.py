@@ -28,7 +28,7 @@ from closedform.fit.solution import Solution
 from closedform.rows import OneHotRows, Rows, as_rows, scan
 from closedform.rows.walkers.process_group import ProcessGroup
 from closedform.words.arguments import truth_value, whole_number
-from closedform.words.errors import InputError
+from closedform.words.errors import InputError, OutOfRangeError
 from closedform.words.progress import Progress
 
 __all__ = ["left_out_residuals", "path_of_rows", "ridge_path"]
@@ -148,9 +148,30 @@ def path_of_rows(rows: Rows, request: Request, strengths: Tensor | None, selecti
         table = PathTable(watched, scanned, bias=request.bias, kernel=request.kernel)
         found = Search(table, selection).run(strengths)
         chosen = replace(request, strengths=tuple(found.l2.tolist()), progress=False)
-        # What the search has found of the rows, the fit does not look for again.
-        solution = solve_rows(watched, chosen, scanned, design=None if request.kernel else table.design)
-    return _path(found, solution, selection, started)
+        solution, notes = _solved(table, chosen)
+    return _path(replace(found, notes=(*found.notes, *notes)), solution, selection, started)
+
+
+def _solved(table: PathTable, request: Request) -> tuple[Solution, tuple[str, ...]]:
+    """Return the fit at the strengths chosen, in a wider dtype where that of the rows cannot hold it, which is said.
+
+    Raises:
+        OutOfRangeError: float64 cannot hold it.
+    """
+    # What the search has found of the rows, the fit does not look for again.
+    design = None if request.kernel else table.design
+    try:
+        return solve_rows(table.rows, request, table.scanned, design=design), ()
+    except OutOfRangeError as error:
+        if request.dtype == torch.float64:
+            raise
+        # Where the rows tell nothing, the strongest ridge is best and leaves weights next to zero.
+        narrow, wider = str(request.dtype).removeprefix("torch."), torch.float64
+        if request.dtype == torch.float16:
+            wider = torch.float32
+        said = str(error).split(";")[0]
+        note = f"the weights are {str(wider).removeprefix('torch.')} where the features are {narrow}: {said}"
+        return solve_rows(table.rows, replace(request, dtype=wider), table.scanned, design=design), (note,)
 
 
 def _agreed(rows: Rows, l2: Any, select: Any, check: Callable[[Any], Selection]) -> tuple[Tensor | None, Selection]:
@@ -269,6 +290,9 @@ def _left_out(table: PathTable, left_out: LeftOut, U: Tensor, B: Tensor, weight:
     share = (U.new_ones(U.shape[0]) if weight is None else weight) / table.scanned.weight_sum if table.bias else 0.0
     doubtful = left_out.doubtful(U, left_out.leftovers(U, share))
     if doubtful is None:
+        fitted, E = table.without_each(left_out)
+        root = 1.0 if weight is None else weight[fitted].sqrt().unsqueeze(1)
+        residuals[:, fitted] = left_out.basis.in_units(E.permute(1, 2, 0) / root)
         return residuals
     chosen = doubtful.nonzero().squeeze(1)
     held = table.held(table.numbers[chosen].cpu())

@@ -21,10 +21,10 @@ __all__ = ["HeldRows"]
 
 #: Bytes of residuals that are held at a time.
 _CHUNK_BYTES = 8 * 2**20
-#: What is left of a coordinate in the complement, in units of its rounding, below which the row's fit is made.
-_DOUBTFUL = 1e12
-#: Fits that are made at most, those of the rows of which least is left: each costs a factor of the columns.
-_MOST_FITS = 32
+#: Fits that are made of a large table, at most: each costs a factor of the columns.
+_FEWEST_FITS = 4
+#: Multiplications of these factors, rows times columns times the fewer of both, that take seconds.
+_MULTIPLICATIONS = 2**32
 
 
 @final
@@ -63,9 +63,7 @@ class HeldRows:
         leftovers = left_out.leftovers(U, 0.0, held)
         interpolated = left_out.interpolated(leftovers)
 
-        remaining = left_out.remaining(U.square(), leftovers).amin(0).masked_fill(interpolated, 1.0)
-        order = remaining.argsort()[:_MOST_FITS]
-        fitted = order[remaining[order] < (_DOUBTFUL * self.basis.error) ** 2].tolist()
+        fitted = self.fitted(left_out.worth_a_fit(U, leftovers)).tolist()
         size = max(1, _CHUNK_BYTES // (8 * strengths.shape[0] * self.basis.targets))
         for start in range(0, U.shape[0], size):
             rows = slice(start, min(start + size, U.shape[0]))
@@ -73,11 +71,25 @@ class HeldRows:
             E = torch.cat([part for _, part in parts])
             for row in fitted:
                 if rows.start <= row < rows.stop:
-                    E[:, :, row - start] = self._fitted(row, strengths)
+                    E[:, :, row - start] = self.without(row, strengths)
             yield rows, E, interpolated[rows]
 
-    def _fitted(self, row: int, strengths: Tensor) -> Tensor:
-        """Return the residual of a row at the fits to all others, ``(targets, strengths)``."""
+    def fitted(self, order: Tensor) -> Tensor:
+        """Return those of some rows, the first of them, of which the fit to all others is made.
+
+        Args:
+            order: Numbers of rows, those with most to gain first.
+        """
+        m, n = self.A.shape
+        return order[: max(_FEWEST_FITS, _MULTIPLICATIONS // (m * n * min(m, n)))]
+
+    def without(self, row: int, strengths: Tensor) -> Tensor:
+        """Return the residual of a row at the fits to all others, ``(targets, strengths)``, weighted.
+
+        Args:
+            row: Its number among these.
+            strengths: In the user's units, ``(strengths,)``.
+        """
         others = torch.arange(self.A.shape[0], device=self.A.device) != row
         A, B, x, y = self.A[others], self.B[others], self.A[row], self.B[row]
         before = None

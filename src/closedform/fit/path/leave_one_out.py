@@ -43,6 +43,8 @@ _WORTH = 0.6
 _DOUBTFUL = 1e12
 #: More than this is always enough of a row, so that few are put apart: leverages add up to the rank.
 _ENOUGH = 0.5
+#: What is left of a row's coordinates above which a fit to all others would bring back next to nothing.
+_WORTH_A_FIT = 0.01
 #: Rows above the most that can have so little left, which rounding may add.
 _SPARE = 8
 #: Interpolated rows that are named at most.
@@ -101,6 +103,24 @@ class LeftOut:
         remaining = leftovers + U.square() @ self._given[:, self._smallest]
         found = remaining < min(_ENOUGH, _DOUBTFUL * max(self.basis.error, _EPS))
         return found if bool(found.any()) else None
+
+    def worth_a_fit(self, U: Tensor, leftovers: Tensor) -> Tensor:
+        """Return the rows that so little is left of that a fit to all others knows more digits, the least first, int64.
+
+        Of a row that is interpolated the limit of the quotient has lost digits where its coordinates are small in all
+        directions that the strength leaves: where it alone makes directions far longer than the others'.
+
+        Args:
+            U: Coordinates of the rows, ``(rows, rank)``.
+            leftovers: What :meth:`leftovers` returned for them.
+        """
+        if not self.basis.rank:
+            return torch.zeros(0, dtype=torch.int64, device=U.device)
+        squares, inverses = U.square(), self._inverses[:, self._smallest]
+        left = leftovers + squares @ self._given[:, self._smallest]
+        left = torch.where(self.interpolated(leftovers), squares @ (inverses / inverses.max()), left)
+        order = left.argsort()
+        return order[left[order] < min(_WORTH_A_FIT, _DOUBTFUL * self.basis.error) ** 2]
 
     def remaining(self, squares: Tensor, leftovers: Tensor) -> Tensor:
         """Return ``1 - h``, ``(strengths, rows)``.
@@ -260,6 +280,7 @@ class ErrorSums(Fold):
         start: int,
         numbers: Tensor | None = None,
         among: slice = _ALL,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Add rows in the coordinates of the basis, weighted.
 
@@ -270,6 +291,7 @@ class ErrorSums(Fold):
             start: Number of the first row in the table.
             numbers: Where the rows stand after that one, ``(rows,)``; None where they follow each other.
             among: Which rows of the basis they are, where it has them.
+            known: Some of them, ``(some,)`` int64, and their residuals, ``(targets, strengths, some)``, weighted.
         """
         basis, left_out = self._left_out.basis, self._left_out
         ones = U.new_ones(U.shape[0])
@@ -289,6 +311,8 @@ class ErrorSums(Fold):
             self._logarithms += precisions.log().sum(1)
 
         for part, E in left_out.residuals(U, B, leftovers, among):
+            if known is not None:
+                E[:, :, known[0]] = known[1][part]
             if precisions is not None:
                 self._precise[part] += torch.einsum("klr,klr,lr->kl", E, E, precisions)
             self._sum(part, E, weight)

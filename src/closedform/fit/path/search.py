@@ -187,10 +187,13 @@ class Search:
             density = self._selection.scoring == "density"
             sums = ErrorSums(left_out, None, absolute=absolute, density=density)
             (_, U, B), numbers = table.coordinates(basis), table.numbers
+            fitted, E = table.without_each(left_out)
             for start in range(0, U.shape[0], _ROWS):
                 part = slice(start, start + _ROWS)
                 weight = None if table.weight is None else table.weight[part]
-                sums.add_rows(U[part], B[part], weight, 0, numbers[part], among=part)
+                here = (start <= fitted) & (fitted < start + _ROWS)
+                known = (fitted[here] - start, E[:, :, here])
+                sums.add_rows(U[part], B[part], weight, 0, numbers[part], among=part, known=known)
 
         result = sums.result()
         self._interpolated, self._named = result.interpolated, result.named

@@ -14,6 +14,7 @@ from closedform.fit.path.basis import Basis, explicit_basis, kernel_basis
 from closedform.fit.path.centring import Centring
 from closedform.fit.path.folds import TrianglesOfFolds
 from closedform.fit.path.held import HeldRows
+from closedform.fit.path.leave_one_out import LeftOut
 from closedform.fit.path.tall import basis_by_gram, basis_of_triangle, centring_by_means, uniform_exponent
 from closedform.numerics.scaling import power_of_two_exponents, times_power_of_two
 from closedform.numerics.triangle import Triangle
@@ -166,6 +167,28 @@ class PathTable:
             before = torch.linalg.vector_norm(A, dim=0)
         basis = explicit_basis(centred, targets, self._empty(self.exponent, self.design.target_exponents), ones, before)
         return HeldRows(numbers, A, B, ones, basis, None if self.rows.weight is None else found.weight)
+
+    def without_each(self, left_out: LeftOut) -> tuple[Tensor, Tensor]:
+        """Return the few rows that have to be left out one by one, and their residuals at the fits to all others.
+
+        Args:
+            left_out: What makes the residuals of the others.
+
+        Returns:
+            Their places among the rows of positive weight, ``(rows,)`` int64; ``(targets, strengths, rows)``, weighted.
+        """
+        basis, count = left_out.basis, left_out.strengths.shape[0]
+        order = torch.zeros(0, dtype=torch.int64, device=self.device)
+        if basis.U is not None and not self.kernel:
+            order = left_out.worth_a_fit(basis.U, left_out.leftovers(basis.U, 0.0))
+        if not order.shape[0]:
+            return order, basis.squares.new_zeros(basis.targets, count, 0)
+        centring = Centring(math.ldexp(1.0, -basis.x_exponent), self.design.columns.target_scale, None, None)
+        A, root = centring.features(self._counted)
+        ones = None if not self.bias else (A.new_ones(A.shape[0]) if root is None else root) / basis.weight_sum**0.5
+        whole = HeldRows(self.numbers, A, centring.targets(self._counted, root), ones, basis, self.weight)
+        order = whole.fitted(order)
+        return order, torch.stack([whole.without(row, left_out.strengths) for row in order.tolist()], 2)
 
     def _kernel(self) -> Basis:
         K, B = weighted_kernel(self._counted)
