@@ -32,7 +32,7 @@ def adopt(module: str, ours: Mapping[str, Any], names: tuple[str, ...], keep: Ke
 
     def turned(value: Any) -> Any:
         if isinstance(value, types.FunctionType) and value.__module__ == module:
-            return world[value.__name__]
+            return world.get(value.__name__, value)
         if id(value) in names_of:
             return ours[names_of[id(value)]]
         if type(value).__name__ in ours and type(value).__module__.startswith("sklearn."):

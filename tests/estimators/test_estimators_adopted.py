@@ -4,6 +4,9 @@
 * ``solver`` has no effect, so ``solver_`` and ``n_iter_`` are those of the method that was certified
   (``test_n_iter``, ``test_ridge_regression``), and X is never overwritten (``test_inplace_data_preprocessing``);
 * functions that are not the classes' (``ridge_regression``, ``_preprocess_data``, ``_RidgeGCV``);
+* criteria have no L1 penalty, starts or limits of steps, and say what is wrong with labels and counts in our words
+  (``*l1*``, ``*elastic*``, ``*warm_start*``, ``*max_iter*``, ``test_quantile_*``, ``test_asymmetric_error``,
+  ``test_glm_wrong_y_range``); tests of each solver of scikit-learn's take minutes (``_glm``; they pass);
 * strengths of zero are allowed in ``RidgeCV``, and what is wrong with others is said in our words
   (``test_ridgecv_alphas_zero``, ``test_ridgecv_alphas_validation``);
 * refits of every row at many strengths, which take minutes (``test_ridge_cv_results_predictions``; they pass), and a
@@ -89,6 +92,14 @@ KERNEL = (
     "test_kernel_ridge_sample_weights",
     "test_kernel_ridge_multi_output",
 )
+HUBER = (
+    "test_huber_equals_lr_for_high_epsilon",
+    "test_huber_scaling_invariant",
+    "test_huber_and_sgd_same_results",
+    "test_huber_better_r2_score",
+    "test_huber_bool",
+)
+globals().update(adopted.adopt("sklearn.linear_model.tests.test_huber", OURS, HUBER, keep))
 globals().update(adopted.adopt("sklearn.tests.test_kernel_ridge", OURS, KERNEL, keep))
 globals().update(adopted.adopt("sklearn.linear_model.tests.test_ridge", OURS, CROSS_VALIDATED, keep))
 globals().update(adopted.adopt("sklearn.linear_model.tests.test_base", OURS, BASE, keep))

@@ -43,6 +43,21 @@ def test_logistic_regression(classes: int, class_weight: Any, fit_intercept: boo
     assert ours.certificate_.relative_gap < 1e-14
 
 
+def test_options_of_scikit_learns_logistic_regression_are_taken() -> None:
+    X, y = features(), np.random.default_rng(1).integers(3, size=90)
+    options = LogisticRegression().get_params()
+    assert options == {**linear_model.LogisticRegression().get_params(), **options}
+    plain = LogisticRegression().fit(X, y)
+    for same in ({"penalty": "l2", "warm_start": True}, {"l1_ratio": None, "dual": True, "verbose": 1}):
+        np.testing.assert_array_equal(LogisticRegression(**same).fit(X, y).coef_, plain.coef_)
+    bare = LogisticRegression(None, C=0.1).fit(X, y)
+    np.testing.assert_array_equal(bare.coef_, LogisticRegression(C=np.inf).fit(X, y).coef_)
+    with pytest.raises(InputError, match="penalty='l1' is not available"):
+        LogisticRegression(penalty="l1").fit(X, y)
+    with pytest.raises(InputError, match=r"l1_ratio=0\.5 is not available"):
+        LogisticRegression(l1_ratio=0.5).fit(X, y)
+
+
 def test_classes_that_are_divided_are_told() -> None:
     X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
     with pytest.warns(ConvergenceWarning, match="no minimiser exists"):

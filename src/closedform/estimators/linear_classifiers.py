@@ -26,13 +26,19 @@ class LogisticRegression(ConvexClassifier):
     are divided by a plane no minimiser exists: a warning says so, and ``solution_.direction`` proves it.
 
     Args:
+        penalty: ``"l2"``, or None for no ridge; ``"deprecated"``, scikit-learn's default, is the former.
         C: Inverse of the ridge strength, positive; infinite for none.
-        tol: Without effect, as the fit is exact; here so that the class can take the place of the other.
+        l1_ratio: Must be 0 or None.
+        dual: Without effect, as the fit is exact; here so that the class can take the place of the other.
+        tol: Without effect; here for the same reason.
         fit_intercept: Whether there is a bias.
+        intercept_scaling: Without effect, as the bias is not penalised; here for the same reason.
         class_weight: None, ``"balanced"``, or a weight for each class.
         random_state: Without effect; here for the same reason.
         solver: Without effect; here for the same reason.
         max_iter: Without effect; here for the same reason.
+        verbose: Without effect; here for the same reason.
+        warm_start: Without effect; here for the same reason.
         n_jobs: Without effect; here for the same reason.
 
     Attributes:
@@ -54,23 +60,35 @@ class LogisticRegression(ConvexClassifier):
 
     def __init__(
         self,
+        penalty: Any = "deprecated",
         *,
         C: float = 1.0,
+        l1_ratio: float | None = 0.0,
+        dual: bool = False,
         tol: float = 1e-4,
         fit_intercept: bool = True,
+        intercept_scaling: float = 1,
         class_weight: Any = None,
         random_state: Any = None,
         solver: str = "lbfgs",
         max_iter: int = 100,
+        verbose: int = 0,
+        warm_start: bool = False,
         n_jobs: int | None = None,
     ) -> None:
+        self.penalty = penalty
         self.C = C
+        self.l1_ratio = l1_ratio
+        self.dual = dual
         self.tol = tol
         self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
         self.class_weight = class_weight
         self.random_state = random_state
         self.solver = solver
         self.max_iter = max_iter
+        self.verbose = verbose
+        self.warm_start = warm_start
         self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -84,7 +102,7 @@ class LogisticRegression(ConvexClassifier):
         Raises:
             InputError: no labels, one class only, or options that cannot be used; a ``ValueError`` too.
         """
-        strength = 1 / check_number(self.C, "C", positive=True)
+        strength = self._strength()
         rows, labels, codes = self._read(X, y, sample_weight)
         factors = self._class_weights(labels, codes, rows)
         if self.classes_.size == 2:
@@ -101,6 +119,19 @@ class LogisticRegression(ConvexClassifier):
         self.coef_, self.intercept_ = rows.back(solution.weight), rows.back(bias)
         self.n_iter_ = np.array([self.n_iter_], dtype=np.int32)
         return self
+
+    def _strength(self) -> float:
+        """Return the ridge strength.
+
+        Raises:
+            InputError: another penalty.
+        """
+        strength = 1 / check_number(self.C, "C", positive=True)
+        if self.penalty not in ("deprecated", "l2", None):
+            raise InputError(f"penalty={self.penalty!r} is not available; use 'l2', or None for no ridge.")
+        if self.l1_ratio not in (0, None):
+            raise InputError(f"l1_ratio={self.l1_ratio!r} is not available; there is no L1 penalty here: use 0.")
+        return 0.0 if self.penalty is None else strength
 
     def predict_proba(self, X: Any) -> Any:
         """Return probabilities, ``(rows, classes)``.
