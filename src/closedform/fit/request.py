@@ -23,6 +23,7 @@ __all__ = ["MethodName", "Request", "Watcher", "check_bias", "check_device", "ch
 MethodName = Literal[
     "auto",
     "square",
+    "diagonal",
     "gram16",
     "gram32",
     "gram64",

@@ -13,7 +13,7 @@ from typing_extensions import override
 from closedform.numerics.arithmetic import BY_TORCH, Arithmetic, row_parts
 from closedform.numerics.lu import LU
 
-__all__ = ["DenseRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
+__all__ = ["DenseRoot", "DiagonalRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
 #: Rows up to which a triangle is multiplied as a whole, zeros and all.
 _WHOLE = 256
@@ -188,6 +188,41 @@ class DenseRoot(Root):
     @override
     def spectrum(self) -> tuple[Tensor, Tensor]:
         return self._svd
+
+
+@final
+class DiagonalRoot(Root):
+    """The lengths of the columns, as the root of a matrix whose columns are nearly orthogonal."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.unsqueeze(1)
+        self.shape = (values.shape[0], values.shape[0])
+        self.device = values.device
+
+    @override
+    def product(self, V: Tensor) -> Tensor:
+        return self._values * V
+
+    @override
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        return self._values * V
+
+    @override
+    def solve(self, V: Tensor) -> Tensor:
+        return V / self._values
+
+    @override
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        return V / self._values
+
+    @override
+    def dense(self) -> Tensor:
+        return torch.diagflat(self._values)
+
+    @override
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        values, order = self._values[:, 0].sort(descending=True)
+        return values, torch.eye(self.shape[0], dtype=values.dtype, device=self.device)[order]
 
 
 @final

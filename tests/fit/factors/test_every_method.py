@@ -36,17 +36,19 @@ class Shape:
     bias: bool
     ridge: bool
     weighted: bool
+    targets: int
 
 
 @cache
 def shape_of(case: Case) -> Shape:
     problem = problem_of(case)
-    x, _ = as_tables(problem.X, problem.Y)
+    x, y = as_tables(problem.X, problem.Y)
     weighted = problem.sample_weight is not None
     rows = int((to_numpy(problem.sample_weight) > 0).sum()) if weighted else len(x)
     # The strengths of several targets are fitted one after the other: the first decides what is refused.
     ridge = to_numpy(problem.l2).flat[0] > 0
-    return Shape(rows, x.shape[1] + problem.bias, problem.bias, bool(ridge), weighted)
+    targets = 1 if to_numpy(problem.l2).ndim else y.shape[1]
+    return Shape(rows, x.shape[1] + problem.bias, problem.bias, bool(ridge), weighted, targets)
 
 
 Refuses = dict[str, Callable[[Shape], bool]]
@@ -74,6 +76,10 @@ REFUSES: dict[str, Refuses] = {
         r"the matrix is not square: \d+ rows, \d+ columns": lambda s: s.rows != s.columns,
         "with a bias there is one column more than the table has": lambda s: s.bias,
         **NOT_EXACT,
+    },
+    "diagonal": {
+        r"\d+ rows for \d+ columns: even random columns are far from orthogonal": lambda s: s.rows < 8 * s.columns,
+        r"\d+ targets: conjugate gradients multiply the rows with each of them": lambda s: s.targets > 4,
     },
     "gram16": {
         **SINGULAR,
@@ -130,6 +136,7 @@ LEAVE_THE_SAMPLE = {"offset of 1e8"}
 
 #: What breaks down when the numbers are seen: a pattern of the reason, and the cases.
 BREAKS: dict[str, dict[str, set[str]]] = {
+    "diagonal": {r"condition number at least .*": {"offset of 1e8"}},
     "square": {RANK: {"low rank square", *spectra("square", "1e+15")}},
     "gram32": {
         NO_GRAM: {
@@ -272,7 +279,7 @@ def test_a_method_that_is_in_no_table_says_why_not_or_is_right(method: str) -> N
 BY_RCOND = {
     **dict.fromkeys(("gram32", "gram64", "projected gram64"), "asks for singular values, which a Gram matrix squares"),
     "sketched": "asks for singular values, which a sketch only estimates",
-    **dict.fromkeys(("dual gram32", "dual gram64", "dual"), "an explicit rcond asks for singular values"),
+    **dict.fromkeys(("diagonal", "dual gram32", "dual gram64", "dual"), "an explicit rcond asks for singular values"),
 }
 
 

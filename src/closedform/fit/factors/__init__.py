@@ -1,6 +1,7 @@
 """Factors: one small file each. A new one is a file and a line in :data:`METHODS`."""
 
 from closedform.fit.factors.base import Cost, Factor, Facts, Method
+from closedform.fit.factors.diagonal import Diagonal
 from closedform.fit.factors.dual import Dual
 from closedform.fit.factors.dual_gram import DualGram32, DualGram64
 from closedform.fit.factors.gram import Gram16, Gram32, Gram64
@@ -15,6 +16,7 @@ __all__ = ["METHODS", "Cost", "Factor", "Facts", "Gram64", "Method"]
 #: From the cheapest to the most robust. The ladder climbs in this order.
 METHODS: tuple[Method, ...] = (
     Square(),
+    Diagonal(),
     Gram16(),
     Gram32(),
     Gram64(),
