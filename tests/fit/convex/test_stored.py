@@ -89,3 +89,33 @@ def test_an_exact_fit_loses_no_more_than_the_rows_were_rounded() -> None:
     assert sol.certified
     assert sol.stored is not None
     assert not sol.stored.lost
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_plan_names_what_was_done() -> None:
+    X, y = gaussian(40, 3).to(torch.float32), gaussian(40, seed=1).to(torch.float32)
+    labels = (y > 0).long()
+    classes = cf.solve(X, labels, bias=True, l2=1.0, criterion=nn.CrossEntropyLoss())
+    kinks = cf.solve(X, y, bias=True, criterion=nn.L1Loss())
+    divided = cf.solve(X, (X[:, 0] > 0).double(), criterion=nn.BCEWithLogitsLoss())
+    joint = solve_with_scale(X, y, epsilon=1.35, bias=True, l2=1.0).solution
+    wide = cf.solve(gaussian(20, 80), (gaussian(20, seed=2) > 0).long(), l2=1.0, criterion=nn.CrossEntropyLoss())
+
+    names = []
+    for found in (classes, kinks, divided, joint, wide):
+        assert isinstance(found, cf.ConvexSolution)
+        assert found.to_dict()["plan"] == found.plan.to_dict()
+        assert all(f"done: {stage}" in str(found).split("\n") for stage in found.plan.stages)
+        names.append([stage.name for stage in found.plan.stages])
+    newton = "Newton's method"
+    assert names[0] == [newton, "rounding"]
+    assert names[1] == ["active rows", "rounding"]
+    assert names[2][0] == newton
+    assert names[2][-2:] == ["linear program", "rounding"]
+    assert names[3] == [newton, "rounding"]
+    assert names[4] == ["row space", newton]
+    assert "products in float32" in str(classes.plan)
+    assert sum(stage.steps for stage in classes.plan.stages) == classes.steps

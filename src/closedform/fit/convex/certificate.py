@@ -99,7 +99,11 @@ class GapCertificate:
 @final
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """What could be proven: a bound on the excess, and the numbers it rests on."""
+    """What could be proven: a bound on the excess, and the numbers it rests on.
+
+    Attributes:
+        level: Dimension of a face of minimisers that the coefficients are a point of; 0 where none was found.
+    """
 
     gap: float
     size: float
@@ -109,6 +113,7 @@ class Proof:
     condition: float
     reason: str
     definite: bool
+    level: int = 0
 
     @property
     def relative_gap(self) -> float:

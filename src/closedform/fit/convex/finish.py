@@ -13,7 +13,7 @@ from closedform.fit.convex.kinked_rows import EXACT, ActiveRows, KinkedFit, Kink
 from closedform.numerics.least_norm import least_norm_lstsq
 from closedform.numerics.twofold import LOST, residual
 
-__all__ = ["finished", "interpolated", "rounded_gap", "rounded_proof"]
+__all__ = ["finished", "interpolated", "rounded_gap", "rounded_proof", "shared_out"]
 
 #: Rows on their kinks, beyond twice the columns, that are solved for together with the weights.
 _FEW = 20
@@ -164,7 +164,7 @@ def rounded_proof(
             E = torch.cat([E, (u / (2 * weight))[inside].unsqueeze(1)], 1)
             left = torch.cat([left, (weight - u.square() / (4 * weight)).sum().unsqueeze(0)])
             bent = torch.cat([bent, bent.new_zeros(1)])
-        u[inside] += _shared(E, width[inside], bent, left)
+        u[inside] += shared_out(E, width[inside], bent, left)
         u = torch.minimum(torch.maximum(u, -rows.below), rows.above)
 
     moved = slopes - u
@@ -176,10 +176,16 @@ def rounded_proof(
     return proof.smooth_gap() * (1 + (len(r) + 8) * _EPS) + 4 * _EPS * proof.level, proof
 
 
-def _shared(E: Tensor, width: Tensor, penalty: Tensor, left: Tensor) -> Tensor:
+def shared_out(E: Tensor, width: Tensor, penalty: Tensor, left: Tensor) -> Tensor:
     """Return the changes of slopes of rows E that a Newton step makes which ends a gradient: the cheapest to do so.
 
     By normal equations where these tell all there is, in units in which every coordinate bends the loss alike.
+
+    Args:
+        E: The rows, ``(rows, coordinates)``.
+        width: By how much a residual changes with its slope, ``(rows,)``.
+        penalty: ``(coordinates,)``.
+        left: The gradient, ``(coordinates,)``.
     """
     H = E.T @ (E / width.unsqueeze(1)) + torch.diag(penalty)
     units = H.diagonal().clamp_min(torch.finfo(H.dtype).tiny).sqrt()

@@ -19,6 +19,7 @@ from closedform.fit.convex.held_rows import HeldRows
 from closedform.fit.convex.kinked import MOST_STEPS, minimise_kinked, minimise_rounded, smoothed
 from closedform.fit.convex.kinked_rows import KinkedRows
 from closedform.fit.convex.passes import counted_rows
+from closedform.fit.convex.plan import ConvexPlan, Stage, rounding_to
 from closedform.fit.convex.solution import ConvexSolution, unseen_note
 from closedform.fit.convex.stored import judged
 from closedform.fit.layers import round_to
@@ -106,22 +107,25 @@ def solve_with_scale(X: Any, Y: Any, *, epsilon: float, bias: bool, l2: float, s
         gram = gram if coordinates.lift is None else None
         problem = _Joint(coordinates, T[:, 0] / unit, weight / heavy, epsilon, strength * (unit / heavy), gram)
         at, steps = _descended(problem)
+        stages = [Stage("Newton's method", "on coefficients and scale together", steps, 1)]
         unseen = 0 if strength else A.shape[1] - coordinates.rank
         v, certificate = _certificate(problem, at, coordinates, A, unseen=unseen)
         scale, held = at.scale, at.held
         if not certificate.accepted:
             w, without = _without_scale(problem, coordinates, A)
+            stages.append(Stage("active rows", "the same without a scale, by sizes of residuals"))
             if held or without.accepted:
                 v, certificate, scale, held = w, without, problem.smallest, True
         if not certificate.accepted:
             at, taken = _by_scales(problem, at.scale)
             w, found = _certificate(problem, at, coordinates, A, unseen=unseen)
             steps += taken
+            stages.append(Stage("bisection", "of the scale, with the coefficients that are best for each", taken))
             if found.gap < certificate.gap:
                 v, certificate, scale, held = w, found, at.scale, at.held
     v, scale, certificate = v * unit, scale * unit, _in_units(certificate, unit * heavy, heavy)
     weights = Weights.from_stacked((v * columns.scale).unsqueeze(1), bias=columns.bias)
-    solution = _solution(rows, weights, certificate, held, steps, started)
+    solution = _solution(rows, weights, certificate, held, stages, started)
     if rows.dtype != torch.float64 and certificate.accepted:
         wide = Weights(solution.weight, solution.bias).to(torch.float64).stacked()[:, 0] / columns.scale
         loss, reach = _stored(problem, coordinates, A, wide / unit, scale / unit)
@@ -470,7 +474,7 @@ def _without_scale(problem: _Joint, coordinates: Coordinates, A: Tensor) -> tupl
 
 
 def _solution(
-    rows: Rows, weights: Weights, certificate: GapCertificate, held: bool, steps: int, started: float
+    rows: Rows, weights: Weights, certificate: GapCertificate, held: bool, stages: list[Stage], started: float
 ) -> ConvexSolution:
     notes = list(rows.notes)
     if held:
@@ -478,6 +482,7 @@ def _solution(
     if certificate.flat_directions:
         notes.append(unseen_note(certificate.flat_directions))
     outcome = Outcome.CERTIFIED_NOT_UNIQUE if certificate.flat_directions else Outcome.CERTIFIED
+
     return ConvexSolution(
         weight=round_to(weights.weight, rows.dtype),
         bias=None if weights.bias is None else weights.bias.to(rows.dtype),
@@ -485,9 +490,10 @@ def _solution(
         certificate=certificate,
         outcome=outcome if certificate.accepted else Outcome.NOT_CERTIFIED,
         direction=None,
-        steps=steps,
+        steps=sum(stage.steps for stage in stages),
         passes=1,
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
         single_target=True,
+        plan=ConvexPlan.of([*stages, *rounding_to(rows.dtype)]),
     )

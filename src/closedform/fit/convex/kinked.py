@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
     if float(r.norm()) <= _NEARLY_EXACT * float(small.t.norm()) or small.A.shape[0] <= small.A.shape[1]:
         exact = interpolated(rows, coordinates)
         if exact is not None:
-            return exact
+            return replace(exact, how="least squares, which puts every row on its kink")
 
     width = float(r.abs().median()) / max(float((rows.above + rows.below).mean()), _EPS)
     width = width or float(r.abs().max()) or 1.0
@@ -92,11 +93,12 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
     if best is None or best.gap > _closed(rows, best):
         found = finished(rows, small, coordinates, small.within(w, width), steps, exchanging=True)
         best = found if best is None or found.gap < best.gap else best
+    how = "kinks rounded within ever smaller widths, then the rows on them solved for"
     if best.gap > _closed(rows, best) and small.A.shape[1] <= _MOST_INTERIOR:
         near, taken = interior_point(small)
         found = finished(rows, small, coordinates, near, steps + taken, exchanging=True)
-        best = found if found.gap < best.gap else best
-    return best
+        best, how = found if found.gap < best.gap else best, f"{how}; an interior point method for what that left"
+    return replace(best, how=how)
 
 
 def _first_smoothed(rows: KinkedRows, w: Tensor, r: Tensor, width: float) -> tuple[Tensor, Tensor, float, int]:

@@ -85,6 +85,7 @@ class KinkedFit:
         reason: Why nothing is proven, or an empty string.
         dual: The point of the dual that the proof rests on, ``(rows,)``.
         face: Whether some of these directions are seen by the rows: the coefficients are then any that minimise.
+        how: What was done.
     """
 
     v: Tensor
@@ -98,6 +99,7 @@ class KinkedFit:
     reason: str
     dual: Tensor
     face: bool = False
+    how: str = ""
 
 
 @final

@@ -15,8 +15,9 @@ from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.kinked import minimise_kinked
 from closedform.fit.convex.kinked_rows import KinkedFit, KinkedRows
 from closedform.fit.convex.passes import counted_rows
+from closedform.fit.convex.plan import ConvexPlan, Stage, rounding_to
 from closedform.fit.convex.request import ConvexRequest
-from closedform.fit.convex.solution import ConvexSolution
+from closedform.fit.convex.solution import ConvexSolution, face_note
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
@@ -128,7 +129,7 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
     if certificate.accepted:
         outcome = Outcome.CERTIFIED_NOT_UNIQUE if certificate.flat_directions else Outcome.CERTIFIED
     if certificate.flat_directions:
-        notes.append(f"the minimum is a face: it stays level along {plural(certificate.flat_directions, 'direction')}")
+        notes.append(face_note(certificate.flat_directions))
     dtype = rows.dtype if request.dtype is None else request.dtype
     if dtype != torch.float64:
         notes.append(f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
@@ -145,6 +146,7 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
         notes=tuple(notes),
         seconds=0.0,
         single_target=rows.single_target and not criterion.coupled,
+        plan=ConvexPlan.of([*(Stage("active rows", fit.how, fit.steps) for fit in fits), *rounding_to(dtype)]),
         on_face=any(fit.face for fit in fits),
         sharp=any(fit.unique and math.isfinite(fit.condition) for fit in fits),
     )

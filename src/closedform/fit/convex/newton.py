@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from closedform.fit.convex.passes import StartSums
+from closedform.fit.convex.plan import Stage
 from closedform.fit.convex.problem import ConvexProblem, Evaluation
 from closedform.numerics.symmetric import mirror
 
@@ -80,6 +81,7 @@ class Descent:
         stopped: Why it ended: ``"foreseen"`` (by a last step that nothing has looked at), ``"converged"``,
             ``"stalled"`` or ``"steps"``.
         gram: The weighted Gram matrix last factored, that of the Hessian for one output, without the ridge.
+        stages: What was done.
     """
 
     theta: Tensor
@@ -87,6 +89,7 @@ class Descent:
     passes: int
     stopped: str
     gram: Tensor | None
+    stages: tuple[Stage, ...] = ()
 
 
 @final
@@ -101,7 +104,7 @@ class _Preconditioner:
             if not int(broken) or not math.isfinite(shift):
                 break
             shift = max(_SHIFT * float(H.diagonal().mean()), 100 * shift) or 1.0
-        self._factor = factor
+        self._factor, self.shift = factor, shift / (float(H.diagonal().mean()) or 1.0)
         size = factor.diagonal().abs()
         self.condition = math.inf if shift else float((size.amax() / size.amin()) ** 2)
 
@@ -160,7 +163,8 @@ def descend(
         step_to, fresh = hessian.direction(at, r, z, forcing, fresh=fresh)
         left = (share if hessian.direct else max(share**2, forcing)) * decrement
         if foresee and steps and left <= target and decrement**2 <= _WHOLE * size:
-            return Descent(at.theta + step_to, steps + 1, passes + hessian.passes, "foreseen", hessian.gram)
+            done = hessian.stage(steps + 1, passes + hessian.passes)
+            return Descent(at.theta + step_to, done.steps, done.passes, "foreseen", hessian.gram, (done,))
         taken, trials = search(problem, at, step_to)
         passes += trials
         if taken is None or decrement**2 <= _DONE * size:
@@ -168,7 +172,8 @@ def descend(
             at, steps = (at, steps) if taken is None else (taken, steps + 1)
             break
         at, last, steps = taken, decrement, steps + 1
-    return Descent(at.theta, steps, passes + hessian.passes, stopped, hessian.gram)
+    done = hessian.stage(steps, passes + hessian.passes)
+    return Descent(at.theta, done.steps, done.passes, stopped, hessian.gram, (done,))
 
 
 def _first(problem: ConvexProblem, null: Tensor, start: Tensor | None) -> tuple[Evaluation, int, Tensor | None]:
@@ -229,6 +234,7 @@ class _Hessian:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._patience = _SLOW
         self.passes = 0
+        self._shift, self._products = 0.0, set[str]()
 
     @property
     def stale(self) -> int:
@@ -241,11 +247,21 @@ class _Hessian:
         solver = self._solver
         return self._problem.direct and solver is not None and solver.condition <= _DIRECT_LIMIT
 
+    def stage(self, steps: int, passes: int) -> Stage:
+        """Return what was done in so many steps and reads of the rows."""
+        how = "a factor of the Hessian"
+        if self._products:
+            how = f"conjugate gradients, products in {' and '.join(sorted(self._products))}"
+        if self._shift:
+            how += f"; a singular factor was shifted by {self._shift:.0e} of its diagonal, which bends steps alone"
+        return Stage("Newton's method", how, steps, passes)
+
     def newton(self, at: Evaluation, *, fresh: bool) -> tuple[Tensor, Tensor, float]:
         """Return minus the gradient, the factor's solution with it, and its length in the norm of the factor."""
         if fresh or self._solver is None:
             self.gram, self.passes = self._problem.gram(at.theta), self.passes + 1
             self._solver = _Preconditioner(self.gram, self._problem.penalty, self._null)
+            self._shift = max(self._shift, self._solver.shift)
             self._pairs.clear()
         elif self.direct and self._last is not None and self._last is not at:
             self._learn(at.theta - self._last.theta, at.gradient - self._last.gradient)
@@ -278,6 +294,7 @@ class _Hessian:
         if self.direct:
             return z, False
         exactly = solver.condition > _SINGLE_LIMIT
+        self._products.add("float32" if problem.keeps and not exactly else "float64")
         rz = float((r * z).sum())
         wanted = forcing**2 * rz
 

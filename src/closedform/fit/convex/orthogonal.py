@@ -97,6 +97,23 @@ class Basis:
         """Ratio of the extreme singular values."""
         return float(self.values[0] / self.values[-1])
 
+    def needs_twofold(self, problem: ConvexProblem) -> bool:
+        """Say whether outputs need twice the precision, and rows are few enough for it.
+
+        Args:
+            problem: The problem.
+        """
+        entries = problem.rows.n_rows * problem.n_columns * (problem.n_columns + problem.n_outputs)
+        return self.condition > _ILL_CONDITIONED and entries <= _MOST_TWOFOLD
+
+    def arithmetic(self, problem: ConvexProblem) -> str:
+        """Return in words which precision outputs are computed in.
+
+        Args:
+            problem: The problem.
+        """
+        return "in twice the precision" if self.needs_twofold(problem) else "in float64"
+
 
 def fits(problem: ConvexProblem) -> bool:
     """Say whether the whole Hessian is small enough to be formed and factored."""
@@ -122,10 +139,7 @@ def sharpened(
         theta: Coefficients to start from, ``(columns, outputs)``.
         most_steps: Newton steps at most.
     """
-    exactly = (
-        basis.condition > _ILL_CONDITIONED
-        and problem.rows.n_rows * problem.n_columns * (problem.n_columns + problem.n_outputs) <= _MOST_TWOFOLD
-    )
+    exactly = basis.needs_twofold(problem)
 
     def local(theta: Tensor, *, bound: bool) -> _Local:
         fold = _Sums(problem, problem.criterion, theta, basis.lift, exactly=exactly, bound=bound)
@@ -373,4 +387,4 @@ class _Local:
             values = values.repeat_interleave(self._problem.n_outputs)
         spread = torch.linalg.eigvalsh(values.unsqueeze(1) * H * values)
         least, most = spread[:, 0].clamp_min(_EPS * spread[:, -1]), spread[:, -1]
-        return float((most / least).max())
+        return float((most / least).max()) if bool((least > 0).all()) else math.inf

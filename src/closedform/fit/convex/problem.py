@@ -164,6 +164,11 @@ class ConvexProblem:
         return ConvexProblem(some, self.criterion, self.columns, self.n_outputs, strengths, self.idle)
 
     @property
+    def keeps(self) -> bool:
+        """Whether products read a copy of the rows in float32, unless they are asked to be exact."""
+        return not self.direct and self._kept is not None
+
+    @property
     def _in_one_place(self) -> bool:
         return self.rows.in_memory and isinstance(self.rows.walker, InOrder)
 

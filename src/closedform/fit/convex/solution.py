@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from closedform.fit.convex.certificate import GapCertificate
+from closedform.fit.convex.plan import NOTHING_DONE, ConvexPlan
 from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
 from closedform.rows.labels import check_columns
@@ -21,7 +22,7 @@ from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
-__all__ = ["ConvexSolution", "unseen_note"]
+__all__ = ["ConvexSolution", "face_note", "unseen_note"]
 
 
 def unseen_note(flat: int) -> str:
@@ -31,6 +32,15 @@ def unseen_note(flat: int) -> str:
         flat: How many there are.
     """
     return f"{plural(flat, 'direction')} of the features {'is' if flat == 1 else 'are'} not seen by the rows"
+
+
+def face_note(level: int) -> str:
+    """Return the note on a minimum that is a face.
+
+    Args:
+        level: Its dimension.
+    """
+    return f"the minimum is a face: it stays level along {plural(level, 'direction')}"
 
 
 @final
@@ -75,6 +85,7 @@ class ConvexSolution:
     on_face: bool = False
     sharp: bool = False
     stored: Stored | None = None
+    plan: ConvexPlan = NOTHING_DONE
 
     @property
     def certified(self) -> bool:
@@ -157,6 +168,7 @@ class ConvexSolution:
             "steps": self.steps,
             "passes": self.passes,
             "certificate": self.certificate.to_dict(),
+            "plan": self.plan.to_dict(),
             "stored": plain(self.stored),
             "direction": direction,
             "notes": list(self.notes),
@@ -170,6 +182,7 @@ class ConvexSolution:
             f"{self.criterion}: {plural(features, 'feature')}{bias} -> {plural(outputs, 'output')}, "
             f"{self.seconds:.3g} s, {plural(self.steps, 'Newton step')}, {plural(self.passes, 'read')} of the rows",
             str(self.certificate),
+            *(f"done: {stage}" for stage in self.plan.stages),
         ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 

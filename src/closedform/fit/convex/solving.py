@@ -18,10 +18,12 @@ from closedform.fit.convex.kinks import solve_kinked
 from closedform.fit.convex.newton import Descent, descend
 from closedform.fit.convex.orthogonal import Basis, fits, sharpened
 from closedform.fit.convex.passes import TargetCounts
+from closedform.fit.convex.plan import ConvexPlan, Stage, rounding_to
 from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.rounded import rounded_minimum
-from closedform.fit.convex.solution import ConvexSolution, unseen_note
+from closedform.fit.convex.shortfalls import face_proof
+from closedform.fit.convex.solution import ConvexSolution, face_note, unseen_note
 from closedform.fit.convex.stored import stored_of
 from closedform.fit.convex.wide import met, narrowed
 from closedform.fit.layers import round_to
@@ -48,10 +50,13 @@ _DOUBTFUL = 1e-8
 _PATIENCE = 150
 #: Newton steps for a loss of residuals in memory: where more are needed a path of widths is shorter.
 _SHORT = 40
-#: By how much weights are scaled up where the loss is but rounding: then every margin is wide enough.
-_WIDER = 2.0**-7
 #: Newton steps for any other; a convergent descent takes five to thirty.
 _MOST_STEPS = 200
+#: What is done, beside Newton's method.
+_WIDTHS = Stage("path of widths", "the quadratic made narrow by and by, and a point of the dual in twice the precision")
+_FACE = Stage("face", "a point of the dual on the margins that are too narrow, moved until it is feasible")
+_MET = Stage("least squares", "weights that meet every row, with residuals in twice the precision")
+_PROGRAM = Stage("linear program", "for a direction along which the loss falls for ever, checked in exact arithmetic")
 #: Bases that are tried one after the other: with a ridge they depend on how much the rows bend the loss.
 _BASES = 3
 
@@ -171,8 +176,10 @@ def _solved_in_row_space(rows: Rows, criterion: Criterion, request: ConvexReques
     notes = found.notes
     if dtype != torch.float64:
         notes = (*notes, f"the weights were computed in float64 and rounded to {str(dtype).removeprefix('torch.')}")
+    done = Stage("row space", "features in an orthonormal basis of the rows, by QR in float64: a square table")
     return replace(
         found,
+        plan=ConvexPlan.of([done, *found.plan.stages, *rounding_to(dtype)]),
         weight=round_to(weights.weight, dtype),
         bias=None if weights.bias is None else weights.bias.to(dtype),
         direction=direction,
@@ -220,6 +227,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         # SciPy's linear programs take longer to import than most fits take.
         from closedform.fit.convex.separation import find_separation
 
+        descent = replace(descent, stages=(*descent.stages, _PROGRAM))
         try:
             found = find_separation(problem)
         except InputError as error:
@@ -228,7 +236,7 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         direction = None if found is None else Weights.from_stacked(found, bias=request.bias)
     gradient = proof.gradient / design.columns.scale.unsqueeze(1)
     flat = null.shape[1] if min(strengths) == 0 else 0
-    flat += outline.idle_directions
+    flat += outline.idle_directions + proof.level
     certificate = GapCertificate(
         accepted=accepted and direction is None,
         gap=proof.gap if direction is None else math.inf,
@@ -243,7 +251,9 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
         unique=accepted and proof.definite and not flat,
         reason=proof.reason if direction is None else "the loss falls for ever along .direction",
     )
-    solution = outline.solution(theta, certificate, direction, descent, norms)
+    solution = outline.solution(theta, certificate, direction, descent, norms, proof.level)
+    if proof.level:
+        solution = replace(solution, on_face=True, notes=(*solution.notes, face_note(proof.level)))
     return replace(solution, notes=(*solution.notes, undecided)) if undecided else solution
 
 
@@ -264,16 +274,21 @@ def _descended(
     descent = replace(descent, theta=_centred(problem, descent.theta, null))
     proof = prove(problem, descent.theta, null, norms, gram=descent.gram)
     if not shortly and descent.stopped == "foreseen" and not proof.accepted:
+        before = descent.stages
         descent = descend(problem, null, descent.theta, foresee=False)
-        descent = replace(descent, theta=_centred(problem, descent.theta, null))
+        descent = replace(descent, theta=_centred(problem, descent.theta, null), stages=(*before, *descent.stages))
         proof = prove(problem, descent.theta, null, norms)
     return descent, proof
 
 
 def _of_residuals(problem: ConvexProblem) -> bool:
     """Say whether the loss is one of residuals whose rows are at hand."""
-    rows = problem.rows
-    return problem.criterion.of_residuals and rows.in_memory and isinstance(rows.walker, InOrder)
+    return problem.criterion.of_residuals and _at_hand(problem)
+
+
+def _at_hand(problem: ConvexProblem) -> bool:
+    """Say whether all rows are in memory, in one place."""
+    return problem.rows.in_memory and isinstance(problem.rows.walker, InOrder)
 
 
 def _sharpened(
@@ -284,7 +299,7 @@ def _sharpened(
     if _of_residuals(problem):
         # What Newton's method misses where hardly a row bends the loss.
         theta, gap, moved = rounded_minimum(design, problem)
-        descent = replace(descent, theta=theta)
+        descent = replace(descent, theta=theta, stages=(*descent.stages, _WIDTHS))
         proof = prove(problem, theta, null, torch.ldexp(design.norms, -design.exponents))
         if gap < proof.gap:
             proof = replace(proof, gap=gap, reason="the duality gap")
@@ -294,13 +309,6 @@ def _sharpened(
         if proof.accepted:
             return descent, proof
 
-    if problem.criterion.of_shortfalls:
-        wider = problem.evaluate(_wider(problem, descent.theta))
-        if not wider.objective:
-            return replace(descent, theta=wider.theta), replace(
-                proof, gap=0.0, loss=0.0, objective=0.0, gradient=wider.gradient, reason="no loss is below zero"
-            )
-
     best = descent, proof
     for _ in range(_BASES if min(problem.strengths) > 0 else 1):
         basis = Basis.of(design, problem, descent.theta)
@@ -308,18 +316,17 @@ def _sharpened(
             break
         theta, proof, steps = sharpened(problem, basis, descent.theta)
         proof = replace(proof, size=max(proof.size, floor))
-        descent = replace(descent, theta=theta, steps=descent.steps + steps)
-        if proof.gap < best[1].gap:
+        done = Stage("orthonormal basis", f"the whole Hessian, {basis.arithmetic(problem)}", steps)
+        descent = replace(descent, theta=theta, steps=descent.steps + steps, stages=(*descent.stages, done))
+        if (proof.gap, proof.objective) < (best[1].gap, best[1].objective):
             best = descent, proof
         if proof.accepted or not steps:
             break
+    if problem.criterion.of_shortfalls and not best[1].accepted:
+        theta, proof = face_proof(problem, best[0].theta, null, best[1])
+        stages = (*best[0].stages, _FACE) if proof is not best[1] else best[0].stages
+        best = replace(best[0], theta=theta, stages=stages), proof
     return best
-
-
-def _wider(problem: ConvexProblem, theta: Tensor) -> Tensor:
-    """Return coefficients with which margins are a little wider; where a ridge is paid for them, those of the bias."""
-    wider = (1 + _WIDER) * theta
-    return torch.where(problem.penalty > 0, torch.zeros_like(wider), wider)
 
 
 @final
@@ -350,7 +357,7 @@ class _Outline:
         if exact is None or not exact[1].accepted:
             return None
         theta = exact[0].stacked() / self.design.columns.scale.unsqueeze(1)
-        reached = Descent(theta, 0, 1, "converged", None)
+        reached = Descent(theta, 0, 1, "converged", None, (_MET,))
         return self.solution(theta, self.in_units(exact[1]), None, reached, self.design.norms)
 
     def falling_bias(self) -> Weights | None:
@@ -367,9 +374,15 @@ class _Outline:
         return Weights(bias.new_zeros(self.problem.n_outputs, self.problem.rows.n_features), bias)
 
     def solution(
-        self, theta: Tensor, certificate: GapCertificate, direction: Weights | None, descent: Descent, norms: Tensor
+        self,
+        theta: Tensor,
+        certificate: GapCertificate,
+        direction: Weights | None,
+        descent: Descent,
+        norms: Tensor,
+        level: int = 0,
     ) -> ConvexSolution:
-        """Return the result, with its outcome."""
+        """Return the result, with its outcome; of the flat directions ``level`` are those of a face of minimisers."""
         rows, weights = self.problem.rows, self.problem.weights(theta)
         dtype = rows.dtype if self.request.dtype is None else self.request.dtype
         notes = [note for note in rows.notes if not (self.problem.criterion.coupled and note.startswith("Y holds"))]
@@ -379,7 +392,7 @@ class _Outline:
             outcome = Outcome.NO_MINIMISER
         elif certificate.accepted and certificate.flat_directions:
             outcome = Outcome.CERTIFIED_NOT_UNIQUE
-            notes += self._level(certificate.flat_directions)
+            notes += self._level(certificate.flat_directions, level)
         if self.problem.criterion.coupled and direction is None:
             notes.append("a shift of all classes changes no loss; the centred weights are returned")
         if dtype != torch.float64:
@@ -399,6 +412,7 @@ class _Outline:
             notes=tuple(notes),
             seconds=0.0,
             single_target=rows.single_target and not self.problem.criterion.coupled,
+            plan=ConvexPlan.of([*descent.stages, *rounding_to(dtype)]),
         )
 
     @property
@@ -408,14 +422,14 @@ class _Outline:
         each = (int(self.request.bias) if problem.strengths[output] else problem.n_columns for output in problem.idle)
         return sum(each)
 
-    def _level(self, flat: int) -> list[str]:
+    def _level(self, flat: int, level: int) -> list[str]:
         """Return what is level where the minimiser is not unique."""
         notes, idle = [], self.problem.idle
         if idle:
             outputs = f"{'output' if len(idle) == 1 else 'outputs'} {', '.join(map(str, idle))}"
             notes.append(f"no row's loss depends on {outputs}: the weights are zero")
-        if flat > self.idle_directions:
-            notes.append(unseen_note(flat - self.idle_directions))
+        if flat > self.idle_directions + level:
+            notes.append(unseen_note(flat - self.idle_directions - level))
         return notes
 
     def _as_stored(self, weights: Weights, norms: Tensor) -> list[str]:
