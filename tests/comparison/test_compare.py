@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import closedform as cf
+from clocks import Ticking
 from closedform.comparison import entry
 from closedform.comparison.contenders import CONTENDERS, Outlook, Setting
 from closedform.comparison.entry import OPTIMIZERS
@@ -25,17 +26,6 @@ from closedform.words.outcome import Outcome
 from data import F64
 
 KEYS = {"name", "seconds", "steps", "train_mse", "test_mae", "excess_loss", "weight_distance", "stopped_because"}
-
-
-class Ticking:
-    """A clock that moves on whenever it is looked at, whatever the machine is doing."""
-
-    def __init__(self, seconds: float = 3e-3) -> None:
-        self.now, self.tick = 0.0, seconds
-
-    def __call__(self) -> float:
-        self.now += self.tick
-        return self.now
 
 
 def compare(*tables: object, **options: Any) -> Comparison:

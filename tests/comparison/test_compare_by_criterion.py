@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import closedform as cf
+from clocks import Ticking
 from closedform.cli.app import app
 from closedform.comparison import entry
 from closedform.fit.convex import curvature_at
@@ -25,19 +26,8 @@ from closedform.words.outcome import Outcome
 from data import F64
 
 
-class Ticking:
-    """A clock that moves on whenever it is looked at, whatever the machine is doing."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1e-3
-        return self.now
-
-
 def compare(*tables: Any, **options: Any) -> cf.CriterionComparison:
-    result = entry.compare(*tables, **{"clock": Ticking(), **options})
+    result = entry.compare(*tables, **{"clock": Ticking(1e-3), **options})
     assert isinstance(result, cf.CriterionComparison)
     return result
 

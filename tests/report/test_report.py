@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +23,9 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import fresh
+from clocks import Ticking
 from closedform.cli.app import app
+from closedform.comparison import entry
 from closedform.comparison.entry import compare
 from closedform.explain.charts import MARKS, share_chart, singular_value_chart
 from closedform.explain.diagnosis import Diagnosis
@@ -438,7 +441,8 @@ def test_diagnose_without_jinja_says_so_before_it_computes(
     assert not result.stdout
 
 
-def test_compare_writes_the_same_report(table: Path, tmp_path: Path) -> None:
+def test_compare_writes_the_same_report(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry, "compare_after", partial(entry.compare_after, clock=Ticking()))
     page = tmp_path / "page.html"
     result = run("compare", table, "--optimizers", "momentum,adam", "--budget", 0.3, "--seed", 3, "--html", page)
     assert result.exit_code == 0, result.output
