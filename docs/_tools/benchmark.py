@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
+import runpy
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from records import DATA, seconds, table
 
-__all__ = ["RECORD", "tables"]
+__all__ = ["RECORD", "example", "tables"]
 
 #: A copy of ``out/bench.json`` of a run on a quiet machine.
 RECORD = DATA / "bench.json"
 _MISSING = (
     "This copy of the documentation holds no record; `make bench` makes one, `cp out/bench.json docs/_data/` keeps it."
 )
+
+
+def example(problem: str, file: Path = RECORD) -> str:
+    """Return what the benchmark printed of one problem of the record, as a block of Markdown."""
+    if not file.exists():
+        return _MISSING
+    results = json.loads(file.read_text(encoding="utf-8"))["results"]
+    result = next(each for each in results if each["problem"] == problem)
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "show.py"))["show"](result)
+    return f"```text\n{printed.getvalue().strip()}\n```\n"
 
 
 def tables(file: Path = RECORD) -> str:
