@@ -49,6 +49,15 @@ def test_longley_is_as_nist_certifies_it() -> None:
     assert_allclose(table.adjusted_r_squared[0], 0.992465007628826, rtol=1e-12)
 
 
+def test_ratios_of_a_nearly_exact_fit_are_set_by_their_exponents() -> None:
+    X = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = X[:, :2] @ torch.tensor([3.0, -2.0], dtype=torch.float64) + 1e-12 * X[:, 2]
+    line = str(cf.solve(X[:, :2], y).summary()).split("column 1")[1].split()
+    assert line[0] == "-2"
+    assert "e+" in line[2]
+    assert line[3] == "0"
+
+
 def student_tail(t: mpmath.mpf, freedom: int) -> mpmath.mpf:
     """Two-sided probability of Student's distribution, by the incomplete beta function."""
     x = mpmath.mpf(freedom) / (freedom + t * t)

@@ -23,6 +23,10 @@ __all__ = ["Coefficients", "Summary", "adjusted", "check_level"]
 _ROWS = 40
 #: Targets whose pages are printed before the rest is only counted.
 _PAGES = 3
+#: How a weight over its standard error is set.
+_RATIO = "{:.2f}"
+#: From here up it is set by its exponent.
+_LARGEST_RATIO = 1e6
 #: How a probability is set.
 _PROBABILITY = "{:.4f}"
 #: From here down it is set by its exponent.
@@ -224,7 +228,7 @@ class Summary:
         c, count = self.coefficients, len(self.names)
         shown = count if most is None else min(most, count)
         columns = [c.weight, c.standard_error, c.t, c.p, c.low, c.high]
-        layouts = ("{:.6g}", "{:.6g}", "{:.2f}", _PROBABILITY, "{:.6g}", "{:.6g}")
+        layouts = ("{:.6g}", "{:.6g}", _RATIO, _PROBABILITY, "{:.6g}", "{:.6g}")
         rows = []
         for position in range(shown):
             numbers = [
@@ -245,6 +249,8 @@ class Summary:
 
 
 def _cell(value: float, layout: str = "{:.6g}") -> str:
-    if layout == _PROBABILITY and 0 < value < _LEAST_PROBABILITY:
-        return f"{value:.0e}"
+    if layout == _PROBABILITY and value < _LEAST_PROBABILITY:
+        return f"{value:.0e}" if value else "0"
+    if layout == _RATIO and _LARGEST_RATIO <= abs(value) < math.inf:
+        return f"{value:.3g}"
     return layout.format(value) if math.isfinite(value) else _NONE if math.isnan(value) else str(value)
