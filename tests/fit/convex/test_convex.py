@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import closedform as cf
+from closedform.engine import compiled
 from closedform.fit.convex import ConvexRequest, solve_criterion
 from closedform.fit.convex.certificate import _ProofSums
 from closedform.fit.convex.passes import CurvatureGram, LossSums, RootGram
@@ -377,8 +378,8 @@ def test_sums_by_matrix_products_are_those_of_compiled_loops(module: nn.Module, 
         gram = rows.walk(CurvatureGram(criterion, design.columns, theta)).gram
         torch.testing.assert_close(again.triu(), gram.triu(), rtol=1e-12, atol=1e-12)
         found.append((*loss.sums(), roots, proof.peak, proof.grams.triu(), *proof.sums()[:3]))
-    for compiled, other in zip(*found, strict=True):
-        torch.testing.assert_close(compiled, other, rtol=1e-12, atol=1e-11)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.parametrize("module", [nn.BCEWithLogitsLoss(), nn.PoissonNLLLoss(), nn.HuberLoss(delta=0.3)], ids=str)
@@ -599,4 +600,4 @@ def test_many_classes_are_proven_as_well_as_few(criterion: nn.Module) -> None:
     sol = cf.solve(X, y, criterion=criterion, l2=1.0)
     assert isinstance(sol, cf.ConvexSolution)
     assert sol.certificate.accepted
-    assert sol.certificate.relative_gap < 1e-12
+    assert sol.certificate.relative_gap < (1e-12 if compiled.available() else 1e-11)
