@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from closedform.engine.memory import Table, address, held, resolved, table
 from closedform.engine.products import Blas, blas_residual_sums_
 from closedform.engine.sums import LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads, team
-from closedform.losses.formula import Formula
 
 library: ModuleType | None
 try:
@@ -25,6 +24,9 @@ try:
     library = _loops
 except ImportError:  # no C compiler at installation: products.py does the same with matrix products
     library = None
+
+if TYPE_CHECKING:
+    from closedform.losses.formula import Formula
 
 __all__ = ["Compiled", "Depths", "available", "depths", "multiplies_bfloat16", "serves", "sources"]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from closedform.engine.sums import LossTotals, PassSums, RowLengths
-from closedform.losses.formula import Formula
+
+if TYPE_CHECKING:
+    from closedform.losses.formula import Formula
 
 __all__ = ["Engine"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from closedform.engine.contract import Engine
 from closedform.engine.memory import address, held
 from closedform.engine.sums import LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads
-from closedform.losses.formula import Formula
+
+if TYPE_CHECKING:
+    from closedform.losses.formula import Formula
 
 __all__ = ["Blas", "Torch", "blas_residual_sums_", "gram_", "image", "product_"]
 

@@ -48,8 +48,9 @@ _WORTH_ONE_PASS = 2**20
 #: How far sums of the rows may be from the matrix, as a preconditioned one sees it, to tell of many targets what each
 #: would: as much of the weights may be lost.
 _EXACT_SUMS = 1e-12
-#: Features, and targets, up to which the Gram matrix costs no more than reading the rows.
-_FEW_COLUMNS = 64
+#: Features, and targets, up to which a Gram matrix in double precision, from the read that scans the rows, costs less
+#: than one in single precision and two more reads; measured.
+_FEW_COLUMNS = 128
 #: The same for rows that are not in memory: another read of a file, or of what workers make anew, costs more than that.
 _FEW_COLUMNS_ELSEWHERE = 1024
 #: Entries of the largest table whose rank is proven where it is in doubt; that takes some tens of seconds there.
