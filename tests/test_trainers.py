@@ -65,6 +65,56 @@ def test_the_head_is_fitted_and_the_gap_before_is_logged(l2: float) -> None:
     assert all(part.training for part in net.modules())
 
 
+def test_what_features_vary_in_by_rounding_is_left_as_it_is() -> None:
+    X, net = rows().float(), Net(3)
+    net.body.append(nn.LayerNorm(6))
+    Fitting("head").on_train_epoch_end(Trainer(X, X[:, :3].argmax(1)), net)
+    assert net.head.weight.abs().max() < 10
+    assert net.logged["head/condition"] < 1e4
+    assert net.logged["head/certified"] == 1.0
+
+
+def test_the_least_loss_does_not_cancel_where_the_head_is_far_off() -> None:
+    X, net = rows(), Net(2).double()
+    Y = X[:, :2].sin()
+    nn.utils.vector_to_parameters(1e9 * net.head.weight.detach().flatten(), [net.head.weight])
+    Fitting().on_train_epoch_end(Trainer(X, Y), net)
+    least = cf.solve(net.eval().body(X).detach(), Y, bias=True).certificate.loss
+    assert net.logged["head/optimal_loss"] == pytest.approx(least, rel=1e-9)
+    assert net.logged["head/loss"] > 1e15
+
+
+class Precise(Trainer):
+    """A trainer that trains in bfloat16, on a device that doubles its inputs."""
+
+    def __init__(self, X: Tensor, Y: Tensor) -> None:
+        super().__init__(X, Y)
+        self.precision_plugin = self.strategy = self
+        self.forward_context = torch.no_grad
+
+    def convert_input(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return batch[0].bfloat16(), batch[1]
+
+    def batch_to_device(self, batch: tuple[Tensor, Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+        return 2 * batch[0], batch[1]
+
+
+class Moved(Net):
+    def on_before_batch_transfer(self, batch: Any, number: int) -> Any:
+        return (batch[0] + 1, batch[1])
+
+
+def test_batches_are_prepared_as_for_a_training_step() -> None:
+    X, net = rows(), Moved(3).bfloat16()
+    labels = X[:, :3].argmax(1)
+    seen: list[Tensor] = []
+    net.body.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    Fitting("head").on_train_epoch_end(Precise(X, labels), net)
+    torch.testing.assert_close(torch.cat(seen)[:100], 2 * (X.bfloat16() + 1))
+    with pytest.raises(cf.ClosedformError, match=r"labels 0 to 2, and the head has 2 outputs; name the layer"):
+        Fitting("head").on_train_epoch_end(Trainer(X, labels), Net(2).double())
+
+
 def test_labels_are_fitted_as_one_hot_rows() -> None:
     X, net = rows(), Net(3).double()
     labels = X[:, :3].argmax(1)
