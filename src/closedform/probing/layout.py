@@ -101,7 +101,10 @@ def _worth(layer: LayerProbe) -> float:
 
 def _headline(probe: ProbeRecord) -> str:
     of_rows = f"on {plural(probe.test_rows, 'test row')}"
-    layer = f" (layer {probe.best.name}, best of {len(probe.layers)} by {_way(probe)})" if len(probe.layers) > 1 else ""
+    layer = ""
+    if len(probe.layers) > 1:
+        word = "" if probe.best.name.startswith("layer") else "layer "
+        layer = f" ({word}{probe.best.name}, best of {len(probe.layers)} by {_way(probe)})"
     if probe.accuracy is None or probe.interval is None:
         return f"R^2 {_worth(probe.best):.4g} {of_rows}{layer}"
     low, high = probe.interval

@@ -197,7 +197,7 @@ def _table(path: RidgePath, most: int) -> Table:
         for target, place in enumerate(best[:most])
     )
     titles = ("target", "l2", _LOSSES[path.scoring], "standard error", "degrees of freedom")
-    return Table(tuple(Column(title) for title in titles), rows)
+    return Table(tuple(Column(title, numeric=title != "target") for title in titles), rows)
 
 
 def _blocks(path: RidgePath, most: int) -> tuple[Block, ...]:
