@@ -245,6 +245,8 @@ def test_many_classes_are_never_a_table_of_rows_and_classes(monkeypatch: pytest.
 BAD: dict[str, tuple[Any, str]] = {
     "a single class": (["a"] * 240, "all .* labels are a"),
     "none among words": (["a", "b", None] * 80, "missing in 80 rows, first in row 2"),
+    "none": (None, "labels are missing: give one for each row"),
+    "words of NumPy and numbers": ([np.str_("a"), 1] * 120, "hold words and numbers: 'a' in row 0 and 1 in row 1"),
     "nan among words": (np.array(["a", "b", float("nan")] * 80, dtype=object), "missing in 80 rows"),
     "empty words": (["a", "b", ""] * 80, "missing"),
     "words and numbers": (["a", 1] * 120, "words and numbers"),

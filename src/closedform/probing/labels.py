@@ -83,6 +83,8 @@ def read_labels(
         InputError: missing labels, a mixture of kinds, several ones in a row, or as many classes as rows.
         SourceError: a file that holds no labels.
     """
+    if labels is None:
+        raise InputError(f"{name} are missing: give one for each row of features, or the name of their column.")
     array = _opened(labels)
     if len(leading) > 1 and array.shape == leading:
         array = array.reshape(-1)
@@ -217,6 +219,8 @@ def _words(array: Any, name: str, task: str | None, settled: str) -> Labels:
             "leave those rows out, or name what they are."
         )
 
+    # NumPy's own strings would show as such in messages.
+    items = [str(item) if isinstance(item, str) else item for item in items]
     if all(isinstance(item, bytes) for item in items):
         items = [item.decode() for item in items]
     if all(isinstance(item, str) for item in items):
