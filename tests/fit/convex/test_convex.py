@@ -397,6 +397,16 @@ def test_a_sample_and_its_hessian_lead_to_the_minimum(module: nn.Module) -> None
     assert float(gradient.abs()) <= 1e-9
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_unit_of_features_may_be_anything(unit: float) -> None:
+    X = gaussian(200, 3)
+    y = (X[:, 0] + gaussian(200, seed=1) > 0).double()
+    for module in (nn.PoissonNLLLoss(), nn.BCEWithLogitsLoss()):
+        fit, plain = (cf.solve(table, y, bias=True, criterion=module) for table in (X * unit, X))
+        assert fit.outcome is Outcome.CERTIFIED
+        assert fit.certificate.loss == pytest.approx(plain.certificate.loss, rel=1e-13)
+
+
 def test_dependent_columns_give_the_weights_of_least_norm() -> None:
     X, Y = gaussian(60, 3), drawn(3, 60)
     once = cf.solve(X, Y, bias=True, criterion=nn.CrossEntropyLoss())

@@ -143,7 +143,10 @@ class _ProofSums(PeakedSumFold):
     def __init__(self, criterion: Criterion, columns: Columns, theta: Tensor, groups: int, every: int = 1) -> None:
         self._criterion, self._columns, self._theta, self._groups = criterion, columns, theta, groups
         self._every = every
-        self._formula = formula_of(criterion, theta.shape[1])
+        # Compiled loops take the squares of numbers and scales apart, which have to stay in the range of float64.
+        squares = columns.feature_scale.square()
+        in_range = bool((torch.isfinite(squares) & (squares > 0)).all())
+        self._formula = formula_of(criterion, theta.shape[1]) if in_range else None
         self.as_stored = self._formula is not None  # type: ignore[misc]
         V, offset = columns.raw(theta)
         self._at = V.T.contiguous(), offset
@@ -186,7 +189,7 @@ class _ProofSums(PeakedSumFold):
         criterion, T, columns = self._criterion, block.Y, self._columns
         Z = outputs_of(block.X, *self._at)
         values, slopes, curvatures = criterion.evaluate(Z, T)
-        lengths = block.X.square() @ columns.feature_scale.square()
+        lengths = (block.X * columns.feature_scale).square_().sum(1)
         if columns.bias:
             lengths += columns.scale[0].square()
 

@@ -71,7 +71,9 @@ class ConvexProblem:
         scale = columns.scale.clone()
         if columns.bias:
             scale[0] = 0
-        self.penalty = scale.square().unsqueeze(1) * scale.new_tensor(strengths).unsqueeze(0)
+        # Squared scales may leave the range of float64, where no strength is none all the same.
+        strength = scale.new_tensor(strengths).unsqueeze(0)
+        self.penalty = (scale.square().unsqueeze(1) * strength).masked_fill(strength == 0, 0.0)
         for output in idle:
             held = self.penalty[:, output]
             held.masked_fill_(held == 0, 1.0)
