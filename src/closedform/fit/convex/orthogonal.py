@@ -23,7 +23,7 @@ from closedform.rows.block import Extent
 __all__ = ["Basis", "fits", "sharpened"]
 
 #: Unknowns up to which the whole Hessian of coupled outputs, and that of one output, is factored.
-_MOST_UNKNOWNS = 768
+_MOST_UNKNOWNS = 1536
 #: Multiplications for one Hessian up to which it is worth forming: some two seconds.
 _MOST_WORK = 4e10
 #: Entries of rows times unknowns that are worth products in twice the precision.
