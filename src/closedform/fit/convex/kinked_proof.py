@@ -174,13 +174,18 @@ class Proof:
             self.low = low.clone()
             wanted = self.coordinates.lowered(left).unsqueeze(1)
             low[self.holding] -= least_norm_lstsq(self.held.T, wanted).squeeze(1)
+        if self._beyond(self.low):
+            self.low = torch.zeros_like(low)
+            return math.inf
         self.slack += self._moved(self.low)
         return missed
 
+    def _beyond(self, low: Tensor) -> bool:
+        """Say whether low parts take dual values beyond their bounds: there is no point of the dual then."""
+        return bool((low.abs() > self.margin)[self.holding].any())
+
     def _moved(self, low: Tensor) -> float:
-        """Return what low parts of the dual values of rows that hold add to the slack; inf where one goes too far."""
-        if bool((low.abs() > self.margin)[self.holding].any()):
-            return math.inf
+        """Return what low parts of the dual values of rows that hold add to the slack."""
         bent = (self.r - self.width * self.u).abs() + self.width * low.abs()
         return float((low.abs() * bent)[self.holding].sum())
 
@@ -255,6 +260,7 @@ class Proof:
             held = turned[:, self.holding]
             wanted = -(high + rest).unsqueeze(1)
             low[self.holding] = least_norm_lstsq(held, wanted).squeeze(1)
+            low = torch.zeros_like(low) if self._beyond(low) else low
             high, rest = twofold_product(turned, self.u, low)
             self.low = low
             self.slack += self._moved(low)
