@@ -15,7 +15,7 @@ from data import gaussian
 
 def test_condition_numbers_beyond_it_are_seen_in_the_sample() -> None:
     # More columns than are summed up while they are scanned.
-    X = gaussian(20000, 80) * torch.logspace(0, -3, 80, dtype=torch.float64) @ gaussian(80, 80, seed=1)
+    X = gaussian(20000, 150) * torch.logspace(0, -3, 150, dtype=torch.float64) @ gaussian(150, 150, seed=1)
     *earlier, last = cf.solve(X, gaussian(20000, 1, seed=2)).attempts
     assert [attempt.method for attempt in earlier][-1] == "gram32"
     assert all("in a sample of the rows" in attempt.reason for attempt in earlier)
