@@ -12,6 +12,7 @@ from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import finished, interpolated
 from closedform.fit.convex.interior import interior_point
 from closedform.fit.convex.kinked_rows import KinkedFit, KinkedRows
+from closedform.words.errors import InputError
 
 __all__ = ["MOST_STEPS", "minimise_kinked", "minimise_rounded", "smoothed"]
 
@@ -146,6 +147,7 @@ def _least_squares_start(rows: KinkedRows) -> Tensor:
 
 def _solve(H: Tensor, g: Tensor, usual: float) -> Tensor:
     """Solve with a semidefinite matrix, shifted where it is singular: the direction of a step need not be exact."""
+    _check_range(H)
     shift = 0.0
     while True:
         factor, broken = torch.linalg.cholesky_ex(H + shift * torch.eye(H.shape[0], dtype=H.dtype, device=H.device))
@@ -155,12 +157,23 @@ def _solve(H: Tensor, g: Tensor, usual: float) -> Tensor:
         shift = max(_SHIFT * usual, 10 * shift) or 1.0
 
 
+def _check_range(H: Tensor) -> None:
+    """Refuse what no shift mends.
+
+    Raises:
+        InputError: a number is not finite.
+    """
+    if not bool(torch.isfinite(H).all()):
+        raise InputError("numbers left the range of float64 on the way, beside the ridge; scale X or Y by a constant.")
+
+
 def _direction(H: Tensor, g: Tensor, usual: float) -> Tensor:
     """Return a Newton direction; while too few rows bend the loss, the way down where none of them does."""
     # In units in which every coordinate bends the loss alike, as far as it does.
     units = H.diagonal().sqrt()
     units = torch.where(units > 0, units, math.sqrt(usual))
     H, g = H / units / units.unsqueeze(1), g / units
+    _check_range(H)
     values, vectors = torch.linalg.eigh(H)
     straight = values <= _SINGULAR * values[-1].clamp_min(1.0)
     if bool(straight.any()):
