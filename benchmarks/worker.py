@@ -157,7 +157,9 @@ def _serve(connection: Connection, tables: dict[str, Table], threads: int) -> No
         except EOFError:
             return
         if request in (_POOLS, _CPU):
-            connection.send(threadpool_info() if request == _POOLS else time.process_time())
+            # Where libraries lie on this machine belongs in no record.
+            pools = [pool | {"filepath": os.path.basename(pool["filepath"])} for pool in threadpool_info()]
+            connection.send(pools if request == _POOLS else time.process_time())
             continue
         method, table = request
         try:
