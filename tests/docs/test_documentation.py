@@ -214,3 +214,10 @@ def test_each_record_is_laid_out_with_its_command(tmp_path: Path) -> None:
         assert "Measured on 2026-01-02, P, 2 cores, 1 threads, by `python benchmarks/x.py`:" in text
         for part in parts:
             assert part in text
+
+
+def test_records_name_no_folder_of_the_machine_that_made_them() -> None:
+    kept = list((ROOT / "docs" / "_data").glob("*.json"))
+    assert kept
+    for record in kept:
+        assert not re.findall(r'"(?:/|[A-Z]:\\)[^"]*"', record.read_text(encoding="utf-8")), record.name
