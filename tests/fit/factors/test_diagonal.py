@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 
 import closedform as cf
-from closedform.engine.rates import Rates
-from closedform.fit.factors import Facts
 from closedform.fit.plan import make_plan
 from closedform.rows import Rows
 from closedform.words.errors import InputError
 from data import F64, gaussian
+from facts import tall_facts
 
 pytestmark = pytest.mark.device
 
 ROWS, COLUMNS = 1500, 40
-#: A processor of two cores, as measured.
-TWO_CORES = Rates(1.38e11, 1.38e11, 7.8e10, 2.7e10, 4.2e10, 8.3e9, 2.3e10, "measured")
 
 
 def exact(X: Tensor, Y: Tensor, l2: float = 0.0, weight: Tensor | None = None) -> np.ndarray:
@@ -96,26 +93,7 @@ def test_one_direction_among_all_is_enough_to_refuse(what: str, monkeypatch: pyt
     assert cf.solve(X, Y).certificate.accepted
 
 
-def facts(rows: int, columns: int, condition: float = 1.0) -> Facts:
-    return Facts(
-        n_rows=rows,
-        n_columns=columns,
-        n_targets=1,
-        bias=False,
-        ridge=False,
-        weighted=False,
-        rcond=1e-13,
-        rcond_given=False,
-        nearest=False,
-        row_bytes=8.0 * columns,
-        in_memory=True,
-        bfloat16=False,
-        rates=TWO_CORES,
-        condition=condition,
-    )
-
-
 def test_it_comes_first_where_columns_are_thousands() -> None:
-    assert make_plan(facts(100_000, 4000)).ladder[0].name == "diagonal"
-    assert make_plan(facts(20_000, 1000)).ladder[0].name != "diagonal"
-    assert make_plan(facts(1_000_000, 50)).ladder[0].name != "diagonal"
+    assert make_plan(tall_facts(100_000, 4000)).ladder[0].name == "diagonal"
+    assert make_plan(tall_facts(20_000, 1000)).ladder[0].name != "diagonal"
+    assert make_plan(tall_facts(1_000_000, 50)).ladder[0].name != "diagonal"

@@ -10,10 +10,10 @@ import torch
 from numpy.testing import assert_allclose
 
 import closedform as cf
-from closedform.engine.rates import Rates
-from closedform.fit.factors import METHODS, Facts, sketched
+from closedform.fit.factors import METHODS, sketched
 from closedform.numerics.root import TriangularRoot
 from exact import minimiser
+from facts import tall_facts
 
 
 @pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e9, 1e11])
@@ -131,30 +131,11 @@ def test_a_sketch_finds_the_rank_and_the_least_norm(bias: bool, near: bool) -> N
         assert_allclose(sol.weight.numpy(), pinv, atol=1e-9 * np.abs(pinv).max())
 
 
-#: Two cores with AVX2, measured: there a Gram matrix of 20000 x 2000 took 1.5 s, and conjugate gradients 2.2 s.
-TWO_CORES = Rates(1.38e11, 1.38e11, 7.8e10, 2.7e10, 4.2e10, 8.3e9, 2.3e10, "measured")
-
-
 @pytest.mark.parametrize(
     ("rows", "columns", "cheapest"),
     [(20_000, 2000, "gram64"), (100_000, 1000, "gram64"), (100_000, 4000, "sketched"), (1_000_000, 4000, "sketched")],
 )
 def test_a_sketch_is_preferred_where_it_was_measured_to_be_faster(rows: int, columns: int, cheapest: str) -> None:
-    facts = Facts(
-        n_rows=rows,
-        n_columns=columns,
-        n_targets=1,
-        bias=False,
-        ridge=False,
-        weighted=False,
-        rcond=1e-12,
-        rcond_given=False,
-        nearest=False,
-        row_bytes=8.0 * columns,
-        in_memory=True,
-        bfloat16=False,
-        rates=TWO_CORES,
-        condition=1e4,
-    )
+    facts = tall_facts(rows, columns, condition=1e4)
     chosen = [method for method in METHODS if method.name in ("gram64", "sketched")]
     assert min(chosen, key=lambda method: method.cost(facts).seconds).name == cheapest

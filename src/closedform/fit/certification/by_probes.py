@@ -155,7 +155,7 @@ def measure_by_probes(problem: Problem, Z: Tensor, gram: Tensor, cross: Tensor, 
     if squares is None:
         return None
     penalised = problem.penalty.square().unsqueeze(1) * Z
-    image = products.T - sums.products.T @ Z - V.T @ penalised
+    slopes = products.T - sums.products.T @ Z - V.T @ penalised
     return Measured(
         gradient=cross - gram @ Z,
         probes=V,
@@ -163,7 +163,7 @@ def measure_by_probes(problem: Problem, Z: Tensor, gram: Tensor, cross: Tensor, 
         residual_sums=_residual_sums(problem, Z),
         squares=squares,
         centred_squares=as_vector(centred.clamp(min=0.0)),
-        image=image * (_MARGIN / _PROBES**0.5),
+        image=slopes * (_MARGIN / _PROBES**0.5),
     )
 
 
