@@ -33,28 +33,34 @@ BFLOAT16 static void pair_rows(const float *packed, Py_ssize_t depth, Py_ssize_t
 
 static inline __attribute__((always_inline)) BFLOAT16 void pair_block(const int count, const Pair *left,
                                                                       const Pair *right, Py_ssize_t depth,
-                                                                      float *const *out) {
+                                                                      float *const *out, Ahead *ahead) {
     __m512 s[PAIR_RIGHT][PAIR_TILE];
     for (int q = 0; q < count; q++)
         for (int i = 0; i < PAIR_TILE; i++) s[q][i] = _mm512_setzero_ps();
+    const char *fetched = ahead->at;
+    const Py_ssize_t on = ahead->step;
     for (Py_ssize_t k = 0; k < depth; k++, left += 16, right += 16) {
         __m512bh b[PAIR_RIGHT];
+        __builtin_prefetch(fetched, 0, 2);
+        fetched += on;
         for (int q = 0; q < count; q++) b[q] = (__m512bh)_mm512_load_si512(right + q * APART * 16);
         for (int i = 0; i < PAIR_TILE; i++) {
             const __m512bh a = (__m512bh)_mm512_set1_epi32((int)left[i]);
             for (int q = 0; q < count; q++) s[q][i] = _mm512_dpbf16_ps(s[q][i], a, b[q]);
         }
     }
+    ahead->at = fetched;
     for (int q = 0; q < count; q++)
         for (int i = 0; i < PAIR_TILE; i++)
             _mm512_store_ps(out[q] + i * 16, _mm512_add_ps(_mm512_load_ps(out[q] + i * 16), s[q][i]));
 }
 
-BFLOAT16 static void pair_tiles(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out) {
+BFLOAT16 static void pair_tiles(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out,
+                                Ahead *ahead) {
     for (int i = 0; i < 16; i += PAIR_TILE) {
         float *to[PAIR_RIGHT] = {NULL};
         for (int q = 0; q < count; q++) to[q] = (float *)out[q] + i * 16;
-        BY_THREE(count, pair_block, (const Pair *)left + i, (const Pair *)right, depth, to);
+        BY_THREE(count, pair_block, (const Pair *)left + i, (const Pair *)right, depth, to, ahead);
     }
 }
 
@@ -70,6 +76,7 @@ BFLOAT16 static void *gram16_worker(void *argument) {
         return NULL;
     }
     memset(a->sums, 0, a->bytes);
+    const Py_ssize_t calls = upper_calls(panels, x_panels, PAIR_RIGHT) * (16 / PAIR_TILE);
     for (Py_ssize_t i = a->from; i < a->to; i += 2 * PAIRS) {
         const Py_ssize_t rows = a->to - i < 2 * PAIRS ? a->to - i : 2 * PAIRS;
         for (Py_ssize_t r = 0; r < rows; r += DEPTH) {
@@ -77,7 +84,9 @@ BFLOAT16 static void *gram16_worker(void *argument) {
             gram32_pack_512(a, i + r, depth, panels, packed);
             pair_rows(packed, depth, panels, pairs + r / 2 * 16);
         }
-        add_upper(pair_tiles, pairs, (rows + 1) / 2, panels, x_panels, PAIR_RIGHT, a->sums, sizeof(float) * 16 * 16);
+        Ahead ahead = rows_ahead(a, i, rows, calls * ((rows + 1) / 2));
+        add_upper(pair_tiles, pairs, (rows + 1) / 2, panels, x_panels, PAIR_RIGHT, a->sums, sizeof(float) * 16 * 16,
+                  &ahead);
     }
     free(packed);
     free(pairs);

@@ -180,14 +180,15 @@ TARGET static void NAMED(panel_residuals)(const Residual *a, Py_ssize_t i, Py_ss
 
 /* Add left' right to tiles, the panels of the right in the outer loop; of a symmetric product the upper ones do. */
 TARGET static void NAMED(panel_products)(const double *left, Py_ssize_t left_panels, const double *right,
-                                         Py_ssize_t right_panels, Py_ssize_t depth, int symmetric, double *tiles) {
+                                         Py_ssize_t right_panels, Py_ssize_t depth, int symmetric, double *tiles,
+                                         Ahead *ahead) {
     for (Py_ssize_t o = 0; o < right_panels; o += RIGHT) {
         const int count = right_panels - o < RIGHT ? (int)(right_panels - o) : RIGHT;
         const Py_ssize_t end = symmetric ? o + count : left_panels;
         for (Py_ssize_t p = 0; p < end; p++) {
             void *out[RIGHT] = {NULL};
             for (int j = 0; j < count; j++) out[j] = tiles + (p * right_panels + o + j) * PANEL * PANEL;
-            NAMED(gram64_tiles)(count, left + p * APART * PANEL, right + o * APART * PANEL, depth, out);
+            NAMED(gram64_tiles)(count, left + p * APART * PANEL, right + o * APART * PANEL, depth, out, ahead);
         }
     }
 }
@@ -212,17 +213,21 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
     double *g = memory, *gram = g + tiles, *x = gram + gram_tiles, *weighted = x + rows * panels;
     double *plain = a->weight ? weighted + rows * vectors : weighted, *sums = a->share.g + q * n;
     memset(g, 0, sizeof(double) * (tiles + gram_tiles));
-    const Gram packing = {.x = a->x, .columns = n, .y_from = n};
+    const Gram packing = {.x = a->x, .columns = n, .y_from = n, .to = a->share.to};
+    /* Steps for a row: of its products with the vectors, and of the residuals with it. */
+    const Py_ssize_t turns = (vectors + RIGHT - 1) / RIGHT, steps = turns * panels * PANEL / TILE;
+    const Py_ssize_t back = (panels + RIGHT - 1) / RIGHT * vectors * (PANEL / TILE);
     for (Py_ssize_t i = a->share.from; i < a->share.to; i += step) {
         const Py_ssize_t depth = a->share.to - i < step ? a->share.to - i : step;
+        Ahead ahead = rows_ahead(&packing, i, depth, (steps + back) * depth);
         NAMED(gram64_pack)(&packing, i, depth, panels, x);
-        NAMED(gram64_multiply)(x, a->panels, depth, panels, vectors, 0, weighted);
+        NAMED(gram64_multiply)(x, a->panels, depth, panels, vectors, 0, weighted, &ahead);
         NAMED(panel_residuals)(a, i, depth, weighted, plain, sums);
-        NAMED(panel_products)(weighted, vectors, x, panels, depth, 0, g);
+        NAMED(panel_products)(weighted, vectors, x, panels, depth, 0, g, &ahead);
         double *tile = gram;
         for (Py_ssize_t from = 0; from < k; from += group) {
             const Py_ssize_t targets = panels_of(k - from < group ? k - from : group), at = from / PANEL * rows;
-            NAMED(panel_products)(weighted + at, targets, plain + at, targets, depth, 1, tile);
+            NAMED(panel_products)(weighted + at, targets, plain + at, targets, depth, 1, tile, &ahead);
             tile += targets * targets * PANEL * PANEL;
         }
     }

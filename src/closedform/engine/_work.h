@@ -252,15 +252,28 @@ static inline Py_ssize_t tile_of(Py_ssize_t p, Py_ssize_t q, Py_ssize_t x_panels
     return q < x_panels ? q * (q + 1) / 2 + p : x_panels * (x_panels + 1) / 2 + (q - x_panels) * x_panels + p;
 }
 
+/* Where rows stand that are packed next: while products of those packed before are computed, memory is idle, so each
+   step of them fetches what is `step` bytes further on. */
+typedef struct {
+    const char *at;
+    Py_ssize_t step;
+} Ahead;
+
+/* Spread `bytes` over so many steps; where these are few, no step fetches more than a line. */
+static inline Ahead fetch_during(const void *from, Py_ssize_t bytes, Py_ssize_t steps) {
+    const Py_ssize_t step = steps > 0 ? (bytes + steps - 1) / steps : 0;
+    return (Ahead){from, step < 64 ? step : 64};
+}
+
 /* Adds left' right to the tiles out, for `count` packed panels on the right. */
-typedef void (*Tiles)(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out);
+typedef void (*Tiles)(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out, Ahead *ahead);
 
 #define MOST_RIGHT 3
 
 /* Add the products of packed panels, `right` of them at once, to the sums of the upper triangle, `tile` bytes each.
    Panels on the right stay in the inner caches while those on the left pass by. */
 static void add_upper(Tiles tiles, const void *packed, Py_ssize_t depth, Py_ssize_t panels, Py_ssize_t x_panels,
-                      int right, void *sums, size_t tile) {
+                      int right, void *sums, size_t tile, Ahead *ahead) {
     const char *panel = packed;
     for (Py_ssize_t q = 0; q < panels; q += right) {
         for (Py_ssize_t p = 0; p < x_panels && p < q + right && p < panels; p++) {
@@ -269,9 +282,27 @@ static void add_upper(Tiles tiles, const void *packed, Py_ssize_t depth, Py_ssiz
             int count = 0;
             for (Py_ssize_t j = from; j < q + right && j < panels; j++)
                 out[count++] = (char *)sums + tile_of(p, j, x_panels) * tile;
-            tiles(count, panel + p * APART * 64, panel + from * APART * 64, depth, out);
+            tiles(count, panel + p * APART * 64, panel + from * APART * 64, depth, out, ahead);
         }
     }
+}
+
+/* How many times that calls for tiles. */
+static Py_ssize_t upper_calls(Py_ssize_t panels, Py_ssize_t x_panels, int right) {
+    Py_ssize_t calls = 0;
+    for (Py_ssize_t q = 0; q < panels; q += right) {
+        const Py_ssize_t end = q + right < panels ? q + right : panels;
+        calls += end < x_panels ? end : x_panels;
+    }
+    return calls;
+}
+
+/* What of a table is packed after row i and `depth` rows; nothing where rows are taken in another order. */
+static Ahead rows_ahead(const Gram *a, Py_ssize_t i, Py_ssize_t depth, Py_ssize_t steps) {
+    const Py_ssize_t size = a->x.single ? sizeof(float) : sizeof(double), next = i + depth;
+    if (a->order || a->transposed || next >= a->to) return (Ahead){a->x.values, 0};
+    const Py_ssize_t rows = a->to - next < depth ? a->to - next : depth;
+    return fetch_during((const char *)a->x.values + next * a->x.ld * size, rows * a->x.ld * size, steps);
 }
 
 /* How many panels of rows panel q of a matrix is laid out with: panels that are multiplied at once have the same. */
