@@ -86,6 +86,7 @@ tell(lambda: by(torch.nn.L1Loss(), Y))
 tell(lambda: by(torch.nn.HuberLoss(delta=1.0 + rank), Y))
 tell(lambda: by(torch.nn.CrossEntropyLoss(), torch.where(torch.arange(300) == 299, -1, labels)))
 tell(lambda: layer_by(torch.nn.CrossEntropyLoss(), labels))
+tell(lambda: by(torch.nn.MultiMarginLoss(), labels))
 if rank == size - 1:
     os._exit(3)
 tell(lambda: bits(cf.fit_(layer, X[mine], Y[mine], group=world)))
@@ -172,17 +173,21 @@ def test_what_is_wrong_on_one_rank_is_raised_on_all(told: list[list[Any]], numbe
 
 def test_a_rank_that_dies_ends_the_others_with_an_error(told: list[list[Any]]) -> None:
     *alive, dead = told
-    assert len(dead) == 23
+    assert len(dead) == 24
     for rank in alive:
-        assert rank[23][0] == "GroupError"
-        assert "died or did not answer" in rank[23][1]
-        assert rank[24] is True
+        assert rank[24][0] == "GroupError"
+        assert "died or did not answer" in rank[24][1]
+        assert rank[25] is True
 
 
-@pytest.mark.parametrize("number", [18, 19])
+@pytest.mark.parametrize("number", [18, 19, 23])
 def test_criteria_are_minimised_over_all_ranks(told: list[list[Any]], number: int) -> None:
     labels = (X[:, 0] > 1).long() + (Y[:, 0] > 0).long()
-    module, targets = [(torch.nn.CrossEntropyLoss(), labels), (torch.nn.L1Loss(), Y)][number - 18]
+    module, targets = {
+        18: (torch.nn.CrossEntropyLoss(), labels),
+        19: (torch.nn.L1Loss(), Y),
+        23: (torch.nn.MultiMarginLoss(), labels),
+    }[number]
     expected = cf.solve(X, targets, bias=True, l2=1.0, criterion=module)
     for rank in told:
         assert rank[number] == told[0][number]

@@ -303,7 +303,7 @@ class _ReshapedSource(Source):
         self.in_memory, self.notes = source.in_memory, source.notes
         self.shape = shape
         self.columns = names_for(source.columns, shape)
-        self.rows_per_outer_row = shape[0] // max(source.shape[0], 1)
+        self.rows_per_outer_row = max(shape[0] // max(source.shape[0], 1), 1)
 
     @property
     @override
