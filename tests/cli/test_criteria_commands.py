@@ -56,6 +56,27 @@ def test_solve_by_cross_entropy_is_scikit_learns(classes: Path, tmp_path: Path) 
     assert f"test loss {loss:.6g}" in result.stdout
 
 
+@pytest.mark.parametrize("criterion", ["cross-entropy", "multi-margin"])
+def test_a_column_of_labels_in_a_file_is_one(criterion: str, classes: Path, tmp_path: Path) -> None:
+    with np.load(classes) as archive:
+        data = dict(archive)
+    table = np.column_stack([data["X_train"], data["y_train"]])
+    np.savetxt(tmp_path / "t.csv", table, ["%.17g"] * 3 + ["%d"], ",", header="a,b,c,label", comments="")
+    np.savez(tmp_path / "t.npz", X=data["X_train"], y=data["y_train"])
+    told = []
+    for source in (tmp_path / "t.csv", tmp_path / "t.npz"):
+        named = ["--y", "label"] if source.suffix == ".csv" else []
+        js = tmp_path / "out.json"
+        result = run("solve", source, *named, "--criterion", criterion, "--l2", 0.5, "--json", js)
+        assert result.exit_code == 0, result.output
+        assert "converted to float64" not in result.output
+        judged = run("diagnose", source, *named, "--criterion", criterion, "--l2", 0.5, "--lr", 0.1)
+        assert judged.exit_code == 0, judged.output
+        said = " ".join(judged.stdout.split())
+        told.append((json.loads(js.read_text())["certificate"]["objective"], said[said.index("The loss is") :]))
+    assert told[0] == told[1]
+
+
 def test_weights_that_their_dtype_cannot_hold_are_not_called_certified(tmp_path: Path) -> None:
     X = np.random.default_rng(0).standard_normal((60, 2)).astype(np.float32)
     np.savez(tmp_path / "d.npz", X=X + np.float32(3e4), y=X[:, 0])

@@ -56,6 +56,10 @@ def test_options_of_scikit_learns_logistic_regression_are_taken() -> None:
         LogisticRegression(penalty="l1").fit(X, y)
     with pytest.raises(InputError, match=r"l1_ratio=0\.5 is not available"):
         LogisticRegression(l1_ratio=0.5).fit(X, y)
+    with pytest.raises(InputError, match="C=-1 must be a positive number"):
+        LogisticRegression(C=-1).fit(X, y)
+    with pytest.raises(InputError, match="only one class, 0; "):
+        LogisticRegression().fit(X, np.zeros(len(X), dtype=int))
 
 
 def test_classes_that_are_divided_are_told() -> None:

@@ -194,7 +194,6 @@ def test_every_name_is_a_criterion() -> None:
 COLUMN, INTEGERS = Targets(1, True, False), Targets(1, True, True)
 REFUSED: dict[str, tuple[Any, Targets, str]] = {
     "float labels": (nn.CrossEntropyLoss(), COLUMN, "Y.long()"),
-    "labels in a column": (nn.CrossEntropyLoss(), Targets(1, False, True), r"Y\[:, 0\]"),
     "one-hot integers": (nn.CrossEntropyLoss(), Targets(3, False, True), r"Y.double\(\)"),
     "no reduction": (nn.CrossEntropyLoss(reduction="none"), INTEGERS, "no single loss"),
     "a lambda": (lambda output, target: 0, INTEGERS, "pass the module"),

@@ -81,7 +81,8 @@ def _diagnosis(
     criterion = criterion_by_name(asked["criterion"])
     layer = trained = None
     if settings is not None:
-        labels = isinstance(criterion, nn.CrossEntropyLoss) and len(tables.Y.shape) == 1
+        one_column = len(tables.Y.shape) == 1 or tables.Y.shape[1] == 1
+        labels = isinstance(criterion, nn.CrossEntropyLoss | nn.MultiMarginLoss) and one_column
         outputs = _classes(tables.Y) if labels else None
         layer = fresh_layer(tables.X, tables.Y, asked["bias"], asked["seed"], outputs)
         name, lr, momentum, nesterov = settings

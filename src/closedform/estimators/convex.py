@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ class ConvexClassifier(ClassifierMixin, ConvexEstimator, ABC):
             if np.unique(codes[counted]).size < 2:
                 raise InputError("the rows of positive weight hold only one class; at least two classes are needed.")
         if classes.size < 2:
-            raise InputError(f"the rows hold only one class, {classes[0]!r}; at least two classes are needed.")
+            raise InputError(f"the rows hold only one class, {classes.tolist()[0]!r}; at least two classes are needed.")
 
         self.classes_ = classes
         return rows, labels, codes
@@ -125,11 +126,11 @@ def check_number(value: Any, name: str, *, positive: bool = False) -> float:
     Raises:
         InputError: it is negative, no number, or zero where that is not allowed.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0:
-        raise InputError(f"{name}={value!r} must be a number of at least 0.")
-    if positive and not float(value) > 0:
-        raise InputError(f"{name}={value!r} must be a positive number.")
-    return float(value)
+    wanted = "a positive number" if positive else "a number of at least 0"
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not number >= 0 or (positive and not number > 0):
+        raise InputError(f"{name}={value!r} must be {wanted}.")
+    return number
 
 
 def codes_of(codes: Any, rows: Training) -> Tensor:

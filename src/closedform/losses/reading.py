@@ -162,11 +162,11 @@ def _averages(criterion: Any) -> bool:
 
 
 def _cross_entropy(criterion: Any, targets: Targets) -> Criterion:
-    if targets.integers and not targets.one_dimensional:
-        one_hot = "" if targets.columns == 1 else ", or Y.double() if they are probabilities"
+    # One column of integers is labels, as files have them: there is nothing else that it could be.
+    if targets.integers and targets.columns != 1:
         raise InputError(
-            f"CrossEntropyLoss takes labels as (rows,), but Y has {targets.columns} column"
-            f"{'s' * (targets.columns != 1)} of integers; pass Y[:, 0] if they are labels{one_hot}."
+            f"CrossEntropyLoss takes labels as (rows,), but Y has {targets.columns} columns of integers; pass Y[:, 0] "
+            "if they are labels, or Y.double() if they are probabilities."
         )
     if not targets.integers and (targets.one_dimensional or targets.columns == 1):
         raise InputError(

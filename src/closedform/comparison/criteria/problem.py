@@ -70,7 +70,7 @@ class CriterionProblem(TrainingProblem):
         integers = targets_of(self._tables.rows).integers
         labels = self._read.coupled and integers
         kept = Y.to(torch.int64) if labels else Y.to(self._tables.rows.dtype)
-        return kept[:, 0] if self._tables.rows.single_target else kept
+        return kept[:, 0] if self._tables.rows.single_target or labels else kept
 
     def _zero(self) -> Weights:
         weight, bias = self._exact.weight, self._exact.bias

@@ -17,7 +17,7 @@ from closedform.fit.convex.kinked_rows import KinkedFit, KinkedRows
 from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.plan import ConvexPlan, Stage, rounding_to
 from closedform.fit.convex.request import ConvexRequest
-from closedform.fit.convex.solution import ConvexSolution, face_note
+from closedform.fit.convex.solution import ConvexSolution, face_note, own_notes
 from closedform.fit.layers import round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
@@ -123,7 +123,7 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
     weights = Weights.from_stacked(theta * columns.scale.unsqueeze(1), bias=columns.bias)
     certificate = _certificate(fits, gathered.divisor(), moved)
     outcome = Outcome.NOT_CERTIFIED
-    notes = [note for note in rows.notes if not (criterion.coupled and note.startswith("Y holds"))]
+    notes = own_notes(rows, criterion)
     if criterion.coupled:
         notes.append("a shift of all classes changes no loss; the centred weights are returned")
     if certificate.accepted:

@@ -14,6 +14,8 @@ from closedform.fit.convex.certificate import GapCertificate
 from closedform.fit.convex.plan import NOTHING_DONE, ConvexPlan
 from closedform.fit.storage import Stored
 from closedform.fit.weights import Weights
+from closedform.losses import Criterion, Kinked
+from closedform.rows import Rows
 from closedform.rows.labels import check_columns
 from closedform.rows.tensors import as_tensor
 from closedform.words.errors import InputError
@@ -22,7 +24,7 @@ from closedform.words.metrics import flat_floats
 from closedform.words.numbers import plural
 from closedform.words.outcome import Outcome
 
-__all__ = ["ConvexSolution", "face_note", "unseen_note"]
+__all__ = ["ConvexSolution", "face_note", "own_notes", "unseen_note"]
 
 
 def unseen_note(flat: int) -> str:
@@ -41,6 +43,16 @@ def face_note(level: int) -> str:
         level: Its dimension.
     """
     return f"the minimum is a face: it stays level along {plural(level, 'direction')}"
+
+
+def own_notes(rows: Rows, criterion: Criterion | Kinked) -> list[str]:
+    """Return the notes of rows that a fit by a criterion has: how labels are read is none.
+
+    Args:
+        rows: The rows.
+        criterion: The criterion.
+    """
+    return [note for note in rows.notes if not (criterion.coupled and note.startswith(f"{rows.y.name} holds"))]
 
 
 @final

@@ -23,7 +23,7 @@ from closedform.fit.convex.problem import ConvexProblem
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.rounded import rounded_minimum
 from closedform.fit.convex.shortfalls import face_proof
-from closedform.fit.convex.solution import ConvexSolution, face_note, unseen_note
+from closedform.fit.convex.solution import ConvexSolution, face_note, own_notes, unseen_note
 from closedform.fit.convex.stored import stored_of
 from closedform.fit.convex.wide import met, narrowed
 from closedform.fit.layers import round_to
@@ -118,7 +118,7 @@ def _check_function(rows: Rows, request: ConvexRequest, criterion: Criterion | K
     Y = rows.block(0, rows.n_rows, as_stored=True).Y
     labels = criterion.coupled and targets_of(rows).integers
     T = Y.to(torch.int64 if labels else torch.float64)
-    T = T[:, 0] if rows.single_target else T
+    T = T[:, 0] if rows.single_target or labels else T
     counted = Y.to(torch.float64)
     outputs = request.outputs or criterion.n_outputs(counted)
     if contradicts(request.function, request.criterion, T, outputs):
@@ -385,7 +385,7 @@ class _Outline:
         """Return the result, with its outcome; of the flat directions ``level`` are those of a face of minimisers."""
         rows, weights = self.problem.rows, self.problem.weights(theta)
         dtype = rows.dtype if self.request.dtype is None else self.request.dtype
-        notes = [note for note in rows.notes if not (self.problem.criterion.coupled and note.startswith("Y holds"))]
+        notes = own_notes(rows, self.problem.criterion)
 
         outcome = Outcome.CERTIFIED if certificate.accepted else Outcome.NOT_CERTIFIED
         if direction is not None:
