@@ -77,7 +77,7 @@ def test_a_processor_without_it_says_so() -> None:
         with pytest.raises(MethodRefusedError, match="not multiplied by this processor"):
             cf.solve(gaussian(30, 3), gaussian(30, 1, seed=1), method="gram16")
     finally:
-        compiled.library.use_vectors(64)
+        compiled.library.use_vectors(compiled.library.WIDEST)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     assert compiled.library is not None
     compiled.library.use_vectors(request.param)
     yield request.param
-    compiled.library.use_vectors(64)
+    compiled.library.use_vectors(compiled.library.WIDEST)
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

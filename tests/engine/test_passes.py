@@ -19,7 +19,7 @@ from covering import parametrize_covering
 needs_kernels = pytest.mark.skipif(not compiled.available(), reason="no C compiler built the passes here")
 
 
-COMPILED = {"compiled": 64, "registers of 32 bytes": 32, "registers of 16 bytes": 16}
+COMPILED = {"compiled": 1024, "registers of 64 bytes": 64, "registers of 32 bytes": 32, "registers of 16 bytes": 16}
 WAYS = [*(COMPILED if compiled.available() else ()), "matrix products", "torch alone"]
 
 
@@ -43,7 +43,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
             pytest.skip(f"this processor has no registers of {bytes_} bytes")
         yield str(request.param)
     finally:
-        library.use_vectors(64)
+        library.use_vectors(library.WIDEST)
 
 
 @pytest.fixture(params=[1, 3])
@@ -228,7 +228,7 @@ def test_normal_equations(
     dtype=(torch.float32, torch.float64),
     scaled=(False, True),
     ones=(False, True),
-    sizes=((1, 1, 1), (2, 16, 1), (511, 33, 17), (513, 49, 1), (1500, 7, 3), (2049, 96, 20)),
+    sizes=((1, 1, 1), (2, 16, 1), (511, 33, 17), (513, 49, 1), (1500, 7, 3), (2049, 96, 20), (1100, 300, 3)),
 )
 @pytest.mark.usefixtures("way", "threads")
 def test_normal_equations_in_bfloat16(
@@ -269,7 +269,7 @@ def test_bfloat16_is_refused_where_it_cannot_be_multiplied() -> None:
         with pytest.raises(ValueError, match="a processor that multiplies it"):
             compiled.library.gram_add(table, None, (0, 0, 0), (0, 0), (0, 0, 1), (gram.data_ptr(), 0, 16), 1)
     finally:
-        compiled.library.use_vectors(64)
+        compiled.library.use_vectors(compiled.library.WIDEST)
 
 
 @pytest.mark.usefixtures("way")

@@ -95,7 +95,7 @@ def test_a_dot_product_is_spread_over_the_lanes_there_are() -> None:
         assert dot_additions(1000) == 500 + 2 + 4
         assert dot_additions(1000) > widest
     finally:
-        compiled.library.use_vectors(64)
+        compiled.library.use_vectors(compiled.library.WIDEST)
 
 
 @pytest.mark.parametrize("part_groups", [1, 3, 8])
@@ -127,7 +127,7 @@ def test_bounds_on_a_gradient_hold(loops: ModuleType, rows: int, bytes_: int, mo
         loops.use_vectors(bytes_)
         found = Gradient(*tall.gradient_in_expansions(z))
     finally:
-        loops.use_vectors(64)
+        loops.use_vectors(loops.WIDEST)
 
     A = [[Fraction(value) for value in row] for row in (table.x.read(0, rows) * tall.problem.scale).tolist()]
     b = [Fraction(value) for value in (table.y.read(0, rows) * tall.problem.target_scale).flatten().tolist()]

@@ -33,7 +33,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
             pytest.skip(f"this processor has no registers of {bytes_} bytes")
         yield str(request.param)
     finally:
-        library.use_vectors(64)
+        library.use_vectors(library.WIDEST)
 
 
 @pytest.fixture(params=[1, 3])

@@ -62,6 +62,10 @@ typedef struct {
 #if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
 #define FOR_BFLOAT16 1
 #include "_bfloat16.h"
+#if defined(__linux__)
+#define FOR_MATRIX_TILES 1
+#include "_matrix_tiles.h"
+#endif
 #endif
 
 #define SUFFIX _256
@@ -90,6 +94,9 @@ typedef struct {
 static const Loops *loops = &loops_128;
 /* The Gram matrix of rows in bfloat16, where this processor multiplies them; or NULL. */
 static void *(*gram16)(void *) = NULL;
+static int gram16_groups = GRAM_GROUPS;
+
+#define WIDEST 1024 /* bytes of a tile, the largest register */
 
 /* Choose the widest registers of this processor, but none beyond `bytes`. */
 static void choose(int bytes) {
@@ -105,6 +112,13 @@ static void choose(int bytes) {
 #endif
 #ifdef FOR_BFLOAT16
     if (loops == &loops_512 && __builtin_cpu_supports("avx512bf16")) gram16 = gram16_worker;
+#endif
+#ifdef FOR_MATRIX_TILES
+    gram16_groups = GRAM_GROUPS;
+    if (bytes >= WIDEST && gram16 && matrix_tiles_given()) {
+        gram16 = matrix_tiles_worker;
+        gram16_groups = TILE_GROUPS;
+    }
 #endif
 }
 
@@ -296,11 +310,11 @@ static void *lay_out_factor(const double *triangle, Py_ssize_t columns, int doub
 
 /* How many parts a product over m rows has: the same for few and many threads, as long as no more threads than that are
    there, so that the sums are; and a power of two, which two or four threads share evenly. Where other work holds one
-   of them up, the others take its parts. A part has rows enough for its sums to be no more than a few of a hundred of
-   its work, but for a product of few rows; parts of many columns are only as many as memory is fit for. */
-static int gram_parts(Py_ssize_t m, size_t bytes, int threads) {
+   of them up, the others take its parts. A part has `enough` groups of rows for its sums to be no more than a few of a
+   hundred of its work, but for a product of few rows; parts of many columns are only as many as memory is fit for. */
+static int gram_parts(Py_ssize_t m, Py_ssize_t enough, size_t bytes, int threads) {
     const Py_ssize_t groups = (m + DEPTH - 1) / DEPTH, least = groups < 4 ? groups : 4;
-    const Py_ssize_t worth = groups / 4 > least ? groups / 4 : least, fit = MOST_GRAM / (Py_ssize_t)bytes;
+    const Py_ssize_t worth = groups / enough > least ? groups / enough : least, fit = MOST_GRAM / (Py_ssize_t)bytes;
     int parts = 1;
     while (2 * parts <= worth && 2 * parts <= fit && 2 * parts <= MAX_PARTS) parts *= 2;
     threads = clamp_threads(threads, groups);
@@ -368,7 +382,7 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
                        .columns = columns,
                        .y_from = y_from,
                        .bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width};
-    const int count = gram_parts(m, like.bytes, threads);
+    const int count = gram_parts(m, bits == 16 ? gram16_groups : GRAM_GROUPS, like.bytes, threads);
     const int failed = gather_gram(worker, &like, count, threads, double_sums, POINTER(void, gram),
                                    POINTER(void, cross));
     free(laid_out);
@@ -614,7 +628,8 @@ static PyMethodDef methods[] = {
      "multiplies_bfloat16(): whether gram_add takes 16 bits, which it does in the widest registers only."},
     {"lanes", lanes, METH_NOARGS, "lanes(): doubles in a register: partial sums that a dot product is spread over."},
     {"use_vectors", use_vectors, METH_VARARGS,
-     "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes; return which."},
+     "use_vectors(bytes): compute in the widest registers of this processor of at most so many bytes, WIDEST for all of\n"
+     "them; return the bytes of a vector."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
@@ -647,9 +662,10 @@ PyMODINIT_FUNC PyInit__loops(void) {
         {"LOGISTIC", LOGISTIC},
         {"EXPONENTIAL", EXPONENTIAL},
         {"ROUNDED", ROUNDED},
+        {"WIDEST", WIDEST},
         {"SOURCES", SOURCES},
     };
-    choose(64);
+    choose(WIDEST);
     PyObject *made = PyModule_Create(&module);
     for (size_t i = 0; made && i < sizeof constants / sizeof *constants; i++) {
         if (PyModule_AddIntConstant(made, constants[i].name, constants[i].value) == 0) continue;

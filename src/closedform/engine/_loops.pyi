@@ -12,6 +12,7 @@ LOGISTIC: int
 EXPONENTIAL: int
 ROUNDED: int
 SOURCES: int
+WIDEST: int
 
 def residual_pass(
     x: _Table,

@@ -27,10 +27,12 @@
 #define APART (DEPTH + 5) /* rows from a panel to the next: not all in the same sets of a cache */
 #define PANEL 8   /* doubles in a row of a panel: 64 bytes */
 #define AHEAD 512 /* doubles: by when they are needed they have come from memory */
+#define MOST_AHEAD ((Py_ssize_t)1 << 19) /* bytes that are fetched ahead: a part of the outer cache */
 #define QUAD 4    /* rows that the loops over columns take at once */
 #define LOT 16    /* rows whose losses are taken at once: registers full of them, and the inner caches hold the rows */
 #define FEW 4     /* from so many vectors on the rows are packed */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
+#define GRAM_GROUPS 4 /* groups of rows that a part of a product has at least */
 #define MOST_GRAM ((Py_ssize_t)1 << 26) /* bytes of the sums of all parts of a product, but for one part a thread */
 
 _Static_assert(DEPTH % 64 == 0, "an eighth of the packed rows is whole tiles as well");
@@ -259,12 +261,6 @@ typedef struct {
     Py_ssize_t step;
 } Ahead;
 
-/* Spread `bytes` over so many steps; where these are few, no step fetches more than a line. */
-static inline Ahead fetch_during(const void *from, Py_ssize_t bytes, Py_ssize_t steps) {
-    const Py_ssize_t step = steps > 0 ? (bytes + steps - 1) / steps : 0;
-    return (Ahead){from, step < 64 ? step : 64};
-}
-
 /* Adds left' right to the tiles out, for `count` packed panels on the right. */
 typedef void (*Tiles)(int count, const void *left, const void *right, Py_ssize_t depth, void *const *out, Ahead *ahead);
 
@@ -297,12 +293,14 @@ static Py_ssize_t upper_calls(Py_ssize_t panels, Py_ssize_t x_panels, int right)
     return calls;
 }
 
-/* What of a table is packed after row i and `depth` rows; nothing where rows are taken in another order. */
+/* Spread the rows after row i and `depth` more over the steps of products of these; none where rows are taken in another
+   order, or are so long that they would drive the packed ones out. */
 static Ahead rows_ahead(const Gram *a, Py_ssize_t i, Py_ssize_t depth, Py_ssize_t steps) {
     const Py_ssize_t size = a->x.single ? sizeof(float) : sizeof(double), next = i + depth;
-    if (a->order || a->transposed || next >= a->to) return (Ahead){a->x.values, 0};
-    const Py_ssize_t rows = a->to - next < depth ? a->to - next : depth;
-    return fetch_during((const char *)a->x.values + next * a->x.ld * size, rows * a->x.ld * size, steps);
+    const Py_ssize_t rows = a->to - next < depth ? a->to - next : depth, bytes = rows * a->x.ld * size;
+    const int fetches = !a->order && !a->transposed && bytes > 0 && bytes <= MOST_AHEAD && steps > 0;
+    return (Ahead){(const char *)a->x.values + (fetches ? next * a->x.ld * size : 0),
+                   fetches ? (bytes + steps - 1) / steps : 0};
 }
 
 /* How many panels of rows panel q of a matrix is laid out with: panels that are multiplied at once have the same. */
