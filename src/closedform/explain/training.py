@@ -479,11 +479,11 @@ class Training:
     @property
     def rounding_decides(self) -> bool:
         """Whether rehearsals of LBFGS in float64 and in the arithmetic that is trained in end differently."""
-        own, narrow = self.rehearsal, self.stage.narrow
-        if own is None or narrow is None:
+        runs = [run for run in (self.rehearsal, self.stage.narrow, self.stage.narrow_beside) if run is not None]
+        if self.rehearsal is None or self.stage.narrow is None:
             return False
-        ends = [float(self.stage.excess_of(run)[-1]) <= self.goal_excess for run in (own, narrow)]
-        return ends[0] != ends[1] or iterations_of(own) != iterations_of(narrow)
+        ends = {float(self.stage.excess_of(run)[-1]) <= self.goal_excess for run in runs}
+        return len(ends) > 1 or len({iterations_of(run) for run in runs}) > 1
 
     @property
     def settles(self) -> bool:
