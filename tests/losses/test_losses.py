@@ -105,6 +105,20 @@ def test_the_curvature_is_that_of_the_slope(case: str) -> None:
 
 
 @EVERY_CASE
+def test_curvatures_that_are_left_out_hardly_count(case: str) -> None:
+    """float32 that holds numbers of fewer bits takes a hundred times as long for them."""
+    _, _, criterion, T = opened(case)
+    S = gaussian(ROWS, K, seed=9)
+    for size in (1, 10, 60, 200):
+        whole = criterion.curvatures(size * gaussian(ROWS, K), T)
+        few = criterion.thinned(whole)
+        lost = (criterion.product(few, S) - criterion.product(whole, S)).abs().amax(1)
+        most = criterion.diagonal(whole).sum(1) * (S.amax(1) - S.amin(1))
+        assert bool((lost <= 2 * K * 2.0**-10 * most + 1e-37).all())
+        assert not criterion.coupled or not bool(((few > 0) & (few < torch.finfo(torch.float32).tiny)).any())
+
+
+@EVERY_CASE
 def test_the_lower_bound_holds_within_the_radius(case: str) -> None:
     _, _, criterion, T = opened(case)
     Z = 2 * gaussian(ROWS, K)

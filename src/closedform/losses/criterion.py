@@ -29,10 +29,12 @@ class Criterion(ABC):
         of_shortfalls: Whether it is zero, and nowhere below, where every margin is wide enough.
         of_residuals: Whether it is a function of targets less outputs that is zero at zero and nowhere below.
         coupled: Whether the curvature couples the outputs of a row; it is flat then along a shift of all of them.
+        of_shares: Whether it does so as that of a softmax: the second derivative is ``diag(c) - c c' / sum(c)``.
     """
 
     name: ClassVar[str]
     coupled: ClassVar[bool] = False
+    of_shares: ClassVar[bool] = False
     of_shortfalls: ClassVar[bool] = False
     of_residuals: ClassVar[bool] = False
     smooth: ClassVar[bool] = True
@@ -83,6 +85,10 @@ class Criterion(ABC):
     @abstractmethod
     def product(self, C: Tensor, S: Tensor) -> Tensor:
         """Return the second derivative, as :meth:`curvatures` gave it, times changes S of the outputs."""
+
+    def thinned(self, C: Tensor) -> Tensor:
+        """Return curvatures without those that vanish beside others of their row; of shares alone there are any."""
+        return C
 
     @abstractmethod
     def diagonal(self, C: Tensor) -> Tensor:
