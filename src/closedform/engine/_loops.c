@@ -27,8 +27,8 @@
 
 /* What compiles a loop for one of them, and the workers that result. */
 typedef struct {
-    void *(*residual)(void *), *(*loss)(void *), *(*squares)(void *), *(*gram32)(void *), *(*gram64)(void *);
-    void *(*expansion)(void *), *(*sketch)(void *);
+    void *(*residual)(void *), *(*loss)(void *), *(*curved)(void *), *(*squares)(void *), *(*gram32)(void *);
+    void *(*gram64)(void *), *(*expansion)(void *), *(*sketch)(void *);
     const Steps *cholesky32, *cholesky64;
     void (*forward)(const double *, Py_ssize_t, double *, int), (*backward)(const double *, Py_ssize_t, double *, int);
     void (*product)(const Matrix *, const double *, double *, int);
@@ -254,6 +254,36 @@ static PyObject *loss_pass(PyObject *Py_UNUSED(self), PyObject *args) {
     Py_DECREF(done);
     for (int i = 0; i < count; i++) peak = peaks[i] > peak ? peaks[i] : peak;
     return PyFloat_FromDouble(peak);
+}
+
+static PyObject *curvature_pass(PyObject *Py_UNUSED(self), PyObject *args) {
+    unsigned long long starts, outputs, curvatures, v, offset, out;
+    Table x;
+    int threads;
+    Py_ssize_t q;
+    if (!PyArg_ParseTuple(args, "O&(KKK)(KKn)Ki", to_table, &x, &starts, &outputs, &curvatures, &v, &offset, &q, &out,
+                          &threads))
+        return NULL;
+    if (!x.single) {
+        PyErr_SetString(PyExc_ValueError, "rows have to be in single precision");
+        return NULL;
+    }
+    const Py_ssize_t size = q * (x.n + 1), most = size > MOST_SUMS || !size ? 1 : MOST_SUMS / size;
+    /* Threads share a power of two evenly. */
+    int count = 1;
+    while (2 * count <= parts_of(x.m) && 2 * count <= most) count *= 2;
+    Curved *parts = calloc(count, sizeof(Curved));
+    if (!parts) return PyErr_NoMemory();
+    for (int i = 0; i < count; i++) {
+        parts[i] = (Curved){.x = x,
+                            .q = q,
+                            .v = POINTER(const float, v),
+                            .offset = POINTER(const float, offset),
+                            .starts = POINTER(const int64_t, starts),
+                            .outputs = POINTER(const int32_t, outputs),
+                            .curvatures = POINTER(const float, curvatures)};
+    }
+    return add_up(loops->curved, parts, sizeof(Curved), count, threads, x.m, size, 0, POINTER(double, out));
 }
 
 static PyObject *column_squares(PyObject *Py_UNUSED(self), PyObject *args) {
@@ -596,6 +626,9 @@ static PyMethodDef methods[] = {
      "loss_pass(x, y, weight, (v, offset), (kind, four numbers), (squares, own, reach, few), (out, roots), threads): add "
      "X'S and sums of the slopes S of a criterion, of its losses, of their sizes, and squared bounds on what slopes are "
      "off by; write roots of curvatures; return the largest squared length of a row."},
+    {"curvature_pass", curvature_pass, METH_VARARGS,
+     "curvature_pass(x, (starts, outputs, curvatures), (v, offset, vectors), out, threads): add X'S and sums of S, what "
+     "changes v of weights do to slopes that are shares of a row, few of which count; x, v and offset in single precision."},
     {"column_squares", column_squares, METH_VARARGS,
      "column_squares(x, weight, (scale, shift), out, threads): add the weighted squares of each column; with a shift "
      "those of scale x - shift, and the weighted sums of that."},

@@ -35,6 +35,9 @@ def loss_pass(
     threads: int,
     /,
 ) -> float: ...
+def curvature_pass(
+    x: _Table, curvatures: tuple[int, int, int], vectors: tuple[int, int, int], out: int, threads: int, /
+) -> None: ...
 def column_squares(x: _Table, weight: int, shift: tuple[int, int], out: int, threads: int, /) -> None: ...
 def gram_add(
     x: _Table,

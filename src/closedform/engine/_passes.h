@@ -87,6 +87,7 @@ TARGET static void NAMED(residual_group)(const void *part, Py_ssize_t from, Py_s
 /* ---- a criterion of one output ---- */
 
 #include "_losses.inc"
+#include "_curvatures.inc"
 
 /* ---- column squares ---- */
 
@@ -460,8 +461,8 @@ TARGET static void NAMED(matrix_product)(const Matrix *a, const double *v, doubl
 #include "_householder.inc"
 
 static const Loops NAMED(loops) = {
-    NAMED(residual_worker), NAMED(loss_worker), NAMED(squares_worker), NAMED(gram32_worker), NAMED(gram64_worker),
-    NAMED(expansion_worker), NAMED(sketch_worker), &NAMED(gram32_steps), &NAMED(gram64_steps),
+    NAMED(residual_worker), NAMED(loss_worker), NAMED(curved_worker), NAMED(squares_worker), NAMED(gram32_worker),
+    NAMED(gram64_worker), NAMED(expansion_worker), NAMED(sketch_worker), &NAMED(gram32_steps), &NAMED(gram64_steps),
     NAMED(solve_forward), NAMED(solve_backward), NAMED(matrix_product), NAMED(triangles), VECTOR, RIGHT,
 };
 

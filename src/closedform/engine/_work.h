@@ -31,6 +31,8 @@
 #define QUAD 4    /* rows that the loops over columns take at once */
 #define LOT 16    /* rows whose losses are taken at once: registers full of them, and the inner caches hold the rows */
 #define FEW 4     /* from so many vectors on the rows are packed */
+#define SHARES 4  /* outputs of a row whose sums are taken at once */
+#define SINGLE_GROUP 4096 /* rows that are summed in single precision before the sums join others in double */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
 #define GRAM_GROUPS 4 /* groups of rows that a part of a product has at least */
 #define MOST_GRAM ((Py_ssize_t)1 << 26) /* bytes of the sums of all parts of a product, but for one part a thread */
@@ -197,6 +199,18 @@ typedef struct {
                               curvature times the length, times `reach` */
     double *peak;          /* where the largest squared length goes */
 } Loss;
+
+/* ---- curvatures of outputs that are shares of a row, few of which count: see _curvatures.inc ---- */
+
+typedef struct {
+    Share share;               /* sums: (q, n) X'S, then (q,) 1'S */
+    Table x;                   /* in single precision */
+    Py_ssize_t q;
+    const float *v, *offset;   /* (q, n) and (q,): what changes outputs */
+    const int64_t *starts;     /* (m + 1,): where the curvatures of each row start */
+    const int32_t *outputs;    /* whose they are, in a row each at most once */
+    const float *curvatures;
+} Curved;
 
 /* ---- column squares ---- */
 

@@ -14,7 +14,7 @@ from closedform.engine import threads
 from closedform.engine.contract import Engine
 from closedform.engine.memory import Table, address, held, resolved, table
 from closedform.engine.products import Blas, blas_residual_sums_
-from closedform.engine.sums import LossTotals, PassSums, RowLengths
+from closedform.engine.sums import FewCurvatures, LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads, team
 
 library: ModuleType | None
@@ -152,6 +152,11 @@ class Compiled(Engine):
     @property
     @override
     def sums_losses(self) -> bool:
+        return True
+
+    @property
+    @override
+    def sums_curvatures(self) -> bool:
         return True
 
     @override
@@ -309,6 +314,23 @@ class Compiled(Engine):
             _threads(x[2], x[3]),
         )
         sums.peak.clamp_min_(peak)
+
+    @override
+    def curvature_sums_(
+        self, sums: Tensor, X: Tensor, curvatures: FewCurvatures, V: Tensor, offset: Tensor | None = None
+    ) -> None:
+        assert library is not None
+        (X, x), vectors, starts = table(X), _dense(V), _dense(curvatures.starts)
+        shift = V.new_zeros(V.shape[0]) if offset is None else _dense(offset)
+        assert vectors.dtype == shift.dtype == torch.float32, "changes are read as they are"
+        outputs, values = _dense(curvatures.outputs), _dense(curvatures.values)
+        library.curvature_pass(
+            x,
+            (address(starts), address(outputs), address(values)),
+            (address(vectors), address(shift), V.shape[0]),
+            address(sums),
+            _threads(x[2], x[3], max(1, len(values) // max(x[2], 1))),
+        )
 
     @override
     def sketch_(self, sketch: Tensor, X: Tensor, targets: Tensor, factors: Tensor) -> None:

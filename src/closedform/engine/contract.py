@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from closedform.engine.sums import LossTotals, PassSums, RowLengths
+from closedform.engine.sums import FewCurvatures, LossTotals, PassSums, RowLengths
 
 if TYPE_CHECKING:
     from closedform.losses.formula import Formula
@@ -37,6 +37,11 @@ class Engine(ABC):
     @abstractmethod
     def sums_losses(self) -> bool:
         """Whether there are :meth:`loss_sums_`."""
+
+    @property
+    @abstractmethod
+    def sums_curvatures(self) -> bool:
+        """Whether there are :meth:`curvature_sums_`."""
 
     @abstractmethod
     def column_squares_(self, squares: Tensor, X: Tensor, weight: Tensor | None = None) -> None:
@@ -186,6 +191,26 @@ class Engine(ABC):
             weight: ``(rows,)``, float64, or None for ones.
             roots: Where the roots of the weighted curvatures go, ``(rows,)``, float64, or None for nowhere.
             lengths: How long rows are, or None where errors and the peak are not wanted.
+
+        Raises:
+            NotImplementedError: the engine has no such sums.
+        """
+
+    @abstractmethod
+    def curvature_sums_(
+        self, sums: Tensor, X: Tensor, curvatures: FewCurvatures, V: Tensor, offset: Tensor | None = None
+    ) -> None:
+        """Add X'S and 1'S for what changes ``Z = X V' + offset`` do to slopes that are shares of a row.
+
+        ``S = C (Z - m)`` with the mean m of Z in a row, weighted by its curvatures C. Numbers are rounded to float32,
+        as sums of some thousand rows are. Only where :attr:`sums_curvatures` says so.
+
+        Args:
+            sums: ``(outputs, features)`` and then ``(outputs,)``, float64, plain.
+            X: ``(rows, features)``, float32.
+            curvatures: Those of these rows that count.
+            V: ``(outputs, features)``, float32.
+            offset: ``(outputs,)``, float32, or None for zeros.
 
         Raises:
             NotImplementedError: the engine has no such sums.

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from closedform.engine.contract import Engine
 from closedform.engine.memory import address, held
-from closedform.engine.sums import LossTotals, PassSums, RowLengths
+from closedform.engine.sums import FewCurvatures, LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads
 
 if TYPE_CHECKING:
@@ -160,6 +160,11 @@ class _Products(Engine, ABC):
     def sums_losses(self) -> bool:
         return False
 
+    @property
+    @override
+    def sums_curvatures(self) -> bool:
+        return False
+
     @abstractmethod
     def _block_rows(self, X: Tensor) -> int:
         """Return how many rows are multiplied at a time where a product takes them twice."""
@@ -274,6 +279,12 @@ class _Products(Engine, ABC):
         lengths: RowLengths | None = None,
     ) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no sums of losses; ask sums_losses first")
+
+    @override
+    def curvature_sums_(
+        self, sums: Tensor, X: Tensor, curvatures: FewCurvatures, V: Tensor, offset: Tensor | None = None
+    ) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no sums of curvatures; ask sums_curvatures first")
 
     @override
     def sketch_(self, sketch: Tensor, X: Tensor, targets: Tensor, factors: Tensor) -> None:

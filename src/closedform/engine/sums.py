@@ -10,7 +10,10 @@ from torch import Tensor
 
 from closedform.numerics.host import Vector, as_vector
 
-__all__ = ["LossTotals", "PassSums", "RowLengths", "loss_totals", "pass_sums"]
+__all__ = ["FewCurvatures", "LossTotals", "PassSums", "RowLengths", "loss_totals", "pass_sums"]
+
+#: Part of the curvatures up to which they are few: products with all of them cost as much as with a quarter.
+_FEW = 0.25
 
 
 @final
@@ -148,3 +151,51 @@ class RowLengths:
     own: float
     reach: float
     few: float
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FewCurvatures:
+    """The curvatures of some rows that are not zero, row after row.
+
+    Attributes:
+        starts: Where those of each row start, and the last ones end, ``(rows + 1,)``, int64.
+        outputs: Whose they are, int32.
+        values: The curvatures, float32.
+    """
+
+    starts: Tensor
+    outputs: Tensor
+    values: Tensor
+
+    @staticmethod
+    def of(C: Tensor) -> FewCurvatures | None:
+        """Return those that are not zero, or None where they are not few.
+
+        Args:
+            C: Curvatures, ``(rows, outputs)``, float32, contiguous.
+
+        Example:
+            >>> import torch
+            >>> C = torch.zeros(2, 8)
+            >>> C[0, 3], C[1, 5] = 0.5, 0.25
+            >>> few = FewCurvatures.of(C)
+            >>> few.starts.tolist(), few.outputs.tolist(), few.values.tolist()
+            ([0, 1, 2], [3, 5], [0.5, 0.25])
+        """
+        rows, outputs = C.shape
+        if int(C.count_nonzero()) > _FEW * C.numel():
+            return None
+        flat = C.reshape(-1)
+        places = flat.nonzero().squeeze(1)
+        firsts = torch.arange(rows + 1, device=C.device) * outputs
+        return FewCurvatures(torch.searchsorted(places, firsts), (places % outputs).to(torch.int32), flat[places])
+
+    def rows(self, start: int, count: int) -> FewCurvatures:
+        """Return those of some rows.
+
+        Args:
+            start: The first row.
+            count: How many.
+        """
+        return FewCurvatures(self.starts[start : start + count + 1], self.outputs, self.values)

@@ -252,6 +252,8 @@ class _Hessian:
         how = "a factor of the Hessian"
         if self._products:
             how = f"conjugate gradients, products in {' and '.join(sorted(self._products))}"
+            if "float32" in self._products and self._problem.criterion.of_shares:
+                how += ", of curvatures that do not vanish beside others of their row"
         if self._shift:
             how += f"; a singular factor was shifted by {self._shift:.0e} of its diagonal, which bends steps alone"
         return Stage("Newton's method", how, steps, passes)
@@ -299,21 +301,22 @@ class _Hessian:
         wanted = forcing**2 * rz
 
         D, d, used = torch.zeros_like(r), z.clone(), 0
-        while used < _MOST_PRODUCTS and rz > 0:
-            Hd = problem.centred(problem.product(at, d, exactly=exactly))
-            used += 1
-            curvature = float((d * Hd).sum())
-            if not curvature > 0:
-                D = d if not bool(D.any()) else D
-                break
-            length = rz / curvature
-            D += length * d
-            r = r - length * Hd
-            z = solver.solve(r)
-            new = float((r * z).sum())
-            if not new > wanted:
-                break
-            d, rz = z + (new / rz) * d, new
+        with problem.alone(exactly=exactly):
+            while used < _MOST_PRODUCTS and rz > 0:
+                Hd = problem.centred(problem.product(at, d, exactly=exactly))
+                used += 1
+                curvature = float((d * Hd).sum())
+                if not curvature > 0:
+                    D = d if not bool(D.any()) else D
+                    break
+                length = rz / curvature
+                D += length * d
+                r = r - length * Hd
+                z = solver.solve(r)
+                new = float((r * z).sum())
+                if not new > wanted:
+                    break
+                d, rz = z + (new / rz) * d, new
         self.passes += used
         pace = used / -math.log10(forcing)
         self._patience = max(_SLOW, 2 * pace) if fresh else self._patience

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.engine.sums import LossTotals, RowLengths, loss_totals
+from closedform.engine.choice import engine_for
+from closedform.engine.sums import FewCurvatures, LossTotals, RowLengths, loss_totals
 from closedform.losses import Criterion
 from closedform.losses.formula import Formula
 from closedform.rows import Block, SumFold
@@ -132,13 +133,20 @@ class Kept:
 
     Attributes:
         X: The features in the scale of the columns, ``(rows, features)``.
-        C: The curvatures at the weights last seen, ``(rows, outputs)``.
+        C: The curvatures at the weights last seen, without those that vanish beside others, ``(rows, outputs)``.
         filled: Whether X has been filled.
+        few: Those of C that are not zero, where that is worth a pass of its own.
     """
 
     X: Tensor
     C: Tensor
     filled: bool = field(default=False)
+    few: FewCurvatures | None = field(default=None)
+
+    def settle(self, criterion: Criterion) -> None:
+        """Take a whole pass for done."""
+        self.filled = True
+        self.few = FewCurvatures.of(self.C) if criterion.of_shares and engine_for(self.X).sums_curvatures else None
 
 
 @final
@@ -263,7 +271,7 @@ class LossSums(SumFold):
             self._roots[here] = criterion.diagonal(curvatures)[:, 0].sqrt()
         kept = self._kept
         if kept is not None:
-            kept.C[here] = curvatures
+            kept.C[here] = criterion.thinned(curvatures)
             if not kept.filled:
                 torch.mul(block.X, self._columns.feature_scale, out=kept.X[here])
 
@@ -285,20 +293,32 @@ class HessianProduct(SumFold):
         columns: The design matrix; of kept rows, with a scale of ones for the features.
         direction: ``(columns, outputs)``, in the dtype of the blocks.
         theta: Where the Hessian is taken; None where the targets of the table are the curvatures there.
+        few: Those that are not zero, where these are shares and few; else None.
     """
 
     label = "descending"
 
-    def __init__(self, criterion: Criterion, columns: Columns, direction: Tensor, theta: Tensor | None) -> None:
+    def __init__(
+        self,
+        criterion: Criterion,
+        columns: Columns,
+        direction: Tensor,
+        theta: Tensor | None,
+        few: FewCurvatures | None = None,
+    ) -> None:
         self.as_stored = theta is None  # type: ignore[misc]
         self._criterion, self._columns, self._direction, self._theta = criterion, columns, direction, theta
+        self._few = few
         self._D, self._shift = _across(columns, direction)
         self._at = None if theta is None else _across(columns, theta)
-        self._features = torch.zeros_like(self._D, dtype=torch.float64)
-        self._ones = self._features.new_zeros(direction.shape[1])
+        outputs, features = self._D.shape
+        self._flat = self._D.new_zeros(outputs * (features + 1), dtype=torch.float64)
+        self._features, self._ones = self._flat[:-outputs].view(outputs, features), self._flat[-outputs:]
 
     @override
     def rows_at_a_time(self, extent: Extent) -> int:
+        if self._few is not None:
+            return extent.pass_rows
         return _block_rows(extent, self._direction.shape[1]) * (2 if self._theta is None else 1)
 
     @property
@@ -309,6 +329,10 @@ class HessianProduct(SumFold):
     @override
     def add(self, block: Block) -> None:
         criterion = self._criterion
+        if self._few is not None:
+            few = self._few.rows(block.start, block.X.shape[0])
+            block.engine.curvature_sums_(self._flat, block.X, few, self._D, self._shift)
+            return
         if self._at is None:
             C = block.Y
         else:
@@ -322,11 +346,11 @@ class HessianProduct(SumFold):
 
     @override
     def fresh(self) -> Self:
-        return type(self)(self._criterion, self._columns, self._direction, self._theta)
+        return type(self)(self._criterion, self._columns, self._direction, self._theta, self._few)
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
-        return self._features, self._ones
+        return (self._flat,)
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import final
@@ -9,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from closedform.engine.threads import one_thread
 from closedform.fit.convex.passes import CurvatureGram, HessianProduct, Kept, LossSums, RootGram, formula_of
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion
@@ -106,7 +108,7 @@ class ConvexProblem:
         sums = self.rows.walk(LossSums(self.criterion, self.columns, theta, kept, roots))
         self._seen = theta
         if kept is not None:
-            kept.filled = True
+            kept.settle(self.criterion)
         loss, bent = float(sums.loss), self.penalty * theta
         return Evaluation(theta, loss, loss + 0.5 * float((bent * theta).sum()), sums.gradient + bent)
 
@@ -127,7 +129,7 @@ class ConvexProblem:
         if self.columns.bias:
             scale[0] = self.columns.scale[0]
         columns = Columns(self.columns.bias, scale, scale[:1])
-        fold = HessianProduct(self.criterion, columns, direction.to(torch.float32), None)
+        fold = HessianProduct(self.criterion, columns, direction.to(torch.float32), None, kept.few)
         return rows.walk(fold).product + self.penalty * direction
 
     def centred(self, theta: Tensor) -> Tensor:
@@ -169,6 +171,16 @@ class ConvexProblem:
     def keeps(self) -> bool:
         """Whether products read a copy of the rows in float32, unless they are asked to be exact."""
         return not self.direct and self._kept is not None
+
+    def alone(self, *, exactly: bool) -> AbstractContextManager[None]:
+        """Keep torch's threads asleep where products are compiled passes: between these they would spin into them.
+
+        Args:
+            exactly: Whether the products are in float64.
+        """
+        if exactly or not self.keeps or self._kept is None or self._kept.few is None:
+            return nullcontext()
+        return one_thread(self.n_columns, self.rows.device, targets=self.n_outputs)
 
     @property
     def _in_one_place(self) -> bool:
