@@ -12,7 +12,7 @@ from closedform.engine import compiled
 from closedform.engine import threads as threads_table
 from closedform.engine.choice import engine_for
 from closedform.engine.products import gram_
-from closedform.engine.sums import pass_sums
+from closedform.engine.sums import image_sums, pass_sums
 from closedform.numerics.symmetric import cholesky
 from covering import parametrize_covering
 
@@ -107,6 +107,45 @@ def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, sizes: t
     np.testing.assert_allclose(sums.ones.numpy(), W.sum(0).astype(float), rtol=1e-12, atol=size)
     np.testing.assert_allclose(sums.squares.numpy(), (T * W).sum(0).astype(float), rtol=1e-12)
     np.testing.assert_allclose(sums.grams[0].numpy(), (T[:, :k].T @ W[:, :k]).astype(float), rtol=1e-12, atol=size)
+
+
+@parametrize_covering(
+    3,
+    indirect=("way", "threads"),
+    way=WAYS,
+    threads=(1, 3),
+    dtype=(torch.float32, torch.float64),
+    layout=("contiguous", "rows of a wider table", "transposed"),
+    weighted=(False, True),
+    offset=(False, True),
+    sizes=((1, 1, 1, 1), (1031, 7, 3, 2), (515, 33, 40, 16), (2300, 20, 9, 5), (90, 8, 1, 24), (600, 0, 2, 4)),
+)
+@pytest.mark.usefixtures("way", "threads")
+def test_image_pass(
+    dtype: torch.dtype, layout: str, weighted: bool, offset: bool, sizes: tuple[int, int, int, int]
+) -> None:
+    m, n, k, q = sizes
+    generator = torch.Generator().manual_seed(m + n)
+
+    def gaussian(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    X = gaussian(m, n + 3).to(dtype)[:, :n]
+    X = {"contiguous": X.contiguous(), "transposed": X.T.contiguous().T}.get(layout, X)
+    Y, V, y_scale = gaussian(m, k).to(dtype), gaussian(n, q), gaussian(k)
+    shift, weight = gaussian(q) if offset else None, gaussian(m).square() if weighted else None
+    sums = image_sums(n, k, q, X.device)
+    for part in (slice(0, m // 2), slice(m // 2, m)):
+        of_part = None if weight is None else weight[part]
+        engine_for(X).image_sums_(sums, X[part], Y[part], V, shift, of_part, y_scale)
+    T = wide(X) @ wide(V) if shift is None else wide(X) @ wide(V) + wide(shift)
+    W = T if weight is None else T * wide(weight)[:, None]
+    size = 1e-14 * m
+    np.testing.assert_allclose(sums.features.numpy(), (wide(X).T @ W).astype(float), rtol=1e-12, atol=size)
+    np.testing.assert_allclose(sums.ones.numpy(), W.sum(0).astype(float), rtol=1e-12, atol=size)
+    np.testing.assert_allclose(sums.squares.numpy(), (T * W).sum(0).astype(float), rtol=1e-12)
+    targets = (wide(Y) * wide(y_scale)).T @ W
+    np.testing.assert_allclose(sums.targets.numpy(), targets.astype(float), rtol=1e-12, atol=size)
 
 
 @pytest.mark.usefixtures("way", "threads")

@@ -15,7 +15,7 @@ from torch import Tensor
 from closedform.explain.landscape import _Largest
 from closedform.explain.moments import _TurnedRows
 from closedform.explain.spectra import spectrum_of_rows
-from closedform.fit.certification.by_probes import ProbeSums
+from closedform.fit.certification.by_probes import LabelProbeSums, ProbeSums
 from closedform.fit.certification.sums import CertificateSums, Spread
 from closedform.fit.convex.certificate import _ProofSums
 from closedform.fit.convex.curvature import HessianSums
@@ -45,6 +45,7 @@ from closedform.numerics.triangle import Triangle
 from closedform.rows import Design, Fold, OneHotRows, Rows, as_rows, scan
 from closedform.rows.accumulated import Accumulated
 from closedform.rows.block import Extent
+from closedform.rows.columns import Columns
 from closedform.rows.first_pass import FirstSums
 from closedform.rows.folds import Dependence, NormalEquations, ResidualSums, RowsApart, SketchedRows, TriangleOfRows
 from closedform.rows.norms import _ColumnSquares, _Peaks, _ScaledSquares
@@ -159,6 +160,7 @@ MAKERS: dict[type[Fold], Callable[[Problem], Fold]] = {
         p.columns, gaussian(P - 1, K), gaussian(K), gaussian(P, 2), gaussian(K), (range(K),)
     ),
     ProbeSums: lambda p: ProbeSums(p.columns, gaussian(P, 2), gaussian(K)),
+    LabelProbeSums: lambda p: LabelProbeSums(Columns(True, p.columns.scale, gaussian(CLASSES)), gaussian(P, 2)),
     _ExpansionSums: lambda p: _ExpansionSums(p, _expansions(P)),
     _CompiledGram: lambda p: _CompiledGram(p, None),
     _FixedPointSums: lambda p: _FixedPointSums(Tall(p), coefficients(_expansions(P), Tall(p).peaks, Tall(p).graded, 3)),

@@ -189,19 +189,20 @@ static PyObject *add_up(void *(*worker)(void *), void *parts, size_t part_size, 
 }
 
 static PyObject *residual_pass(PyObject *Py_UNUSED(self), PyObject *args) {
-    unsigned long long y_scale, weight, v, offset, out;
-    Table x, y;
+    unsigned long long y_scale, beside_scale, weight, v, offset, out;
+    Table x, y, beside;
     int threads;
     Py_ssize_t q, group;
-    if (!PyArg_ParseTuple(args, "O&O&KK(KKn)(Kn)i", to_table, &x, to_table, &y, &y_scale, &weight, &v, &offset, &q,
-                          &out, &group, &threads))
+    if (!PyArg_ParseTuple(args, "O&(O&K)(O&K)K(KKn)(Kn)i", to_table, &x, to_table, &y, &y_scale, to_table, &beside,
+                          &beside_scale, &weight, &v, &offset, &q, &out, &group, &threads))
         return NULL;
-    const Py_ssize_t n = x.n, size = q * (n + 2) + gram_numbers(y.n, group);
+    const Py_ssize_t n = x.n, size = q * (n + 2 + beside.n) + gram_numbers(y.n, group);
+    const int packed = q >= FEW || beside.n > 0;
     const Py_ssize_t most = size > MOST_SUMS || !size ? 1 : MOST_SUMS / size;
     const int count = parts_of(x.m) < most ? parts_of(x.m) : (int)most;
     Residual *parts = calloc(count, sizeof(Residual));
-    double *panels = q >= FEW ? aligned(sizeof(double) * panels_of(n) * panels_of(q) * PANEL * PANEL) : NULL;
-    if (!parts || (q >= FEW && !panels)) {
+    double *panels = packed ? aligned(sizeof(double) * panels_of(n) * panels_of(q) * PANEL * PANEL) : NULL;
+    if (!parts || (packed && !panels)) {
         free(parts);
         free(panels);
         return PyErr_NoMemory();
@@ -211,6 +212,8 @@ static PyObject *residual_pass(PyObject *Py_UNUSED(self), PyObject *args) {
         parts[i] = (Residual){.x = x,
                               .y = y,
                               .y_scale = POINTER(const double, y_scale),
+                              .beside = beside,
+                              .beside_scale = POINTER(const double, beside_scale),
                               .weight = POINTER(const double, weight),
                               .v = POINTER(const double, v),
                               .offset = POINTER(const double, offset),
@@ -620,8 +623,8 @@ static PyObject *multiplies_bfloat16(PyObject *Py_UNUSED(self), PyObject *Py_UNU
 /* A table is (address, single, rows, columns, numbers from row to row), whatever is not there an address of 0. */
 static PyMethodDef methods[] = {
     {"residual_pass", residual_pass, METH_VARARGS,
-     "residual_pass(x, y, y_scale, weight, (v, offset, vectors), (out, group), threads): add X'T, sums and squares of "
-     "T, and T'T of each group of so many targets: a multiple of eight, or all."},
+     "residual_pass(x, (y, scale), (beside, scale), weight, (v, offset, vectors), (out, group), threads): add X'T, sums "
+     "and squares of T, T'T of each group of so many targets, a multiple of eight or all, and products with beside."},
     {"loss_pass", loss_pass, METH_VARARGS,
      "loss_pass(x, y, weight, (v, offset), (kind, four numbers), (squares, own, reach, few), (out, roots), threads): add "
      "X'S and sums of the slopes S of a criterion, of its losses, of their sizes, and squared bounds on what slopes are "

@@ -16,8 +16,8 @@ WIDEST: int
 
 def residual_pass(
     x: _Table,
-    y: _Table | None,
-    y_scale: int,
+    targets: tuple[_Table | None, int],
+    beside: tuple[_Table | None, int],
     weight: int,
     vectors: tuple[int, int, int],
     sums: tuple[int, int],

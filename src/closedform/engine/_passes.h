@@ -203,7 +203,8 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
         const Py_ssize_t targets = panels_of(k - from < group ? k - from : group);
         gram_tiles += targets * targets * PANEL * PANEL;
     }
-    const Py_ssize_t size = tiles + gram_tiles + rows * (panels + 2 * vectors);
+    const Py_ssize_t others = panels_of(a->beside.n), other_tiles = others * vectors * PANEL * PANEL;
+    const Py_ssize_t size = tiles + gram_tiles + other_tiles + rows * (panels + 2 * vectors + others);
     /* Packed rows that the outer caches hold. */
     const Py_ssize_t step = n > 4096 ? DEPTH / 8 : DEPTH;
     double *memory = aligned(sizeof(double) * size);
@@ -211,10 +212,13 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
         a->share.failed = 1;
         return;
     }
-    double *g = memory, *gram = g + tiles, *x = gram + gram_tiles, *weighted = x + rows * panels;
-    double *plain = a->weight ? weighted + rows * vectors : weighted, *sums = a->share.g + q * n;
-    memset(g, 0, sizeof(double) * (tiles + gram_tiles));
+    double *g = memory, *gram = g + tiles, *h = gram + gram_tiles, *x = h + other_tiles, *weighted = x + rows * panels;
+    double *plain = a->weight ? weighted + rows * vectors : weighted, *beside = weighted + 2 * rows * vectors;
+    double *sums = a->share.g + q * n;
+    memset(g, 0, sizeof(double) * (tiles + gram_tiles + other_tiles));
     const Gram packing = {.x = a->x, .columns = n, .y_from = n, .to = a->share.to};
+    const Gram packing_beside = {
+        .x = a->beside, .x_scale = a->beside_scale, .columns = a->beside.n, .y_from = a->beside.n, .to = a->share.to};
     /* Steps for a row: of its products with the vectors, and of the residuals with it. */
     const Py_ssize_t turns = (vectors + RIGHT - 1) / RIGHT, steps = turns * panels * PANEL / TILE;
     const Py_ssize_t back = (panels + RIGHT - 1) / RIGHT * vectors * (PANEL / TILE);
@@ -225,6 +229,10 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
         NAMED(gram64_multiply)(x, a->panels, depth, panels, vectors, 0, weighted, &ahead);
         NAMED(panel_residuals)(a, i, depth, weighted, plain, sums);
         NAMED(panel_products)(weighted, vectors, x, panels, depth, 0, g, &ahead);
+        if (others) {
+            NAMED(gram64_pack)(&packing_beside, i, depth, others, beside);
+            NAMED(panel_products)(weighted, vectors, beside, others, depth, 0, h, &ahead);
+        }
         double *tile = gram;
         for (Py_ssize_t from = 0; from < k; from += group) {
             const Py_ssize_t targets = panels_of(k - from < group ? k - from : group), at = from / PANEL * rows;
@@ -240,6 +248,7 @@ TARGET static void NAMED(residual_panels)(Residual *a) {
         tile += panels_of(width) * panels_of(width) * PANEL * PANEL;
         out += width * width;
     }
+    add_tiles(h, q, a->beside.n, out);
     free(memory);
 }
 
@@ -248,7 +257,7 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
     if (a->panels) {
         NAMED(residual_panels)(a);
     } else {
-        const Py_ssize_t n = a->x.n, size = a->q * (n + 2) + gram_numbers(a->y.n, a->group);
+        const Py_ssize_t n = a->x.n, size = a->q * (n + 2 + a->beside.n) + gram_numbers(a->y.n, a->group);
         sum_groups(a, NAMED(residual_group), GROUP, size, 0, ROWS * n);
     }
     return NULL;

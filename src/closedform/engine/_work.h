@@ -125,8 +125,10 @@ static void sum_groups(void *part, GroupSums group, Py_ssize_t step, Py_ssize_t 
 /* ---- residual pass: T = Y - X V - offset, then squares of T and X'T, with row weights ---- */
 
 typedef struct {
-    Share share; /* sums: (q, n), then (q,) sums of T, then (q,) squares, then the products */
+    Share share; /* sums: (q, n), then (q,) sums of T, then (q,) squares, then the products, then those with `beside` */
     Table x, y;            /* of q vectors those beyond the columns of y have no target */
+    Table beside;          /* columns that T is multiplied with as well: (q, columns); or none */
+    const double *beside_scale; /* what they are multiplied by */
     const double *y_scale; /* what targets are multiplied by */
     const double *weight;  /* (m,) or NULL */
     const double *v;       /* (q, n): vectors as rows */

@@ -14,7 +14,7 @@ from closedform.engine import threads
 from closedform.engine.contract import Engine
 from closedform.engine.memory import Table, address, held, resolved, table
 from closedform.engine.products import Blas, blas_residual_sums_
-from closedform.engine.sums import FewCurvatures, LossTotals, PassSums, RowLengths
+from closedform.engine.sums import FewCurvatures, ImageSums, LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads, team
 
 library: ModuleType | None
@@ -36,6 +36,8 @@ _MOST_SUMS = 2**21
 _PANEL = 8
 #: What stands for the scale and the shift of columns that are summed as they are.
 _NO_SHIFT = (0, 0)
+#: For no table, nor scales of its columns.
+_NO_TABLE = (None, 0)
 #: What the compiled loops read.
 _READABLE = frozenset((torch.float32, torch.float64))
 
@@ -199,12 +201,37 @@ class Compiled(Engine):
             y_scale = V.new_ones(y[3]) if y_scale is None else _dense(y_scale)
         library.residual_pass(
             x,
-            y,
-            address(y_scale),
+            (y, address(y_scale)),
+            _NO_TABLE,
             address(weight),
             (address(vectors), address(shift), q),
             (address(sums.flat), group),
             _threads(x[2], x[3], q),
+        )
+
+    @override
+    def image_sums_(
+        self,
+        sums: ImageSums,
+        X: Tensor,
+        Y: Tensor,
+        V: Tensor,
+        offset: Tensor | None,
+        weight: Tensor | None,
+        y_scale: Tensor,
+    ) -> None:
+        assert library is not None
+        (X, x), (Y, y), vectors = table(X), _targets(Y), _dense(-V.T)
+        weight, y_scale = _dense_if_any(weight), _dense(y_scale)
+        shift = V.new_zeros(V.shape[1]) if offset is None else _dense(-offset)
+        library.residual_pass(
+            x,
+            _NO_TABLE,
+            (y, address(y_scale)),
+            address(weight),
+            (address(vectors), address(shift), V.shape[1]),
+            (address(sums.flat), 0),
+            _threads(x[2], x[3], V.shape[1]),
         )
 
     @override

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from closedform.engine.sums import FewCurvatures, LossTotals, PassSums, RowLengths
+from closedform.engine.sums import FewCurvatures, ImageSums, LossTotals, PassSums, RowLengths
 
 if TYPE_CHECKING:
     from closedform.losses.formula import Formula
@@ -88,6 +88,29 @@ class Engine(ABC):
             offset: ``(q,)``, float64, or None for zeros.
             weight: ``(rows,)``, float64, or None for ones.
             y_scale: What the columns of Y are multiplied by, ``(k,)`` float64, or None for ones.
+        """
+
+    @abstractmethod
+    def image_sums_(
+        self,
+        sums: ImageSums,
+        X: Tensor,
+        Y: Tensor,
+        V: Tensor,
+        offset: Tensor | None,
+        weight: Tensor | None,
+        y_scale: Tensor,
+    ) -> None:
+        """Add X'T, 1'T, Y'T and the sums of T^2 / w to ``sums``, with ``T = w (X V + offset)``.
+
+        Args:
+            sums: Where the sums go, for q vectors.
+            X: ``(rows, features)``, any real dtype.
+            Y: ``(rows, targets)``, any real dtype.
+            V: ``(features, q)``, float64.
+            offset: ``(q,)``, float64, or None for zeros.
+            weight: ``(rows,)``, float64, or None for ones.
+            y_scale: What the columns of Y are multiplied by, ``(targets,)`` float64.
         """
 
     @abstractmethod

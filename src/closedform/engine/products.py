@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from closedform.engine.contract import Engine
 from closedform.engine.memory import address, held
-from closedform.engine.sums import FewCurvatures, LossTotals, PassSums, RowLengths
+from closedform.engine.sums import FewCurvatures, ImageSums, LossTotals, PassSums, RowLengths
 from closedform.engine.threads import all_threads
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _BUFFER_BYTES = 32 * 2**20
 _GEMM_ROWS = 2048
 #: Rows and columns of the smallest block, whatever its bytes.
 _LEAST_ROWS = 64
+#: Rows whose images are multiplied with them at a time: few, since what is left of sums that cancel is their rounding.
+_IMAGE_ROWS = 512
 
 
 def gram_(gram: Tensor, A: Tensor) -> None:
@@ -204,6 +206,31 @@ class _Products(Engine, ABC):
         totals = (sums.features, sums.ones, sums.squares, *sums.grams)
         with all_threads():
             _residual_sums_(totals, operands, sums.groups, self._block_rows(X), lambda block: block.to(torch.float64))
+
+    @override
+    def image_sums_(
+        self,
+        sums: ImageSums,
+        X: Tensor,
+        Y: Tensor,
+        V: Tensor,
+        offset: Tensor | None,
+        weight: Tensor | None,
+        y_scale: Tensor,
+    ) -> None:
+        with all_threads():
+            for start in range(0, X.shape[0], _IMAGE_ROWS):
+                part = slice(start, start + _IMAGE_ROWS)
+                block = X[part].to(torch.float64)
+                T = image(block, V)
+                if offset is not None:
+                    T += offset
+
+                weighted = T if weight is None else T * weight[part].unsqueeze(1)
+                sums.ones.add_(weighted.sum(0))
+                sums.squares.add_((T * weighted).sum(0))
+                product_(sums.features, block, weighted)
+                product_(sums.targets, Y[part].to(torch.float64) * y_scale, weighted)
 
     @override
     def normal_equations_(

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from closedform.numerics.host import Vector, as_vector
 
-__all__ = ["FewCurvatures", "LossTotals", "PassSums", "RowLengths", "loss_totals", "pass_sums"]
+__all__ = [
+    "FewCurvatures",
+    "ImageSums",
+    "LossTotals",
+    "PassSums",
+    "RowLengths",
+    "image_sums",
+    "loss_totals",
+    "pass_sums",
+]
 
 #: Part of the curvatures up to which they are few: products with all of them cost as much as with a quarter.
 _FEW = 0.25
@@ -83,6 +92,65 @@ def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple
     """
     size = vectors * (n_features + 2) + sum(len(group) ** 2 for group in groups)
     return PassSums(torch.zeros(size, dtype=torch.float64, device=device), n_features, vectors, groups)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ImageSums:
+    """Sums over rows, all float64, of the images T of q vectors.
+
+    Attributes:
+        flat: All of them, one after the other; the others are views of it.
+        n_features: Columns of X.
+        n_targets: Columns of Y.
+        vectors: How many vectors there are, q.
+    """
+
+    flat: Tensor
+    n_features: int
+    n_targets: int
+    vectors: int
+
+    @property
+    def features(self) -> Tensor:
+        """``X'T``, ``(features, q)``."""
+        return self.flat.as_strided((self.n_features, self.vectors), (1, self.n_features))
+
+    @property
+    def ones(self) -> Tensor:
+        """``1'T``, ``(q,)``."""
+        start = self.vectors * self.n_features
+        return self.flat[start : start + self.vectors]
+
+    @property
+    def squares(self) -> Tensor:
+        """Sums of the squares of T, ``(q,)``."""
+        start = self.vectors * (self.n_features + 1)
+        return self.flat[start : start + self.vectors]
+
+    @property
+    def targets(self) -> Tensor:
+        """``Y'T``, ``(targets, q)``."""
+        return self.flat[self.vectors * (self.n_features + 2) :].view(self.vectors, self.n_targets).T
+
+
+def image_sums(n_features: int, n_targets: int, vectors: int, device: torch.device) -> ImageSums:
+    """Return sums of zero.
+
+    Args:
+        n_features: Columns of X.
+        n_targets: Columns of Y.
+        vectors: How many vectors there are, q.
+        device: Where the sums stand.
+
+    Example:
+        >>> import torch
+        >>> image_sums(3, 2, 1, torch.device("cpu")).targets
+        tensor([[0.],
+                [0.]], dtype=torch.float64)
+    """
+    size = vectors * (n_features + 2 + n_targets)
+    return ImageSums(torch.zeros(size, dtype=torch.float64, device=device), n_features, n_targets, vectors)
 
 
 @final

@@ -20,6 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from closedform.engine.products import image, product_
+from closedform.engine.sums import image_sums
 from closedform.fit.certification.certifier import probes_of
 from closedform.fit.certification.sums import Measured, Spread
 from closedform.fit.problem import Problem
@@ -28,7 +29,7 @@ from closedform.numerics.root import Root
 from closedform.rows import Block, OneHotRows, SumFold, classes_of, labelled
 from closedform.rows.columns import Columns
 
-__all__ = ["ProbeSums", "measure_by_probes"]
+__all__ = ["LabelProbeSums", "ProbeSums", "measure_by_probes"]
 
 #: Random directions.
 _PROBES = 16
@@ -36,8 +37,6 @@ _PROBES = 16
 _MARGIN = 8.0
 #: Rows whose products are summed at a time: few, since what is left of sums that cancel is their rounding.
 _ROWS = 512
-#: Powers of two beyond which targets are scaled before they are multiplied.
-_FAR = 400
 #: Part of what squares of residuals are made of that they are at least, for their digits to be those of the rows.
 _LEFT = 1e-3
 
@@ -49,67 +48,43 @@ class ProbeSums(SumFold):
     Args:
         columns: The design matrix.
         V: In its coordinates, ``(columns, vectors)``.
-        about: About the mean of each target in its scale, ``(targets,)``; None where the targets of a block are the
-            labels of classes, one column: the products are then summed for each class.
+        about: About the mean of each target in its scale, ``(targets,)``.
     """
 
-    as_stored = False
     label = "certifying"
 
-    def __init__(self, columns: Columns, V: Tensor, about: Tensor | None) -> None:
+    def __init__(self, columns: Columns, V: Tensor, about: Tensor) -> None:
         self._arguments = (columns, V, about)
         self._V, self._offset = columns.raw(V)
-        self._adjoint = V.new_zeros(columns.n_columns, V.shape[1])
-        self._raw_cross = V.new_zeros(columns.n_targets, V.shape[1])
-        self._far = bool((columns.target_scale.log2().abs() > _FAR).any())
-        self._spread = None if about is None else Spread(columns, about)
+        self._sums = image_sums(self._V.shape[0], columns.n_targets, V.shape[1], V.device)
+        self._spread = Spread(columns, about)
 
     @property
     def products(self) -> Tensor:
         """``A'A V``, ``(columns, vectors)``."""
-        return self._adjoint * self._arguments[0].column
+        sums, columns = self._sums, self._arguments[0]
+        return _with_ones(columns, sums.ones, sums.features)
 
     @property
     def cross(self) -> Tensor:
-        """``B'A V``, ``(targets, vectors)``; of labels ``A V`` summed for each class."""
-        scaled = self._far or self._spread is None
-        return self._raw_cross if scaled else self._raw_cross * self._arguments[0].target_scale.unsqueeze(1)
+        """``B'A V``, ``(targets, vectors)``."""
+        return self._sums.targets
 
     @property
-    def centred_squares(self) -> Vector | None:
-        """Squares of the targets about their means, ``(targets,)``; None for labels."""
-        return None if self._spread is None else self._spread.squares
+    def centred_squares(self) -> Tensor:
+        """Squares of the targets about their means, ``(targets,)``."""
+        return torch.from_numpy(self._spread.squares).to(self._V.device)
 
     @override
     def add(self, block: Block) -> None:
-        for start in range(0, block.X.shape[0], _ROWS):
-            self._add_rows(block, slice(start, start + _ROWS))
-        if self._spread is not None:
-            self._spread.add(block)
-
-    def _add_rows(self, block: Block, part: slice) -> None:
-        columns, X, first = self._arguments[0], block.X[part], int(self._arguments[0].bias)
-        T = image(X, self._V)
-        if self._offset is not None:
-            T += self._offset
-        if block.weight is not None:
-            T *= block.weight[part].unsqueeze(1)
-
-        product_(self._adjoint[first:], X, T)
-        if columns.bias:
-            self._adjoint[0] += T.sum(0)
-        if self._spread is None:
-            self._raw_cross.index_add_(0, classes_of(block)[part], T)
-        else:
-            # A copy of the targets costs as much as the product: only where their units could leave the range.
-            Y = block.Y[part] * columns.target_scale if self._far else block.Y[part]
-            product_(self._raw_cross, Y, T)
+        scale = self._arguments[0].target_scale
+        block.engine.image_sums_(self._sums, block.X, block.Y, self._V, self._offset, block.weight, scale)
+        self._spread.add(block)
 
     @override
     def merge(self, other: Self) -> None:
         self.add_sums(other)
-        if self._spread is not None and other._spread is not None:
-            self._spread.merge(other._spread)
+        self._spread.merge(other._spread)
 
     @override
     def fresh(self) -> Self:
@@ -117,17 +92,72 @@ class ProbeSums(SumFold):
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
-        return self._adjoint, self._raw_cross
+        return (self._sums.flat,)
 
     @override
     def state(self) -> tuple[Tensor, ...]:
-        return *self.sums(), *(() if self._spread is None else self._spread.state())
+        return *self.sums(), *self._spread.state()
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
-        super().load_state(state[:2])
-        if self._spread is not None:
-            self._spread.load_state(state[2:])
+        super().load_state(state[:1])
+        self._spread.load_state(state[1:])
+
+
+@final
+class LabelProbeSums(SumFold):
+    """The same where the targets of a block are the labels of classes, one column: T is summed for each class.
+
+    Args:
+        columns: The design matrix, of as many targets as there are classes.
+        V: In its coordinates, ``(columns, vectors)``.
+    """
+
+    as_stored = False
+    label = "certifying"
+
+    def __init__(self, columns: Columns, V: Tensor) -> None:
+        self._arguments = (columns, V)
+        self._V, self._offset = columns.raw(V)
+        self._features = torch.zeros_like(self._V)
+        self._classes = V.new_zeros(columns.n_targets, V.shape[1])
+
+    @property
+    def products(self) -> Tensor:
+        """``A'A V``, ``(columns, vectors)``."""
+        return _with_ones(self._arguments[0], self._classes.sum(0), self._features)
+
+    @property
+    def classes(self) -> Tensor:
+        """``A V`` summed for each class, ``(classes, vectors)``."""
+        return self._classes
+
+    @override
+    def add(self, block: Block) -> None:
+        labels = classes_of(block)
+        for start in range(0, block.X.shape[0], _ROWS):
+            part = slice(start, start + _ROWS)
+            X = block.X[part]
+            T = image(X, self._V)
+            if self._offset is not None:
+                T += self._offset
+            if block.weight is not None:
+                T *= block.weight[part].unsqueeze(1)
+            product_(self._features, X, T)
+            self._classes.index_add_(0, labels[part], T)
+
+    @override
+    def fresh(self) -> Self:
+        return type(self)(*self._arguments)
+
+    @override
+    def sums(self) -> tuple[Tensor, ...]:
+        return self._features, self._classes
+
+
+def _with_ones(columns: Columns, ones: Tensor, features: Tensor) -> Tensor:
+    """Return ``[1 | X]'T`` in the coordinates of the design matrix, the ones only where it has them."""
+    return (torch.cat([ones.unsqueeze(0), features]) if columns.bias else features) * columns.column
 
 
 def measure_by_probes(problem: Problem, Z: Tensor, gram: Tensor, cross: Tensor, root: Root) -> Measured | None:
@@ -143,23 +173,23 @@ def measure_by_probes(problem: Problem, Z: Tensor, gram: Tensor, cross: Tensor, 
     V = probes_of(root, problem, _PROBES)
     scanned, labels = problem.scanned, problem.rows.y
     if isinstance(labels, OneHotRows):
-        sums = labelled(problem.rows, labels).walk(ProbeSums(problem.columns, V, None))
-        products = (labels.off * sums.cross.sum(0) + (1 - labels.off) * sums.cross) * problem.target_scale.unsqueeze(1)
+        seen = labelled(problem.rows, labels).walk(LabelProbeSums(problem.columns, V))
+        cross_V = labels.off * seen.classes.sum(0) + (1 - labels.off) * seen.classes
+        products, cross_V = seen.products, cross_V * problem.target_scale.unsqueeze(1)
         centred = labels.centred_squares(scanned.target_means, scanned.weight_sum) * problem.target_scale.square()
     else:
         sums = problem.rows.walk(ProbeSums(problem.columns, V, scanned.target_means * problem.target_scale))
-        assert sums.centred_squares is not None
-        products, centred = sums.cross, torch.from_numpy(sums.centred_squares).to(Z.device)
+        products, cross_V, centred = sums.products, sums.cross, sums.centred_squares
 
     squares = _squares(problem, Z, gram, cross, centred)
     if squares is None:
         return None
     penalised = problem.penalty.square().unsqueeze(1) * Z
-    slopes = products.T - sums.products.T @ Z - V.T @ penalised
+    slopes = cross_V.T - products.T @ Z - V.T @ penalised
     return Measured(
         gradient=cross - gram @ Z,
         probes=V,
-        products=sums.products,
+        products=products,
         residual_sums=_residual_sums(problem, Z),
         squares=squares,
         centred_squares=as_vector(centred.clamp(min=0.0)),
