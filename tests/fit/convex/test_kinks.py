@@ -196,13 +196,32 @@ def test_rows_twice_with_other_targets_in_a_wide_table() -> None:
     assert sol.certificate.loss == pytest.approx(float((Y - Z).abs().sum()), rel=1e-12)
 
 
-@pytest.mark.parametrize("unit", [2.0**-500, 2.0**500])
-def test_units_of_targets_decide_nothing(unit: float) -> None:
-    X, Y = gaussian(40, 3), gaussian(40, seed=1)
-    plain, far = (cf.solve(X, scale * Y, bias=True, criterion=nn.L1Loss()) for scale in (1.0, unit))
+@pytest.mark.parametrize(
+    ("of_features", "of_targets", "of_rows", "l2"),
+    [
+        (1.0, 2.0**-500, 1.0, 0.0),
+        (1.0, 2.0**500, 1.0, 0.0),
+        (2.0**-990, 1.0, 1.0, 0.0),
+        (2.0**990, 1.0, 1.0, 0.0),
+        (1.0, 1.0, 2.0**830, 0.0),
+        (1.0, 2.0**100, 2.0**-700, 1.0),
+        (1.0, 1.0, 2.0**700, 1.0),
+    ],
+)
+def test_units_decide_nothing(of_features: float, of_targets: float, of_rows: float, l2: float) -> None:
+    X, Y, weight = gaussian(40, 3), gaussian(40, seed=1), torch.full((40,), of_rows, dtype=torch.float64)
+    plain = cf.solve(X, Y, bias=True, l2=l2, criterion=nn.L1Loss())
+    far = cf.solve(
+        of_features * X,
+        of_targets * Y,
+        bias=True,
+        l2=l2 * of_rows / of_targets,
+        criterion=nn.L1Loss(),
+        sample_weight=weight,
+    )
     assert far.outcome is Outcome.CERTIFIED
-    torch.testing.assert_close(far.weight / unit, plain.weight, rtol=1e-14, atol=0)
-    assert far.certificate.loss == pytest.approx(unit * plain.certificate.loss, rel=1e-14)
+    torch.testing.assert_close(far.weight * of_features / of_targets, plain.weight, rtol=1e-14, atol=0)
+    assert far.certificate.loss == pytest.approx(of_targets * plain.certificate.loss, rel=1e-14)
 
 
 def minimum_of_margins(X: Tensor, labels: Tensor, factors: Tensor, margin: float, bias: bool) -> float:
@@ -331,10 +350,21 @@ def test_a_ridge_on_a_feature_far_from_zero() -> None:
     assert float(reached - best) <= sol.certificate.gap <= 1e-8 * float(best)
 
 
-def test_numbers_beyond_the_range_beside_a_ridge_are_refused() -> None:
+def test_numbers_beyond_the_range_are_refused() -> None:
     # The ridge of weights of 1e271 is beyond float64; the search for a shift never ended.
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(60, 3, dtype=torch.float64, generator=generator)
     y = X.sum(1) + torch.randn(60, dtype=torch.float64, generator=generator)
-    with pytest.raises(cf.ClosedformError, match="range of float64"):
-        cf.solve(X * 1e-150, y * 1e121, criterion=torch.nn.L1Loss(), l2=1e-3)
+    labels = (y > 0).long()
+    refused: list[tuple[float, float, nn.Module, float]] = [
+        (1e-150, 1e121, nn.L1Loss(), 1e-3),
+        (1e-200, 1.0, nn.HuberLoss(), 1.0),
+        (1e-200, 1.0, nn.CrossEntropyLoss(), 1.0),
+        # The weights of the minimiser are below float64.
+        (1e300, 1e-150, nn.L1Loss(), 0.0),
+        (1e300, 1e-150, nn.HuberLoss(delta=1e-150), 0.0),
+    ]
+    for of_features, of_targets, module, l2 in refused:
+        Y = labels if isinstance(module, nn.CrossEntropyLoss) else y * of_targets
+        with pytest.raises(cf.ClosedformError, match="range of float64"):
+            cf.solve(X * of_features, Y, criterion=module, l2=l2)

@@ -12,6 +12,8 @@ from closedform.fit.convex.coordinates import Coordinates
 from closedform.fit.convex.finish import finished, interpolated
 from closedform.fit.convex.interior import interior_point
 from closedform.fit.convex.kinked_rows import KinkedFit, KinkedRows
+from closedform.fit.convex.problem import BEYOND_RANGE
+from closedform.numerics.scaling import unit_of
 from closedform.words.errors import InputError
 
 __all__ = ["MOST_STEPS", "minimise_kinked", "minimise_rounded", "smoothed"]
@@ -56,13 +58,30 @@ def minimise_kinked(rows: KinkedRows, coordinates: Coordinates, strength: float)
     of the problem itself. Once the rows within the width are those on their kinks at a minimiser, they determine it: it
     is solved for, and the dual point says that it is one, by a gap that is zero up to rounding. Where least squares
     puts every row on its kink, nothing is smoothed: no loss is below zero. Where smoothing loses its way, as beside a
-    ridge that hardly counts, an interior point method finds the rows.
+    ridge that hardly counts, an interior point method finds the rows. Units of kinks and of slopes decide nothing: both
+    are made about 1, by powers of two.
 
     Args:
         rows: What is minimised.
         coordinates: Of these rows, in which it is.
         strength: Ridge strength.
+
+    Raises:
+        InputError: numbers on the way, or the minimiser, are beyond the range of float64.
     """
+    unit, heavy = unit_of(rows.t), unit_of(torch.maximum(rows.above, rows.below))
+    ratio, worth = unit / heavy, unit * heavy
+    penalty = (rows.penalty * ratio).masked_fill(rows.penalty == 0, 0.0)
+    alike = KinkedRows(rows.A, rows.t / unit, rows.above / heavy, rows.below / heavy, penalty)
+    fit = _minimised(alike, coordinates, strength * ratio if strength else 0.0)
+    v, objective = unit * fit.v, worth * fit.objective
+    if not bool(torch.isfinite(v).all()) or not math.isfinite(objective):
+        raise InputError(BEYOND_RANGE)
+    return replace(fit, v=v, gap=worth * fit.gap, loss=worth * fit.loss, objective=objective, dual=heavy * fit.dual)
+
+
+def _minimised(rows: KinkedRows, coordinates: Coordinates, strength: float) -> KinkedFit:
+    """Return the same for kinks and slopes of about 1."""
     small = KinkedRows(coordinates.U, rows.t, rows.above, rows.below, strength * coordinates.penalised)
     w = _least_squares_start(small)
     r = small.t - small.A @ w
@@ -164,7 +183,7 @@ def _check_range(H: Tensor) -> None:
         InputError: a number is not finite.
     """
     if not bool(torch.isfinite(H).all()):
-        raise InputError("numbers left the range of float64 on the way, beside the ridge; scale X or Y by a constant.")
+        raise InputError(BEYOND_RANGE)
 
 
 def _direction(H: Tensor, g: Tensor, usual: float) -> Tensor:

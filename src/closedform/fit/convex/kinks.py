@@ -18,13 +18,12 @@ from closedform.fit.convex.passes import counted_rows
 from closedform.fit.convex.plan import ConvexPlan, Stage, rounding_to
 from closedform.fit.convex.request import ConvexRequest
 from closedform.fit.convex.solution import ConvexSolution, face_note, own_notes
-from closedform.fit.layers import round_to
+from closedform.fit.layers import check_range, round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import Kinked
 from closedform.losses.kinked import OneKink
 from closedform.losses.multi_margin import MultiMarginHinge
-from closedform.numerics.scaling import unit_of
 from closedform.rows import Design, Rows
 from closedform.rows.columns import Columns
 from closedform.words.errors import InputError
@@ -106,7 +105,8 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
         request: What is asked.
 
     Raises:
-        InputError: targets that the criterion is not defined for, or another number of them than of outputs.
+        InputError: targets that the criterion is not defined for, another number of them than of outputs, or a
+            minimiser beyond the range of float64.
     """
     rows, columns = design.rows, design.columns
     gathered = _Gathered.of(rows, criterion, request.outputs if criterion.coupled else None)
@@ -121,6 +121,7 @@ def solve_kinked(design: Design, criterion: Kinked, request: ConvexRequest) -> C
     with one_thread(min(A.shape), A.device):
         theta, fits, moved = solve(gathered, A, columns, strengths)
     weights = Weights.from_stacked(theta * columns.scale.unsqueeze(1), bias=columns.bias)
+    check_range(theta, weights.weight, weights.bias)
     certificate = _certificate(fits, gathered.divisor(), moved)
     outcome = Outcome.NOT_CERTIFIED
     notes = own_notes(rows, criterion)
@@ -163,12 +164,8 @@ def _solve_outputs(
     free = columns.scale.square()
     if columns.bias:
         free[0] = 0
-
-    # Units of the targets decide nothing: kinks of about 1 by a power of two.
-    units = [unit_of(kinks[:, j]) for j in range(kinks.shape[1])]
     problems = [
-        KinkedRows(A, kinks[:, j] / unit, above[:, j], below[:, j], s * unit * free)
-        for j, (s, unit) in enumerate(zip(strengths, units, strict=True))
+        KinkedRows(A, kinks[:, j], above[:, j], below[:, j], _penalty(s, free)) for j, s in enumerate(strengths)
     ]
     # Outputs share the coordinates of the rows, one for those with a ridge and one for those without.
     shared = {
@@ -176,16 +173,14 @@ def _solve_outputs(
         for ridge in {strength > 0 for strength in strengths}
     }
 
-    fits = [
-        minimise_kinked(problem, shared[s > 0], s * unit)
-        for problem, s, unit in zip(problems, strengths, units, strict=True)
-    ]
-    moved = sum(unit * problem.moved(fit.v) for problem, fit, unit in zip(problems, fits, units, strict=True))
-    fits = [
-        replace(fit, v=unit * fit.v, gap=unit * fit.gap, loss=unit * fit.loss, objective=unit * fit.objective)
-        for fit, unit in zip(fits, units, strict=True)
-    ]
+    fits = [minimise_kinked(problem, shared[s > 0], s) for problem, s in zip(problems, strengths, strict=True)]
+    moved = sum(problem.moved(fit.v) for problem, fit in zip(problems, fits, strict=True))
     return torch.stack([fit.v for fit in fits], 1), fits, moved
+
+
+def _penalty(strength: float, free: Tensor) -> Tensor:
+    """Return a ridge by squared scales, which may leave the range of float64: no strength is none all the same."""
+    return strength * free if strength else torch.zeros_like(free)
 
 
 def _solve_pairs(
@@ -224,7 +219,7 @@ def _solve_pairs(
     P = torch.cat([shifts, features], 1)
 
     free = columns.feature_scale.square().expand(n_features).repeat(kept)
-    penalty = torch.cat([free.new_zeros(shifts.shape[1]), strengths[0] * free])
+    penalty = torch.cat([free.new_zeros(shifts.shape[1]), _penalty(strengths[0], free)])
     units = torch.cat([columns.scale[:1].repeat(shifts.shape[1]), columns.feature_scale.repeat(kept)])
     slopes = (criterion.factors(gathered.T, k) * gathered.weight).repeat_interleave(k - 1)
     pairs = KinkedRows(P, torch.full_like(slopes, -criterion.margin), torch.zeros_like(slopes), slopes, penalty)
@@ -250,12 +245,13 @@ def _certificate(fits: list[KinkedFit], divisor: float, moved: float) -> GapCert
     size = max(abs(objective), moved / GAP_TOLERANCE)
 
     relative = gap / size if size else gap
+    accepted = relative <= GAP_TOLERANCE
     reasons = [fit.reason for fit in fits if fit.reason]
     reason = reasons[0] if reasons else "the duality gap"
     if moved > GAP_TOLERANCE * abs(objective) and gap:
         reason += f"; rounding the weights to float64 moves the objective by up to {moved:.1e}"
     return GapCertificate(
-        accepted=relative <= GAP_TOLERANCE,
+        accepted=accepted,
         gap=gap,
         relative_gap=relative,
         tolerance=GAP_TOLERANCE,
@@ -265,6 +261,6 @@ def _certificate(fits: list[KinkedFit], divisor: float, moved: float) -> GapCert
         gradient_norm=math.nan,
         condition=max(fit.condition for fit in fits),
         flat_directions=sum(fit.flat for fit in fits),
-        unique=all(fit.unique for fit in fits),
+        unique=accepted and all(fit.unique for fit in fits),
         reason=reason,
     )

@@ -18,8 +18,12 @@ from closedform.numerics.symmetric import mirror
 from closedform.rows import Rows, TensorSource
 from closedform.rows.columns import Columns
 from closedform.rows.walkers import InOrder
+from closedform.words.errors import InputError
 
-__all__ = ["ConvexProblem", "Evaluation"]
+__all__ = ["BEYOND_RANGE", "ConvexProblem", "Evaluation"]
+
+#: Why a problem is refused whose ridge, in columns of norm 1, is no number.
+BEYOND_RANGE = "numbers left the range of float64 on the way, beside the ridge; scale X or Y by a constant."
 
 #: Bytes of the copy in float32 that products with the Hessian read; larger tables are read as they are.
 _KEPT_BYTES = 2**31
@@ -57,6 +61,9 @@ class ConvexProblem:
         idle: Outputs that no row's loss depends on. Their coefficients are held at zero, the smallest, by a penalty of
             their own, which changes nothing for the others.
         penalty: The second derivative of half the penalty, ``(columns, outputs)``.
+
+    Raises:
+        InputError: the penalty of some column is beyond the range of float64.
     """
 
     def __init__(
@@ -76,6 +83,8 @@ class ConvexProblem:
         # Squared scales may leave the range of float64, where no strength is none all the same.
         strength = scale.new_tensor(strengths).unsqueeze(0)
         self.penalty = (scale.square().unsqueeze(1) * strength).masked_fill(strength == 0, 0.0)
+        if not bool(torch.isfinite(self.penalty).all()):
+            raise InputError(BEYOND_RANGE)
         for output in idle:
             held = self.penalty[:, output]
             held.masked_fill_(held == 0, 1.0)

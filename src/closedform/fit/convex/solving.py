@@ -26,7 +26,7 @@ from closedform.fit.convex.shortfalls import face_proof
 from closedform.fit.convex.solution import ConvexSolution, face_note, own_notes, unseen_note
 from closedform.fit.convex.stored import stored_of
 from closedform.fit.convex.wide import met, narrowed
-from closedform.fit.layers import round_to
+from closedform.fit.layers import check_range, round_to
 from closedform.fit.request import check_ridge
 from closedform.fit.weights import Weights
 from closedform.losses import Criterion, Kinked, Targets, contradicts, read_criterion
@@ -384,6 +384,8 @@ class _Outline:
     ) -> ConvexSolution:
         """Return the result, with its outcome; of the flat directions ``level`` are those of a face of minimisers."""
         rows, weights = self.problem.rows, self.problem.weights(theta)
+        if direction is None:
+            check_range(theta, weights.weight, weights.bias)
         dtype = rows.dtype if self.request.dtype is None else self.request.dtype
         notes = own_notes(rows, self.problem.criterion)
 
