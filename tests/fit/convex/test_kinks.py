@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
+from sklearn.svm import SVC
 from torch import Tensor, nn
 
 import closedform as cf
@@ -282,6 +283,32 @@ def test_margins_of_two_classes_are_a_hinge(shape: tuple[int, int], l2: float) -
     assert sol.outcome is hinge.outcome is Outcome.CERTIFIED
     assert 2 * sol.certificate.objective == pytest.approx(hinge.certificate.objective, rel=1e-10)
     torch.testing.assert_close(sol.weight[1] - sol.weight[0], hinge.weight[0], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("l2", [1e-3, 10.0])
+@pytest.mark.parametrize("held", [(1.0, 0.0, 1.0), (1.0, 0.0, 1.0, 1.0)])
+def test_classes_that_no_row_counts_for_leave_a_support_vector_machine(
+    seed: int, l2: float, held: tuple[float, ...]
+) -> None:
+    """Of the other classes two have rows: a third and more of a hinge on their difference, by libsvm."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(40, 3, dtype=torch.float64, generator=generator)
+    labels = torch.randint(0, 3, (40,), generator=generator)
+    criterion = nn.MultiMarginLoss(weight=torch.tensor(held, dtype=torch.float64), reduction="sum")
+    sol = cf.solve(X, labels, bias=True, l2=l2, criterion=criterion)
+    assert isinstance(sol, cf.ConvexSolution)
+    assert sol.outcome is Outcome.CERTIFIED_NOT_UNIQUE, sol
+    assert sol.certificate.flat_directions >= len(held) - 2
+
+    counted, k = labels != 1, len(held)
+    machine = SVC(kernel="linear", C=2 / (k * l2), tol=1e-12).fit(X[counted].numpy(), labels[counted].numpy())
+    scores = torch.from_numpy(machine.decision_function(X[counted].numpy()))
+    hinge = float((1 - (labels[counted] - 1) * scores).clamp_min(0).sum()) / k
+    there = hinge + l2 / 4 * float((machine.coef_**2).sum())
+    assert there * (1 - 1e-4) <= sol.certificate.objective <= there * (1 + 1e-12)
+    penalty = l2 / 2 * float(sol.weight.square().sum())
+    assert float(criterion(sol.predict(X), labels)) + penalty == pytest.approx(sol.certificate.objective, rel=1e-12)
 
 
 def test_pairs_of_classes_that_fill_the_memory_are_refused() -> None:

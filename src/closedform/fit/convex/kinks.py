@@ -36,6 +36,8 @@ __all__ = ["kinked_loss", "kinked_sums", "solve_kinked"]
 _MOST_PAIRS = 50_000_000
 #: Part of what rounding moves an objective by (eight roundings) that centring the classes may add.
 _RECENTRED = 0.5
+#: How far below all outputs, in parts of the largest, a class without rows is put beyond its margin.
+_WELL_BELOW = 2.0**-10
 
 
 @final
@@ -188,19 +190,56 @@ def _solve_pairs(
 ) -> tuple[Tensor, list[KinkedFit], float]:
     """Return the same for classes: each pair of a row's label and another class is a row with a kink.
 
-    A shift of all classes changes no loss, so that the class with most rows has no bias, and without a ridge no
-    weights. Of those with a ridge the centred ones are the smallest.
-
     Raises:
         InputError: other strengths for other classes, or more pairs than fit into memory.
     """
-    criterion, k, bias = gathered.criterion, gathered.outputs, int(columns.bias)
+    criterion, k = gathered.criterion, gathered.outputs
     assert isinstance(criterion, MultiMarginHinge)
     if len(set(strengths)) > 1:
         raise InputError(f"{criterion.name} couples the classes, so that l2 must be one number.")
-    own = gathered.T[:, 0].to(torch.int64)
+    own, each = gathered.T[:, 0].to(torch.int64), criterion.factors(gathered.T, k) * gathered.weight
+    used = each.new_zeros(k).scatter_add(0, own, each) > 0
+    if not columns.bias or bool(used.all()) or int(used.sum()) < 2:
+        theta, fit, moved = _solved_pairs(criterion.margin, A, own, each, columns, strengths[0], k)
+        return theta, [fit], moved
+
+    # A class that no row counts for can have a bias so low that it costs nothing, whatever the other classes are.
+    counted, number = each > 0, used.cumsum(0) - 1
+    A, own, each = A[counted], own[counted], each[counted]
+    found, fit, moved = _solved_pairs(criterion.margin, A, number[own], each, columns, strengths[0], int(used.sum()))
+    theta = A.new_zeros(A.shape[1], k)
+    theta[:, used] = found
+    Z = (A @ theta).gather(1, own.unsqueeze(1))
+    theta[0, ~used] = (Z.min() - 2 * criterion.margin - _WELL_BELOW * Z.abs().max()) / columns.scale[0]
+    theta[0] -= theta[0].mean()
+    level = int((~used).sum()) * (1 if strengths[0] else A.shape[1])
+    gap = fit.gap + _RECENTRED * moved
+    return theta, [replace(fit, gap=gap, flat=fit.flat + level, unique=False, face=True)], moved
+
+
+def _solved_pairs(
+    margin: float, A: Tensor, own: Tensor, each: Tensor, columns: Columns, strength: float, k: int
+) -> tuple[Tensor, KinkedFit, float]:
+    """Return the coefficients of k classes, their fit, and what rounding moves the objective by.
+
+    A shift of all classes changes no loss, so that the class with most rows has no bias, and without a ridge no
+    weights. Of those with a ridge the centred ones are the smallest.
+
+    Args:
+        margin: By which the output of a label is to be above that of another class.
+        A: ``(rows, columns)``.
+        own: Labels, ``(rows,)``.
+        each: Slope of each pair of a row, ``(rows,)``.
+        columns: The design matrix.
+        strength: Ridge strength.
+        k: How many classes there are.
+
+    Raises:
+        InputError: more pairs than fit into memory.
+    """
+    bias = int(columns.bias)
     order = torch.bincount(own, minlength=k).argsort()
-    kept, n_features = k if strengths[0] else k - 1, A.shape[1] - bias
+    kept, n_features = k if strength else k - 1, A.shape[1] - bias
     entries = A.shape[0] * (k - 1) * (bias * (k - 1) + n_features * kept)
     if entries > _MOST_PAIRS:
         raise InputError(
@@ -219,14 +258,14 @@ def _solve_pairs(
     P = torch.cat([shifts, features], 1)
 
     free = columns.feature_scale.square().expand(n_features).repeat(kept)
-    penalty = torch.cat([free.new_zeros(shifts.shape[1]), _penalty(strengths[0], free)])
+    penalty = torch.cat([free.new_zeros(shifts.shape[1]), _penalty(strength, free)])
     units = torch.cat([columns.scale[:1].repeat(shifts.shape[1]), columns.feature_scale.repeat(kept)])
-    slopes = (criterion.factors(gathered.T, k) * gathered.weight).repeat_interleave(k - 1)
-    pairs = KinkedRows(P, torch.full_like(slopes, -criterion.margin), torch.zeros_like(slopes), slopes, penalty)
+    slopes = each.repeat_interleave(k - 1)
+    pairs = KinkedRows(P, torch.full_like(slopes, -margin), torch.zeros_like(slopes), slopes, penalty)
     # A shift of all classes, along which singular values are rounding, is no direction to look along.
     rank = n_features * (k - 1)
-    coordinates = Coordinates.of(P, units, bias=shifts.shape[1], ridge=strengths[0] > 0, most=rank)
-    fit = minimise_kinked(pairs, coordinates, strengths[0])
+    coordinates = Coordinates.of(P, units, bias=shifts.shape[1], ridge=strength > 0, most=rank)
+    fit = minimise_kinked(pairs, coordinates, strength)
 
     theta = A.new_zeros(A.shape[1], k)
     theta[bias:, order[:kept]] = fit.v[shifts.shape[1] :].reshape(kept, n_features).T
@@ -235,7 +274,7 @@ def _solve_pairs(
     theta = theta - theta.mean(1, keepdim=True)
     moved = pairs.moved(fit.v)
     # The weights are differences from the mean of those that the gap is of: once more rounded.
-    return theta, [replace(fit, gap=fit.gap + _RECENTRED * moved)], moved
+    return theta, replace(fit, gap=fit.gap + _RECENTRED * moved), moved
 
 
 def _certificate(fits: list[KinkedFit], divisor: float, moved: float) -> GapCertificate:
