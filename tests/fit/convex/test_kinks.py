@@ -225,6 +225,17 @@ def test_units_decide_nothing(of_features: float, of_targets: float, of_rows: fl
     assert far.certificate.loss == pytest.approx(of_targets * plain.certificate.loss, rel=1e-14)
 
 
+@pytest.mark.parametrize("far", [1e18, 1e121])
+def test_a_quadratic_too_narrow_to_count_leaves_absolute_errors(far: float) -> None:
+    X, Y = gaussian(40, 3), gaussian(40, seed=1)
+    for module, slope in ((nn.HuberLoss(delta=0.5, reduction="sum"), 0.5), (nn.SmoothL1Loss(reduction="sum"), 1.0)):
+        sol = cf.solve(X, far * Y, bias=True, criterion=module)
+        assert isinstance(sol, cf.ConvexSolution)
+        assert sol.outcome is Outcome.CERTIFIED, sol
+        assert sol.certificate.objective == pytest.approx(2 * slope * far * minimum(X, Y, 0.5), rel=1e-12)
+        assert sol.certificate.gap >= 40 * slope * 0.5 / 2
+
+
 def minimum_of_margins(X: Tensor, labels: Tensor, factors: Tensor, margin: float, bias: bool) -> float:
     """The sum of ``factor max(0, margin - z_y + z_c)`` over rows and other classes at its minimum, by a program."""
     A, k = X.numpy(), int(labels.max()) + 1
