@@ -498,6 +498,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "row 2",
     ),
     "negative label": ({"Y": torch.tensor([0, -1, 1]), "criterion": nn.CrossEntropyLoss()}, "holds -1 in row 1"),
+    "names of classes": ({"Y": torch.tensor([0, 10**9, 1]), "criterion": nn.CrossEntropyLoss()}, "numbers the classes"),
     "all ignored": ({"Y": torch.full((3,), -100), "criterion": nn.CrossEntropyLoss()}, "no row counts"),
     "no probabilities": ({"Y": torch.ones(3, 2), "criterion": nn.CrossEntropyLoss()}, "sum to 2"),
     "negative counts": ({"Y": torch.tensor([1.0, -2.0, 0.0]), "criterion": nn.PoissonNLLLoss()}, "negative"),

@@ -57,6 +57,8 @@ _WIDTHS = Stage("path of widths", "the quadratic made narrow by and by, and a po
 _FACE = Stage("face", "a point of the dual on the margins that are too narrow, moved until it is feasible")
 _MET = Stage("least squares", "weights that meet every row, with residuals in twice the precision")
 _PROGRAM = Stage("linear program", "for a direction along which the loss falls for ever, checked in exact arithmetic")
+#: Classes from which on labels are no numbers of classes where rows are fewer.
+_MANY_CLASSES = 2**16
 #: Bases that are tried one after the other: with a ridge they depend on how much the rows bend the loss.
 _BASES = 3
 
@@ -190,10 +192,7 @@ def _solved_in_row_space(rows: Rows, criterion: Criterion, request: ConvexReques
 
 def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> ConvexSolution:
     rows = design.rows
-    seen = rows.walk(_MostOutputs(criterion)).outputs
-    n_outputs = seen if request.outputs is None else request.outputs
-    if seen != n_outputs and not criterion.coupled:
-        raise InputError(f"the layer has {plural(n_outputs, 'output')}, but Y has {plural(seen, 'column')}.")
+    n_outputs = _outputs(rows, criterion, request)
     strengths = tuple(check_ridge(request.l2, n_outputs))
     if criterion.coupled and len(set(strengths)) > 1:
         raise InputError(f"{criterion.name} couples the classes, so that l2 must be one number.")
@@ -255,6 +254,27 @@ def _solve(design: Design, criterion: Criterion, request: ConvexRequest) -> Conv
     if proof.level:
         solution = replace(solution, on_face=True, notes=(*solution.notes, face_note(proof.level)))
     return replace(solution, notes=(*solution.notes, undecided)) if undecided else solution
+
+
+def _outputs(rows: Rows, criterion: Criterion, request: ConvexRequest) -> int:
+    """Return how many outputs a row has.
+
+    Raises:
+        InputError: another number than the layer has, or labels that number no classes: weights for all numbers up to
+            them would fill the memory, and neither probabilities nor the criterion's weights say that there are so many.
+    """
+    seen = rows.walk(_MostOutputs(criterion)).outputs
+    if request.outputs is not None:
+        if seen != request.outputs and not criterion.coupled:
+            raise InputError(f"the layer has {plural(request.outputs, 'output')}, but Y has {plural(seen, 'column')}.")
+        return request.outputs
+    labels = criterion.coupled and targets_of(rows).integers
+    if labels and seen > max(_MANY_CLASSES, rows.n_rows, criterion.n_outputs(torch.zeros(1, 1, device="cpu"))):
+        raise InputError(
+            f"Y holds label {seen - 1}, which makes {seen} classes of {plural(rows.n_rows, 'row')}; "
+            "torch.unique(Y, return_inverse=True)[1] numbers the classes that there are from 0."
+        )
+    return seen
 
 
 def _descended(
