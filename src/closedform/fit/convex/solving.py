@@ -261,7 +261,7 @@ def _outputs(rows: Rows, criterion: Criterion, request: ConvexRequest) -> int:
 
     Raises:
         InputError: another number than the layer has, or labels that number no classes: weights for all numbers up to
-            them would fill the memory, and neither probabilities nor the criterion's weights say that there are so many.
+            them would fill the memory, and neither probabilities nor weights of classes say that there are so many.
     """
     seen = rows.walk(_MostOutputs(criterion)).outputs
     if request.outputs is not None:
