@@ -94,14 +94,16 @@ typedef struct {
 static const Loops *loops = &loops_128;
 /* The Gram matrix of rows in bfloat16, where this processor multiplies them; or NULL. */
 static void *(*gram16)(void *) = NULL;
-static int gram16_groups = GRAM_GROUPS;
+/* The same by its matrix unit, or NULL, and what asks whether this process may use it. */
+static void *(*gram16_by_tiles)(void *) = NULL;
+static int (*tiles_given)(void) = NULL;
 
 #define WIDEST 1024 /* bytes of a tile, the largest register */
 
 /* Choose the widest registers of this processor, but none beyond `bytes`. */
 static void choose(int bytes) {
     loops = &loops_128;
-    gram16 = NULL;
+    gram16 = gram16_by_tiles = NULL;
 #ifdef FOR_X86
     __builtin_cpu_init();
     const int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
@@ -114,11 +116,8 @@ static void choose(int bytes) {
     if (loops == &loops_512 && __builtin_cpu_supports("avx512bf16")) gram16 = gram16_worker;
 #endif
 #ifdef FOR_MATRIX_TILES
-    gram16_groups = GRAM_GROUPS;
-    if (bytes >= WIDEST && gram16 && matrix_tiles_given()) {
-        gram16 = matrix_tiles_worker;
-        gram16_groups = TILE_GROUPS;
-    }
+    if (bytes >= WIDEST && gram16 && has_matrix_tiles()) gram16_by_tiles = matrix_tiles_worker;
+    tiles_given = matrix_tiles_given;
 #endif
 }
 
@@ -388,7 +387,11 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
                           &order, &counted, &factor, &ones, &transposed, &gram, &cross, &bits, &threads))
         return NULL;
     const Loops *chosen = loops;
-    void *(*const worker)(void *) = bits == 16 ? gram16 : bits == 64 ? chosen->gram64 : chosen->gram32;
+    const int by_tiles = bits == 16 && gram16_by_tiles && tiles_given();
+    void *(*const worker)(void *) = by_tiles     ? gram16_by_tiles
+                                    : bits == 16 ? gram16
+                                    : bits == 64 ? chosen->gram64
+                                                 : chosen->gram32;
     if (!worker || (bits == 16 && factor)) {
         PyErr_SetString(PyExc_ValueError, "bfloat16 needs a processor that multiplies it, and takes no factor");
         return NULL;
@@ -415,7 +418,7 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
                        .columns = columns,
                        .y_from = y_from,
                        .bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width};
-    const int count = gram_parts(m, bits == 16 ? gram16_groups : GRAM_GROUPS, like.bytes, threads);
+    const int count = gram_parts(m, by_tiles ? TILE_GROUPS : GRAM_GROUPS, like.bytes, threads);
     const int failed = gather_gram(worker, &like, count, threads, double_sums, POINTER(void, gram),
                                    POINTER(void, cross));
     free(laid_out);

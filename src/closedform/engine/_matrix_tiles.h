@@ -11,13 +11,18 @@
 #define STEPS (2 * DEPTH / STEP) /* products for which sums stay in registers; two panels of so many fill the inner cache */
 #define LEFT_PANELS 16           /* which the outer cache holds beside those that pass by */
 #define TILE_PAIRS 256           /* in a tile of 16 x 16 */
-#define TILE_GROUPS 64           /* groups of rows that a part has at least: the unit is fast, its sums are not */
 
-/* Ask for the registers, which the kernel gives to a process that has asked; 0 where there are none. */
-static int matrix_tiles_given(void) {
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BFLOAT16_BIT = 1 << 22, TILE_BIT = 1 << 24 };
+/* Whether the processor has the unit. */
+static int has_matrix_tiles(void) {
+    enum { BFLOAT16_BIT = 1 << 22, TILE_BIT = 1 << 24 };
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BFLOAT16_BIT) || !(d & TILE_BIT)) return 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BFLOAT16_BIT) && (d & TILE_BIT);
+}
+
+/* Ask the kernel for its registers, which it gives to processes that have asked: signals then need larger stacks, so
+   none asks before it multiplies. */
+static int matrix_tiles_given(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 

@@ -35,6 +35,7 @@
 #define SINGLE_GROUP 4096 /* rows that are summed in single precision before the sums join others in double */
 #define MOST_SUMS ((Py_ssize_t)1 << 24) /* of all parts of a pass together */
 #define GRAM_GROUPS 4 /* groups of rows that a part of a product has at least */
+#define TILE_GROUPS 64 /* the same where a unit multiplies matrices: it is fast, adding its sums up is not */
 #define MOST_GRAM ((Py_ssize_t)1 << 26) /* bytes of the sums of all parts of a product, but for one part a thread */
 
 _Static_assert(DEPTH % 64 == 0, "an eighth of the packed rows is whole tiles as well");
