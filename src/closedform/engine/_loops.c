@@ -353,6 +353,33 @@ static int gram_parts(Py_ssize_t m, Py_ssize_t enough, size_t bytes, int threads
     return parts > threads ? parts : threads;
 }
 
+/* Some panels of a product, whose parts are added up. */
+typedef struct {
+    const Gram *parts;
+    int count, double_sums;
+    Py_ssize_t from, to;
+    void *gram, *cross;
+} Gather;
+
+static void *gather_worker(void *argument) {
+    const Gather *a = argument;
+    if (a->double_sums) gram64_gather(a->parts, a->count, a->from, a->to, a->gram, a->cross);
+    if (!a->double_sums) gram32_gather(a->parts, a->count, a->from, a->to, a->gram, a->cross);
+    return NULL;
+}
+
+/* Add the tiles of all parts to gram and cross, a few panels at a time. */
+static void gather_tiles(const Gram *parts, int count, int threads, int double_sums, void *gram, void *cross) {
+    enum { PANELS = 32, PIECES = 64 };
+    const Py_ssize_t width = double_sums ? 8 : 16, panels = (parts->y_from + parts->y.n + width - 1) / width;
+    const int wanted = (int)(panels / PANELS), pieces = wanted < 1 ? 1 : wanted < PIECES ? wanted : PIECES;
+    Gather all[PIECES];
+    for (int i = 0; i < pieces; i++)
+        all[i] = (Gather){parts, count, double_sums, bound(panels, pieces, i, 1), bound(panels, pieces, i + 1, 1),
+                          gram,  cross};
+    run(gather_worker, all, sizeof(Gather), pieces, clamp_threads(threads, pieces));
+}
+
 /* Run the worker on `count` parts like the first, each with rows of its own, and add their tiles to gram and cross. */
 static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int threads, int double_sums, void *gram,
                        void *cross) {
@@ -369,8 +396,7 @@ static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int
         Py_BEGIN_ALLOW_THREADS;
         run(worker, parts, sizeof(Gram), count, clamp_threads(threads, count));
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
-        if (!failed && double_sums) gram64_gather(parts, count, gram, cross);
-        if (!failed && !double_sums) gram32_gather(parts, count, gram, cross);
+        if (!failed) gather_tiles(parts, count, threads, double_sums, gram, cross);
         Py_END_ALLOW_THREADS;
     }
     for (int i = 0; parts && i < count; i++) free(parts[i].sums);
