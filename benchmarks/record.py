@@ -36,10 +36,18 @@ def read(file: str | Path) -> list[Any]:
 
 
 def write(file: str | Path, rows: Any, threads: int, *, resumed: bool = False) -> None:
-    """Write what was found, whole, with the circumstances; the command stays that of a record that was gone on with."""
+    """Write what was found, whole, with the circumstances.
+
+    The command stays that of a record that was gone on with; where that was elsewhere, both processors are named.
+    """
     target, told = Path(file), circumstances(threads)
     if resumed and target.exists():
-        told["command"] = json.loads(target.read_text(encoding="utf-8"))["command"]
+        before = json.loads(target.read_text(encoding="utf-8"))
+        told["command"] = before["command"]
+        if told["processor"] not in before["processor"]:
+            told["processor"] = f"{before['processor']}, some rows {told['processor']}"
+        else:
+            told["processor"] = before["processor"]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     part.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -23,6 +23,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import measure as measuring  # noqa: E402
 import peers as contenders  # noqa: E402
+import record as records  # noqa: E402
 import show  # noqa: E402
 from bars import bars, exponent  # noqa: E402
 from judge import Judge  # noqa: E402
@@ -290,6 +291,14 @@ def test_bars_compare_with_right_answers_only(record: dict[str, Any]) -> None:
     found = {bar["bar"]: bar for bar in bars([changed], [])}
     assert found["torch's best driver"]["met"] is False
     assert found["certified, and right by the exact answer"]["met"] is False
+
+
+def test_a_record_names_every_processor_it_was_measured_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "record.json"
+    for processor in ("one", "another", "one"):
+        monkeypatch.setattr(records, "processor_name", lambda processor=processor: processor)
+        records.write(file, [], 2, resumed=True)
+    assert json.loads(file.read_text(encoding="utf-8"))["processor"] == "one, some rows another"
 
 
 def test_the_numbers_of_the_tables() -> None:
