@@ -68,7 +68,8 @@ class CrossEntropy(Criterion):
             )
         if self.labels:
             wrong = (self.ignore != Y) & ((Y < 0) | (n_outputs <= Y))
-            refuse_rows(wrong, Y, numbers, f"labels must be from 0 to {n_outputs - 1} (classes less one).")
+            why = "classes less one" if self.weight is None else f"the criterion's weight has {n_outputs} entries"
+            refuse_rows(wrong, Y, numbers, f"labels must be from 0 to {n_outputs - 1} ({why}).")
             return
         if Y.shape[1] != n_outputs:
             raise InputError(f"Y has probabilities of {Y.shape[1]} classes, but there are {n_outputs}.")

@@ -175,4 +175,5 @@ def _classes(T: Tensor, weight: Tensor | None) -> int:
 def _check_labels(Y: Tensor, numbers: Tensor, n_outputs: int, weight: Tensor | None) -> None:
     if weight is not None and weight.shape[0] != n_outputs:
         raise InputError(f"the criterion has weights for {weight.shape[0]} classes, but there are {n_outputs}.")
-    refuse_rows((Y < 0) | (n_outputs <= Y), Y, numbers, f"labels must be from 0 to {n_outputs - 1}.")
+    why = "classes less one" if weight is None else f"the criterion's weight has {n_outputs} entries"
+    refuse_rows((Y < 0) | (n_outputs <= Y), Y, numbers, f"labels must be from 0 to {n_outputs - 1} ({why}).")
