@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 #: Columns up to which one thread is enough for most of what is not a pass over the rows.
-MATRICES_BY_ONE = 4096
+MATRICES_BY_ONE = 2048
 #: Targets up to which it is.
 TARGETS_BY_ONE = 256
 #: Coordinates, columns times targets, up to which it is: products with more are worth threads whatever the columns.
