@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import closedform as cf
 from closedform.numerics.extremes import Extremes, dominant_pair, extreme_singular_values
 from closedform.numerics.root import TriangularRoot
 from data import F64, gaussian
@@ -60,3 +61,13 @@ def test_the_image_of_the_dominant_vector_costs_no_product() -> None:
     assert float((matrix @ vector - image).norm()) <= 1e-13 * value
     rest = math.nan * torch.ones(4, 1, dtype=F64)
     assert dominant_pair(lambda V: rest, torch.ones(4, 1, dtype=F64))[0] == math.inf
+
+
+def test_of_numbers_beyond_the_range_nothing_is_known() -> None:
+    R = torch.tensor([[1.0, math.inf], [0.0, 1.0]], dtype=F64)
+    assert extreme_singular_values(TriangularRoot(R)).condition == math.inf
+    # So that a fit goes on to factors that keep the range: the weights, some 1e-400, are zeros of float64.
+    X = 1e-300 * torch.eye(4, 3, dtype=F64)
+    sol = cf.solve(X, torch.ones(4, dtype=F64), l2=1e100)
+    assert sol.certificate.accepted
+    assert not sol.weight.any()

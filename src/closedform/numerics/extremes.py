@@ -79,7 +79,11 @@ def extreme_singular_values(
     if rank == 0 or columns == 0:
         return Extremes(0.0, 0.0)
     if columns <= SMALL:
-        values, vectors = root.spectrum() if scale is None else torch.linalg.svd(root.dense() / scale)[1:]
+        try:
+            values, vectors = root.spectrum() if scale is None else torch.linalg.svd(root.dense() / scale)[1:]
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it is documented as exported
+            # Numbers left the range of float64 on the way: nothing is known of such a matrix.
+            return Extremes(math.inf, 0.0)
         ends = vectors[:1].T, vectors[-1:].T
         if scale is not None:
             unscale = 1 / scale.unsqueeze(1)
