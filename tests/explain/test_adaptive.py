@@ -153,8 +153,8 @@ def test_numpy_makes_the_steps_of_torch() -> None:
 @pytest.mark.parametrize(
     ("seed", "features", "scale", "offset", "search", "tolerance", "said"),
     [
-        # Its tolerance ends it, in float32 as in float64.
-        (66, 2, 1e-2, 0.0, "strong_wolfe", 1e-9, {False}),
+        # Its tolerance ends it, in float32 as in float64; a processor that rounds otherwise may leave it open.
+        (66, 2, 1e-2, 0.0, "strong_wolfe", 1e-9, {None, False}),
         # Where in the rounding of the loss its line search stops nobody can tell.
         (79, 2, 1e-2, 0.0, "strong_wolfe", 1e-9, {None}),
         # Rehearsed it comes nearer than float32 can.
