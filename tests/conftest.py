@@ -28,6 +28,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import closedform
 import placement
+from closedform.engine import compiled, threads
 from closedform.engine.rates import DEFAULT, VARIABLE
 
 PACKAGE = Path(closedform.__file__).parent
@@ -98,3 +99,13 @@ def brief_rehearsals(monkeypatch: pytest.MonkeyPatch) -> None:
     from closedform.explain import stage
 
     monkeypatch.setattr(stage, "_NUMPY_SECONDS", stage._NUMPY_SECONDS / 10)
+
+
+@pytest.fixture
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Hold compiled loops to registers of so many bytes, and give small tables threads."""
+    monkeypatch.setattr(threads, "NUMBERS_FOR_ONE", 100)
+    assert compiled.library is not None
+    compiled.library.use_vectors(request.param)
+    yield request.param
+    compiled.library.use_vectors(compiled.library.WIDEST)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,15 +14,6 @@ from closedform.engine.sums import FewCurvatures
 from covering import parametrize_covering
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="no C compiler built the passes here")
-
-
-@pytest.fixture
-def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(threads_table, "NUMBERS_FOR_ONE", 100)
-    assert compiled.library is not None
-    compiled.library.use_vectors(request.param)
-    yield request.param
-    compiled.library.use_vectors(64)
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 
 import mpmath
 import pytest
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from closedform.engine import compiled
-from closedform.engine import threads as threads_table
 from closedform.engine.choice import engine_for
 from closedform.engine.compiled import Compiled
 from closedform.engine.products import Blas
@@ -36,15 +34,6 @@ MODULES: dict[str, nn.Module] = {
     "Huber": nn.HuberLoss(delta=0.7),
     "smooth L1": nn.SmoothL1Loss(beta=0.4),
 }
-
-
-@pytest.fixture
-def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(threads_table, "NUMBERS_FOR_ONE", 100)
-    assert compiled.library is not None
-    compiled.library.use_vectors(request.param)
-    yield request.param
-    compiled.library.use_vectors(compiled.library.WIDEST)
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

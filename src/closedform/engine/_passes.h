@@ -257,7 +257,7 @@ TARGET static void *NAMED(residual_worker)(void *argument) {
     if (a->panels) {
         NAMED(residual_panels)(a);
     } else {
-        const Py_ssize_t n = a->x.n, size = a->q * (n + 2 + a->beside.n) + gram_numbers(a->y.n, a->group);
+        const Py_ssize_t n = a->x.n, size = a->q * (n + 2) + gram_numbers(a->y.n, a->group);
         sum_groups(a, NAMED(residual_group), GROUP, size, 0, ROWS * n);
     }
     return NULL;

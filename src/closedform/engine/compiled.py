@@ -73,7 +73,7 @@ class Depths:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the loops multiply bfloat16 numbers on this processor: twice as fast as float32."""
+    """Whether the loops multiply bfloat16 numbers on this processor."""
     return library is not None and bool(library.multiplies_bfloat16())
 
 

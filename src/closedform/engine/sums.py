@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass
 from typing import final
 
@@ -25,22 +26,19 @@ __all__ = [
 _FEW = 0.25
 
 
-@final
 @dataclass(frozen=True, eq=False)
-class PassSums:
-    """Sums over rows, all float64, for q vectors with residuals T.
+class _VectorSums(ABC):
+    """Sums over rows, all float64, for q vectors: X'T, 1'T and the squares of T first.
 
     Attributes:
         flat: All of them, one after the other; the others are views of it.
         n_features: Columns of X.
         vectors: How many vectors there are, q.
-        groups: Ranges of targets whose products are wanted.
     """
 
     flat: Tensor
     n_features: int
     vectors: int
-    groups: tuple[range, ...]
 
     @property
     def features(self) -> Tensor:
@@ -58,6 +56,18 @@ class PassSums:
         """Sums of the squares of T, ``(q,)``."""
         start = self.vectors * (self.n_features + 1)
         return self.flat[start : start + self.vectors]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PassSums(_VectorSums):
+    """Sums that a residual pass adds to, for q vectors with residuals T.
+
+    Attributes:
+        groups: Ranges of targets whose products are wanted.
+    """
+
+    groups: tuple[range, ...]
 
     @property
     def totals(self) -> Vector:
@@ -96,37 +106,14 @@ def pass_sums(n_features: int, vectors: int, device: torch.device, groups: tuple
 
 @final
 @dataclass(frozen=True, eq=False)
-class ImageSums:
-    """Sums over rows, all float64, of the images T of q vectors.
+class ImageSums(_VectorSums):
+    """Sums that a pass over images T of q vectors adds to.
 
     Attributes:
-        flat: All of them, one after the other; the others are views of it.
-        n_features: Columns of X.
         n_targets: Columns of Y.
-        vectors: How many vectors there are, q.
     """
 
-    flat: Tensor
-    n_features: int
     n_targets: int
-    vectors: int
-
-    @property
-    def features(self) -> Tensor:
-        """``X'T``, ``(features, q)``."""
-        return self.flat.as_strided((self.n_features, self.vectors), (1, self.n_features))
-
-    @property
-    def ones(self) -> Tensor:
-        """``1'T``, ``(q,)``."""
-        start = self.vectors * self.n_features
-        return self.flat[start : start + self.vectors]
-
-    @property
-    def squares(self) -> Tensor:
-        """Sums of the squares of T, ``(q,)``."""
-        start = self.vectors * (self.n_features + 1)
-        return self.flat[start : start + self.vectors]
 
     @property
     def targets(self) -> Tensor:
@@ -150,7 +137,7 @@ def image_sums(n_features: int, n_targets: int, vectors: int, device: torch.devi
                 [0.]], dtype=torch.float64)
     """
     size = vectors * (n_features + 2 + n_targets)
-    return ImageSums(torch.zeros(size, dtype=torch.float64, device=device), n_features, n_targets, vectors)
+    return ImageSums(torch.zeros(size, dtype=torch.float64, device=device), n_features, vectors, n_targets)
 
 
 @final

@@ -479,11 +479,17 @@ class Training:
     @property
     def rounding_decides(self) -> bool:
         """Whether rehearsals of LBFGS in float64 and in the arithmetic that is trained in end differently."""
-        runs = [run for run in (self.rehearsal, self.stage.narrow, self.stage.narrow_beside) if run is not None]
-        if self.rehearsal is None or self.stage.narrow is None:
+        own, narrow = self.rehearsal, self.stage.narrow
+        if own is None or narrow is None:
             return False
-        ends = {float(self.stage.excess_of(run)[-1]) <= self.goal_excess for run in runs}
-        return len(ends) > 1 or len({iterations_of(run) for run in runs}) > 1
+
+        def ended(run: Rehearsal) -> tuple[bool, int]:
+            return float(self.stage.excess_of(run)[-1]) <= self.goal_excess, iterations_of(run)
+
+        if ended(own) != ended(narrow):
+            return True
+        beside = self.stage.narrow_beside
+        return beside is not None and ended(beside) != ended(own)
 
     @property
     def settles(self) -> bool:

@@ -74,6 +74,15 @@ class Columns:
         V = Z * self.column
         return (V[1:], V[0]) if self.bias else (V, None)
 
+    def adjoint(self, ones: Tensor, features: Tensor) -> Tensor:
+        """Return ``D [1 | X]'T``, ``(columns, k)``, from 1'T and X'T.
+
+        Args:
+            ones: 1'T, ``(k,)``; of no matter where there is no column of ones.
+            features: X'T, ``(features, k)``.
+        """
+        return (torch.cat([ones.unsqueeze(0), features]) if self.bias else features) * self.column
+
     def unweighted(self, X: Tensor) -> Tensor:
         """Return rows of A without their weights, ``(rows, columns)``, as a new float64 tensor.
 

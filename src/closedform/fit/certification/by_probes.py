@@ -62,8 +62,7 @@ class ProbeSums(SumFold):
     @property
     def products(self) -> Tensor:
         """``A'A V``, ``(columns, vectors)``."""
-        sums, columns = self._sums, self._arguments[0]
-        return _with_ones(columns, sums.ones, sums.features)
+        return self._arguments[0].adjoint(self._sums.ones, self._sums.features)
 
     @property
     def cross(self) -> Tensor:
@@ -125,7 +124,7 @@ class LabelProbeSums(SumFold):
     @property
     def products(self) -> Tensor:
         """``A'A V``, ``(columns, vectors)``."""
-        return _with_ones(self._arguments[0], self._classes.sum(0), self._features)
+        return self._arguments[0].adjoint(self._classes.sum(0), self._features)
 
     @property
     def classes(self) -> Tensor:
@@ -153,11 +152,6 @@ class LabelProbeSums(SumFold):
     @override
     def sums(self) -> tuple[Tensor, ...]:
         return self._features, self._classes
-
-
-def _with_ones(columns: Columns, ones: Tensor, features: Tensor) -> Tensor:
-    """Return ``[1 | X]'T`` in the coordinates of the design matrix, the ones only where it has them."""
-    return (torch.cat([ones.unsqueeze(0), features]) if columns.bias else features) * columns.column
 
 
 def measure_by_probes(problem: Problem, Z: Tensor, gram: Tensor, cross: Tensor, root: Root) -> Measured | None:

@@ -222,7 +222,7 @@ def with_ridge(problem: Problem, sums: NormalEquations) -> tuple[Tensor, Tensor]
 
 @final
 class Gram16(_Gram):
-    """In bfloat16, whose products processors form twice as fast as those of float32; the sums are float32.
+    """In bfloat16, whose products a processor may form several times as fast as those of float32; the sums are float32.
 
     Rounding may hide that columns depend, so a sample in float32 is always looked at.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Self, final
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -62,9 +61,7 @@ class ResidualSums(SumFold):
     @property
     def adjoint(self) -> Tensor:
         """``D [1 | X]' T``, ``(columns, q)``."""
-        sums, columns = self._sums, self._columns
-        G = torch.cat([sums.ones.unsqueeze(0), sums.features]) if columns.bias else sums.features
-        return G * columns.column
+        return self._columns.adjoint(self._sums.ones, self._sums.features)
 
     @override
     def add(self, block: Block) -> None:
