@@ -34,8 +34,9 @@ __all__ = ["EXPLAIN", "Failure", "Run", "Table", "Worker", "data_folder"]
 #: The method that returns closedform's account of a solve.
 EXPLAIN = "closedform explained"
 _POOLS, _CPU = "thread pools", "cpu seconds"
-#: A run that is shorter is repeated until it is not, and divided.
-_LEAST_SECONDS = 0.02
+#: A run that is shorter is repeated until it is not, and divided, as ``timeit`` does it with the same seconds: a
+#: processor that has rested takes milliseconds to come to speed, which a run of twenty would count and one of two not.
+_LEAST_SECONDS = 0.2
 _MOST_LOOPS = 1000
 
 
