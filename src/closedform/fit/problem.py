@@ -121,8 +121,9 @@ class Problem:
     def _unweighted_product(self, Z: Tensor) -> Tensor:
         V, offset = self.columns.raw(Z)
         X = self.gathered.X
-        # In blocks: a narrower dtype is converted as it is multiplied.
-        size = self.rows.extent.cached_rows()
+        # In blocks where a dtype is converted as it is multiplied, so that no copy of the whole is made.
+        plain = X.dtype == torch.float64 and X.is_contiguous()
+        size = max(X.shape[0], 1) if plain else self.rows.extent.cached_rows()
         parts = [COMPILED.product(X[start : start + size].to(torch.float64), V) for start in range(0, X.shape[0], size)]
         whole = torch.cat(parts)
         return whole if offset is None else whole + offset
