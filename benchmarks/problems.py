@@ -211,7 +211,8 @@ def _sweep(along: str, rows: int, columns: int, sizes: tuple[int, ...]) -> Sweep
 
 _F32 = torch.float32
 FULL = (
-    Problem(50, 5, 1),
+    Problem(50, 5, 1, bars=(1, 0.4)),
+    Problem(1000, 20, 1, bars=(10, 1.5)),
     Problem(100_000, 200, 1, bars=(30, 8)),
     Problem(100_000, 200, 1, 1e6, bars=(8 * 2 / 3, 3.5 * 2 / 3)),
     Problem(100_000, 200, 1, dtype=_F32),
@@ -225,6 +226,8 @@ FULL = (
     Problem(600, 600, 1, 1e9, kind="kernel", bars=(10, 1.5)),
     Problem(50_000, 1000, 100, bars=(8, 4)),
     Problem(50_000, 1000, 100, 1e6, bars=(6, 3)),
+    Problem(50_000, 1000, 100, dtype=_F32),
+    Problem(20_000, 200, 1024, bars=(3, 1.3)),
     Problem(1_000_000, 50, 10, bars=(25, 7)),
     Problem(1_000_000, 50, 10, 1e6, bars=(8 * 2 / 3, 4 * 2 / 3)),
     Problem(1_000_000, 50, 10, dtype=_F32),
