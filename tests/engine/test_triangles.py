@@ -12,6 +12,7 @@ from torch import Tensor
 
 from closedform.engine import compiled, triangles
 from closedform.engine.triangles import COMPILED, append_rows, cholesky_of, is_symmetric, shortened
+from closedform.numerics.chain import NormalProduct, NormalSolve, Scaling, Step
 from covering import parametrize_covering
 from data import F64, gaussian
 
@@ -150,6 +151,34 @@ def test_solutions_and_products(way: str, n: int, k: int, layout: str) -> None:
         size = np.abs(whole).T @ (np.abs(whole) @ np.abs(vectors))
         close(COMPILED.normal_product(tensor, V, upper=upper_only), whole.T @ (whole @ vectors), 2 * size)
     assert torch.equal(V, kept)
+
+
+@parametrize_covering(
+    2,
+    indirect=("way",),
+    way=WAYS,
+    n=(1, 2, 3, 8, 17, 96, 131),
+    kind=("product", "solution", "both"),
+    scaled=(False, True),
+)
+def test_the_leading_eigenvalue_of_a_chain(way: str, n: int, kind: str, scaled: bool) -> None:
+    G = definite(n, 1e2, F64)
+    R = cholesky_of(G)[0]
+    D = torch.linspace(1.0, 3.0, n, dtype=F64).unsqueeze(1)
+    chain: dict[str, tuple[Step, ...]] = {
+        "product": (NormalProduct(R, upper=True),),
+        "solution": (NormalSolve(R),),
+        "both": (NormalProduct(G),),
+    }
+    matrix = {"product": G, "solution": torch.inverse(G), "both": G @ G}[kind]
+    steps = chain[kind]
+    if scaled:
+        steps, matrix = (Scaling(D), *steps, Scaling(D)), D * matrix * D.T
+    value, vector, image = COMPILED.dominant_pair(steps, gaussian(n, 1, seed=1), 1e-8)
+    largest = float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
+    assert 0.97 * largest <= value <= largest * (1 + 1e-10)
+    torch.testing.assert_close(image, matrix @ vector, rtol=1e-9, atol=1e-10 * largest)
+    assert float(vector.T @ image) == pytest.approx(value, rel=1e-10)
 
 
 @pytest.mark.usefixtures("way")

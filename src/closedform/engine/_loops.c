@@ -634,6 +634,8 @@ static PyObject *matrix_product(PyObject *Py_UNUSED(self), PyObject *args) {
     Py_RETURN_NONE;
 }
 
+#include "_lanczos.inc"
+
 static PyObject *use_vectors(PyObject *Py_UNUSED(self), PyObject *args) {
     int bytes;
     if (!PyArg_ParseTuple(args, "i", &bytes)) return NULL;
@@ -689,6 +691,9 @@ static PyMethodDef methods[] = {
     {"matrix_product", matrix_product, METH_VARARGS,
      "matrix_product((matrix, m, n, upper), (images, back), vectors, out, count): set out, for vectors as rows, to M v with "
      "images; add M'v to it with back, or M'M v with both. Double precision; an upper triangle has zeros below."},
+    {"dominant_pair", dominant_pair, METH_VARARGS,
+     "dominant_pair(chain, (start, n), (steps, growth, tolerance), out): write the leading eigenvector of the chain of steps\n"
+     "(kind, numbers, rows, upper) and its image, as rows, and return the eigenvalue, or infinity: see numerics/lanczos.py."},
     {"multiplies_bfloat16", multiplies_bfloat16, METH_NOARGS,
      "multiplies_bfloat16(): whether gram_add takes 16 bits, which it does in the widest registers only."},
     {"lanes", lanes, METH_NOARGS, "lanes(): doubles in a register: partial sums that a dot product is spread over."},
@@ -727,6 +732,11 @@ PyMODINIT_FUNC PyInit__loops(void) {
         {"LOGISTIC", LOGISTIC},
         {"EXPONENTIAL", EXPONENTIAL},
         {"ROUNDED", ROUNDED},
+        {"SCALING", SCALING},
+        {"DIVISION", DIVISION},
+        {"NORMAL_PRODUCT", NORMAL_PRODUCT},
+        {"NORMAL_SOLVE", NORMAL_SOLVE},
+        {"MOST_LINKS", MOST_LINKS},
         {"WIDEST", WIDEST},
         {"SOURCES", SOURCES},
     };

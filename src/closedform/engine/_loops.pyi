@@ -11,6 +11,11 @@ SLOPE_ROUNDINGS: int
 LOGISTIC: int
 EXPONENTIAL: int
 ROUNDED: int
+SCALING: int
+DIVISION: int
+NORMAL_PRODUCT: int
+NORMAL_SOLVE: int
+MOST_LINKS: int
 SOURCES: int
 WIDEST: int
 
@@ -59,6 +64,13 @@ def triangle_solve(triangle: tuple[int, int], steps: tuple[bool, bool], vectors:
 def matrix_product(
     matrix: tuple[int, int, int, bool], steps: tuple[bool, bool], vectors: int, out: int, count: int, /
 ) -> None: ...
+def dominant_pair(
+    chain: tuple[tuple[int, int, int, bool], ...],
+    start: tuple[int, int],
+    stop: tuple[int, float, float],
+    out: int,
+    /,
+) -> float: ...
 def triangles(rows: tuple[int, int, int, int], out: int, /) -> None: ...
 def append_rows(x: _Table, y: _Table, out: int, /) -> bool: ...
 def multiplies_bfloat16() -> bool: ...

@@ -13,6 +13,8 @@ from closedform.engine import compiled
 from closedform.engine.memory import address, held, table
 from closedform.engine.threads import CHOLESKY_BY_ONE, all_threads, team
 from closedform.numerics.arithmetic import BY_TORCH, Arithmetic
+from closedform.numerics.chain import Chain, NormalProduct, NormalSolve, Scaling
+from closedform.numerics.lanczos import GROWTH, MOST_STEPS, TOLERANCE
 from closedform.numerics.symmetric import cholesky
 from closedform.numerics.triangle import leaf_rows
 
@@ -161,11 +163,23 @@ class CompiledArithmetic(Arithmetic):
             return BY_TORCH.product(M, V, adjoint=adjoint)
         return _products(library, M, V, (not adjoint, adjoint))
 
+    @override
+    def dominant_pair(self, chain: Chain, start: Tensor, tolerance: float = TOLERANCE) -> tuple[float, Tensor, Tensor]:
+        library = _loops()
+        links = None if library is None else _links(library, chain, start)
+        if library is None or links is None:
+            return super().dominant_pair(chain, start, tolerance)
+        first = held(start.contiguous())
+        n, pair = first.shape[0], first.new_empty(2, first.shape[0])
+        stop = (min(MOST_STEPS, n), 1 + GROWTH, tolerance)
+        value = library.dominant_pair(links, (address(first), n), stop, address(pair))
+        return value, pair[0].unsqueeze(1), pair[1].unsqueeze(1)
+
 
 def _loops() -> ModuleType | None:
     """Return the compiled loops, unless they were built before they had these functions; None without."""
     library = compiled.library
-    return library if hasattr(library, "matrix_product") else None
+    return library if hasattr(library, "dominant_pair") else None
 
 
 def _solved(library: ModuleType, R: Tensor, V: Tensor, steps: tuple[bool, bool]) -> Tensor:
@@ -181,6 +195,29 @@ def _products(library: ModuleType, M: Tensor, V: Tensor, steps: tuple[bool, bool
     products = vectors.new_zeros(vectors.shape[0], M.shape[1 if steps[1] else 0])
     library.matrix_product((address(M), *M.shape, upper), steps, address(vectors), address(products), vectors.shape[0])
     return products.T
+
+
+def _links(library: ModuleType, chain: Chain, start: Tensor) -> tuple[tuple[int, int, int, bool], ...] | None:
+    """Return a chain as the loops take it: kind, address, rows and shape of each step; or None where they do not."""
+    links: list[tuple[int, int, int, bool]] = []
+    if not (start.is_cpu and start.dtype == torch.float64):
+        return None
+    for step in chain:
+        match step:
+            case Scaling(values, inverse) if values.is_cpu and values.dtype == torch.float64 and _stands(values):
+                links.append((library.DIVISION if inverse else library.SCALING, address(values), 1, False))
+            case NormalProduct(M, upper) if _serves(M, start) and _stands(M):
+                links.append((library.NORMAL_PRODUCT, address(M), M.shape[0], upper))
+            case NormalSolve(R) if _serves(R, start) and _stands(R):
+                links.append((library.NORMAL_SOLVE, address(R), R.shape[0], True))
+            case _:
+                return None
+    return tuple(links) if len(links) <= library.MOST_LINKS else None
+
+
+def _stands(values: Tensor) -> bool:
+    """Whether numbers stand in memory as loops read them."""
+    return values.is_contiguous() and held(values) is values
 
 
 def _serves(M: Tensor, V: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Products and solutions with square matrices that are held whole: what the roots of a matrix are made of."""
+"""Products and solutions with matrices that are held whole, and the leading eigenvalue of what is made of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from closedform.numerics.chain import Chain
+from closedform.numerics.lanczos import TOLERANCE, dominant_pair
 from closedform.numerics.matrix_product import product
 
 __all__ = ["BY_TORCH", "Arithmetic", "ByTorch", "row_parts"]
@@ -60,6 +62,22 @@ class Arithmetic(ABC):
             V: ``(n, k)``, float64.
             upper: Whether M is square and upper triangular, with zeros below.
         """
+
+    def dominant_pair(self, chain: Chain, start: Tensor, tolerance: float = TOLERANCE) -> tuple[float, Tensor, Tensor]:
+        """Return what :func:`closedform.numerics.lanczos.dominant_pair` does for a chain of steps.
+
+        Args:
+            chain: Steps that together are symmetric and positive.
+            start: Where to start, ``(n, 1)``, float64.
+            tolerance: What may be left of the eigenvalue equation, relative to the value.
+        """
+
+        def operator(V: Tensor) -> Tensor:
+            for step in chain:
+                V = step.of(V, self)
+            return V
+
+        return dominant_pair(operator, start, tolerance)
 
 
 @final

@@ -14,7 +14,8 @@ from closedform.engine.triangles import COMPILED
 from closedform.fit.certification.wide import dense_conditions, direct
 from closedform.fit.claims import Claims
 from closedform.fit.problem import Problem
-from closedform.numerics.extremes import Extremes, dominant_pair, extreme_singular_values
+from closedform.numerics.extremes import Extremes, extreme_singular_values
+from closedform.numerics.lanczos import dominant_pair
 from closedform.numerics.root import TriangularRoot
 
 __all__ = ["condition_numbers"]

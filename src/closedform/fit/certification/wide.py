@@ -13,7 +13,8 @@ from torch import Tensor
 from closedform.fit.claims import Claims, RowClaims
 from closedform.fit.problem import Problem
 from closedform.fit.row_space import adjoint_product
-from closedform.numerics.extremes import Extremes, dominant_pair
+from closedform.numerics.extremes import Extremes
+from closedform.numerics.lanczos import dominant_pair
 
 __all__ = ["WideEvidence", "dense_conditions", "direct", "usual_length", "wide_evidence"]
 
