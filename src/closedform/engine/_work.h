@@ -28,6 +28,7 @@
 #define PANEL 8   /* doubles in a row of a panel: 64 bytes */
 #define AHEAD 512 /* doubles: by when they are needed they have come from memory */
 #define MOST_AHEAD ((Py_ssize_t)1 << 19) /* bytes that are fetched ahead: a part of the outer cache */
+#define IN_CACHE 16 /* panels of packed rows that stay in cache while all columns of a product pass over them */
 #define QUAD 4    /* rows that the loops over columns take at once */
 #define LOT 16    /* rows whose losses are taken at once: registers full of them, and the inner caches hold the rows */
 #define FEW 4     /* from so many vectors on the rows are packed */
