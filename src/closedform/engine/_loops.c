@@ -29,7 +29,7 @@
 typedef struct {
     void *(*residual)(void *), *(*loss)(void *), *(*curved)(void *), *(*squares)(void *), *(*gram32)(void *);
     void *(*gram64)(void *), *(*expansion)(void *), *(*sketch)(void *);
-    const Steps *cholesky32, *cholesky64;
+    void *(*cholesky32)(void *), *(*cholesky64)(void *);
     void (*forward)(const double *, Py_ssize_t, double *, int), (*backward)(const double *, Py_ssize_t, double *, int);
     void (*product)(const Matrix *, const double *, double *, int);
     void (*triangles)(const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double *, double *);
@@ -478,47 +478,35 @@ static PyObject *sketch_add(PyObject *Py_UNUSED(self), PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Factor a packed triangle, a block of rows after the other (Golub and Van Loan 2013, 4.2.9); return 0, or the place of
-   the first pivot that is not positive, from 1. `parts` is scratch. */
-static int factor_triangle(const Steps *steps, Triangle a, Triangle *parts, int threads) {
-    const Py_ssize_t block = BLOCK / steps->width;
-    for (a.first = 0; a.first < a.panels; a.first = a.last) {
-        a.last = a.first + block < a.panels ? a.first + block : a.panels;
-        const int place = steps->block(&a);
-        if (place) return place;
-        int count = 0;
-        for (Py_ssize_t from = a.last; from < a.panels; from += SPAN) {
-            a.from = from;
-            a.to = from + SPAN < a.panels ? from + SPAN : a.panels;
-            parts[count++] = a;
-        }
-        run(steps->rows, parts, sizeof *parts, count, clamp_threads(threads, count));
-        run(steps->below, parts, sizeof *parts, count, clamp_threads(threads, count));
-    }
-    return 0;
-}
-
 static PyObject *cholesky(PyObject *Py_UNUSED(self), PyObject *args) {
     unsigned long long matrix, factor;
     Py_ssize_t n;
-    int single, threads, place = 0;
+    int single, threads;
     if (!PyArg_ParseTuple(args, "KKnpi", &matrix, &factor, &n, &single, &threads)) return NULL;
-    const Steps *steps = single ? loops->cholesky32 : loops->cholesky64;
-    const Py_ssize_t panels = (n + steps->width - 1) / steps->width;
-    void *tiles = aligned((size_t)(panels * (panels + 1) / 2) * 64 * steps->width);
-    Triangle *parts = calloc((size_t)panels / SPAN + 1, sizeof(Triangle));
-    if (tiles && parts) {
-        const Triangle whole = {.tiles = tiles, .n = n, .panels = panels};
+    const Py_ssize_t width = 64 / (single ? sizeof(float) : sizeof(double)), panels = (n + width - 1) / width;
+    const int blocks = (int)((n + BLOCK - 1) / BLOCK);
+    void *tiles = aligned((size_t)(panels * (panels + 1) / 2) * 64 * width);
+    atomic_int *done = calloc(blocks, sizeof *done);
+    Triangle *shares[MAX_THREADS], whole = {.matrix = POINTER(const void, matrix),
+                                            .factor = POINTER(void, factor),
+                                            .tiles = tiles,
+                                            .n = n,
+                                            .panels = panels,
+                                            .blocks = blocks,
+                                            .count = blocks * (blocks + 1) / 2,
+                                            .done = done};
+    void *(*worker)(void *) = single ? loops->cholesky32 : loops->cholesky64;
+    if (tiles && done) {
+        threads = clamp_threads(threads, blocks);
+        for (int i = 0; i < threads; i++) shares[i] = &whole;
         Py_BEGIN_ALLOW_THREADS;
-        steps->pack(&whole, POINTER(const void, matrix));
-        place = factor_triangle(steps, whole, parts, threads);
-        if (!place) steps->unpack(&whole, POINTER(void, factor));
+        run(worker, shares, sizeof *shares, threads, threads);
         Py_END_ALLOW_THREADS;
     }
-    const int failed = !tiles || !parts;
+    const int failed = !tiles || !done;
     free(tiles);
-    free(parts);
-    return failed ? PyErr_NoMemory() : PyLong_FromLong(place);
+    free(done);
+    return failed ? PyErr_NoMemory() : PyLong_FromLong(atomic_load(&whole.place));
 }
 
 static PyObject *triangles(PyObject *Py_UNUSED(self), PyObject *args) {
@@ -677,7 +665,7 @@ static PyMethodDef methods[] = {
      "sketch_add(x, (target, factor, nonzeros), sketch, threads): add rows to a sparse sign sketch."},
     {"cholesky", cholesky, METH_VARARGS,
      "cholesky(matrix, factor, n, single, threads): write the upper Cholesky factor of the upper triangle, and return "
-     "0; or return the place of the first pivot that is not positive, from 1, and leave the factor."},
+     "0; or return the place of the first pivot that is not positive, from 1, where the factor is no use."},
     {"is_symmetric", is_symmetric, METH_VARARGS,
      "is_symmetric(matrix, n): whether a matrix in double precision is its transpose, which one with a NaN is not."},
     {"triangle_solve", triangle_solve, METH_VARARGS,

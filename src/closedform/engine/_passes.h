@@ -471,7 +471,7 @@ TARGET static void NAMED(matrix_product)(const Matrix *a, const double *v, doubl
 
 static const Loops NAMED(loops) = {
     NAMED(residual_worker), NAMED(loss_worker), NAMED(curved_worker), NAMED(squares_worker), NAMED(gram32_worker),
-    NAMED(gram64_worker), NAMED(expansion_worker), NAMED(sketch_worker), &NAMED(gram32_steps), &NAMED(gram64_steps),
+    NAMED(gram64_worker), NAMED(expansion_worker), NAMED(sketch_worker), NAMED(gram32_cholesky_worker), NAMED(gram64_cholesky_worker),
     NAMED(solve_forward), NAMED(solve_backward), NAMED(matrix_product), NAMED(triangles), VECTOR, RIGHT,
 };
 

@@ -347,24 +347,32 @@ static inline Py_ssize_t laid_out_rows(Py_ssize_t q, Py_ssize_t panels, int tria
 
 /* ---- Cholesky factor of a Gram matrix ---- */
 
-/* What is worked on in panels of columns: see _cholesky.inc. */
+#define BLOCK 96    /* rows and columns of a block: the inner caches hold what is multiplied at a time */
+#define SPINS 4096  /* looks at whether another thread is done, before its processor is offered to others */
+
+/* What threads work on together: see _cholesky.inc. */
 typedef struct {
-    void *tiles;              /* see tile_of */
+    const void *matrix;
+    void *factor, *tiles;     /* see tile_of */
     Py_ssize_t n, panels;     /* columns, and panels of them */
-    Py_ssize_t first, last;   /* panels whose rows are factored by now */
-    Py_ssize_t from, to;      /* panels whose columns are worked on */
+    int blocks, count;        /* on the diagonal, and on and above it */
+    atomic_int next, place;   /* the next block; the first pivot that is not positive, from 1, or 0 */
+    atomic_int *done;         /* for each column of blocks, how many are factored */
 } Triangle;
 
-/* What is done for one set of instructions and one precision. */
+/* Panels whose rows, and whose columns, a block has. */
 typedef struct {
-    int width;
-    void (*pack)(const Triangle *, const void *), (*unpack)(const Triangle *, void *);
-    int (*block)(const Triangle *);
-    void *(*rows)(void *), *(*below)(void *);
-} Steps;
+    Py_ssize_t first, last, from, to;
+} Block;
 
-#define BLOCK 96 /* rows that are factored before what is below them is worked on: packed, the inner caches hold them */
-#define SPAN 12   /* panels of columns that a thread takes at a time */
+/* Wait until so many blocks of a column are factored; return 0 where a pivot was not positive. */
+static int wait_for(Triangle *a, int column, int blocks) {
+    for (int looks = 0; atomic_load_explicit(&a->done[column], memory_order_acquire) < blocks; looks++) {
+        if (atomic_load_explicit(&a->place, memory_order_relaxed)) return 0;
+        if (looks > SPINS) sched_yield();
+    }
+    return 1;
+}
 
 /* ---- products with a matrix that is held whole ---- */
 
