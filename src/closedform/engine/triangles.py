@@ -20,7 +20,7 @@ from closedform.numerics.triangle import leaf_rows
 
 __all__ = ["COMPILED", "CompiledArithmetic", "append_rows", "cholesky_of", "is_symmetric", "shortened"]
 
-#: Columns up to which LAPACK is done before a call of the compiled loops pays.
+#: Columns up to which a product, or LAPACK's Cholesky factor, is done before a call of the compiled loops pays.
 _SMALL = 32
 #: Numbers of a matrix from which the threads of BLAS read it faster than one thread does that reads it once.
 _LARGE = 2**22
@@ -152,14 +152,14 @@ class CompiledArithmetic(Arithmetic):
     @override
     def normal_product(self, M: Tensor, V: Tensor, *, upper: bool = False) -> Tensor:
         library = _loops()
-        if library is None or not _serves(M, V):
+        if library is None or M.shape[1] <= _SMALL or not _serves(M, V):
             return BY_TORCH.normal_product(M, V, upper=upper)
         return _products(library, M, V, (True, True), upper=upper)
 
     @override
     def product(self, M: Tensor, V: Tensor, *, adjoint: bool = False) -> Tensor:
         library = _loops()
-        if library is None or not _serves(M, V):
+        if library is None or M.shape[1] <= _SMALL or not _serves(M, V):
             return BY_TORCH.product(M, V, adjoint=adjoint)
         return _products(library, M, V, (not adjoint, adjoint))
 
@@ -222,7 +222,7 @@ def _stands(values: Tensor) -> bool:
 
 def _serves(M: Tensor, V: Tensor) -> bool:
     plain = M.is_cpu and M.dtype == V.dtype == torch.float64 and M.is_contiguous()
-    return plain and M.shape[1] > _SMALL and 0 < M.numel() <= _LARGE and 0 < V.shape[1] < _MANY
+    return plain and 0 < M.numel() <= _LARGE and 0 < V.shape[1] < _MANY
 
 
 #: The only one that is needed: it has no state.

@@ -163,9 +163,23 @@ class Rows(Readable):
 
     @override
     def blocks(self, size: int, *, as_stored: bool = False, unweighted: bool = False) -> Generator[Block]:
+        if as_stored and self.weight is None and self.in_memory and 0 < self.x.shape[0] <= size:
+            return self._one_block()
         if self.in_memory:
             return super().blocks(size, as_stored=as_stored, unweighted=unweighted)
         return self._blocks_ahead(size, as_stored=as_stored, unweighted=unweighted)
+
+    def _one_block(self) -> Generator[Block]:
+        """Return all rows of a table that is no larger than a block, put together once for all passes.
+
+        Yields:
+            The block.
+        """
+        yield self._whole
+
+    @cached_property
+    def _whole(self) -> Block:
+        return self.block(0, self.x.shape[0], as_stored=True)
 
     def _blocks_ahead(self, size: int, *, as_stored: bool, unweighted: bool) -> Generator[Block]:
         """Return the blocks of a table whose rows cost I/O: the next ones are read while one is worked on.

@@ -28,6 +28,7 @@ from closedform.numerics.embedding import NONZEROS
 from closedform.numerics.extremes import extreme_singular_values
 from closedform.numerics.rank import Rank, decide_rank
 from closedform.numerics.root import SpectralRoot, TriangularRoot
+from closedform.numerics.scaling import peak
 from closedform.rows.folds import NormalEquations
 from closedform.words.errors import FactorBreakdown
 
@@ -184,7 +185,7 @@ def _whitened(problem: Problem, sketched: TriangularRoot, rank: Rank) -> tuple[F
     sums = problem.rows.walk(NormalEquations(problem.columns, torch.float64, factor=factor))
     gram_(sums.gram, problem.penalty[first:].unsqueeze(1) * T[first:])
     S, info = cholesky_of(sums.gram)
-    if info != 0 or not bool(torch.isfinite(S.diagonal()).all()):
+    if info != 0 or not math.isfinite(peak(S.diagonal())):
         return None
 
     root = TriangularRoot(S @ sketched.R, COMPILED)

@@ -19,6 +19,7 @@ from closedform.fit.refinement import ByResidual
 from closedform.numerics.lu import LU
 from closedform.numerics.matrix_product import scaled_columns
 from closedform.numerics.root import DenseRoot
+from closedform.numerics.scaling import peak
 from closedform.words.errors import FactorBreakdown
 
 __all__ = ["Square"]
@@ -67,7 +68,7 @@ class Square(Method):
 def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
     if is_symmetric(matrix):
         R, info = cholesky_of(matrix)
-        if info == 0 and bool(torch.isfinite(R.diagonal()).all()):
+        if info == 0 and math.isfinite(peak(R.diagonal())):
             return DenseRoot(matrix, scale, cholesky=R, arithmetic=COMPILED)
     # Scaled columns keep the pivots in range; the choice of pivots is the same without.
     lu = LU(scaled_columns(matrix, scale), overwrite=True)
