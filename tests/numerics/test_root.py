@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from closedform.numerics.lu import LU
-from closedform.numerics.root import DenseRoot, ProjectedRoot, Root, SpectralRoot, TriangularRoot
+from closedform.numerics.root import DenseRoot, FactoredRoot, ProjectedRoot, Root, SpectralRoot, TriangularRoot
 from data import F64, gaussian
 
 SCALE = torch.tensor([1.0, 4.0, 0.25, 2.0, 1.0], dtype=F64)
@@ -34,6 +34,7 @@ ROOTS: dict[str, Callable[[], tuple[Root, Tensor]]] = {
         DenseRoot(gaussian(5, 5), SCALE, lu=LU(gaussian(5, 5) * SCALE)),
         gaussian(5, 5) * SCALE,
     ),
+    "factored": lambda: (FactoredRoot(LU(gaussian(5, 5)), torch.device("cpu")), gaussian(5, 5)),
     "dense by Cholesky": lambda: (
         DenseRoot(definite(5), SCALE, cholesky=torch.linalg.cholesky(definite(5), upper=True)),
         definite(5) * SCALE,

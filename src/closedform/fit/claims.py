@@ -50,6 +50,8 @@ class Claims:
         root: S with ``S'S ~ A'A``, checked against the rows by random probes; None for a dual factor of a wide matrix.
         extremes: Largest and smallest singular value of A, where the factor measured them; of its rows on a par, in the
             units of the features, where it is one of a wide system without a ridge.
+        measured: Whether these were held against the matrix itself, so that nothing has to be measured on the rows in
+            the directions that the factor gives.
         row_space: Orthonormal rows that span the row space of A, ``(rank, columns)``, where the rank is lower than the
             columns; None at full rank and for wide systems, whose row space is spanned by their rows.
         involved: How much each column takes part in the undetermined directions, ``(directions, columns)``: null
@@ -67,6 +69,7 @@ class Claims:
     rank: Rank
     root: Root | None = None
     extremes: Extremes | None = None
+    measured: bool = False
     row_space: Tensor | None = None
     involved: Tensor | None = None
     restricted: bool = False

@@ -23,6 +23,7 @@ __all__ = ["MethodName", "Request", "Watcher", "check_bias", "check_device", "ch
 MethodName = Literal[
     "auto",
     "square",
+    "square32",
     "diagonal",
     "gram16",
     "gram32",

@@ -14,7 +14,7 @@ from closedform.numerics.arithmetic import BY_TORCH, Arithmetic, row_parts
 from closedform.numerics.chain import Applied, Chain, NormalProduct, NormalSolve, Scaling
 from closedform.numerics.lu import LU
 
-__all__ = ["DenseRoot", "DiagonalRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
+__all__ = ["DenseRoot", "DiagonalRoot", "FactoredRoot", "ProjectedRoot", "Root", "SpectralRoot", "TriangularRoot"]
 
 #: Rows up to which a triangle is multiplied as a whole, zeros and all.
 _WHOLE = 256
@@ -214,6 +214,49 @@ class DenseRoot(Root):
     @override
     def dense(self) -> Tensor:
         return self.matrix * self.scale.T
+
+    @cached_property
+    def _svd(self) -> tuple[Tensor, Tensor]:
+        return _singular_values(self.dense())
+
+    @override
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        return self._svd
+
+
+@final
+class FactoredRoot(Root):
+    """``S = P L U`` itself, in single precision, as the root of the matrix that it was made of.
+
+    Args:
+        lu: Of a matrix whose columns are scaled.
+        device: Where it is.
+    """
+
+    def __init__(self, lu: LU, device: torch.device) -> None:
+        self.lu = lu
+        self.shape = (lu.size, lu.size)
+        self.device = device
+
+    @override
+    def product(self, V: Tensor) -> Tensor:
+        return self.lu.product(V)
+
+    @override
+    def adjoint_product(self, V: Tensor) -> Tensor:
+        return self.lu.product(V, adjoint=True)
+
+    @override
+    def solve(self, V: Tensor) -> Tensor:
+        return self.lu.solve(V)
+
+    @override
+    def adjoint_solve(self, V: Tensor) -> Tensor:
+        return self.lu.solve(V, adjoint=True)
+
+    @override
+    def dense(self) -> Tensor:
+        return self.product(torch.eye(self.shape[0], dtype=torch.float64, device=self.device))
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor]:

@@ -79,13 +79,16 @@ NOT_EXACT: Refuses = {
     "rows have weights": lambda s: s.weighted,
 }
 
+NOT_SQUARE: Refuses = {
+    r"the matrix is not square: \d+ rows, \d+ columns": lambda s: s.rows != s.columns,
+    "with a bias there is one column more than the table has": lambda s: s.bias,
+    **NOT_EXACT,
+}
+
 #: What a method refuses by the shape: patterns of its reasons, in the order in which they are given.
 REFUSES: dict[str, Refuses] = {
-    "square": {
-        r"the matrix is not square: \d+ rows, \d+ columns": lambda s: s.rows != s.columns,
-        "with a bias there is one column more than the table has": lambda s: s.bias,
-        **NOT_EXACT,
-    },
+    "square": NOT_SQUARE,
+    "square32": NOT_SQUARE,
     "diagonal": {
         r"\d+ rows for \d+ columns: even random columns are far from orthogonal": lambda s: s.rows < 8 * s.columns,
         r"\d+ targets: conjugate gradients multiply the rows with each of them": lambda s: s.targets > 4,
@@ -119,6 +122,7 @@ REFUSES: dict[str, Refuses] = {
 PIVOT = r"Cholesky met a pivot that is not positive at (column|row) \d+( in a sample of the rows)?"
 NO_GRAM = rf"({PIVOT}: the condition number|condition number) .*"
 RANK = r"numerical rank \d+ of \d+: .* singular values? (lie|lies) at or below \S+ of the largest"
+SYMMETRIC = "the matrix is symmetric: Cholesky in double precision costs as little"
 DEPENDS = "a column depends exactly on those before it: the triangle has a zero pivot"
 CONTRADICT = "a row depends exactly on the others: the equations may contradict each other"
 NOT_DEPENDENT = "the columns of a sample of the rows do not plainly depend on each other"
@@ -153,6 +157,13 @@ LEAVE_THE_SAMPLE = {"offset of 1e8"}
 BREAKS: dict[str, dict[str, set[str]]] = {
     "diagonal": {r"condition number at least .*": {"offset of 1e8"}},
     "square": {RANK: {"low rank square", *spectra("square", "1e+15")}},
+    "square32": {
+        SYMMETRIC: {"one row, one column", "kernel", "kernel, condition near the limit", "hilbert 7"},
+        r"(rounding of LU in single precision hides the matrix: .*|condition number about .*)": {
+            "low rank square",
+            *spectra("square", "1e+06", "1e+09", "1e+12", "1e+15"),
+        },
+    },
     # A sample of rows of very different lengths is as good as one of a few rows.
     "gram16": {NO_GRAM: {*TOO_NEAR_FOR_SINGLE, "rows scaled over 12 orders"}},
     "gram32": {NO_GRAM: TOO_NEAR_FOR_SINGLE},
@@ -291,6 +302,7 @@ def test_a_method_that_is_in_no_table_says_why_not_or_is_right(method: str) -> N
 BY_RCOND = {
     **dict.fromkeys(("gram32", "gram64", "projected gram64"), "asks for singular values, which a Gram matrix squares"),
     "sketched": "asks for singular values, which a sketch only estimates",
+    "square32": "asks for singular values, which single precision need not resolve",
     **dict.fromkeys(("diagonal", "dual gram32", "dual gram64", "dual"), "an explicit rcond asks for singular values"),
 }
 
@@ -298,6 +310,7 @@ BY_RCOND = {
 @pytest.mark.parametrize("method", BY_RCOND)
 def test_an_explicit_rcond_is_refused_by_what_finds_no_singular_values(method: str) -> None:
     rng = np.random.default_rng(0)
-    X = place(rng.standard_normal((5, 40) if "dual" in method else (400, 5)))
+    shape = {"dual": (5, 40), "square": (5, 5)}.get(re.match("[a-z]+", method)[0], (400, 5))
+    X = place(rng.standard_normal(shape))
     with pytest.raises(MethodRefusedError, match=BY_RCOND[method]):
         cf.solve(X, place(rng.standard_normal(len(X))), method=method, rcond=1e-6)

@@ -40,7 +40,8 @@ def condition_numbers(problem: Problem, claims: Claims, factor_error: float) -> 
         large_ridge = problem.l2 > 0 and not direct(problem)
         return _of_a_ridge(problem, claims) if large_ridge else dense_conditions(problem, claims.rank.rank)
     scaled, raw = _claimed(problem, claims)
-    return _measured(problem, scaled, raw) if factor_error > _CLOSE else (scaled, raw)
+    measured = factor_error <= _CLOSE or claims.measured
+    return (scaled, raw) if measured else _measured(problem, scaled, raw)
 
 
 def _of_a_ridge(problem: Problem, claims: Claims) -> tuple[Extremes, Extremes]:

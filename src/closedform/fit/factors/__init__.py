@@ -9,6 +9,7 @@ from closedform.fit.factors.householder import Householder
 from closedform.fit.factors.projected import ProjectedGram64
 from closedform.fit.factors.sketched import Sketched
 from closedform.fit.factors.square import Square
+from closedform.fit.factors.square32 import Square32
 from closedform.fit.factors.svd import Svd, SvdAtPrecision
 
 __all__ = ["METHODS", "Cost", "Factor", "Facts", "Gram64", "Method"]
@@ -16,6 +17,7 @@ __all__ = ["METHODS", "Cost", "Factor", "Facts", "Gram64", "Method"]
 #: From the cheapest to the most robust. The ladder climbs in this order.
 METHODS: tuple[Method, ...] = (
     Square(),
+    Square32(),
     Diagonal(),
     Gram16(),
     Gram32(),

@@ -22,7 +22,7 @@ from closedform.numerics.root import DenseRoot
 from closedform.numerics.scaling import peak
 from closedform.words.errors import FactorBreakdown
 
-__all__ = ["Square"]
+__all__ = ["Square", "not_square"]
 
 
 @final
@@ -37,16 +37,7 @@ class Square(Method):
 
     @override
     def refusals(self, facts: Facts) -> tuple[str, ...]:
-        reasons = []
-        if facts.n_rows != facts.n_columns:
-            reasons.append(f"the matrix is not square: {facts.n_rows} rows, {facts.n_columns} columns")
-        if facts.bias:
-            reasons.append("with a bias there is one column more than the table has")
-        if facts.ridge:
-            reasons.append("with a ridge the equations are no longer met exactly")
-        if facts.weighted:
-            reasons.append("rows have weights")
-        return tuple(reasons)
+        return tuple(not_square(facts))
 
     @override
     def cost(self, facts: Facts) -> Cost:
@@ -63,6 +54,20 @@ class Square(Method):
                 claims=Claims(rank, root, extremes),
             )
             return factor, problem.gathered_targets
+
+
+def not_square(facts: Facts) -> list[str]:
+    """Return why a problem is no system of as many plain equations as unknowns; empty where it is one."""
+    reasons = []
+    if facts.n_rows != facts.n_columns:
+        reasons.append(f"the matrix is not square: {facts.n_rows} rows, {facts.n_columns} columns")
+    if facts.bias:
+        reasons.append("with a bias there is one column more than the table has")
+    if facts.ridge:
+        reasons.append("with a ridge the equations are no longer met exactly")
+    if facts.weighted:
+        reasons.append("rows have weights")
+    return reasons
 
 
 def _factor(matrix: Tensor, scale: Tensor) -> DenseRoot:
