@@ -559,16 +559,40 @@ static PyObject *append_rows(PyObject *Py_UNUSED(self), PyObject *args) {
     return PyBool_FromLong(check == 0);
 }
 
-/* Whether a matrix is its transpose, tile by tile: a column of a large one is in another line of memory each time. */
+typedef double Two __attribute__((vector_size(16), aligned(8), may_alias));
+typedef int64_t Flags __attribute__((vector_size(16)));
+
+/* Whether the tile of rows from p and columns from q differs from the one that faces it across the diagonal. Two rows of
+   two numbers are turned over in registers. */
+static int differs(const double *matrix, Py_ssize_t n, Py_ssize_t p, Py_ssize_t q) {
+    int differ = 0;
+    if (q + PANEL <= n) {
+        const double *tile = matrix + p * n + q, *facing = matrix + q * n + p;
+        Flags flags = {0};
+        for (int i = 0; i < PANEL; i += 2) {
+            for (int j = 0; j < PANEL; j += 2) {
+                const Two *above = (const Two *)(tile + i * n + j), *below = (const Two *)(tile + (i + 1) * n + j);
+                const Two left = *(const Two *)(facing + j * n + i), right = *(const Two *)(facing + (j + 1) * n + i);
+                flags |= *above != (Two){left[0], right[0]};
+                flags |= *below != (Two){left[1], right[1]};
+            }
+        }
+        return (flags[0] | flags[1]) != 0;
+    }
+    for (Py_ssize_t i = p; i < n && i < p + PANEL; i++)
+        for (Py_ssize_t j = q; j < n; j++) differ |= matrix[i * n + j] != matrix[j * n + i];
+    return differ;
+}
+
+#define SQUARE 64 /* rows and columns that the inner cache holds, and that are compared before the next are fetched */
+
+/* Whether a matrix is its transpose, square by square: a column of a large one is in another line of memory each time. */
 static int symmetric(const double *matrix, Py_ssize_t n) {
-    for (Py_ssize_t p = 0; p < n; p += PANEL) {
-        const Py_ssize_t rows = p + PANEL < n ? p + PANEL : n;
-        for (Py_ssize_t q = p; q < n; q += PANEL) {
-            const Py_ssize_t columns = q + PANEL < n ? q + PANEL : n;
-            int differ = 0;
-            for (Py_ssize_t i = p; i < rows; i++)
-                for (Py_ssize_t j = q; j < columns; j++) differ |= matrix[i * n + j] != matrix[j * n + i];
-            if (differ) return 0;
+    for (Py_ssize_t first = 0; first < n; first += SQUARE) {
+        for (Py_ssize_t from = first; from < n; from += SQUARE) {
+            for (Py_ssize_t p = first; p < n && p < first + SQUARE; p += PANEL)
+                for (Py_ssize_t q = p > from ? p : from; q < n && q < from + SQUARE; q += PANEL)
+                    if (differs(matrix, n, p, q)) return 0;
         }
     }
     return 1;
