@@ -306,7 +306,7 @@ def test_bfloat16_is_refused_where_it_cannot_be_multiplied() -> None:
         assert not compiled.multiplies_bfloat16()
         table = (X.data_ptr(), True, 4, 2, 2)
         with pytest.raises(ValueError, match="a processor that multiplies it"):
-            compiled.library.gram_add(table, None, (0, 0, 0), (0, 0), (0, 0, 1), (gram.data_ptr(), 0, 16), 1)
+            compiled.library.gram_add(table, None, (0, 0, 0), (0, 0), (0, 0, 1), (gram.data_ptr(), 0, 16), (0,) * 4, 1)
     finally:
         compiled.library.use_vectors(compiled.library.WIDEST)
 
@@ -342,6 +342,63 @@ def test_normal_equations_of_some_rows(sums: torch.dtype, weighted: bool) -> Non
     slack = 20 * torch.finfo(sums).eps * 411
     np.testing.assert_allclose(np.triu(gram.numpy()), np.triu(A.T @ A).astype(float), atol=slack, rtol=1e-5)
     np.testing.assert_allclose(cross.numpy(), (A.T @ B).astype(float), atol=slack, rtol=1e-5)
+
+
+@parametrize_covering(
+    3,
+    indirect=("way", "threads"),
+    way=WAYS,
+    threads=(1, 3),
+    dtype=(torch.float32, torch.float64),
+    sums=(torch.float32, torch.float64),
+    weighted=(False, True),
+    ones=(False, True),
+    sizes=((1, 1, 1), (700, 7, 1), (257, 16, 3), (2049, 33, 17), (1100, 300, 3)),
+)
+@pytest.mark.usefixtures("way", "threads")
+def test_normal_equations_with_sums_of_the_columns(
+    dtype: torch.dtype, sums: torch.dtype, weighted: bool, ones: bool, sizes: tuple[int, int, int]
+) -> None:
+    m, n, k = sizes
+    generator = torch.Generator().manual_seed(m + n + k)
+    X, Y = (torch.randn(2 * m, c, dtype=torch.float64, generator=generator).to(dtype) for c in (n + 2, k))
+    X, Y = X[::2, 1:-1], Y[:m]
+    X[:, 0] *= 1e12
+    X[:, -1] *= 1e-15
+    root = torch.rand(m, dtype=torch.float64, generator=generator) if weighted else None
+    one = torch.ones(k, dtype=torch.float64)
+    grams, crosses = torch.zeros(2, n + ones, n + ones, dtype=sums), torch.zeros(2, n + ones, k, dtype=sums)
+    spread = torch.zeros(2, n, dtype=torch.float64)
+    engine = engine_for(X)
+    for gram, cross, taken in ((grams[0], crosses[0], spread), (grams[1], crosses[1], None)):
+        for part in (slice(0, m // 2), slice(m // 2, m)):
+            rows = None if root is None else root[part]
+            engine.normal_equations_(gram, cross, X[part], Y[part], one, row_scale=rows, ones=ones, spread=taken)
+    weight = np.ones(m, dtype=np.longdouble) if root is None else wide(root) ** 2
+    squares, totals = weight @ wide(X) ** 2, weight @ wide(X)
+    np.testing.assert_allclose(spread[0].numpy(), squares.astype(float), rtol=1e-13)
+    np.testing.assert_allclose(totals.astype(float), spread[1].numpy(), rtol=0, atol=1e-14 * m * np.sqrt(squares.max()))
+    # The products are those that they are without.
+    np.testing.assert_array_equal(grams[0].triu().numpy(), grams[1].triu().numpy())
+    np.testing.assert_array_equal(crosses[0].numpy(), crosses[1].numpy())
+
+
+@needs_kernels
+def test_sums_of_the_columns_are_refused_where_they_would_be_of_other_rows() -> None:
+    assert compiled.library is not None
+    X, gram = torch.ones(4, 2), torch.zeros(2, 2)
+    table, order, one = (X.data_ptr(), True, 4, 2, 2), torch.tensor([0, 2]), torch.ones(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="over all rows"):
+        compiled.library.gram_add(
+            table,
+            None,
+            (0, 0, 0),
+            (order.data_ptr(), 2),
+            (0, 0, 0),
+            (gram.data_ptr(), 0, 32),
+            (0, one.data_ptr(), one.data_ptr(), one.data_ptr()),
+            1,
+        )
 
 
 @pytest.mark.usefixtures("way", "threads")

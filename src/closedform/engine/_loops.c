@@ -382,14 +382,18 @@ static void gather_tiles(const Gram *parts, int count, int threads, int double_s
 
 /* Run the worker on `count` parts like the first, each with rows of its own, and add their tiles to gram and cross. */
 static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int threads, int double_sums, void *gram,
-                       void *cross) {
+                       void *cross, double *spread) {
     Gram *parts = calloc(count, sizeof(Gram));
     int failed = !parts;
+    const Py_ssize_t columns = 2 * like->x.n, room = (2 + QUAD) * columns;
+    double *sums = spread ? malloc(sizeof(double) * count * room) : NULL;
+    failed |= spread && !sums;
     for (int i = 0; parts && i < count; i++) {
         parts[i] = *like;
         parts[i].from = bound(like->x.m, count, i, DEPTH);
         parts[i].to = bound(like->x.m, count, i + 1, DEPTH);
         parts[i].sums = aligned(like->bytes);
+        parts[i].spread_sums = sums ? sums + i * room : NULL;
         failed |= !parts[i].sums;
     }
     if (!failed) {
@@ -397,20 +401,24 @@ static int gather_gram(void *(*worker)(void *), const Gram *like, int count, int
         run(worker, parts, sizeof(Gram), count, clamp_threads(threads, count));
         for (int i = 0; i < count; i++) failed |= parts[i].failed;
         if (!failed) gather_tiles(parts, count, threads, double_sums, gram, cross);
+        for (int i = 0; spread && !failed && i < count; i++)
+            for (Py_ssize_t c = 0; c < columns; c++) spread[c] += parts[i].spread_sums[c];
         Py_END_ALLOW_THREADS;
     }
     for (int i = 0; parts && i < count; i++) free(parts[i].sums);
     free(parts);
+    free(sums);
     return failed;
 }
 
 static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
-    unsigned long long row_scale, x_scale, y_scale, order, factor, gram, cross;
+    unsigned long long row_scale, x_scale, y_scale, order, factor, gram, cross, weight, scale, shift, spread;
     Table x, y;
     int ones, transposed, bits, threads;
     Py_ssize_t counted;
-    if (!PyArg_ParseTuple(args, "O&O&(KKK)(Kn)(Kii)(KKi)i", to_table, &x, to_table, &y, &row_scale, &x_scale, &y_scale,
-                          &order, &counted, &factor, &ones, &transposed, &gram, &cross, &bits, &threads))
+    if (!PyArg_ParseTuple(args, "O&O&(KKK)(Kn)(Kii)(KKi)(KKKK)i", to_table, &x, to_table, &y, &row_scale, &x_scale,
+                          &y_scale, &order, &counted, &factor, &ones, &transposed, &gram, &cross, &bits, &weight,
+                          &scale, &shift, &spread, &threads))
         return NULL;
     const Loops *chosen = loops;
     const int by_tiles = bits == 16 && gram16_by_tiles && tiles_given();
@@ -418,8 +426,12 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
                                     : bits == 16 ? gram16
                                     : bits == 64 ? chosen->gram64
                                                  : chosen->gram32;
-    if (!worker || (bits == 16 && factor)) {
-        PyErr_SetString(PyExc_ValueError, "bfloat16 needs a processor that multiplies it, and takes no factor");
+    if (!worker || (bits == 16 && (factor || spread))) {
+        PyErr_SetString(PyExc_ValueError, "bfloat16 needs a processor that multiplies it, without a factor or sums");
+        return NULL;
+    }
+    if (spread && (order || transposed)) {
+        PyErr_SetString(PyExc_ValueError, "columns are summed up over all rows of a table");
         return NULL;
     }
     const Py_ssize_t m = transposed ? x.n : order ? counted : x.m, n = transposed ? x.m : x.n;
@@ -430,6 +442,10 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
     void *const laid_out = factor ? lay_out_factor(POINTER(const double, factor), columns, double_sums, chosen->right)
                                   : NULL;
     if (factor && !laid_out) return PyErr_NoMemory();
+    const Squares summed = {.x = x,
+                            .weight = POINTER(const double, weight),
+                            .scale = POINTER(const double, scale),
+                            .shift = POINTER(const double, shift)};
     x.m = m;
     x.n = n;
     const Gram like = {.x = x,
@@ -440,13 +456,14 @@ static PyObject *gram_add(PyObject *Py_UNUSED(self), PyObject *args) {
                        .row_scale = POINTER(const double, row_scale),
                        .x_scale = POINTER(const double, x_scale),
                        .order = POINTER(const int64_t, order),
+                       .spread = spread ? &summed : NULL,
                        .factor = laid_out,
                        .columns = columns,
                        .y_from = y_from,
                        .bytes = (size_t)(panels * (panels + 1) / 2 + panels * y_panels) * 64 * width};
     const int count = gram_parts(m, by_tiles ? TILE_GROUPS : GRAM_GROUPS, like.bytes, threads);
     const int failed = gather_gram(worker, &like, count, threads, double_sums, POINTER(void, gram),
-                                   POINTER(void, cross));
+                                   POINTER(void, cross), POINTER(double, spread));
     free(laid_out);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -680,8 +697,9 @@ static PyMethodDef methods[] = {
      "those of scale x - shift, and the weighted sums of that."},
     {"gram_add", gram_add, METH_VARARGS,
      "gram_add(x, y, (row_scale, x_scale, y_scale), (order, counted), (factor, ones, transposed), (gram, cross, bits), "
-     "threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the factor, or A = X' scaled; of the "
-     "rows that order names; in numbers of so many bits: 64, 32, or 16, bfloat16."},
+     "(weight, scale, shift, spread), threads): add the upper triangle of A'A and A'B; A = [1 | X] scaled, times the "
+     "factor, or A = X' scaled; of the rows that order names; in numbers of so many bits: 64, 32, or 16, bfloat16; and "
+     "to spread, where it is not 0, what column_squares does."},
     {"expansion_pass", expansion_pass, METH_VARARGS,
      "expansion_pass(x, y, y_scale, weight, (v, offset), out, threads): add X'T and sums of T as three doubles each, "
      "and squares of T."},

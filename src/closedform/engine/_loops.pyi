@@ -51,6 +51,7 @@ def gram_add(
     order: tuple[int, int],
     factor: tuple[int, bool, bool],
     sums: tuple[int, int, int],
+    spread: tuple[int, int, int, int],
     threads: int,
     /,
 ) -> None: ...

@@ -122,6 +122,15 @@ TARGET static void NAMED(squares_group)(const void *part, Py_ssize_t from, Py_ss
     }
 }
 
+/* Add those of rows that are about to be packed, and so are in the outer cache, to the sums of a product. */
+TARGET static void NAMED(spread_rows)(const Gram *a, Py_ssize_t from, Py_ssize_t to) {
+    const Py_ssize_t size = 2 * a->x.n;
+    double *sums = a->spread_sums + size;
+    memset(sums, 0, sizeof(double) * size);
+    NAMED(squares_group)(a->spread, from, to, sums, sums + size);
+    for (Py_ssize_t c = 0; c < size; c++) a->spread_sums[c] += sums[c];
+}
+
 /* ---- Gram matrix of [1 | X | Y] and products of packed rows ---- */
 
 #define KIND gram32_

@@ -237,6 +237,8 @@ typedef struct {
     const double *row_scale; /* (m,) or NULL */
     const double *x_scale;   /* (n,) or NULL */
     const int64_t *order;    /* rows of the table that count, or NULL for all */
+    const Squares *spread;   /* what the columns of x are summed up by in the same read, (2, n); or NULL */
+    double *spread_sums;     /* where, and room for those of a group and QUAD rows */
     const void *factor;      /* A is multiplied by this upper triangle, in panels of its columns; or NULL */
     Py_ssize_t columns;      /* of A */
     Py_ssize_t y_from;       /* the place of the first target in a packed row */

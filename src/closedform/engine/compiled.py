@@ -36,6 +36,8 @@ _MOST_SUMS = 2**21
 _PANEL = 8
 #: What stands for the scale and the shift of columns that are summed as they are.
 _NO_SHIFT = (0, 0)
+#: For no sums of columns beside a Gram matrix.
+_NO_SPREAD = (0, 0, 0, 0)
 #: For no table, nor scales of its columns.
 _NO_TABLE = (None, 0)
 #: What the compiled loops read.
@@ -126,6 +128,10 @@ def _dense_if_any(values: Tensor | None) -> Tensor | None:
     return None if values is None else held(values.contiguous())
 
 
+def _squared(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.square()
+
+
 def _threads(rows: int, columns: int, vectors: int = 1) -> int:
     worth = rows * (columns + 1) * vectors // threads.NUMBERS_FOR_ONE
     # A small problem does not ask how many there are.
@@ -145,6 +151,11 @@ class Compiled(Engine):
     @override
     def multiplies_bfloat16(self) -> bool:
         return multiplies_bfloat16()
+
+    @property
+    @override
+    def sums_while_multiplying(self) -> bool:
+        return True
 
     @property
     @override
@@ -249,6 +260,7 @@ class Compiled(Engine):
         factor: Tensor | None = None,
         ones: bool = False,
         bfloat16: bool = False,
+        spread: Tensor | None = None,
     ) -> None:
         assert library is not None
         if bfloat16 and not multiplies_bfloat16():
@@ -263,6 +275,8 @@ class Compiled(Engine):
         (X, x), (Y, y), y_scale = table(X), _targets(Y), _dense(y_scale)
         row_scale, x_scale = _dense_if_any(row_scale), _dense_if_any(x_scale)
         order, factor = _dense_if_any(order), _dense_if_any(factor)
+        unit, weight = (None, None) if spread is None else (torch.ones_like(spread[0]), _squared(row_scale))
+        shift = None if unit is None else torch.zeros_like(unit)
         library.gram_add(
             x,
             y,
@@ -270,6 +284,7 @@ class Compiled(Engine):
             (address(order), 0 if order is None else order.shape[0]),
             (address(factor), ones, False),
             (address(gram), address(cross), _bits(gram, bfloat16)),
+            (address(weight), address(unit), address(shift), address(spread)),
             _threads(x[2], x[3], max(1, x[3] // threads.COLUMNS_AS_ONE_VECTOR)),
         )
 
@@ -284,6 +299,7 @@ class Compiled(Engine):
             (0, 0),
             (0, False, True),
             (address(gram), 0, _bits(gram, False)),
+            _NO_SPREAD,
             _threads(x[2], x[3], max(1, x[2] // threads.COLUMNS_AS_ONE_VECTOR)),
         )
 

@@ -30,6 +30,11 @@ class Engine(ABC):
 
     @property
     @abstractmethod
+    def sums_while_multiplying(self) -> bool:
+        """Whether :meth:`normal_equations_` sums columns up in the read that multiplies them, and not in another."""
+
+    @property
+    @abstractmethod
     def sums_expansions(self) -> bool:
         """Whether there are :meth:`expansion_sums_`."""
 
@@ -128,6 +133,7 @@ class Engine(ABC):
         factor: Tensor | None = None,
         ones: bool = False,
         bfloat16: bool = False,
+        spread: Tensor | None = None,
     ) -> None:
         """Add the upper triangle of ``A'A`` to ``gram`` and ``A'B`` to ``cross``, in their dtype.
 
@@ -147,6 +153,9 @@ class Engine(ABC):
             ones: Whether a column of ones stands first.
             bfloat16: Whether the entries of A and B are rounded to bfloat16 first; the sums are float32 then, and there
                 is no factor.
+            spread: Where the squares and the sums of the columns of X go, ``(2, features)``, float64, with the squares
+                of ``row_scale`` as weights: what :meth:`spread_squares_` adds, not scaled. None for nowhere. Only for
+                all rows, and not in bfloat16.
         """
 
     @abstractmethod

@@ -154,6 +154,11 @@ class _Products(Engine, ABC):
 
     @property
     @override
+    def sums_while_multiplying(self) -> bool:
+        return False
+
+    @property
+    @override
     def sums_expansions(self) -> bool:
         return False
 
@@ -247,9 +252,13 @@ class _Products(Engine, ABC):
         factor: Tensor | None = None,
         ones: bool = False,
         bfloat16: bool = False,
+        spread: Tensor | None = None,
     ) -> None:
         if order is not None:
             X, Y, row_scale = X[order], Y[order], None if row_scale is None else row_scale[order]
+        if spread is not None:
+            unit, weight = torch.ones_like(spread[0]), None if row_scale is None else row_scale.square()
+            self.spread_squares_(spread, X, unit, torch.zeros_like(unit), weight)
         rows = max(_LEAST_ROWS, _BUFFER_BYTES // (gram.dtype.itemsize * gram.shape[0]))
 
         with all_threads():

@@ -17,11 +17,11 @@ from closedform.fit.certification import Certificate, certify
 from closedform.fit.certification.by_probes import measure_by_probes
 from closedform.fit.certification.one_pass import certify_and_step
 from closedform.fit.conclusion import conclude
-from closedform.fit.factors import Factor, Facts, Gram64, Method
+from closedform.fit.factors import Factor, Facts, Gram32, Gram64, Method
 from closedform.fit.groups import groups_of, join
 from closedform.fit.kernels import as_kernel_solution, check_kernel, kernel_system
 from closedform.fit.layers import check_range
-from closedform.fit.planning import plan_of
+from closedform.fit.planning import plan_ahead, plan_of
 from closedform.fit.problem import Problem
 from closedform.fit.refinement import ByGradient, Refined
 from closedform.fit.request import MethodName, Request, Watcher
@@ -30,7 +30,7 @@ from closedform.fit.solution import Attempt, Fitted, Solution
 from closedform.fit.weights import Weights
 from closedform.numerics.rank import RESOLVED
 from closedform.numerics.symmetric import mirror
-from closedform.rows import Design, Rows, Scan, scan, scan_and_sum
+from closedform.rows import Design, Rows, Scan, sample_gram, scan, scan_and_sum
 from closedform.words.errors import FactorBreakdown, InputError
 from closedform.words.progress import Progress
 
@@ -250,10 +250,10 @@ def solve_rows(
     with Progress(request.progress) as report:
         watched = rows.watched(report.watcher)
         if design is None:
-            first = None
-            if scanned is None and _sums_first(rows, request):
-                scanned, first = scan_and_sum(watched)
-            design = Design(watched, scan(watched) if scanned is None else scanned, bias=request.bias, first=first)
+            # Matrices of sums are far smaller than the rows: torch's threads, once awake for them, would stand in the
+            # way of those of a pass.
+            with one_thread(rows.n_features, rows.device, targets=rows.n_targets):
+                design = _design_of(watched, request, scanned)
         groups = groups_of(request.strengths)
         if len(groups) == 1:
             solution = _climb(Problem(design, request.strengths[0]), request)
@@ -276,14 +276,39 @@ def solve_rows(
     )
 
 
-def _sums_first(rows: Rows, request: Request) -> bool:
-    """Whether the rows are so many and so short that one read for the scan and the Gram matrix is worth it.
+def _design_of(rows: Rows, request: Request, scanned: Scan | None) -> Design:
+    """Return the design matrix of rows, which are scanned where they have not been."""
+    if scanned is not None:
+        return Design(rows, scanned, bias=request.bias)
+    dtype = _sums_first(rows, request)
+    if dtype is None:
+        return Design(rows, scan(rows), bias=request.bias)
+    scanned, first = scan_and_sum(rows, dtype)
+    return Design(rows, scanned, bias=request.bias, first=first)
 
-    Where their condition number turns out too large for a Gram matrix, that was in vain; another read costs as much.
+
+def _sums_first(rows: Rows, request: Request) -> torch.dtype | None:
+    """Return the precision in which a Gram matrix is worth making as the rows are scanned, by one read; or None.
+
+    In double precision where rows are many and short: where their condition number turns out too large for a Gram
+    matrix, that was in vain; another read costs as much. In single precision where that is planned and a sample of the
+    rows does not speak against it.
     """
+    if rows.triangle_of or request.rcond is not None or rows.n_rows * rows.n_features < _WORTH_ONE_PASS:
+        return None
     few = max(rows.n_features, rows.n_targets) <= (_FEW_COLUMNS if rows.in_memory else _FEW_COLUMNS_ELSEWHERE)
-    plain = request.method in ("auto", Gram64.name) and request.rcond is None
-    return few and plain and not rows.triangle_of and rows.n_rows * rows.n_features >= _WORTH_ONE_PASS
+    if few and request.method in ("auto", Gram64.name):
+        return torch.float64
+
+    free = rows.in_memory and rows.engine.sums_while_multiplying and request.method in ("auto", Gram32.name)
+    ahead = plan_ahead(rows, request) if free else None
+    if ahead is None:
+        return None
+    facts, plan = ahead
+    method = plan.ladder[0]
+    if not isinstance(method, Gram32) or not method.samples(facts):
+        return None
+    return method.dtype if method.serves_sample(sample_gram(rows, method.dtype, bias=request.bias)) else None
 
 
 def _solve_kernel(rows: Rows, request: Request) -> Solution:

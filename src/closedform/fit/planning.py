@@ -17,7 +17,7 @@ from closedform.fit.request import Request
 from closedform.numerics.rank import default_rcond
 from closedform.rows import Rows
 
-__all__ = ["plan_of"]
+__all__ = ["plan_ahead", "plan_of"]
 
 #: Seconds of predicted work from which the choice of a method is worth measuring the machine, which takes less.
 _WORTH_MEASURING = 1.0
@@ -33,28 +33,10 @@ def plan_of(problem: Problem, request: Request) -> tuple[Facts, Plan]:
     Raises:
         MethodRefusedError: the method asked for cannot take this problem.
     """
-    rows, rcond = problem.rows, request.rcond
-    facts = Facts(
-        n_rows=problem.scanned.positive_rows,
-        n_columns=problem.n_columns,
-        n_targets=problem.n_targets,
-        bias=problem.bias,
-        ridge=problem.l2 > 0,
-        weighted=rows.weight is not None,
-        rcond=_usual_cut(problem) if rcond is None else rcond,
-        rcond_given=rcond is not None,
-        nearest=request.nearest_to is not None,
-        in_memory=rows.in_memory,
-        bfloat16=rows.in_memory and rows.engine.multiplies_bfloat16,
-        row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
-        rates=known_rates(rows.device),
-        compiled=compiled.available(),
-        summed=problem.design.has_sums(torch.float64),
-        threads=team(),
-        processors=known_processors(),
-    )
-
-    facts = _agreed(rows, facts)
+    rows = problem.rows
+    facts = _facts(rows, request, positive_rows=problem.scanned.positive_rows, ridge=problem.l2 > 0)
+    summed = [dtype for dtype in (torch.float64, torch.float32) if problem.design.has_sums(dtype)]
+    facts = _agreed(rows, replace(facts, summed=tuple(str(dtype).removeprefix("torch.") for dtype in summed)))
     plan = make_plan(facts, request.method)
     if plan.seconds > _WORTH_MEASURING:
         facts = _agreed(rows, replace(facts, rates=measured_rates(rows.device)))
@@ -62,9 +44,44 @@ def plan_of(problem: Problem, request: Request) -> tuple[Facts, Plan]:
     return facts, plan
 
 
-def _usual_cut(problem: Problem) -> float:
-    n_rows = problem.rows.triangle_of or problem.rows.n_rows
-    return default_rcond(n_rows, min(n_rows, problem.n_columns))
+def plan_ahead(rows: Rows, request: Request) -> tuple[Facts, Plan] | None:
+    """Return the facts and the plan of one process before a scan; None where they hang on what it finds, or on rates.
+
+    Args:
+        rows: The rows.
+        request: What is asked.
+
+    Raises:
+        MethodRefusedError: as :func:`plan_of`.
+    """
+    if rows.weight is not None or rows.total is not None:
+        return None
+    facts = _facts(rows, request, positive_rows=rows.n_rows, ridge=max(request.strengths) > 0)
+    plan = make_plan(facts, request.method)
+    return (facts, plan) if plan.seconds <= _WORTH_MEASURING else None
+
+
+def _facts(rows: Rows, request: Request, *, positive_rows: int, ridge: bool) -> Facts:
+    """Return the facts that this process knows."""
+    n_rows, n_columns, rcond = rows.triangle_of or rows.n_rows, rows.n_features + int(request.bias), request.rcond
+    return Facts(
+        n_rows=positive_rows,
+        n_columns=n_columns,
+        n_targets=rows.n_targets,
+        bias=request.bias,
+        ridge=ridge,
+        weighted=rows.weight is not None,
+        rcond=default_rcond(n_rows, min(n_rows, n_columns)) if rcond is None else rcond,
+        rcond_given=rcond is not None,
+        nearest=request.nearest_to is not None,
+        in_memory=rows.in_memory,
+        bfloat16=rows.in_memory and rows.engine.multiplies_bfloat16,
+        row_bytes=float(rows.n_features * rows.x.dtype.itemsize + rows.n_targets * rows.y.dtype.itemsize),
+        rates=known_rates(rows.device),
+        compiled=compiled.available(),
+        threads=team(),
+        processors=known_processors(),
+    )
 
 
 def _agreed(rows: Rows, facts: Facts) -> Facts:
@@ -77,5 +94,5 @@ def _agreed(rows: Rows, facts: Facts) -> Facts:
         bfloat16=all(each.bfloat16 for each in every),
         in_memory=all(each.in_memory for each in every),
         compiled=all(each.compiled for each in every),
-        summed=all(each.summed for each in every),
+        summed=tuple(name for name in every[0].summed if all(name in each.summed for each in every)),
     )

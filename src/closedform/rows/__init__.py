@@ -2,7 +2,7 @@
 
 from closedform.rows.block import Block
 from closedform.rows.design import Design
-from closedform.rows.first_pass import scan_and_sum
+from closedform.rows.first_pass import sample_gram, scan_and_sum
 from closedform.rows.fold import Fold, PeakedSumFold, SumFold
 from closedform.rows.norms import Scan, scan
 from closedform.rows.one_hot import OneHotRows, classes_of, labelled
@@ -24,6 +24,7 @@ __all__ = [
     "as_rows",
     "classes_of",
     "labelled",
+    "sample_gram",
     "scan",
     "scan_and_sum",
 ]

@@ -10,17 +10,12 @@ from torch import Tensor
 from closedform.numerics.scaling import power_of_two_exponents, powers_of_two
 from closedform.numerics.triangle import Triangle
 from closedform.rows.columns import Columns
-from closedform.rows.first_pass import FirstSums
+from closedform.rows.first_pass import FirstSums, sampled_rows
 from closedform.rows.folds import NormalEquations, SketchedRows, TriangleOfRows
 from closedform.rows.norms import Scan
 from closedform.rows.table import Rows
 
 __all__ = ["Design"]
-
-#: Rows of the sample for each column.
-_SAMPLE_ROWS = 2
-#: Seed by which they are drawn; any serves.
-_SAMPLE_SEED = 3
 
 
 @final
@@ -149,14 +144,10 @@ class _Found:
         self._triangle: Triangle | None = None
 
     def sampled_rows(self, positive_rows: int) -> Tensor:
-        """Draw one of every few rows at random, since tables repeat themselves; about as many of positive weight."""
         if self._sample is None:
-            n_rows, count = self._rows.extent.n_rows, _SAMPLE_ROWS * self._columns.n_columns
-            generator = torch.Generator().manual_seed(_SAMPLE_SEED)
-            stride = max(1, positive_rows // count)
-            drawn = torch.arange(n_rows // stride, device="cpu") * stride
-            drawn += torch.randint(stride, drawn.shape, device="cpu", generator=generator)
-            self._sample = drawn.to(self._columns.scale.device)
+            columns = self._columns
+            n_rows, device = self._rows.extent.n_rows, columns.scale.device
+            self._sample = sampled_rows(n_rows, positive_rows, columns.n_columns, device)
         return self._sample
 
     def sampled_normal_equations(self, dtype: torch.dtype, order: Tensor) -> NormalEquations:

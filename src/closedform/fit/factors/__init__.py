@@ -12,7 +12,7 @@ from closedform.fit.factors.square import Square
 from closedform.fit.factors.square32 import Square32
 from closedform.fit.factors.svd import Svd, SvdAtPrecision
 
-__all__ = ["METHODS", "Cost", "Factor", "Facts", "Gram64", "Method"]
+__all__ = ["METHODS", "Cost", "Factor", "Facts", "Gram32", "Gram64", "Method"]
 
 #: From the cheapest to the most robust. The ladder climbs in this order.
 METHODS: tuple[Method, ...] = (

@@ -54,7 +54,8 @@ class Facts:
         condition: What earlier attempts say that the condition number is at least.
         dependent: Whether these say that columns plainly depend.
         compiled: Whether the compiled passes over the rows are part of this installation.
-        summed: Whether the pass that scanned the rows has made the Gram matrix of their columns.
+        summed: In which precisions the Gram matrix of the columns is there already, as the pass that scanned them may
+            have made it: ``"float64"``, ``"float32"``.
         threads: How many threads a pass over the rows takes.
         processors: What there is for them to run on.
     """
@@ -75,7 +76,7 @@ class Facts:
     condition: float = 1.0
     dependent: bool = False
     compiled: bool = True
-    summed: bool = False
+    summed: tuple[str, ...] = ()
     threads: int = 1
     processors: Processors = field(default_factory=known_processors)
 

@@ -105,6 +105,21 @@ class GramMethod(Method, ABC):
                 condition=condition / _SAMPLE_INFLATION,
             )
 
+    def serves_sample(self, gram: Tensor) -> bool:
+        """Whether the Gram matrix of a sample of the rows, not scaled, says that one of all rows will do.
+
+        Args:
+            gram: Upper triangle, ``(n, n)``.
+        """
+        sizes = gram.diagonal().to(torch.float64)
+        if not bool((torch.isfinite(sizes) & (sizes > 0)).all()):
+            return False
+        try:
+            self.check_sample(gram, sizes.rsqrt(), _holder(self.dtype))
+        except FactorBreakdown:
+            return False
+        return True
+
     def _more(self, limit: float | None = None) -> float:
         """A condition number beyond the limit, by no more than is known."""
         return math.nextafter(limit or self.condition_limit, math.inf)
@@ -160,7 +175,7 @@ class _Gram(GramMethod, ABC):
 
     @override
     def cost(self, facts: Facts) -> Cost:
-        summed = facts.summed and self.dtype == torch.float64
+        summed = str(self.dtype).removeprefix("torch.") in facts.summed
         flops = (0 if summed else facts.n_rows * facts.n_columns**2) + facts.n_columns**3 / 3
         spared = facts.many_targets and self.dtype == torch.float64
         return cost(flops, self.rate(facts), facts, passes=self.passes - summed - spared)
@@ -170,7 +185,7 @@ class _Gram(GramMethod, ABC):
         with one_thread(problem.n_columns, problem.rows.device, targets=problem.n_targets):
             return self._factor(problem, facts)
 
-    def _samples(self, facts: Facts) -> bool:
+    def samples(self, facts: Facts) -> bool:
         """Whether a sample of the rows is looked at first."""
         needed = (_SAMPLED if facts.condition == 1 else _SUSPECT) * facts.n_columns
         return facts.in_memory and facts.n_rows >= needed and facts.n_rows * facts.n_columns**2 >= _WORTH
@@ -181,7 +196,7 @@ class _Gram(GramMethod, ABC):
         dtype = torch.float32 if bfloat16 else self.dtype
 
         sample_counts = False
-        if self._samples(facts) and not design.has_sums(dtype):
+        if self.samples(facts) and not design.has_sums(dtype):
             # A few rows tell whether all of them are worth the work.
             sampled = design.sampled_normal_equations(dtype)
             gram, scale = with_ridge(problem, sampled)
@@ -247,7 +262,7 @@ class Gram16(_Gram):
         return tuple(reasons)
 
     @override
-    def _samples(self, facts: Facts) -> bool:
+    def samples(self, facts: Facts) -> bool:
         return True
 
 

@@ -13,7 +13,7 @@ from closedform.rows.block import Block, Extent
 from closedform.rows.columns import Columns
 from closedform.rows.fold import SumFold
 
-__all__ = ["NormalEquations"]
+__all__ = ["NormalEquations", "leaves_float32"]
 
 #: Scales beyond this, or below its inverse, could take a sum out of the range of float32.
 _FAR = 1e15
@@ -22,6 +22,20 @@ _ROWS_A_COLUMN = 8
 
 #: Rows of a block of which some columns are copied: few enough for the copy to stay in the outer caches.
 _COPIED_ROWS = 2048
+
+
+def leaves_float32(least: float, most: float) -> bool:
+    """Whether sums of columns that are not scaled could leave the range of float32.
+
+    Args:
+        least: The smallest scale that brings a column to about one.
+        most: The largest.
+
+    Example:
+        >>> leaves_float32(2.0**-10, 2.0**10), leaves_float32(1.0, 2.0**60)
+        (False, True)
+    """
+    return most > _FAR or least < 1 / _FAR
 
 
 @final
@@ -38,9 +52,11 @@ class NormalEquations(SumFold):
         order: The rows that count, ascending, int64, or None for all.
         factor: Upper triangle that ``[1 | X]`` is multiplied by, ``(columns, columns)``, or None.
         chosen: Numbers of the columns that count, ascending, int64, or None for all.
+        spread: Whether the squares and sums of the features are wanted from the same read.
 
     Attributes:
         applied: The scale of the columns that the sums have in them, ``(columns,)``.
+        spread: Squares and sums of the features, weighted and not scaled, ``(2, features)``, float64, or None.
         rows: How many rows have been added.
     """
 
@@ -55,6 +71,7 @@ class NormalEquations(SumFold):
         order: Tensor | None = None,
         factor: Tensor | None = None,
         chosen: Tensor | None = None,
+        spread: bool = False,
     ) -> None:
         self._whole, self._chosen = columns, chosen
         self._features: Tensor | None = None
@@ -63,14 +80,14 @@ class NormalEquations(SumFold):
             columns, self._features = columns.among(chosen)
         self._columns, self._bfloat16, self._order, self._factor = columns, bfloat16, order, factor
         scale = columns.scale
-        least, most = columns.scale_range
-        far = factor is None and (most > _FAR or least < 1 / _FAR)
+        far = factor is None and leaves_float32(*columns.scale_range)
         self._before = columns.feature_scale if far else None
         self.applied = torch.ones_like(scale)
         if far:
             self.applied[int(columns.bias) :] = columns.feature_scale
         self.gram = torch.zeros(columns.n_columns, columns.n_columns, dtype=dtype, device=scale.device)
         self.cross = torch.zeros(columns.n_columns, columns.n_targets, dtype=dtype, device=scale.device)
+        self.spread = scale.new_zeros(2, columns.n_columns - int(columns.bias)) if spread else None
         self.rows = 0
 
     def going_on(self, order: Tensor | None, *, bfloat16: bool) -> NormalEquations:
@@ -91,6 +108,7 @@ class NormalEquations(SumFold):
         if self._features is not None:
             X = self._selected(X)
             engine = engine_for(X)
+
         engine.normal_equations_(
             self.gram,
             self.cross,
@@ -103,6 +121,7 @@ class NormalEquations(SumFold):
             factor=self._factor,
             ones=self._columns.bias,
             bfloat16=self._bfloat16,
+            spread=self.spread,
         )
         self.rows += block.X.shape[0] if order is None else order.shape[0]
 
@@ -127,11 +146,12 @@ class NormalEquations(SumFold):
             order=self._order,
             factor=self._factor,
             chosen=self._chosen,
+            spread=self.spread is not None,
         )
 
     @override
     def sums(self) -> tuple[Tensor, ...]:
-        return self.gram, self.cross
+        return (self.gram, self.cross) if self.spread is None else (self.gram, self.cross, self.spread)
 
     @override
     def state(self) -> tuple[Tensor, ...]:
@@ -139,5 +159,6 @@ class NormalEquations(SumFold):
 
     @override
     def load_state(self, state: tuple[Tensor, ...]) -> None:
-        super().load_state(state[:2])
-        self.rows = int(state[2])
+        *sums, rows = state
+        super().load_state(tuple(sums))
+        self.rows = int(rows)
