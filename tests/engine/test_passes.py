@@ -23,6 +23,12 @@ COMPILED = {"compiled": 1024, "registers of 64 bytes": 64, "registers of 32 byte
 WAYS = [*(COMPILED if compiled.available() else ()), "matrix products", "torch alone"]
 
 
+@pytest.fixture
+def used_memory() -> None:
+    """Leave numbers of others in the memory that is handed out next: a loop that reads what it has not written fails."""
+    torch.full((2**20,), torch.nan, dtype=torch.float64)
+
+
 @pytest.fixture(
     params=[*(pytest.param(name, marks=needs_kernels) for name in COMPILED), "matrix products", "torch alone"]
 )
@@ -80,7 +86,7 @@ def wide(values: torch.Tensor) -> np.ndarray:
         (600, 0, 20, 0),
     ),
 )
-@pytest.mark.usefixtures("way", "threads")
+@pytest.mark.usefixtures("way", "threads", "used_memory")
 def test_residual_pass(dtype: torch.dtype, layout: str, weighted: bool, sizes: tuple[int, int, int, int]) -> None:
     m, n, k, extra = sizes
     generator = torch.Generator().manual_seed(m + n)
