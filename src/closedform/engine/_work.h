@@ -73,9 +73,17 @@ static inline const double *row(const Table *t, Py_ssize_t i, double *buffer) {
     return buffer;
 }
 
+#define LARGE_PAGE ((size_t)1 << 21) /* bytes of the pages that Linux gives where it is asked for large ones */
+
 static void *aligned(size_t bytes) {
     void *memory = NULL;
-    return posix_memalign(&memory, 64, bytes ? bytes : 64) == 0 ? memory : NULL;
+    const size_t least = bytes < LARGE_PAGE ? 64 : LARGE_PAGE;
+    if (posix_memalign(&memory, least, bytes ? bytes : 64) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    /* Packed rows and tiles are walked in steps of many small pages, each of which has to be looked up. */
+    if (bytes >= LARGE_PAGE) madvise(memory, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return memory;
 }
 
 /* ---- sums over groups of rows ---- */
