@@ -25,7 +25,7 @@ WAYS = [*(COMPILED if compiled.available() else ()), "matrix products", "torch a
 
 @pytest.fixture
 def used_memory() -> None:
-    """Leave numbers of others in the memory that is handed out next: a loop that reads what it has not written fails."""
+    """Leave numbers in the memory that is handed out next: loops that read what they have not written fail."""
     torch.full((2**20,), torch.nan, dtype=torch.float64)
 
 
