@@ -169,6 +169,13 @@ def test_where_the_factor_is_rough_standard_errors_ask_for_the_rows() -> None:
         sol.standard_errors(X, torch.full((40000,), 2.0))
 
 
+@pytest.mark.parametrize("features", [20, 80, 150])
+def test_standard_errors_take_the_rows_however_the_fit_has_scanned_them(features: int) -> None:
+    X, Y = data(rows=60000, features=features, targets=1)
+    exact = cf.solve(X, Y, method="householder").standard_errors()[0]
+    torch.testing.assert_close(cf.solve(X, Y).standard_errors(X)[0], exact, rtol=1e-10, atol=0)
+
+
 def test_solutions_compare_by_identity() -> None:
     sol = cf.solve(*data())
     assert sol == sol

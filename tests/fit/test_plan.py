@@ -13,7 +13,7 @@ import closedform as cf
 from closedform.engine import compiled
 from closedform.engine.rates import DEFAULT
 from closedform.fit.plan import METHOD_NAMES, Plan, make_plan
-from closedform.numerics.chain import NormalProduct
+from closedform.numerics.arithmetic import ByTorch
 from closedform.numerics.root import DenseRoot
 from closedform.words.errors import InputError
 from data import gaussian
@@ -49,7 +49,7 @@ def test_what_the_extremes_of_a_factor_cost_is_counted(monkeypatch: pytest.Monke
     read: list[int] = []
     # The others call these. Compiled loops take the steps of a chain without coming back.
     monkeypatch.setattr(compiled, "library", None)
-    for kind, name, times in ((DenseRoot, "product", 1), (DenseRoot, "solve", 1), (NormalProduct, "of", 2)):
+    for kind, name, times in ((DenseRoot, "product", 1), (DenseRoot, "solve", 1), (ByTorch, "normal_product", 2)):
         method = getattr(kind, name)
 
         def counted(self: Any, *given: Any, method: Any = method, times: int = times) -> Any:

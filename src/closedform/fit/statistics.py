@@ -35,6 +35,8 @@ _EPS = sys.float_info.epsilon
 _ACCURATE = 1e-8
 #: The same where such a triangle costs next to nothing.
 _AS_GOOD_AS_EXACT = 1e-12
+#: Relative difference of norms of the same columns, whose squares a fit may have summed in another order.
+_SAME = 1e-9
 #: Multiplications of a triangle that costs nothing beside a fit, rows times columns squared.
 _SMALL_TRIANGLE = 2**20
 
@@ -153,7 +155,7 @@ class FactorErrors(StandardErrors):
     def _triangle(self, X: Any, sample_weight: Any) -> Triangle:
         rows = as_rows(X, torch.ones(_leading(X), dtype=torch.float64, device=_device(X)), sample_weight)
         scanned = scan(rows)
-        if not torch.equal(scanned.feature_norms.to(self.feature_norms), self.feature_norms):
+        if not torch.allclose(scanned.feature_norms.to(self.feature_norms), self.feature_norms, rtol=_SAME, atol=0.0):
             raise InputError("X or sample_weight are not those of the fit; pass them as they were.")
         return Design(rows, scanned, bias=self.bias).triangle
 

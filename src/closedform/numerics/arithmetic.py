@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from closedform.numerics.chain import Chain
+from closedform.numerics.chain import Applied, Chain, NormalProduct, NormalSolve, Scaling, Step
 from closedform.numerics.lanczos import TOLERANCE, dominant_pair
 from closedform.numerics.matrix_product import product
 
@@ -74,10 +74,27 @@ class Arithmetic(ABC):
 
         def operator(V: Tensor) -> Tensor:
             for step in chain:
-                V = step.of(V, self)
+                V = self.taken(step, V)
             return V
 
         return dominant_pair(operator, start, tolerance)
+
+    def taken(self, step: Step, V: Tensor) -> Tensor:
+        """Return what a step of a chain makes of vectors.
+
+        Args:
+            step: The step.
+            V: ``(n, 1)``, float64.
+        """
+        match step:
+            case Scaling(values, inverse):
+                return V / values if inverse else values * V
+            case NormalProduct(M, upper):
+                return self.normal_product(M, V, upper=upper)
+            case NormalSolve(R):
+                return self.normal_solve(R, V)
+            case Applied(function):
+                return function(V)
 
 
 @final

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from torch import Tensor
-from typing_extensions import override
-
-if TYPE_CHECKING:
-    from closedform.numerics.arithmetic import Arithmetic
 
 __all__ = ["Applied", "Chain", "NormalProduct", "NormalSolve", "Scaling", "Step"]
 
 
-class Step(ABC):
-    """A linear map from ``(n, 1)`` to that."""
-
-    @abstractmethod
-    def of(self, V: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """Return what it makes of vectors ``(n, 1)``, float64."""
-
-
-#: Steps that are taken in this order.
-Chain = tuple[Step, ...]
-
-
 @final
 @dataclass(frozen=True, eq=False)
-class Scaling(Step):
+class Scaling:
     """A diagonal matrix, or its inverse.
 
     Attributes:
@@ -41,14 +24,10 @@ class Scaling(Step):
     values: Tensor
     inverse: bool = False
 
-    @override
-    def of(self, V: Tensor, arithmetic: Arithmetic) -> Tensor:
-        return V / self.values if self.inverse else self.values * V
-
 
 @final
 @dataclass(frozen=True, eq=False)
-class NormalProduct(Step):
+class NormalProduct:
     """``M'M``.
 
     Attributes:
@@ -59,14 +38,10 @@ class NormalProduct(Step):
     matrix: Tensor
     upper: bool = False
 
-    @override
-    def of(self, V: Tensor, arithmetic: Arithmetic) -> Tensor:
-        return arithmetic.normal_product(self.matrix, V, upper=self.upper)
-
 
 @final
 @dataclass(frozen=True, eq=False)
-class NormalSolve(Step):
+class NormalSolve:
     """``(R'R)^-1``.
 
     Attributes:
@@ -75,14 +50,10 @@ class NormalSolve(Step):
 
     R: Tensor
 
-    @override
-    def of(self, V: Tensor, arithmetic: Arithmetic) -> Tensor:
-        return arithmetic.normal_solve(self.R, V)
-
 
 @final
 @dataclass(frozen=True, eq=False)
-class Applied(Step):
+class Applied:
     """Any function of a vector.
 
     Attributes:
@@ -91,6 +62,8 @@ class Applied(Step):
 
     function: Callable[[Tensor], Tensor]
 
-    @override
-    def of(self, V: Tensor, arithmetic: Arithmetic) -> Tensor:
-        return self.function(V)
+
+#: A linear map from vectors ``(n, 1)`` to those; :class:`closedform.numerics.arithmetic.Arithmetic` takes it.
+Step = Scaling | NormalProduct | NormalSolve | Applied
+#: Steps that are taken in this order.
+Chain = tuple[Step, ...]
