@@ -117,7 +117,8 @@ def _ratio(
         reasons = {_reason(peers.get(name, {})) for name in names} or {"not measured"}
         return _bar(result, title, f"{needed:.1f}x", "; ".join(sorted(reasons)), None)
     best = min(right or timed, key=lambda record: record["ratio"])
-    measured = f"{best['ratio']:.1f}x"
+    # Behind a peer, one decimal would hide how far.
+    measured = f"{best['ratio']:{'.1f' if best['ratio'] >= 1 else '.2g'}}x"
     if len(names) > 1:
         measured += f" ({best['peer']})"
     if not right:
