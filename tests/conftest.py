@@ -30,6 +30,7 @@ import closedform
 import placement
 from closedform.engine import compiled, threads
 from closedform.engine.rates import DEFAULT, VARIABLE
+from closedform.rows import Rows
 
 PACKAGE = Path(closedform.__file__).parent
 _folder = tempfile.TemporaryDirectory()
@@ -109,3 +110,12 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     compiled.library.use_vectors(request.param)
     yield request.param
     compiled.library.use_vectors(compiled.library.WIDEST)
+
+
+@pytest.fixture
+def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the folds that rows are walked by, as they are walked."""
+    seen: list[str] = []
+    walk = Rows.walk
+    monkeypatch.setattr(Rows, "walk", lambda rows, fold: seen.append(type(fold).__name__) or walk(rows, fold))
+    return seen

@@ -7,21 +7,12 @@ import torch
 from torch import Tensor
 
 import closedform as cf
-from closedform.rows import Rows
 from closedform.rows.first_pass import FirstSums
 from closedform.words.errors import InputError, NonFiniteError
 from covering import parametrize_covering
 from data import F64, gaussian
 
 ROWS, COLUMNS = 2**16, 16
-
-
-@pytest.fixture
-def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    seen: list[str] = []
-    walk = Rows.walk
-    monkeypatch.setattr(Rows, "walk", lambda rows, fold: seen.append(type(fold).__name__) or walk(rows, fold))
-    return seen
 
 
 def table(targets: int = 2) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 import closedform as cf
 from closedform.engine import compiled
 from closedform.engine.choice import engine_for
-from closedform.rows import Rows, as_rows, scan, scan_and_sum
+from closedform.rows import as_rows, scan, scan_and_sum
 from closedform.words.errors import NonFiniteError
 from covering import parametrize_covering
 from data import F64, gaussian
@@ -21,14 +21,6 @@ needs_kernels = pytest.mark.skipif(not compiled.available(), reason="no C compil
 
 #: More columns than are summed up in double precision, and rows that make the read worth sparing.
 ROWS, COLUMNS = 8192, 140
-
-
-@pytest.fixture
-def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    seen: list[str] = []
-    walk = Rows.walk
-    monkeypatch.setattr(Rows, "walk", lambda rows, fold: seen.append(type(fold).__name__) or walk(rows, fold))
-    return seen
 
 
 def table(targets: int = 2) -> tuple[Tensor, Tensor]:

@@ -70,14 +70,14 @@ class Root(ABC):
     def dense(self) -> Tensor:
         """Return S itself, ``(rank, columns)``."""
 
-    @abstractmethod
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Return the singular values (descending) and the right singular vectors as rows, ``(rank, columns)``."""
+        return self._svd
 
-
-def _singular_values(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
-    return values, vectors
+    @cached_property
+    def _svd(self) -> tuple[Tensor, Tensor]:
+        _, values, vectors = torch.linalg.svd(self.dense(), full_matrices=False)
+        return values, vectors
 
 
 @final
@@ -106,10 +106,6 @@ class TriangularRoot(Root):
         return row_parts(self.shape[0])
 
     @override
-    def normal_product(self, V: Tensor) -> Tensor:
-        return self.arithmetic.normal_product(self.R, V, upper=True)
-
-    @override
     def solve(self, V: Tensor) -> Tensor:
         return self.arithmetic.solve(self.R, V)
 
@@ -132,14 +128,6 @@ class TriangularRoot(Root):
     @override
     def dense(self) -> Tensor:
         return self.R
-
-    @cached_property
-    def _svd(self) -> tuple[Tensor, Tensor]:
-        return _singular_values(self.R)
-
-    @override
-    def spectrum(self) -> tuple[Tensor, Tensor]:
-        return self._svd
 
 
 @final
@@ -173,10 +161,6 @@ class DenseRoot(Root):
     @override
     def adjoint_product(self, V: Tensor) -> Tensor:
         return self.scale * self.arithmetic.product(self.matrix, V, adjoint=True)
-
-    @override
-    def normal_product(self, V: Tensor) -> Tensor:
-        return self.scale * self.arithmetic.normal_product(self.matrix, self.scale * V)
 
     def _symmetric_solve(self, V: Tensor) -> Tensor:
         assert self.cholesky is not None
@@ -215,14 +199,6 @@ class DenseRoot(Root):
     def dense(self) -> Tensor:
         return self.matrix * self.scale.T
 
-    @cached_property
-    def _svd(self) -> tuple[Tensor, Tensor]:
-        return _singular_values(self.dense())
-
-    @override
-    def spectrum(self) -> tuple[Tensor, Tensor]:
-        return self._svd
-
 
 @final
 class FactoredRoot(Root):
@@ -257,14 +233,6 @@ class FactoredRoot(Root):
     @override
     def dense(self) -> Tensor:
         return self.product(torch.eye(self.shape[0], dtype=torch.float64, device=self.device))
-
-    @cached_property
-    def _svd(self) -> tuple[Tensor, Tensor]:
-        return _singular_values(self.dense())
-
-    @override
-    def spectrum(self) -> tuple[Tensor, Tensor]:
-        return self._svd
 
 
 @final
@@ -368,10 +336,7 @@ class ProjectedRoot(Root):
         return self.inner.product(self.vectors)
 
     @cached_property
+    @override
     def _svd(self) -> tuple[Tensor, Tensor]:
         values, inner = self.inner.spectrum()
         return values, inner @ self.vectors
-
-    @override
-    def spectrum(self) -> tuple[Tensor, Tensor]:
-        return self._svd
